@@ -1,0 +1,105 @@
+"""Adagrad: each weight has a learning rate of its own, the smaller the more it has already moved."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch as xp
+from torch import Tensor
+
+from .elementwise import ElementwiseOptimizer, Params, Value
+from .hyperparameters import at_least_zero
+
+
+class Adagrad(ElementwiseOptimizer):
+    r"""Adagrad: divide by the root of the sum of all squared gradients so far.
+
+    .. math::
+        g &\leftarrow \nabla f(\theta) + \lambda \theta \\
+        s &\leftarrow s + g^2 \\
+        \theta &\leftarrow \theta - \frac{\eta}{1 + (t - 1)\,\kappa} \; \frac{g}{\sqrt{s} + \varepsilon}
+
+    Drop-in for :class:`torch.optim.Adagrad`. Rare features keep a large step, frequent ones a small one.
+    A parameter group's own ``initial_accumulator_value`` counts (torch ignores it).
+
+    State, from construction on: ``step`` (t, 0-d float), ``sum`` (s, like its parameter).
+
+    Args:
+        params: parameters, named parameters or parameter groups.
+        lr: learning rate η (default 1e-2), a float or a 1-element tensor.
+        lr_decay: κ (default 0).
+        weight_decay: λ, the L2 penalty (default 0).
+        initial_accumulator_value: s before the first step (default 0).
+        eps: ε, outside of the root (default 1e-10).
+        maximize: ascend instead of descend (default ``False``).
+        foreach, fused, differentiable: which engine, see :class:`ElementwiseOptimizer`.
+
+    Raises:
+        ValueError: a negative number or NaN among the options.
+
+    Source: lecture, "Adagrad"; Duchi, Hazan, Singer, *Adaptive Subgradient Methods for Online Learning and
+    Stochastic Optimization*, JMLR 12, 2011.
+    """
+
+    states = ("sum",)
+
+    @staticmethod
+    def rule(p: Value, g: Value, sum: Value, lr: Value, l2: Value, eps: Value) -> Value:
+        if l2 is not None:
+            g = g + l2 * p
+        sum = sum + g * g
+        return p - lr * g / (xp.sqrt(sum) + eps), sum
+
+    @staticmethod
+    def coefficients(
+        step: Value, lr: Value, lr_decay: Value, weight_decay: Value, eps: Value
+    ) -> dict[str, Any]:
+        return {"lr": lr / (1 + (step - 1) * lr_decay), "l2": weight_decay or None, "eps": eps}
+
+    def __init__(
+        self,
+        params: Params,
+        lr: float | Tensor = 1e-2,
+        lr_decay: float = 0,
+        weight_decay: float = 0,
+        initial_accumulator_value: float = 0,
+        eps: float = 1e-10,
+        foreach: bool | None = None,
+        *,
+        maximize: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
+    ) -> None:
+        defaults = {
+            "lr": lr,
+            "lr_decay": lr_decay,
+            "eps": eps,
+            "weight_decay": weight_decay,
+            "initial_accumulator_value": initial_accumulator_value,
+            "foreach": foreach,
+            "maximize": maximize,
+            "differentiable": differentiable,
+            "fused": fused,
+        }
+        super().__init__(params, defaults)
+        for group in self.param_groups:
+            for param in group["params"]:
+                self.complete_state(param, group)
+
+    def initial_state(self, name: str, param: Tensor, group: Mapping[str, Any]) -> Tensor:
+        value = group["initial_accumulator_value"]
+        fill = complex(value, value) if param.is_complex() else value
+        return torch.full_like(param, fill, memory_format=torch.preserve_format, requires_grad=False)
+
+    def check_options(self, options: Mapping[str, Any]) -> None:
+        super().check_options(options)
+        at_least_zero("lr_decay value", options["lr_decay"])
+        at_least_zero("initial_accumulator_value value", options["initial_accumulator_value"])
+        at_least_zero("epsilon value", options["eps"])
+
+    def share_memory(self) -> None:
+        """Move the sums into shared memory, for training from several processes."""
+        for state in self.state.values():
+            state["sum"].share_memory_()

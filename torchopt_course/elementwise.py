@@ -1,0 +1,388 @@
+"""The base of every optimizer here, and of the one that you write: a rule, its coefficients, its states."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import Any, ClassVar, TypeAlias, overload
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from .engines.compiler import warn_once
+from .engines.cpu import Coefficients, Specialise
+from .engines.plan import Plan, Ready
+from .engines.rules import Formula, Rule
+from .hyperparameters import at_least_zero, not_nan
+
+Params: TypeAlias = Iterable[Tensor] | Iterable[dict[str, Any]] | Iterable[tuple[str, Tensor]]
+# What a rule computes with: a tensor, or one number of it in a compiled kernel.
+Value: TypeAlias = Any
+
+
+class ElementwiseOptimizer(Optimizer):
+    r"""Base class of optimizers that treat each element of each parameter alike.
+
+    A subclass writes down its update once and gets everything else: validation, state, checkpoints that
+    ``torch.optim`` understands, the fused CPU engine and the eager engine for all that torch can do::
+
+        import torch as xp
+
+        class Lion(ElementwiseOptimizer):
+            '''p -= lr * sign(interpolated momentum), decoupled decay (Chen et al., 2023).'''
+            states = ("exp_avg",)
+
+            def __init__(self, params, lr=1e-4, betas=(0.9, 0.99), weight_decay=0.0):
+                super().__init__(params, dict(lr=lr, betas=betas, weight_decay=weight_decay))
+
+            @staticmethod
+            def coefficients(lr, betas, weight_decay):
+                return dict(lr=lr, mix=1 - betas[0], fresh=1 - betas[1], decay=lr * weight_decay)
+
+            @staticmethod
+            def rule(p, g, exp_avg, lr, mix, fresh, decay):
+                update = exp_avg + mix * (g - exp_avg)
+                return p - decay * p - lr * xp.sign(update), exp_avg + fresh * (g - exp_avg)
+
+    Attributes:
+        states: names of the states that are always kept, each a tensor like its parameter, at first zero.
+        optional_states: names of states that are kept only while an option is truthy, with that option's
+            name; where it is not, the rule gets ``None`` and returns what it likes.
+
+    ``rule(p, g, *states, *optional_states, *coefficients)`` returns the new ``p`` and states in the same
+    order (without states, just ``p``). It uses operators and functions of the module global ``xp`` only,
+    which each engine binds to its own namespace; ``import torch as xp`` makes the rule run as it stands.
+
+    ``coefficients(...)`` names what it needs: ``step`` (1, 2, ...; then every parameter keeps a ``"step"``
+    as in torch), ``first`` (true in the first step of a parameter) and any of the group's options. It
+    returns a dictionary. Numbers may change from step to step; ``None`` and booleans choose the terms of
+    the formula, and each choice is compiled into a kernel of its own.
+
+    Args:
+        params: parameters, named parameters or dictionaries of a parameter group, as in ``torch.optim``.
+        defaults: the options. ``maximize`` (default ``False``), ``foreach``, ``fused`` (``None``) and
+            ``differentiable`` (``False``) are added where missing. ``fused=None`` picks the fastest engine
+            that is right for each parameter, ``fused=True`` insists on the fused one, ``fused=False`` and
+            ``foreach=False`` give the eager reference.
+
+    Raises:
+        TypeError: something that is not a tensor among ``params``; a rule whose parameters do not fit.
+        ValueError: an option out of range, a non-leaf or duplicate parameter.
+        RuntimeError: options that exclude one another. In :meth:`step`: a gradient or state that does not
+            fit its parameter, or ``fused=True`` where that is impossible; nothing has been updated then.
+    """
+
+    states: ClassVar[tuple[str, ...]] = ()
+    optional_states: ClassVar[Mapping[str, str]] = {}
+    rule: ClassVar[Rule]
+    coefficients: ClassVar[Callable[..., Mapping[str, Any]]]
+
+    def __init__(self, params: Params, defaults: dict[str, Any]) -> None:
+        engine = {"foreach": None, "maximize": False, "differentiable": False, "fused": None}
+        defaults = {**defaults, **{name: value for name, value in engine.items() if name not in defaults}}
+        self._plans: dict[int, Plan] = {}
+        self._read_formula()
+        self.defaults = defaults
+        self.check_options(defaults)
+        super().__init__(params, defaults)
+
+    # -- the formula ---------------------------------------------------------------------------------
+
+    def _read_formula(self) -> None:
+        """Learn what the rule and its coefficients are called with; again whenever they are replaced."""
+        cls = type(self)
+        self._formula = Formula(cls.__name__, cls.rule, (*cls.states, *cls.optional_states))
+        self._source = (cls.rule, cls.rule.__code__, cls.coefficients)
+        self._needs = tuple(inspect.signature(cls.coefficients).parameters)
+        self._counts_steps = "step" in self._needs
+        self._options = tuple(name for name in self._needs if name not in ("step", "first"))
+
+    def _kept_states(self, group: Mapping[str, Any]) -> tuple[str, ...]:
+        optional = (name for name, option in self.optional_states.items() if group[option])
+        return (*self.states, *optional)
+
+    def _coefficients_after(self, group: Mapping[str, Any]) -> Coefficients:
+        """The group's coefficients as a function of the number of steps already taken."""
+        options = {name: _scalar(group[name]) for name in self._options}
+        stay_tensors = group["differentiable"] or group.get("capturable")
+        evaluate, counts_steps, asks_first = (
+            type(self).coefficients,
+            self._counts_steps,
+            "first" in self._needs,
+        )
+
+        def after(age: Any) -> Mapping[str, Any]:
+            if counts_steps:
+                options["step"] = age + 1
+            if asks_first:
+                options["first"] = age == 0
+            values = evaluate(**options)
+            if stay_tensors:
+                return values
+            return {
+                name: value.item() if isinstance(value, Tensor) else value for name, value in values.items()
+            }
+
+        return after
+
+    # -- what a subclass may extend --------------------------------------------------------------------
+
+    def check_options(self, options: Mapping[str, Any]) -> None:
+        """Refuse options out of range: the defaults, and those of each parameter group.
+
+        Extend it for your own; :mod:`torchopt_course.hyperparameters` has the usual checks.
+
+        Raises:
+            ValueError, TypeError, RuntimeError: with the value and what was expected.
+        """
+        if isinstance(options.get("lr"), Tensor) and options["lr"].numel() != 1:
+            raise ValueError(f"Tensor lr must be 1-element, got shape {tuple(options['lr'].shape)}")
+        for name, label in {"lr": "learning rate", "weight_decay": "weight_decay value"}.items():
+            if name in options:
+                at_least_zero(label, options[name])
+        for name, value in options.items():
+            not_nan(name, value)
+        if options.get("fused") and options.get("differentiable"):
+            raise RuntimeError("`fused` does not support `differentiable`")
+        if options.get("fused") and options.get("foreach"):
+            raise RuntimeError("`fused` and `foreach` cannot be `True` together.")
+
+    def initial_state(self, name: str, param: Tensor, group: Mapping[str, Any]) -> Tensor:
+        """A new state tensor: zeros like the parameter, also in memory layout."""
+        return torch.zeros_like(param, memory_format=torch.preserve_format, requires_grad=False)
+
+    # -- torch.optim.Optimizer -------------------------------------------------------------------------
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add parameters with options of their own, see :meth:`torch.optim.Optimizer.add_param_group`.
+
+        Raises:
+            ValueError: options out of range, a parameter twice in the group or already in another.
+        """
+        if isinstance(param_group, dict):
+            self.check_options({**self.defaults, **param_group})
+            params = param_group.get("params")
+            if params is not None and not isinstance(params, Tensor | set):
+                param_group = {**param_group, "params": list(params)}
+                _refuse_duplicates(param_group["params"])
+        super().add_param_group(param_group)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._plans = {}
+        self._read_formula()
+        # An older checkpoint may lack options that were added since: they are off, as in the constructor.
+        constructor = inspect.signature(type(self).__init__).parameters
+        for group in self.param_groups:
+            for name in self.defaults:
+                default = constructor[name].default if name in constructor else self.defaults[name]
+                group.setdefault(name, default)
+            for param in group["params"]:
+                step = self.state[param].get("step") if param in self.state else None
+                if step is not None and not isinstance(step, Tensor):
+                    self.state[param]["step"] = self._new_step(param, group, float(step))
+
+    @overload
+    def step(self, closure: None = None) -> None: ...
+    @overload
+    def step(self, closure: Callable[[], float]) -> float: ...
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+        """Update every parameter that has a gradient.
+
+        Args:
+            closure: computes the loss anew, with gradients, and returns it.
+
+        Raises:
+            RuntimeError: a gradient or a state does not fit its parameter. Nothing has been updated.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        recording = torch.is_grad_enabled()
+        torch._C._set_grad_enabled(self.defaults["differentiable"])
+        try:
+            self._step()
+        finally:
+            torch._C._set_grad_enabled(recording)
+        return loss
+
+    # -- one step --------------------------------------------------------------------------------------
+
+    def _step(self) -> None:
+        cls = type(self)
+        if self._source != (cls.rule, cls.rule.__code__, cls.coefficients):
+            self._plans = {}
+            self._read_formula()
+        grads = [[param.grad for param in group["params"]] for group in self.param_groups]
+        created: list[tuple[int, int, str]] = []
+        try:
+            self._renew_plans(grads, created)
+            work = [self._prepare(i, group) for i, group in enumerate(self.param_groups)]
+        except BaseException:
+            # Nothing was stepped, so nothing may look as if it had been.
+            for i, position, name in created:
+                del self.state[self.param_groups[i]["params"][position]][name]
+            self._plans = {}
+            raise
+        for i, (plan, ready, coefficients, specialise) in enumerate(work):
+            differentiable = self.param_groups[i]["differentiable"]
+            plan.step(ready, grads[i], self.state, coefficients, specialise, differentiable=differentiable)
+
+    def _renew_plans(self, grads: list[list[Tensor | None]], created: list[tuple[int, int, str]]) -> None:
+        """Make a new plan for each group whose old one does not hold; all are checked before any is made."""
+        stale = [
+            i
+            for i, group in enumerate(self.param_groups)
+            if i not in self._plans
+            or not self._plans[i].holds(self._terms(group), group["params"], grads[i], self.state)
+        ]
+        for i in stale:
+            self._check_gradients(i, grads[i])
+        for i in stale:
+            group = self.param_groups[i]
+            new = [
+                (i, position, name)
+                for position, param in enumerate(group["params"])
+                if grads[i][position] is not None
+                for name in self.complete_state(param, group)
+            ]
+            created += new
+            self._plans[i] = Plan(
+                self._terms(group),
+                group["params"],
+                grads[i],
+                self.state,
+                self._kept_states(group),
+                counts_steps=self._counts_steps,
+                firsts=frozenset(position for _, position, _ in new),
+                refusal=_refusal(group),
+            )
+
+    def _prepare(
+        self, i: int, group: Mapping[str, Any]
+    ) -> tuple[Plan, list[Ready], Coefficients, Specialise]:
+        coefficients = self._coefficients_after(group)
+        kept = self._kept_states(group)
+        specialise = partial(self._formula.specialise, kept, group["maximize"])
+        ready = self._plans[i].prepare(coefficients, specialise)
+        self._insist(i, group)
+        return self._plans[i], ready, coefficients, specialise
+
+    def _terms(self, group: Mapping[str, Any]) -> object:
+        return self._kept_states(group), _refusal(group)
+
+    # -- state -----------------------------------------------------------------------------------------
+
+    def complete_state(self, param: Tensor, group: Mapping[str, Any]) -> list[str]:
+        """Create what is missing in a parameter's state; returns the names of what was created."""
+        names = self._kept_states(group)
+        if not names and not self._counts_steps:
+            return []
+        state = self.state[param]
+        missing = [name for name in names if state.get(name) is None]
+        if self._counts_steps and "step" not in state:
+            state["step"] = self._new_step(param, group)
+            missing.append("step")
+        for name in missing:
+            if name != "step":
+                state[name] = self.initial_state(name, param, group)
+        return missing
+
+    @staticmethod
+    def _new_step(param: Tensor, group: Mapping[str, Any], value: float = 0.0) -> Tensor:
+        """The step count as torch keeps it: on the CPU, unless an option says it lives with the parameter."""
+        at_home = bool(group.get("capturable") or group["fused"])
+        double = torch.get_default_dtype() == torch.float64 and not group["fused"]
+        return torch.tensor(
+            value, dtype=torch.float64 if double else torch.float32, device=param.device if at_home else "cpu"
+        )
+
+    # -- errors ----------------------------------------------------------------------------------------
+
+    def _where(self, i: int, position: int) -> str:
+        names = self.param_groups[i].get("param_names")
+        return f"parameter {position} of group {i}" + (f" ({names[position]})" if names else "")
+
+    def _check_gradients(self, i: int, grads: list[Tensor | None]) -> None:
+        """Refuse gradients and states that do not fit their parameter."""
+        group = self.param_groups[i]
+        for position, (param, grad) in enumerate(zip(group["params"], grads, strict=True)):
+            if grad is None:
+                continue
+            where = self._where(i, position)
+            if grad.layout != torch.strided:
+                raise RuntimeError(
+                    f"{type(self).__name__} does not support sparse gradients, "
+                    f"but that of {where} is {grad.layout}"
+                )
+            if group.get("capturable") and param.device.type == "cpu" and not torch.compiler.is_compiling():
+                raise AssertionError(
+                    f"capturable=True needs parameters on an accelerator, {where} is on the cpu"
+                )
+            for what in ("device", "dtype", "shape"):
+                expected, got = getattr(param, what), getattr(grad, what)
+                if expected != got:
+                    raise RuntimeError(
+                        f"the gradient of {where} has {what} {_text(got)}, expected {_text(expected)}"
+                    )
+            state = self.state.get(param, {})
+            for name in self._kept_states(group):
+                tensor = state.get(name)
+                for what in ("device", "shape") if tensor is not None else ():
+                    expected, got = getattr(param, what), getattr(tensor, what)
+                    if expected != got:
+                        raise RuntimeError(
+                            f"state {name!r} of {where} has {what} {_text(got)}, expected {_text(expected)} "
+                            "as the parameter: was it moved or resized after the optimizer had stepped it?"
+                        )
+
+    def _insist(self, i: int, group: Mapping[str, Any]) -> None:
+        """``fused=True`` is a demand, ``fused=None`` a wish."""
+        plan = self._plans[i]
+        if group["fused"] and plan.reasons:
+            position, reason = next(iter(plan.reasons.items()))
+            raise RuntimeError(
+                f"fused=True, but the fused engine cannot take {self._where(i, position)}: {reason}"
+            )
+        if plan.trouble:
+            warn_once(f"the fused CPU engine is off, steps run on the slower eager engine: {plan.trouble}")
+
+
+def _text(value: object) -> str:
+    return str(tuple(value)) if isinstance(value, torch.Size) else str(value)
+
+
+def _refusal(group: Mapping[str, Any]) -> str | None:
+    """Why a whole group goes to eager, whatever its tensors are like."""
+    for option in ("differentiable", "capturable"):
+        if group.get(option):
+            return f"{option}=True"
+    if group["fused"] is False:
+        return "fused=False"
+    if group["fused"] is None and group["foreach"] is not None:
+        return f"foreach={group['foreach']}"
+    return None
+
+
+def _scalar(value: Any) -> Any:
+    """An option as a number or 0-d tensor: a 1-element tensor may come in any shape."""
+    if isinstance(value, Tensor) and value.dim():
+        return value.squeeze()
+    if isinstance(value, tuple | list):
+        return tuple(_scalar(item) for item in value)
+    return value
+
+
+def _refuse_duplicates(params: list[Any]) -> None:
+    first: dict[int, int] = {}
+    for position, item in enumerate(params):
+        name, param = item if isinstance(item, tuple) else (None, item)
+        if first.setdefault(id(param), position) != position:
+            label = f" ({name})" if name else ""
+            raise ValueError(
+                f"a parameter group contains a parameter twice, at {first[id(param)]} and {position}{label}: "
+                "it would be stepped twice with the same gradient"
+            )

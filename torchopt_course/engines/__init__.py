@@ -1,0 +1,9 @@
+"""How a rule is run. Nothing here knows any optimizer by name.
+
+===========  ========================================================================================
+``eager``    torch operations, one tensor at a time: every dtype and device; the reference
+``cpu``      one fused pass over all float32 or float64 tensors of a group, compiled by numba
+===========  ========================================================================================
+
+:mod:`.plan` decides which engine takes which tensor, and says why not the faster one.
+"""

@@ -1,0 +1,231 @@
+"""The fused CPU engine: one pass over all tensors of a group, compiled from the rule by numba.
+
+The kernel reads parameter, gradient and states once, applies the rule, writes back once. It takes
+addresses, so one call updates all tensors of a batch, and it lets go of the interpreter lock, so a large
+batch is shared between threads. Every element is computed by the same scalar formula without contraction
+or reassociation: results do not depend on the number of threads.
+"""
+
+from __future__ import annotations
+
+import pkgutil
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .compiler import NativeFunction, native
+from .rules import Rule, Variant, bind
+from .survey import Survey
+from .threads import share
+
+DTYPES = {torch.float32: "float32", torch.float64: "float64"}
+# Below this many elements waking a second thread costs more than it brings.
+SHARED_FROM = 300_000
+# Elements of one entry of the work list: large enough to forget its cost, small enough to share fairly.
+CHUNK = 1 << 16
+
+Words = np.ndarray[Any, np.dtype[np.int64]]
+Coefficients = Callable[[float], Mapping[str, Any]]
+Specialise = Callable[[Mapping[str, Any]], Variant]
+# A kernel, its work list, and its coefficients.
+Job = tuple[NativeFunction, Words, np.ndarray[Any, np.dtype[np.float64]]]
+
+
+class Batch:
+    """The tensors of one dtype in one parameter group, planned for one fused pass a step.
+
+    Args:
+        positions: where each parameter stands in ``group["params"]``.
+        params: the parameters themselves, dense and of one dtype in ``DTYPES``.
+        optimizer_state: the optimizer's ``state``; it has an entry for each parameter.
+        names: the states that the rule reads and writes.
+        counts_steps: whether the states also hold a ``"step"``.
+        ages: how many steps each parameter has taken, where steps are not counted: 0 or 1 for "some".
+    """
+
+    def __init__(
+        self,
+        positions: Sequence[int],
+        params: Sequence[Tensor],
+        optimizer_state: Mapping[Tensor, dict[str, Any]],
+        names: tuple[str, ...],
+        *,
+        counts_steps: bool,
+        ages: Sequence[int],
+    ) -> None:
+        place = {id(param): i for i, param in enumerate(optimizer_state)}
+        has_state = bool(names) or counts_steps
+        states = [optimizer_state[param] if has_state else {} for param in params]
+        self.positions = positions
+        self.params = params
+        self._survey = Survey(
+            positions,
+            params,
+            [place.get(id(param), 0) for param in params],
+            states,
+            names,
+            counts_steps=counts_steps,
+        )
+        self._counts_steps = counts_steps
+        self._survey.ages[:] = ages
+        self._dtype = params[0].dtype
+        self._step_dtype = states[0]["step"].dtype if counts_steps else None
+        self._written = tuple(params) + tuple(
+            tensor for state in states for tensor in _tensors(state, names, counts_steps)
+        )
+        sizes = [param.numel() for param in params]
+        self._work = np.array(
+            [
+                (i, start * self._dtype.itemsize, min(CHUNK, size - start))
+                for i, size in enumerate(sizes)
+                for start in range(0, max(size, 1), CHUNK)
+            ],
+            dtype=np.int64,
+        )
+        self._sizes = np.array(sizes)
+        self._kernels: dict[Variant, NativeFunction] = {}
+        self._is_large = sum(sizes) >= SHARED_FROM
+
+    def look(
+        self,
+        params: list[Tensor],
+        grads: list[Tensor | None],
+        keys: list[Tensor],
+        states: list[dict[str, Any]],
+    ) -> int:
+        """Whether the plan still holds, see :meth:`Survey.look`. Must precede each :meth:`step`."""
+        return self._survey.look(params, grads, keys, states)
+
+    def prepare(self, coefficients: Coefficients, specialise: Specialise) -> list[Job]:
+        """What the coming step has to do: one job for each number of steps taken, most often a single one.
+
+        Args:
+            coefficients: the coefficients of the step that follows ``age`` steps.
+            specialise: which variant of the rule some coefficients ask for.
+
+        Raises:
+            CompilationError: a kernel cannot be compiled; nothing has been changed.
+        """
+        survey = self._survey
+        if survey.same_age:
+            return [self._job(self._work, coefficients(survey.ages.item(0)), specialise)]
+        ages = survey.ages[self._work[:, 0]]
+        return [
+            self._job(np.ascontiguousarray(self._work[ages == age]), coefficients(age), specialise)
+            for age in np.unique(ages).tolist()
+        ]
+
+    def _job(self, work: Words, values: Mapping[str, Any], specialise: Specialise) -> Job:
+        variant = specialise(values)
+        scalars = np.array([values[name] for name in variant.scalars] or [0.0], dtype=np.float64)
+        function = self._kernels.get(variant)
+        if function is None:
+            function = self._kernels[variant] = kernel(variant, self._dtype, self._step_dtype)
+        return function, work, scalars
+
+    def step(self, jobs: list[Job]) -> None:
+        """Update all parameters and states in place, as prepared."""
+        table_at = self._survey.table.ctypes.data
+        shared = self._is_large and torch.get_num_threads() > 1 and not self._overlap()
+        for function, work, scalars in jobs:
+            addresses = table_at, work.ctypes.data, scalars.ctypes.data
+            if shared:
+                size = max(1, len(work) // 64)
+                pieces = [(first, min(first + size, len(work))) for first in range(0, len(work), size)]
+                share(partial(function, *addresses), pieces)
+            else:
+                function(*addresses, 0, len(work))
+        if not self._counts_steps:
+            self._survey.ages.fill(1)
+        torch.autograd.graph.increment_version(self._written)
+
+    def _overlap(self) -> bool:
+        """Whether two tensors share memory: then the order of updates counts, and one thread does it."""
+        width = self._survey.table.shape[1] - self._counts_steps
+        starts = self._survey.table[:, :width].ravel()
+        stops = starts + np.repeat(self._sizes * self._dtype.itemsize, width)
+        order = np.argsort(starts)
+        return bool((stops[order][:-1] > starts[order][1:]).any())
+
+
+def _tensors(state: Mapping[str, Any], names: tuple[str, ...], counts_steps: bool) -> list[Tensor]:
+    return [state[name] for name in ((*names, "step") if counts_steps else names)]
+
+
+def kernel(variant: Variant, dtype: torch.dtype, step_dtype: torch.dtype | None) -> NativeFunction:
+    """Compile a variant of a rule, or take it from the cache.
+
+    Raises:
+        CompilationError: it cannot be compiled.
+    """
+    real, step_real = DTYPES[dtype], DTYPES.get(step_dtype) if step_dtype else None
+    text = kernel_source(variant, counts_steps=step_real is not None)
+    name = "".join(c if c.isalnum() else "_" for c in variant.formula.rule.__qualname__)
+    inputs = "\n".join((variant.formula.identity, real, str(step_real), text, _OWN_CODE))
+    return native(
+        name, inputs, lambda: _build(variant.formula.rule, text, real, step_real), 5, holds_gil=False
+    )
+
+
+_OWN_CODE = repr(pkgutil.get_data(__package__, "cpu.py"))
+
+
+def _build(rule: Rule, source: str, real: str, step_real: str | None) -> Callable[..., Any]:
+    import numba
+
+    from .intrinsics import pointer_to
+
+    single = real == "float32"
+    names = {
+        "__name__": __name__,
+        "integers": pointer_to(numba.int64),
+        "doubles": pointer_to(numba.float64),
+        "reals": pointer_to(getattr(numba, real)),
+        "steps": pointer_to(getattr(numba, step_real or "float32")),
+        "real": getattr(np, real),
+        "rule": bind(
+            rule,
+            np,
+            numba.njit(inline="always", error_model="numpy"),
+            # A Python number in the formula would make numba compute in double precision.
+            real=np.float32 if single else None,
+        ),
+    }
+    exec(source, names)
+    function: Callable[..., Any] = names["kernel"]
+    return function
+
+
+def kernel_source(variant: Variant, *, counts_steps: bool) -> str:
+    """The loop around the rule: for each entry of the work list, each element, read, apply, write."""
+    kept, fixed = variant.states, variant.fixed
+    width = 2 + len(kept) + counts_steps
+    # Prefixes keep a rule's names apart from the loop's own.
+    tensors = ["p", "g", *(f"state_{name}" for name in kept)]
+    arguments = [
+        repr(fixed[name]) if name in fixed else f"state_{name}[i]" if name in kept else f"number_{name}"
+        for name in variant.formula.arguments
+    ]
+    results = [f"state_{name}[i]" if name in kept else "_" for name in variant.formula.states]
+    gradient = "-g[i]" if variant.maximize else "g[i]"
+    lines = [
+        "def kernel(table, work, coefficients, first, last):",
+        "    table, work, coefficients = integers(table), integers(work), doubles(coefficients)",
+        *(f"    number_{name} = real(coefficients[{c}])" for c, name in enumerate(variant.scalars)),
+        "    for w in range(first, last):",
+        f"        row, offset, n = work[3 * w] * {width}, work[3 * w + 1], work[3 * w + 2]",
+        *(f"        {name} = reals(table[row + {c}] + offset)" for c, name in enumerate(tensors)),
+        "        for i in range(n):",
+        f"            {', '.join(['p[i]', *results])} = rule({', '.join(['p[i]', gradient, *arguments])})",
+    ]
+    if counts_steps:
+        lines += [
+            "        if offset == 0:",
+            f"            step = steps(table[row + {width - 1}])",
+            "            step[0] += 1",
+        ]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,269 @@
+"""A look at every tensor of a batch before every step: is all still as it was when the batch was planned?
+
+A fused step writes through addresses, so it must know that each address is still right. Between two steps
+anything can have happened: ``p.data = ...``, ``module.to(...)``, ``load_state_dict``, a state tensor
+replaced, a gradient of another layout. Asking each tensor from Python costs more than the update itself.
+This is the same set of questions in one compiled loop:
+
+- is item i of ``group["params"]`` still this parameter, and its state dict the one that we know?
+- does the state dict still hold these tensors?
+- have parameter, gradient and states the device, dtype, shape and strides that were planned for?
+
+Python's C API answers the first two. The third is what DLPack's C exchange table is for (DLPack 1.3,
+``torch.Tensor.__dlpack_c_exchange_api__``): address, dtype, shape and strides of a tensor without a single
+Python object. Along the way the loop writes down the addresses for the kernel and the steps taken so far.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import pkgutil
+from collections.abc import Callable, Sequence
+from functools import cache, partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .compiler import CompilationError, NativeFunction, native
+
+HOLDS, CHANGED, GRADIENT_LAYOUT = 0, 1, 2  # what a survey can find
+
+# Words of the frame, the array through which a survey and its caller talk.
+_VERDICT, _SAME_AGE, _COUNT, _STATES, _AGE_BITS = range(5)
+_EXPECTED, _NAMES, _TABLE, _AGES, _VIEW, _STEP_LAYOUT = range(5, 11)
+# Words of one row of `expected`; the ids of the state tensors follow, then that of the step.
+_POSITION, _PARAM, _STATE_POSITION, _STATE_DICT, _LAYOUT, _FIRST_STATE = range(6)
+# DLPack's DLTensor as 64-bit words: data, device, ndim and dtype, shape, strides, byte offset.
+_DATA, _DEVICE, _KIND, _SHAPE, _STRIDES, _OFFSET = range(6)
+_VIEW_WORDS = 6
+
+
+class Survey:
+    """The survey of one batch: tensors of one dtype in one parameter group.
+
+    Args:
+        positions: where each parameter stands in ``group["params"]``.
+        params: the parameters, contiguous in memory in some order of their dimensions.
+        state_positions: where each parameter stands in the optimizer's ``state``.
+        state_dicts: each parameter's own dictionary in ``state``.
+        names: the states that the rule reads and writes.
+        counts_steps: whether the states also hold a ``"step"`` (0-d, float32 or float64).
+
+    Attributes:
+        table: addresses, one row a parameter: p, g, states, and the step where there is one.
+        ages: the steps that each parameter has taken, as its ``"step"`` says. Where steps are not
+            counted the caller keeps them here.
+    """
+
+    def __init__(
+        self,
+        positions: Sequence[int],
+        params: Sequence[Tensor],
+        state_positions: Sequence[int],
+        state_dicts: Sequence[dict[str, Any]],
+        names: tuple[str, ...],
+        *,
+        counts_steps: bool,
+    ) -> None:
+        self._look = _compiled_look()
+        columns = (*names, "step") if counts_steps else names
+        self._held = [*params, *state_dicts, *([state[name] for name in columns] for state in state_dicts)]
+        self._names = np.array([id(name) for name in columns], dtype=np.int64)
+        self._held.append(columns)
+        self.table = np.zeros((len(params), 2 + len(columns)), dtype=np.int64)
+        self.ages = np.ones(len(params))
+        self._view = np.zeros(_VIEW_WORDS, dtype=np.int64)
+
+        layouts: list[int] = []
+        expected = np.zeros((len(params), _FIRST_STATE + len(columns)), dtype=np.int64)
+        for row, position, param, state_position, state in zip(
+            expected, positions, params, state_positions, state_dicts, strict=True
+        ):
+            row[:_FIRST_STATE] = (position, id(param), state_position, id(state), len(layouts))
+            row[_FIRST_STATE:] = [id(state[name]) for name in columns]
+            layouts += layout(param)
+        self._layouts = np.array(layouts, dtype=np.int64)
+        expected[:, _LAYOUT] = self._layouts.ctypes.data + 8 * expected[:, _LAYOUT]
+        self._expected = expected
+
+        age_bits = torch.finfo(state_dicts[0]["step"].dtype).bits if counts_steps else 0
+        self._step_layout = np.array(layout(state_dicts[0]["step"]) if counts_steps else [], dtype=np.int64)
+        self._frame = np.zeros(1 + _STEP_LAYOUT, dtype=np.int64)
+        self._frame[[_COUNT, _STATES, _AGE_BITS]] = len(params), len(names), age_bits
+        arrays = (self._expected, self._names, self.table, self.ages, self._view, self._step_layout)
+        self._frame[_EXPECTED:] = [array.ctypes.data for array in arrays]
+        self._frame_at = self._frame.ctypes.data
+        self._read = self._frame.item
+
+    def look(
+        self,
+        params: list[Tensor],
+        grads: list[Tensor | None],
+        keys: list[Tensor],
+        states: list[dict[str, Any]],
+    ) -> int:
+        """Look again; ``HOLDS``, ``CHANGED`` or ``GRADIENT_LAYOUT`` (only strides of gradients changed).
+
+        Args:
+            params, grads: the group's parameters and their gradients as they are now.
+            keys, states: the optimizer's ``state``, as lists of its keys and its values.
+        """
+        try:
+            self._look(self._frame_at, id(params), id(grads), id(keys), id(states))
+        except Exception:  # a tensor without memory, on a device unknown to DLPack, ...
+            return CHANGED
+        return self._read(_VERDICT)
+
+    @property
+    def same_age(self) -> bool:
+        """Whether all parameters have taken equally many steps."""
+        return bool(self._read(_SAME_AGE))
+
+
+def layout(tensor: Tensor) -> list[int]:
+    """Device, dtype, shape and strides as the words that a survey compares."""
+    view = (ctypes.c_int64 * _VIEW_WORDS)()
+    exchange = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.py_object, ctypes.c_void_p)(_exchange_api())
+    exchange(tensor, ctypes.addressof(view))
+    return [view[_DEVICE], view[_KIND], *tensor.shape, *tensor.stride()]
+
+
+@cache
+def _exchange_api() -> int:
+    """The address of DLPack's ``dltensor_from_py_object_no_sync`` for torch tensors.
+
+    Raises:
+        CompilationError: this torch has no such table, or a newer major version of it.
+    """
+    capsule = getattr(torch.Tensor, "__dlpack_c_exchange_api__", None)
+    if capsule is None:
+        raise CompilationError("this torch does not offer DLPack's C exchange API")
+    get = ctypes.pythonapi.PyCapsule_GetPointer
+    get.restype, get.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
+    table = get(capsule, b"dlpack_exchange_api")
+    major = ctypes.c_uint32.from_address(table).value
+    if major != 1:
+        raise CompilationError(f"torch offers version {major} of DLPack's C exchange API; 1 is known here")
+    # {version, previous table, allocate, from object, to object, dltensor from object, current stream}
+    return (ctypes.c_int64 * 7).from_address(table)[5]
+
+
+@cache
+def _compiled_look() -> NativeFunction:
+    addresses = [
+        _exchange_api(),
+        *(
+            ctypes.cast(function, ctypes.c_void_p).value
+            for function in (ctypes.pythonapi.PyList_GetItem, ctypes.pythonapi.PyDict_GetItem)
+        ),
+    ]
+    source = repr(pkgutil.get_data(__package__, "survey.py"))
+    look = native("survey", source, _build_look, 5 + len(addresses), holds_gil=True)
+    return partial(look, *addresses)
+
+
+def _build_look() -> Callable[..., Any]:
+    """The loop itself, for the compiler. All its arguments are addresses."""
+    import numba
+
+    from .intrinsics import call2, pointer_to
+
+    words, shorts = pointer_to(numba.int64), pointer_to(numba.float32)
+    longs = pointer_to(numba.float64)
+
+    @numba.njit(inline="always")
+    def same_shape(view: Any, layout: Any) -> Any:
+        if view[_DEVICE] != layout[0] or view[_KIND] != layout[1]:
+            return False
+        shape = words(view[_SHAPE])
+        differ = False
+        for d in range(view[_KIND] & 0xFFFFFFFF):
+            differ |= shape[d] != layout[2 + d]
+        return not differ
+
+    @numba.njit(inline="always")
+    def same_strides(view: Any, layout: Any) -> Any:
+        """Equal where it matters: along dimensions of more than one element, if there are elements."""
+        n = layout[1] & 0xFFFFFFFF
+        strides = words(view[_STRIDES])
+        differ = False
+        for d in range(n):
+            if layout[2 + d] == 0:
+                return True
+            differ |= layout[2 + d] != 1 and strides[d] != layout[2 + n + d]
+        return not differ
+
+    @numba.njit
+    def memory(exchange: Any, tensor: Any, view_at: Any, layout: Any) -> Any:
+        """The tensor's address; -1 if it is not as planned, -2 if only its strides are not."""
+        view = words(view_at)
+        if call2(exchange, tensor, view_at) & 0xFFFFFFFF != 0 or not same_shape(view, layout):
+            return -1
+        if not same_strides(view, layout):
+            return -2
+        empty = False
+        for d in range(view[_KIND] & 0xFFFFFFFF):
+            empty |= layout[2 + d] == 0
+        if view[_DATA] == 0 and not empty:
+            return -1
+        return view[_DATA] + view[_OFFSET]
+
+    def look(
+        exchange: Any,
+        list_item: Any,
+        dict_item: Any,
+        frame_at: Any,
+        params: Any,
+        grads: Any,
+        keys: Any,
+        states: Any,
+    ) -> Any:
+        frame = words(frame_at)
+        frame[_VERDICT] = CHANGED
+        frame[_SAME_AGE] = 1
+        n_states = frame[_STATES]
+        age_bits = frame[_AGE_BITS]
+        columns = n_states + (1 if age_bits else 0)
+        names, ages, view_at = words(frame[_NAMES]), longs(frame[_AGES]), frame[_VIEW]
+        scalar = words(frame[_STEP_LAYOUT])
+        verdict = HOLDS
+        for i in range(frame[_COUNT]):
+            row = words(frame[_EXPECTED] + 8 * i * (_FIRST_STATE + columns))
+            addresses = words(frame[_TABLE] + 8 * i * (2 + columns))
+            planned = words(row[_LAYOUT])
+            if call2(list_item, params, row[_POSITION]) != row[_PARAM]:
+                return
+            if columns and (
+                call2(list_item, keys, row[_STATE_POSITION]) != row[_PARAM]
+                or call2(list_item, states, row[_STATE_POSITION]) != row[_STATE_DICT]
+            ):
+                return
+            addresses[0] = memory(exchange, row[_PARAM], view_at, planned)
+            if addresses[0] < 0:
+                return
+            addresses[1] = memory(exchange, call2(list_item, grads, row[_POSITION]), view_at, planned)
+            if addresses[1] == -1:
+                return
+            if addresses[1] == -2:
+                verdict = GRADIENT_LAYOUT
+            for s in range(columns):
+                tensor = call2(dict_item, row[_STATE_DICT], names[s])
+                if tensor != row[_FIRST_STATE + s]:
+                    return
+                if s < n_states:
+                    addresses[2 + s] = memory(exchange, tensor, view_at, planned)
+                else:
+                    addresses[2 + s] = memory(exchange, tensor, view_at, scalar)
+                if addresses[2 + s] < 0:
+                    return
+            if age_bits == 32:
+                ages[i] = shorts(addresses[2 + n_states])[0]
+            elif age_bits == 64:
+                ages[i] = longs(addresses[2 + n_states])[0]
+            if ages[i] != ages[0]:
+                frame[_SAME_AGE] = 0
+        frame[_VERDICT] = verdict
+
+    return look

@@ -1,0 +1,121 @@
+"""RMSprop: Adagrad that forgets, so that the step size need not shrink for ever."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch as xp
+from torch import Tensor
+
+from .elementwise import ElementwiseOptimizer, Params, Value
+from .hyperparameters import at_least_zero
+
+
+class RMSprop(ElementwiseOptimizer):
+    r"""RMSprop: divide by the root of a running mean of the squared gradients.
+
+    .. math::
+        g &\leftarrow \nabla f(\theta) + \lambda \theta \\
+        s &\leftarrow \alpha s + (1 - \alpha) g^2 \\
+        \theta &\leftarrow \theta - \eta \; \frac{g}{\sqrt{s} + \varepsilon}
+
+    Centered, the running mean m of the gradients is taken off: :math:`\sqrt{s - m^2}`, an estimate of the
+    gradient's standard deviation. With momentum, the quotient feeds a velocity: :math:`v \leftarrow \beta v
+    + g / (\sqrt{s} + \varepsilon)` and :math:`\theta \leftarrow \theta - \eta v`.
+
+    Drop-in for :class:`torch.optim.RMSprop`, which has no fused version.
+
+    State: ``step`` (0-d float), ``square_avg`` (s), ``momentum_buffer`` (v, with momentum), ``grad_avg``
+    (m, if centered), each like its parameter.
+
+    Args:
+        params: parameters, named parameters or parameter groups.
+        lr: learning rate η (default 1e-2), a float or a 1-element tensor.
+        alpha: α, how slowly squared gradients are forgotten (default 0.99).
+        eps: ε, outside of the root (default 1e-8).
+        weight_decay: λ, the L2 penalty (default 0).
+        momentum: β (default 0: no velocity).
+        centered: divide by the standard deviation instead of the root mean square (default ``False``).
+        capturable: keep ``step`` with the parameter, for graph capture on an accelerator (default ``False``).
+        maximize: ascend instead of descend (default ``False``).
+        foreach, fused, differentiable: which engine, see :class:`ElementwiseOptimizer`.
+
+    Raises:
+        ValueError: a negative number or NaN among the options.
+
+    Source: lecture, "RMSProp"; Hinton, *Neural networks for machine learning*, lecture 6e, 2012; centered:
+    Graves, *Generating sequences with recurrent neural networks*, 2013.
+    """
+
+    states = ("square_avg",)
+    optional_states = {"momentum_buffer": "momentum", "grad_avg": "centered"}
+
+    @staticmethod
+    def rule(
+        p: Value, g: Value, square_avg: Value, momentum_buffer: Value, grad_avg: Value,
+        lr: Value, alpha: Value, one_minus_alpha: Value, eps: Value, l2: Value, momentum: Value,
+    ) -> Value:  # fmt: skip
+        if l2 is not None:
+            g = g + l2 * p
+        square_avg = alpha * square_avg + one_minus_alpha * g * g
+        if grad_avg is not None:
+            grad_avg = grad_avg + one_minus_alpha * (g - grad_avg)
+            spread = square_avg - grad_avg * grad_avg
+        else:
+            spread = square_avg
+        direction = g / (xp.sqrt(spread) + eps)
+        if momentum_buffer is not None:
+            momentum_buffer = momentum * momentum_buffer + direction
+            direction = momentum_buffer
+        return p - lr * direction, square_avg, momentum_buffer, grad_avg
+
+    @staticmethod
+    def coefficients(
+        step: Value, lr: Value, alpha: Value, eps: Value, weight_decay: Value, momentum: Value
+    ) -> dict[str, Any]:
+        return {
+            "lr": lr,
+            "alpha": alpha,
+            "one_minus_alpha": 1 - alpha,
+            "eps": eps,
+            "l2": weight_decay or None,
+            "momentum": momentum,
+        }
+
+    def __init__(
+        self,
+        params: Params,
+        lr: float | Tensor = 1e-2,
+        alpha: float = 0.99,
+        eps: float = 1e-8,
+        weight_decay: float = 0,
+        momentum: float = 0,
+        centered: bool = False,
+        capturable: bool = False,
+        foreach: bool | None = None,
+        maximize: bool = False,
+        differentiable: bool = False,
+        *,
+        fused: bool | None = None,
+    ) -> None:
+        defaults = {
+            "lr": lr,
+            "momentum": momentum,
+            "alpha": alpha,
+            "eps": eps,
+            "centered": centered,
+            "weight_decay": weight_decay,
+            "capturable": capturable,
+            "foreach": foreach,
+            "maximize": maximize,
+            "differentiable": differentiable,
+            "fused": fused,
+        }
+        super().__init__(params, defaults)
+
+    def check_options(self, options: Mapping[str, Any]) -> None:
+        super().check_options(options)
+        at_least_zero("alpha value", options["alpha"])
+        at_least_zero("epsilon value", options["eps"])
+        at_least_zero("momentum value", options["momentum"])
