@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 
 from .engines.compiler import warn_once
 from .engines.cpu import Coefficients, Specialise
-from .engines.plan import Plan, Ready
+from .engines.plan import Plan, Ready, in_layout_of
 from .engines.rules import Formula, Rule
 from .hyperparameters import at_least_zero, not_nan
 
@@ -289,6 +289,10 @@ class ElementwiseOptimizer(Optimizer):
         for name in missing:
             if name != "step":
                 state[name] = self.initial_state(name, param, group)
+        if _refusal(group) is None:
+            # A checkpoint may bring states in another memory layout than the parameter has: same numbers,
+            # but the fused engine walks through all of them in one order.
+            state.update({name: in_layout_of(param, state[name]) for name in names})
         return missing
 
     @staticmethod

@@ -28,7 +28,8 @@ class Plan:
 
     Args:
         terms: whatever else the plan depends on; compared by :meth:`holds`.
-        params, grads: the group's parameters and their gradients. Those without a gradient are left out.
+        params, grads: the group's parameters and their gradients. Those without a gradient are left out;
+            gradients of another memory layout are replaced in ``grads`` by copies in their parameter's.
         state: the optimizer's state, complete for all parameters that have a gradient.
         names: the states that the rule reads and writes.
         counts_steps: whether the states also hold a ``"step"``.
@@ -43,8 +44,8 @@ class Plan:
     def __init__(
         self,
         terms: object,
-        params: Sequence[Tensor],
-        grads: Sequence[Tensor | None],
+        params: list[Tensor],
+        grads: list[Tensor | None],
         state: Mapping[Tensor, State],
         names: tuple[str, ...],
         *,
@@ -90,7 +91,7 @@ class Plan:
                 self._give_up(positions, error)
             else:
                 self._batches.append(batch)
-        self._settle(list(params), list(grads), state)
+        self._settle(params, grads, state)
 
     def holds(
         self, terms: object, params: list[Tensor], grads: list[Tensor | None], state: Mapping[Tensor, State]
@@ -133,7 +134,7 @@ class Plan:
         verdict = batch.look(params, grads, keys, states)
         if verdict == GRADIENT_LAYOUT:
             for i in batch.positions:
-                grads[i] = _like(params[i], grads[i])
+                grads[i] = in_layout_of(params[i], grads[i])  # type: ignore[arg-type]
             verdict = batch.look(params, grads, keys, states)
         return verdict == HOLDS
 
@@ -257,8 +258,8 @@ def same_layout(a: Tensor, b: Tensor) -> bool:
     )
 
 
-def _like(param: Tensor, grad: Tensor | None) -> Tensor | None:
-    """The gradient in its parameter's memory layout: itself, or else a copy."""
-    if grad is None or same_layout(param, grad):
-        return grad
-    return torch.empty_like(param, requires_grad=False).copy_(grad)
+def in_layout_of(param: Tensor, tensor: Tensor) -> Tensor:
+    """A gradient or state in its parameter's memory layout: itself, or else a copy."""
+    if same_layout(param, tensor) or not is_dense(param):
+        return tensor
+    return torch.empty_like(param, dtype=tensor.dtype, requires_grad=False).copy_(tensor)

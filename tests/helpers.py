@@ -1,0 +1,139 @@
+"""What the tests share: the same parameters twice, the same gradients for both, and a fair comparison."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import Parameter
+
+import torchopt_course
+
+ROOT = Path(__file__).parents[1]
+NAMES = ["SGD", "Momentum", "Adagrad", "RMSprop", "Adam", "AdamW"]
+# The options that ask for an engine and for no other.
+every_engine = pytest.mark.parametrize("engine", [{"fused": True}, {"fused": False}], ids=["cpu", "eager"])
+TOLERANCE = {torch.float32: 2e-5, torch.float64: 1e-10}
+
+
+def ours(name: str) -> Callable[..., torchopt_course.ElementwiseOptimizer]:
+    return getattr(torchopt_course, name)
+
+
+def theirs(name: str) -> Callable[..., torch.optim.Optimizer]:
+    """Torch's class; its momentum is an option of SGD."""
+    if name == "Momentum":
+        return lambda params, lr=1e-3, momentum=0.9, **options: torch.optim.SGD(
+            params, lr, momentum, **options
+        )
+    return getattr(torch.optim, name)
+
+
+def tensor(kind: str, dtype: torch.dtype = torch.float32, seed: int = 0) -> Tensor:
+    """A tensor of a kind that an engine might get wrong."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator, dtype=dtype)
+
+    return {
+        "scalar": lambda: normal(),
+        "empty": lambda: normal(0, 3),
+        "vector": lambda: normal(7),
+        "one": lambda: normal(1, 1),
+        "matrix": lambda: normal(5, 3),
+        "transposed": lambda: normal(3, 5).t(),
+        "sliced": lambda: normal(4, 6)[:, ::2],
+        "channels_last": lambda: normal(2, 3, 4, 5).to(memory_format=torch.channels_last),
+        # Longer than one entry of the kernel's work list, and no multiple of anything.
+        "large": lambda: normal(70_001),
+    }[kind]()
+
+
+KINDS = [
+    "scalar",
+    "empty",
+    "vector",
+    "one",
+    "matrix",
+    "transposed",
+    "sliced",
+    "channels_last",
+    "large",
+]
+# The fused engine refuses memory with gaps; the other kinds are its business.
+DENSE = [kind for kind in KINDS if kind != "sliced"]
+
+
+def parameters(kinds: Sequence[str] = DENSE, dtype: torch.dtype = torch.float32) -> list[Parameter]:
+    return [Parameter(tensor(kind, dtype, seed)) for seed, kind in enumerate(kinds)]
+
+
+def set_gradients(step: int, *lists: Sequence[Tensor], scale: float = 1.0, expanded: bool = False) -> None:
+    """Give parameters in the same place the same gradient, a new one for each step.
+
+    Expanded gradients repeat their first row without storing it again, as those of a sum do.
+    """
+    for i, twins in enumerate(zip(*lists, strict=True)):
+        generator = torch.Generator().manual_seed(1000 * step + i)
+        param = twins[0]
+        grad = scale * torch.randn(param.shape, generator=generator, dtype=torch.float64)
+        grad = torch.complex(grad, grad.flip(0)) if param.is_complex() else grad
+        for param in twins:
+            value = grad.to(param.dtype)
+            rows = expanded and value.dim() > 0 and value.shape[0] > 1
+            param.grad = value[:1].expand(value.shape) if rows else value.clone()
+
+
+def error(got: Tensor, expected: Tensor) -> float:
+    """The largest difference, relative to the largest element."""
+    assert got.dtype == expected.dtype, (got.dtype, expected.dtype)
+    assert got.shape == expected.shape, (got.shape, expected.shape)
+    assert got.device == expected.device
+    if not expected.numel():
+        return 0.0
+    largest = expected.abs().max().item()
+    return (got - expected).abs().max().item() / (largest or 1.0)
+
+
+def assert_same(
+    mine: Sequence[Tensor],
+    reference: Sequence[Tensor],
+    optimizer: torch.optim.Optimizer,
+    other: torch.optim.Optimizer,
+    tolerance: float | None = None,
+) -> None:
+    """Parameters and states agree: names, dtypes, devices, values."""
+    for i, (got, expected) in enumerate(zip(mine, reference, strict=True)):
+        bound = TOLERANCE[expected.dtype] if tolerance is None else tolerance
+        assert error(got.detach(), expected.detach()) <= bound, f"parameter {i}"
+        state, other_state = optimizer.state.get(got, {}), other.state.get(expected, {})
+        assert set(state) == set(other_state), f"states of parameter {i}"
+        for name, value in other_state.items():
+            assert error(state[name], value) <= bound, f"{name} of parameter {i}"
+
+
+def run_python(code: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a program in a process of its own, with the checkout on its path."""
+    import os
+
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+
+
+def engines_used(optimizer: torchopt_course.ElementwiseOptimizer) -> dict[str, Any]:
+    """How many parameters each engine took in the last step, and why the rest went to eager."""
+    plans = optimizer._plans.values()
+    fused = sum(len(batch.positions) for plan in plans for batch in plan._batches)
+    return {"cpu": fused, "eager": [reason for plan in plans for reason in plan.reasons.values()]}
