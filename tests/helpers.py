@@ -91,15 +91,24 @@ def set_gradients(step: int, *lists: Sequence[Tensor], scale: float = 1.0, expan
             param.grad = value[:1].expand(value.shape) if rows else value.clone()
 
 
-def error(got: Tensor, expected: Tensor) -> float:
-    """The largest difference, relative to the largest element."""
-    assert got.dtype == expected.dtype, (got.dtype, expected.dtype)
-    assert got.shape == expected.shape, (got.shape, expected.shape)
-    assert got.device == expected.device
-    if not expected.numel():
-        return 0.0
-    largest = expected.abs().max().item()
-    return (got - expected).abs().max().item() / (largest or 1.0)
+class Largest:
+    """The largest magnitude that each single number has had.
+
+    Errors are relative to a tensor's largest element. A tensor of one element may just be passing through
+    zero when it is looked at, and then its own size says nothing.
+    """
+
+    def __init__(self) -> None:
+        self._seen: dict[tuple[int, str], float] = {}
+
+    def note(self, params: Sequence[Tensor], optimizer: torch.optim.Optimizer) -> None:
+        for i, param in enumerate(params):
+            for name, value in {"parameter": param, **optimizer.state.get(param, {})}.items():
+                if value.numel() == 1:
+                    self._seen[i, name] = max(self._seen.get((i, name), 0.0), value.abs().item())
+
+    def of(self, i: int, name: str, value: Tensor) -> float:
+        return max(self._seen.get((i, name), 0.0), value.abs().max().item() if value.numel() else 0.0) or 1.0
 
 
 def assert_same(
@@ -108,15 +117,20 @@ def assert_same(
     optimizer: torch.optim.Optimizer,
     other: torch.optim.Optimizer,
     tolerance: float | None = None,
+    largest: Largest | None = None,
 ) -> None:
-    """Parameters and states agree: names, dtypes, devices, values."""
-    for i, (got, expected) in enumerate(zip(mine, reference, strict=True)):
-        bound = TOLERANCE[expected.dtype] if tolerance is None else tolerance
-        assert error(got.detach(), expected.detach()) <= bound, f"parameter {i}"
-        state, other_state = optimizer.state.get(got, {}), other.state.get(expected, {})
-        assert set(state) == set(other_state), f"states of parameter {i}"
-        for name, value in other_state.items():
-            assert error(state[name], value) <= bound, f"{name} of parameter {i}"
+    """Parameters and states agree: names, dtypes, devices, shapes, values."""
+    for i, (param, twin) in enumerate(zip(mine, reference, strict=True)):
+        bound = TOLERANCE[twin.dtype] if tolerance is None else tolerance
+        got = {"parameter": param.detach(), **optimizer.state.get(param, {})}
+        expected = {"parameter": twin.detach(), **other.state.get(twin, {})}
+        assert set(got) == set(expected), f"states of parameter {i}"
+        for name, value in expected.items():
+            for what in ("dtype", "shape", "device"):
+                assert getattr(got[name], what) == getattr(value, what), f"{what} of {name} {i}"
+            if value.numel():
+                difference = (got[name] - value).abs().max().item()
+                assert difference <= bound * (largest or Largest()).of(i, name, value), f"{name} {i}"
 
 
 def run_python(code: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -13,6 +13,7 @@ from .helpers import (
     DENSE,
     KINDS,
     NAMES,
+    Largest,
     assert_same,
     engines_used,
     every_engine,
@@ -76,11 +77,13 @@ def test_equals_torch(name: str, dtype: torch.dtype, engine: dict[str, bool], da
     mine, reference = parameters(kinds, dtype), parameters(kinds, dtype)
     optimizer = ours(name)(mine, **chosen, **engine)
     other = theirs(name)(reference, **chosen, foreach=False)
+    largest = Largest()
     for step in range(STEPS):
         set_gradients(step, mine, reference, scale=scale, expanded=expanded)
         optimizer.step()
         other.step()
-    assert_same(mine, reference, optimizer, other)
+        largest.note(reference, other)
+    assert_same(mine, reference, optimizer, other, largest=largest)
     used = engines_used(optimizer)
     assert used["cpu"] == (len(kinds) if engine["fused"] else 0), used
 

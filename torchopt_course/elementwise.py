@@ -239,8 +239,10 @@ class ElementwiseOptimizer(Optimizer):
             if i not in self._plans
             or not self._plans[i].holds(self._terms(group), group["params"], grads[i], self.state)
         ]
-        for i in stale:
-            self._check_gradients(i, grads[i])
+        for i in range(len(self.param_groups)):
+            # A plan that holds has been through this, except for what it leaves to eager.
+            if i in stale or self._plans[i].reasons:
+                self._check_gradients(i, grads[i])
         for i in stale:
             group = self.param_groups[i]
             new = [
@@ -332,6 +334,8 @@ class ElementwiseOptimizer(Optimizer):
                     raise RuntimeError(
                         f"the gradient of {where} has {what} {_text(got)}, expected {_text(expected)}"
                     )
+            if param.layout == torch.strided and param.numel() and not param.untyped_storage().nbytes():
+                raise RuntimeError(f"{where} has no memory: its storage was resized to 0")
             state = self.state.get(param, {})
             for name in self._kept_states(group):
                 tensor = state.get(name)

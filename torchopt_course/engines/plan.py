@@ -197,12 +197,7 @@ class Plan:
         own = own or {}
         if any(name not in own for name in (*self._names, *(["step"] if self._counts_steps else []))):
             return False
-        if (
-            grad is None
-            or grad.shape != param.shape
-            or grad.dtype != param.dtype
-            or grad.device != param.device
-        ):
+        if grad is None:
             return False
         states = {name: own[name] for name in self._names}
         return self._final or why_not_cpu(param, grad, states, own.get("step")) is not None
