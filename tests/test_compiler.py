@@ -27,7 +27,8 @@ with warnings.catch_warnings(record=True) as caught:
             optimizer.step()
 {after}
 engine = "eager" if any(plan.reasons for plan in optimizers[0]._plans.values()) else "cpu"
-print(engine, "|", *weights.tolist(), "|", *[str(w.message) for w in caught if "torchopt" in str(w.message)], sep="\\n")
+ours = [str(w.message) for w in caught if "torchopt" in str(w.message)]
+print(engine, "|", *weights.tolist(), "|", *ours, sep="\\n")
 """
 
 
@@ -85,23 +86,18 @@ def test_cache_folder_that_cannot_be_written(expected: list[float], tmp_path: Pa
     assert "cannot be kept on disk" in warnings[0]
 
 
-@pytest.mark.parametrize("damage", ["truncated", "flipped", "empty", "text"])
-def test_second_process_loads_what_the_first_compiled(
-    damage: str, expected: list[float], tmp_path: Path
-) -> None:
+def test_second_process_loads_what_the_first_compiled(expected: list[float], tmp_path: Path) -> None:
     """Without importing numba; and what was damaged meanwhile is noticed and compiled again."""
     no_numba = "import sys; assert 'numba' not in sys.modules"
     assert train(NUMBA_CACHE_DIR=str(tmp_path))[:2] == ("cpu", pytest.approx(expected, rel=1e-6))
     assert train(after=no_numba, NUMBA_CACHE_DIR=str(tmp_path))[0] == "cpu"
 
-    files = sorted((tmp_path / "torchopt_course").glob("*.o"))
-    assert len(files) == 3  # the survey and two kernels
-    for file in files:
-        content = file.read_bytes()
-        flipped = content[:-100] + bytes([content[-100] ^ 1]) + content[-99:]
-        file.write_bytes(
-            {"truncated": content[:-1], "flipped": flipped, "empty": b"", "text": b"{}\n"}[damage]
-        )
+    truncated, flipped, empty = sorted((tmp_path / "torchopt_course").glob("*.o"))  # survey, two kernels
+    truncated.write_bytes(truncated.read_bytes()[:-1])
+    content = bytearray(flipped.read_bytes())
+    content[-100] ^= 1
+    flipped.write_bytes(content)
+    empty.write_bytes(b"")
     engine, weights, warnings = train(NUMBA_CACHE_DIR=str(tmp_path))
     assert (engine, warnings) == ("cpu", [])
     assert weights == pytest.approx(expected, rel=1e-6)
