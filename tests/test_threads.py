@@ -109,6 +109,7 @@ def test_forked_process_steps_an_optimizer_that_was_stepped_with_threads_before(
         optimizer.step()
         assert weights[0].item() != first
         assert engines_used(optimizer)["cpu"] == 1
+        assert any(thread.name.startswith("torchopt_course") for thread in threading.enumerate())
 
     assert in_child(work) == 0
     assert torch.equal(weights.detach(), before), "the child's memory is its own"
