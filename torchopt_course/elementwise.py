@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from .checks import refuse_duplicates, refuse_misfits
 from .engines.compiler import warn_once
 from .engines.cpu import Coefficients, Specialise
-from .engines.plan import Plan, Ready, in_layout_of
+from .engines.plan import Plan, Ready, Terms, in_layout_of
 from .engines.rules import Formula, Rule
 from .hyperparameters import at_least_zero, not_nan
 
@@ -166,7 +167,7 @@ class ElementwiseOptimizer(Optimizer):
             params = param_group.get("params")
             if params is not None and not isinstance(params, Tensor | set):
                 param_group = {**param_group, "params": list(params)}
-                _refuse_duplicates(param_group["params"])
+                refuse_duplicates(param_group["params"])
         super().add_param_group(param_group)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -219,8 +220,9 @@ class ElementwiseOptimizer(Optimizer):
         grads = [[param.grad for param in group["params"]] for group in self.param_groups]
         created: list[tuple[int, int, str]] = []
         try:
-            self._renew_plans(grads, created)
-            work = [self._prepare(i, group) for i, group in enumerate(self.param_groups)]
+            terms = [(self._kept_states(group), _refusal(group)) for group in self.param_groups]
+            self._renew_plans(terms, grads, created)
+            work = [self._prepare(i, terms[i][0]) for i in range(len(terms))]
         except BaseException:
             # Nothing was stepped, so nothing may look as if it had been.
             for i, position, name in created:
@@ -231,18 +233,20 @@ class ElementwiseOptimizer(Optimizer):
             differentiable = self.param_groups[i]["differentiable"]
             plan.step(ready, grads[i], self.state, coefficients, specialise, differentiable=differentiable)
 
-    def _renew_plans(self, grads: list[list[Tensor | None]], created: list[tuple[int, int, str]]) -> None:
+    def _renew_plans(
+        self, terms: list[Terms], grads: list[list[Tensor | None]], created: list[tuple[int, int, str]]
+    ) -> None:
         """Make a new plan for each group whose old one does not hold; all are checked before any is made."""
         stale = [
             i
             for i, group in enumerate(self.param_groups)
             if i not in self._plans
-            or not self._plans[i].holds(self._terms(group), group["params"], grads[i], self.state)
+            or not self._plans[i].holds(terms[i], group["params"], grads[i], self.state)
         ]
-        for i in range(len(self.param_groups)):
+        for i in range(len(terms)):
             # A plan that holds has been through this, except for what it leaves to eager.
             if i in stale or self._plans[i].reasons:
-                self._check_gradients(i, grads[i])
+                self._refuse_misfits(i, grads[i])
         for i in stale:
             group = self.param_groups[i]
             new = [
@@ -253,28 +257,23 @@ class ElementwiseOptimizer(Optimizer):
             ]
             created += new
             self._plans[i] = Plan(
-                self._terms(group),
+                terms[i],
                 group["params"],
                 grads[i],
                 self.state,
-                self._kept_states(group),
                 counts_steps=self._counts_steps,
                 firsts=frozenset(position for _, position, _ in new),
-                refusal=_refusal(group),
             )
 
-    def _prepare(
-        self, i: int, group: Mapping[str, Any]
-    ) -> tuple[Plan, list[Ready], Coefficients, Specialise]:
+    def _prepare(self, i: int, kept: tuple[str, ...]) -> tuple[Plan, list[Ready], Coefficients, Specialise]:
+        """All that may fail in a step, before anything is changed."""
+        group, plan = self.param_groups[i], self._plans[i]
         coefficients = self._coefficients_after(group)
-        kept = self._kept_states(group)
         specialise = partial(self._formula.specialise, kept, group["maximize"])
-        ready = self._plans[i].prepare(coefficients, specialise)
-        self._insist(i, group)
-        return self._plans[i], ready, coefficients, specialise
-
-    def _terms(self, group: Mapping[str, Any]) -> object:
-        return self._kept_states(group), _refusal(group)
+        ready = plan.prepare(coefficients, specialise)
+        if plan.reasons:
+            self._insist(i, group)
+        return plan, ready, coefficients, specialise
 
     # -- state -----------------------------------------------------------------------------------------
 
@@ -312,40 +311,13 @@ class ElementwiseOptimizer(Optimizer):
         names = self.param_groups[i].get("param_names")
         return f"parameter {position} of group {i}" + (f" ({names[position]})" if names else "")
 
-    def _check_gradients(self, i: int, grads: list[Tensor | None]) -> None:
-        """Refuse gradients and states that do not fit their parameter."""
+    def _refuse_misfits(self, i: int, grads: list[Tensor | None]) -> None:
         group = self.param_groups[i]
         for position, (param, grad) in enumerate(zip(group["params"], grads, strict=True)):
-            if grad is None:
-                continue
-            where = self._where(i, position)
-            if grad.layout != torch.strided:
-                raise RuntimeError(
-                    f"{type(self).__name__} does not support sparse gradients, "
-                    f"but that of {where} is {grad.layout}"
-                )
-            if group.get("capturable") and param.device.type == "cpu" and not torch.compiler.is_compiling():
-                raise AssertionError(
-                    f"capturable=True needs parameters on an accelerator, {where} is on the cpu"
-                )
-            for what in ("device", "dtype", "shape"):
-                expected, got = getattr(param, what), getattr(grad, what)
-                if expected != got:
-                    raise RuntimeError(
-                        f"the gradient of {where} has {what} {_text(got)}, expected {_text(expected)}"
-                    )
-            if param.layout == torch.strided and param.numel() and not param.untyped_storage().nbytes():
-                raise RuntimeError(f"{where} has no memory: its storage was resized to 0")
-            state = self.state.get(param, {})
-            for name in self._kept_states(group):
-                tensor = state.get(name)
-                for what in ("device", "shape") if tensor is not None else ():
-                    expected, got = getattr(param, what), getattr(tensor, what)
-                    if expected != got:
-                        raise RuntimeError(
-                            f"state {name!r} of {where} has {what} {_text(got)}, expected {_text(expected)} "
-                            "as the parameter: was it moved or resized after the optimizer had stepped it?"
-                        )
+            if grad is not None:
+                own = self.state.get(param, {})
+                states = {name: own[name] for name in self._kept_states(group) if own.get(name) is not None}
+                refuse_misfits(type(self).__name__, self._where(i, position), param, grad, states, group)
 
     def _insist(self, i: int, group: Mapping[str, Any]) -> None:
         """``fused=True`` is a demand, ``fused=None`` a wish."""
@@ -357,10 +329,6 @@ class ElementwiseOptimizer(Optimizer):
             )
         if plan.trouble:
             warn_once(f"the fused CPU engine is off, steps run on the slower eager engine: {plan.trouble}")
-
-
-def _text(value: object) -> str:
-    return str(tuple(value)) if isinstance(value, torch.Size) else str(value)
 
 
 def _refusal(group: Mapping[str, Any]) -> str | None:
@@ -382,15 +350,3 @@ def _scalar(value: Any) -> Any:
     if isinstance(value, tuple | list):
         return tuple(_scalar(item) for item in value)
     return value
-
-
-def _refuse_duplicates(params: list[Any]) -> None:
-    first: dict[int, int] = {}
-    for position, item in enumerate(params):
-        name, param = item if isinstance(item, tuple) else (None, item)
-        if first.setdefault(id(param), position) != position:
-            label = f" ({name})" if name else ""
-            raise ValueError(
-                f"a parameter group contains a parameter twice, at {first[id(param)]} and {position}{label}: "
-                "it would be stepped twice with the same gradient"
-            )

@@ -9,6 +9,7 @@ or reassociation: results do not depend on the number of threads.
 from __future__ import annotations
 
 import pkgutil
+from array import array
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -32,7 +33,18 @@ Words = np.ndarray[Any, np.dtype[np.int64]]
 Coefficients = Callable[[float], Mapping[str, Any]]
 Specialise = Callable[[Mapping[str, Any]], Variant]
 # A kernel, its work list, and its coefficients.
-Job = tuple[NativeFunction, Words, np.ndarray[Any, np.dtype[np.float64]]]
+Job = tuple[NativeFunction, "WorkList", "array[float]"]
+
+
+class WorkList:
+    """What a kernel goes through, row by row: which tensor, from which byte on, how many elements."""
+
+    def __init__(self, rows: Words) -> None:
+        self.rows = rows
+        self.address = rows.ctypes.data
+        self.length = len(rows)
+        size = max(1, self.length // 64)
+        self.pieces = [(i, min(i + size, self.length)) for i in range(0, self.length, size)]
 
 
 class Batch:
@@ -78,14 +90,13 @@ class Batch:
             tensor for state in states for tensor in _tensors(state, names, counts_steps)
         )
         sizes = [param.numel() for param in params]
-        self._work = np.array(
-            [
-                (i, start * self._dtype.itemsize, min(CHUNK, size - start))
-                for i, size in enumerate(sizes)
-                for start in range(0, max(size, 1), CHUNK)
-            ],
-            dtype=np.int64,
-        )
+        rows = [
+            (i, start * self._dtype.itemsize, min(CHUNK, size - start))
+            for i, size in enumerate(sizes)
+            for start in range(0, max(size, 1), CHUNK)
+        ]
+        self._work = WorkList(np.array(rows, dtype=np.int64))
+        self._table_at = self._survey.table.ctypes.data
         self._sizes = np.array(sizes)
         self._kernels: dict[Variant, NativeFunction] = {}
         self._is_large = sum(sizes) >= SHARED_FROM
@@ -113,32 +124,28 @@ class Batch:
         survey = self._survey
         if survey.same_age:
             return [self._job(self._work, coefficients(survey.ages.item(0)), specialise)]
-        ages = survey.ages[self._work[:, 0]]
+        ages = survey.ages[self._work.rows[:, 0]]
         return [
-            self._job(np.ascontiguousarray(self._work[ages == age]), coefficients(age), specialise)
+            self._job(WorkList(self._work.rows[ages == age]), coefficients(age), specialise)
             for age in np.unique(ages).tolist()
         ]
 
-    def _job(self, work: Words, values: Mapping[str, Any], specialise: Specialise) -> Job:
+    def _job(self, work: WorkList, values: Mapping[str, Any], specialise: Specialise) -> Job:
         variant = specialise(values)
-        scalars = np.array([values[name] for name in variant.scalars] or [0.0], dtype=np.float64)
         function = self._kernels.get(variant)
         if function is None:
             function = self._kernels[variant] = kernel(variant, self._dtype, self._step_dtype)
-        return function, work, scalars
+        return function, work, array("d", [values[name] for name in variant.scalars] or [0.0])
 
     def step(self, jobs: list[Job]) -> None:
         """Update all parameters and states in place, as prepared."""
-        table_at = self._survey.table.ctypes.data
         shared = self._is_large and torch.get_num_threads() > 1 and not self._overlap()
         for function, work, scalars in jobs:
-            addresses = table_at, work.ctypes.data, scalars.ctypes.data
+            addresses = self._table_at, work.address, scalars.buffer_info()[0]
             if shared:
-                size = max(1, len(work) // 64)
-                pieces = [(first, min(first + size, len(work))) for first in range(0, len(work), size)]
-                share(partial(function, *addresses), pieces)
+                share(partial(function, *addresses), work.pieces)
             else:
-                function(*addresses, 0, len(work))
+                function(*addresses, 0, work.length)
         if not self._counts_steps:
             self._survey.ages.fill(1)
         torch.autograd.graph.increment_version(self._written)

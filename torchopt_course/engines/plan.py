@@ -21,20 +21,20 @@ from .survey import GRADIENT_LAYOUT, HOLDS
 _PLAIN = frozenset({Tensor, Parameter})
 State = dict[str, Any]
 Ready = tuple[Batch, list[Job]]
+# The states that the rule reads and writes, and why the whole group goes to eager, if it must.
+Terms = tuple[tuple[str, ...], str | None]
 
 
 class Plan:
     """How one parameter group is stepped.
 
     Args:
-        terms: whatever else the plan depends on; compared by :meth:`holds`.
+        terms: what the group's options ask for; compared by :meth:`holds`.
         params, grads: the group's parameters and their gradients. Those without a gradient are left out;
             gradients of another memory layout are replaced in ``grads`` by copies in their parameter's.
         state: the optimizer's state, complete for all parameters that have a gradient.
-        names: the states that the rule reads and writes.
         counts_steps: whether the states also hold a ``"step"``.
         firsts: positions of the parameters that have never been stepped, where steps are not counted.
-        refusal: why the whole group goes to eager; ``None`` if it need not.
 
     Attributes:
         reasons: why parameters go to eager, by their position in the group.
@@ -43,17 +43,15 @@ class Plan:
 
     def __init__(
         self,
-        terms: object,
+        terms: Terms,
         params: list[Tensor],
         grads: list[Tensor | None],
         state: Mapping[Tensor, State],
-        names: tuple[str, ...],
         *,
         counts_steps: bool,
         firsts: frozenset[int],
-        refusal: str | None,
     ) -> None:
-        self.terms = terms
+        names, refusal = self.terms = terms
         self._params = list(params)
         self._absent = [grad is None for grad in grads]
         self._any_absent = True in self._absent

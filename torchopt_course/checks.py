@@ -1,0 +1,65 @@
+"""Refuse tensors that do not fit together, before anything is changed, in words that help."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def refuse_duplicates(params: list[Any]) -> None:
+    """Refuse a parameter that stands twice in a group.
+
+    Raises:
+        ValueError: with both positions, and its name if the parameters are named.
+    """
+    first: dict[int, int] = {}
+    for position, item in enumerate(params):
+        name, param = item if isinstance(item, tuple) else (None, item)
+        if first.setdefault(id(param), position) != position:
+            label = f" ({name})" if name else ""
+            raise ValueError(
+                f"a parameter group contains a parameter twice, at {first[id(param)]} and {position}{label}: "
+                "it would be stepped twice with the same gradient"
+            )
+
+
+def refuse_misfits(
+    owner: str,
+    where: str,
+    param: Tensor,
+    grad: Tensor,
+    states: Mapping[str, Tensor],
+    group: Mapping[str, Any],
+) -> None:
+    """Refuse a gradient or a state that does not fit its parameter.
+
+    Args:
+        owner, where: the optimizer and the parameter, for the message.
+        states: the states that there are already.
+
+    Raises:
+        RuntimeError: with what was found and what was expected.
+        AssertionError: ``capturable=True`` on a CPU, as torch.
+    """
+    if grad.layout != torch.strided:
+        raise RuntimeError(f"{owner} does not support sparse gradients, but that of {where} is {grad.layout}")
+    if group.get("capturable") and param.device.type == "cpu" and not torch.compiler.is_compiling():
+        raise AssertionError(f"capturable=True needs parameters on an accelerator, {where} is on the cpu")
+    if param.layout == torch.strided and param.numel() and not param.untyped_storage().nbytes():
+        raise RuntimeError(f"{where} has no memory: its storage was resized to 0")
+    _compare(f"the gradient of {where}", grad, param, ("device", "dtype", "shape"))
+    for name, tensor in states.items():
+        hint = " as the parameter: was it moved or resized after the optimizer had stepped it?"
+        _compare(f"state {name!r} of {where}", tensor, param, ("device", "shape"), hint)
+
+
+def _compare(what: str, tensor: Tensor, param: Tensor, properties: tuple[str, ...], hint: str = "") -> None:
+    for name in properties:
+        got, expected = getattr(tensor, name), getattr(param, name)
+        if got != expected:
+            if name == "shape":
+                got, expected = tuple(got), tuple(expected)
+            raise RuntimeError(f"{what} has {name} {got}, expected {expected}{hint}")
