@@ -7,7 +7,7 @@ PIP     = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c co
 .PHONY: train test bench lint wheel clean
 
 train: $(VENV)/.recipes
-	$(BIN)/python recipes/train.py compare --logdir runs
+	$(BIN)/python recipes/five_optimizers.py --logdir runs
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, TypeAlias, overload
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
+from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
 from .checks import refuse_duplicates, refuse_misfits
 from .engines.compiler import warn_once
@@ -97,7 +98,7 @@ class ElementwiseOptimizer(Optimizer):
         self._formula = Formula(cls.__name__, cls.rule, (*cls.states, *cls.optional_states))
         self._source = (cls.rule, cls.rule.__code__, cls.coefficients)
         self._needs = tuple(inspect.signature(cls.coefficients).parameters)
-        self._counts_steps = "step" in self._needs
+        self._counts_steps, self._asks_first = "step" in self._needs, "first" in self._needs
         self._options = tuple(name for name in self._needs if name not in ("step", "first"))
 
     def _kept_states(self, group: Mapping[str, Any]) -> tuple[str, ...]:
@@ -106,13 +107,12 @@ class ElementwiseOptimizer(Optimizer):
 
     def _coefficients_after(self, group: Mapping[str, Any]) -> Coefficients:
         """The group's coefficients as a function of the number of steps already taken."""
-        options = {name: _scalar(group[name]) for name in self._options}
-        stay_tensors = group["differentiable"] or group.get("capturable")
-        evaluate, counts_steps, asks_first = (
-            type(self).coefficients,
-            self._counts_steps,
-            "first" in self._needs,
-        )
+        options = {name: group[name] for name in self._options}
+        plain = all(type(value) in _PLAIN_OPTIONS for value in options.values())
+        if not plain:
+            options = {name: _scalar(value) for name, value in options.items()}
+        stay_tensors = plain or group["differentiable"] or group.get("capturable")
+        evaluate, counts_steps, asks_first = type(self).coefficients, self._counts_steps, self._asks_first
 
         def after(age: Any) -> Mapping[str, Any]:
             if counts_steps:
@@ -198,6 +198,15 @@ class ElementwiseOptimizer(Optimizer):
         Raises:
             RuntimeError: a gradient or a state does not fit its parameter. Nothing has been updated.
         """
+        if torch._C._autograd._profiler_enabled() or any(self._hooks):
+            return self._listened_step(closure)
+        return self._plain_step(closure)
+
+    # torch would wrap `step` to call hooks and to tell the profiler, at a cost larger than that of a small
+    # step. We take the same wrapper, but only when there is somebody who listens.
+    step.hooked = True  # type: ignore[attr-defined]
+
+    def _plain_step(self, closure: Callable[[], float] | None = None) -> float | None:
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -209,6 +218,17 @@ class ElementwiseOptimizer(Optimizer):
         finally:
             torch._C._set_grad_enabled(recording)
         return loss
+
+    _listened_step = Optimizer.profile_hook_step(_plain_step)
+
+    @property
+    def _hooks(self) -> tuple[Mapping[int, object], ...]:
+        return (
+            self._optimizer_step_pre_hooks,
+            self._optimizer_step_post_hooks,
+            _global_optimizer_pre_hooks,
+            _global_optimizer_post_hooks,
+        )
 
     # -- one step --------------------------------------------------------------------------------------
 
@@ -341,6 +361,9 @@ def _refusal(group: Mapping[str, Any]) -> str | None:
     if group["fused"] is None and group["foreach"] is not None:
         return f"foreach={group['foreach']}"
     return None
+
+
+_PLAIN_OPTIONS = frozenset({float, int, bool, type(None)})
 
 
 def _scalar(value: Any) -> Any:

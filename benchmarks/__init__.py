@@ -1,0 +1,1 @@
+"""How fast the optimizers are on this machine, next to torch's own: ``python -m benchmarks --help``."""

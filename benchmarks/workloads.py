@@ -1,0 +1,162 @@
+"""What is measured: five optimizers, the contenders for each, and the models whose parameters they step."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from math import prod
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+import torchopt_course
+
+# Torch's three ways to take a step, and the one of this package. On a CPU torch's default is the for-loop.
+TORCH_CONTENDERS = ("default", "foreach", "fused")
+OURS = "ours"
+
+# So small that the weights stay where they are, however often a step is repeated: a network that has learned
+# its batch by heart has gradients near zero, and arithmetic on denormal numbers is slow.
+LEARNING_RATE = 1e-6
+
+
+@dataclass(frozen=True)
+class OptimizerCase:
+    """An optimizer under both of its names.
+
+    Attributes:
+        states: how many tensors of the parameter's shape it keeps.
+    """
+
+    name: str
+    of_torch: Callable[..., Optimizer]
+    of_ours: Callable[..., Optimizer]
+    states: int
+    options: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def bytes_per_element(self) -> int:
+        """Memory traffic that no float32 step can avoid: read p, g and states, write p and states."""
+        return 4 * (3 + 2 * self.states)
+
+    def contenders(self) -> list[str]:
+        """The contenders that exist: torch has no fused RMSprop."""
+        known = inspect.signature(self.of_torch).parameters
+        return [name for name in TORCH_CONTENDERS if name == "default" or name in known] + [OURS]
+
+    def build(self, contender: str, params: Iterable[Tensor]) -> Optimizer:
+        options = {"lr": LEARNING_RATE, **self.options}
+        if contender == OURS:
+            return self.of_ours(params, **options)
+        engine = {} if contender == "default" else {contender: True}
+        return self.of_torch(params, **options, **engine)
+
+
+OPTIMIZERS = {
+    case.name: case
+    for case in (
+        OptimizerCase("SGD", torch.optim.SGD, torchopt_course.SGD, states=0),
+        OptimizerCase("Momentum", torch.optim.SGD, torchopt_course.Momentum, 1, {"momentum": 0.9}),
+        OptimizerCase("Adagrad", torch.optim.Adagrad, torchopt_course.Adagrad, states=1),
+        OptimizerCase("RMSprop", torch.optim.RMSprop, torchopt_course.RMSprop, states=1),
+        OptimizerCase("Adam", torch.optim.Adam, torchopt_course.Adam, states=2),
+    )
+}
+
+
+@dataclass(frozen=True)
+class ModelCase:
+    """The shapes of a model's parameters and, where whole training steps are measured, its network.
+
+    Attributes:
+        large: far larger than the caches, so that a step is bound by the memory.
+        network: builds the network; ``None`` if only its shapes are used.
+        input_shape: of one example.
+    """
+
+    name: str
+    title: str
+    shapes: Callable[[], list[tuple[int, ...]]]
+    large: bool = False
+    network: Callable[[], nn.Module] | None = None
+    input_shape: tuple[int, ...] = ()
+
+
+def lenet() -> nn.Sequential:
+    """LeNet-5 with rectifiers, for 32 x 32 pictures (28 x 28, padded by two)."""
+    return nn.Sequential(
+        *(nn.Conv2d(1, 6, 5), nn.ReLU(), nn.MaxPool2d(2)),
+        *(nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten()),
+        *(nn.Linear(400, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU(), nn.Linear(84, 10)),
+    )
+
+
+def mlp() -> nn.Sequential:
+    return nn.Sequential(nn.Linear(784, 256), nn.ReLU(), nn.Linear(256, 10))
+
+
+def gpt2_shapes() -> list[tuple[int, ...]]:
+    """GPT-2 small: two embeddings, twelve blocks, a last norm; the output layer is the first embedding."""
+    width = 768
+    norm: list[tuple[int, ...]] = [(width,), (width,)]
+    block = [
+        *norm,
+        *((width, 3 * width), (3 * width,), (width, width), (width,)),
+        *norm,
+        *((width, 4 * width), (4 * width,), (4 * width, width), (width,)),
+    ]
+    return [(50257, width), (1024, width), *(block * 12), *norm]
+
+
+def _resnet18() -> nn.Module:
+    # Here, because it takes a second to import; torchvision tells type checkers nothing.
+    from torchvision.models import resnet18  # type: ignore[import-untyped]
+
+    network: nn.Module = resnet18()
+    return network
+
+
+def _shapes_of(network: Callable[[], nn.Module]) -> Callable[[], list[tuple[int, ...]]]:
+    def shapes() -> list[tuple[int, ...]]:
+        with torch.device("meta"):  # no memory, no initialisation
+            return [tuple(param.shape) for param in network().parameters()]
+
+    return shapes
+
+
+MODELS = {
+    case.name: case
+    for case in (
+        ModelCase("lenet", "LeNet", _shapes_of(lenet), network=lenet, input_shape=(1, 32, 32)),
+        ModelCase("mlp", "MLP 784-256-10", _shapes_of(mlp), network=mlp, input_shape=(784,)),
+        ModelCase("many", "1000 x 64", lambda: [(64,)] * 1000),
+        ModelCase("resnet18", "ResNet-18", _shapes_of(_resnet18), large=True),
+        ModelCase("gpt2", "GPT-2 small", gpt2_shapes, large=True),
+    )
+}
+
+
+def elements(shapes: Iterable[tuple[int, ...]]) -> int:
+    return sum(prod(shape) for shape in shapes)
+
+
+def random_parameters(shapes: Iterable[tuple[int, ...]]) -> list[nn.Parameter]:
+    """Parameters, each with a small gradient."""
+    params = []
+    for shape in shapes:
+        param = nn.Parameter(torch.empty(shape).uniform_(-1, 1))
+        param.grad = torch.empty(shape).uniform_(-1e-2, 1e-2)
+        params.append(param)
+    return params
+
+
+def copies(params: Iterable[nn.Parameter]) -> list[nn.Parameter]:
+    """The same values in memory of their own, gradients included."""
+    new = []
+    for param in params:
+        copy = nn.Parameter(param.detach().clone())
+        copy.grad = None if param.grad is None else param.grad.clone()
+        new.append(copy)
+    return new

@@ -1,0 +1,71 @@
+"""What every recipe's command line does alike: parse, and end with one line instead of a traceback."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+import tyro
+from tqdm import tqdm  # type: ignore[import-untyped]
+
+from recipes.common.loop import TrainingDivergedError
+from recipes.common.run_folder import FolderError
+
+Options = TypeVar("Options")
+
+
+class OptionError(ValueError):
+    """An option has a value that cannot work."""
+
+
+def parse(options: type[Options]) -> Options:
+    """Read the command line into a dataclass; its docstrings are the help text."""
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint):
+            return tyro.cli(options)
+    except SystemExit as stop:
+        if stop.code == 0:  # --help
+            raise
+        fail(f"{in_one_line(complaint.getvalue())} (--help lists all options)", 2)
+
+
+def in_one_line(box: str) -> str:
+    """The first paragraph inside the box that tyro draws around a message."""
+    inside = [line.strip("│ ") for line in box.splitlines() if not line.startswith(("╭", "╰"))]
+    sentence: list[str] = []
+    for line in inside:
+        if not line.strip("─"):  # an empty line or a rule: the end of the paragraph
+            break
+        sentence.append(line)
+    return " ".join(sentence)
+
+
+def progress_bar(total: int, unit: str, name: str = "") -> Any:
+    """A bar on stderr, for a person at a terminal only: a pipe or a log file gets nothing."""
+    return tqdm(total=total, unit=unit, desc=name, disable=None)
+
+
+@contextlib.contextmanager
+def plain_endings() -> Iterator[None]:
+    """End the program with one clear line for everything that is the user's or the machine's doing."""
+    try:
+        yield
+    except (OptionError, FolderError) as error:
+        fail(str(error), 2)
+    except TrainingDivergedError as error:
+        fail(f"training diverged: {error}; a smaller learning rate may help", 1)
+    except OSError as error:
+        fail(str(error), 1)
+    except KeyboardInterrupt:
+        fail("interrupted; what was logged so far can be read", 130)
+
+
+def fail(message: str, exit_code: int) -> NoReturn:
+    """Say on stderr why the program ends here."""
+    print(f"{Path(sys.argv[0]).name}: {message}", file=sys.stderr)
+    sys.exit(exit_code)
