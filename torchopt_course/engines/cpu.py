@@ -28,6 +28,8 @@ DTYPES = {torch.float32: "float32", torch.float64: "float64"}
 SHARED_FROM = 300_000
 # Elements of one entry of the work list: large enough to forget its cost, small enough to share fairly.
 CHUNK = 1 << 16
+# Into how many parts a work list is cut for sharing: a thread that wakes up late takes fewer of them.
+PIECES = 32
 
 Words = np.ndarray[Any, np.dtype[np.int64]]
 Coefficients = Callable[[float], Mapping[str, Any]]
@@ -43,7 +45,7 @@ class WorkList:
         self.rows = rows
         self.address = rows.ctypes.data
         self.length = len(rows)
-        size = max(1, self.length // 64)
+        size = -(-self.length // PIECES) or 1
         self.pieces = [(i, min(i + size, self.length)) for i in range(0, self.length, size)]
 
 
@@ -100,6 +102,7 @@ class Batch:
         self._sizes = np.array(sizes)
         self._kernels: dict[Variant, NativeFunction] = {}
         self._is_large = sum(sizes) >= SHARED_FROM
+        self._judged = b"", False  # the addresses last looked at for overlap, and what was found
 
     def look(
         self,
@@ -152,6 +155,12 @@ class Batch:
 
     def _overlap(self) -> bool:
         """Whether two tensors share memory: then the order of updates counts, and one thread does it."""
+        addresses = self._survey.table.tobytes()
+        if addresses != self._judged[0]:
+            self._judged = addresses, self._judge_overlap()
+        return self._judged[1]
+
+    def _judge_overlap(self) -> bool:
         width = self._survey.table.shape[1] - self._counts_steps
         starts = self._survey.table[:, :width].ravel()
         stops = starts + np.repeat(self._sizes * self._dtype.itemsize, width)
