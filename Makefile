@@ -10,7 +10,7 @@ train: $(VENV)/.recipes
 	$(BIN)/python recipes/five_optimizers.py --logdir runs
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2
 
 bench: $(VENV)/.test
 	$(BIN)/python -m benchmarks

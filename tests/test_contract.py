@@ -81,6 +81,31 @@ def test_hooks_closure_and_return_value(name: str) -> None:
     assert torch.is_grad_enabled()
 
 
+def test_hooks_run_once_when_a_subclass_extends_step() -> None:
+    class Counting(oc.SGD):
+        steps = 0
+
+        def step(self, closure: Any = None) -> Any:
+            self.steps += 1
+            return super().step(closure)
+
+    params = parameters(["vector"])
+    optimizer, seen = Counting(params), []
+    optimizer.register_step_pre_hook(lambda *_: seen.append("pre"))
+    optimizer.step()
+    assert (seen, optimizer.steps) == (["pre"], 1)
+
+
+def test_group_is_the_dictionary_that_was_given() -> None:
+    """As in torch: who keeps the dictionary can change the options through it."""
+    params = parameters(["vector", "matrix"])
+    group = {"params": iter(params[1:])}
+    optimizer = oc.SGD(params[:1])
+    optimizer.add_param_group(group)
+    assert optimizer.param_groups[1] is group
+    assert group["params"] == params[1:]
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_schedulers_of_torch_change_the_rate(name: str) -> None:
     mine, reference = parameters(["vector"]), parameters(["vector"])

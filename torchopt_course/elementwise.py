@@ -166,7 +166,7 @@ class ElementwiseOptimizer(Optimizer):
             self.check_options({**self.defaults, **param_group})
             params = param_group.get("params")
             if params is not None and not isinstance(params, Tensor | set):
-                param_group = {**param_group, "params": list(params)}
+                param_group["params"] = list(params)  # in place, as torch: the dictionary is the group
                 refuse_duplicates(param_group["params"])
         super().add_param_group(param_group)
 
@@ -178,8 +178,8 @@ class ElementwiseOptimizer(Optimizer):
         constructor = inspect.signature(type(self).__init__).parameters
         for group in self.param_groups:
             for name in self.defaults:
-                default = constructor[name].default if name in constructor else self.defaults[name]
-                group.setdefault(name, default)
+                default = constructor[name].default if name in constructor else inspect.Parameter.empty
+                group.setdefault(name, self.defaults[name] if default is inspect.Parameter.empty else default)
             for param in group["params"]:
                 step = self.state[param].get("step") if param in self.state else None
                 if step is not None and not isinstance(step, Tensor):
@@ -198,7 +198,9 @@ class ElementwiseOptimizer(Optimizer):
         Raises:
             RuntimeError: a gradient or a state does not fit its parameter. Nothing has been updated.
         """
-        if torch._C._autograd._profiler_enabled() or any(self._hooks):
+        # A subclass with a `step` of its own has been wrapped by torch, and calls this one from inside.
+        is_outermost = type(self).step is ElementwiseOptimizer.step
+        if is_outermost and (torch._C._autograd._profiler_enabled() or any(self._hooks)):
             return self._listened_step(closure)
         return self._plain_step(closure)
 

@@ -37,11 +37,14 @@ def share(work: Callable[[int, int], object], pieces: Sequence[tuple[int, int]])
             work(*pieces[i])
 
     futures = [_workers(helpers).submit(take_pieces) for _ in range(helpers)] if helpers > 0 else []
-    take_pieces()
-    for future in futures:
-        # One that never started has nothing left to do: the pool may be busy with another optimizer.
-        if not future.cancel():
-            future.result()
+    try:
+        take_pieces()
+    finally:
+        take_pieces()  # Ctrl-C comes after the step, not in the middle of it
+        for future in futures:
+            # One that never started has nothing left to do: the pool may be busy with another optimizer.
+            if not future.cancel():
+                future.result()
 
 
 def _workers(least: int) -> ThreadPoolExecutor:
