@@ -271,20 +271,18 @@ class ElementwiseOptimizer(Optimizer):
                 self._refuse_misfits(i, grads[i])
         for i in stale:
             group = self.param_groups[i]
-            new = [
-                (i, position, name)
-                for position, param in enumerate(group["params"])
-                if grads[i][position] is not None
-                for name in self.complete_state(param, group)
-            ]
-            created += new
+            firsts = set()
+            for position, param in enumerate(group["params"]):
+                new = self.complete_state(param, group) if grads[i][position] is not None else []
+                created += [(i, position, name) for name in new]
+                firsts |= {position} if new else set()
             self._plans[i] = Plan(
                 terms[i],
                 group["params"],
                 grads[i],
                 self.state,
                 counts_steps=self._counts_steps,
-                firsts=frozenset(position for _, position, _ in new),
+                firsts=frozenset(firsts),
             )
 
     def _prepare(self, i: int, kept: tuple[str, ...]) -> tuple[Plan, list[Ready], Coefficients, Specialise]:
