@@ -163,6 +163,27 @@ def test_coefficients_that_do_not_fit_are_explained() -> None:
     assert torch.equal(params[0], before)
 
 
+@every_engine
+def test_coefficients_that_fail_leave_the_step_uncounted(engine: dict[str, bool]) -> None:
+    class Failing(Lion):
+        @staticmethod
+        def coefficients(step: Any, lr: Any, betas: Any, weight_decay: Any) -> Any:
+            if step == 2:
+                raise ZeroDivisionError
+            return Lion.coefficients(lr, betas, weight_decay)
+
+    params = parameters(["vector"])
+    optimizer = Failing(params)
+    optimizer.param_groups[0].update(engine)
+    set_gradients(0, params)
+    optimizer.step()
+    before = params[0].detach().clone()
+    with pytest.raises(ZeroDivisionError):
+        optimizer.step()
+    assert optimizer.state[params[0]]["step"] == 1
+    assert torch.equal(params[0], before)
+
+
 def test_rule_that_numba_cannot_compile_runs_on_eager() -> None:
     class Fancy(ElementwiseOptimizer):
         @staticmethod

@@ -59,6 +59,9 @@ class Batch:
         names: the states that the rule reads and writes.
         counts_steps: whether the states also hold a ``"step"``.
         ages: how many steps each parameter has taken, where steps are not counted: 0 or 1 for "some".
+
+    Attributes:
+        survey: tells whether the plan still holds; its look must precede each :meth:`step`.
     """
 
     def __init__(
@@ -75,8 +78,7 @@ class Batch:
         has_state = bool(names) or counts_steps
         states = [optimizer_state[param] if has_state else {} for param in params]
         self.positions = positions
-        self.params = params
-        self._survey = Survey(
+        self.survey = Survey(
             positions,
             params,
             [place.get(id(param), 0) for param in params],
@@ -85,12 +87,9 @@ class Batch:
             counts_steps=counts_steps,
         )
         self._counts_steps = counts_steps
-        self._survey.ages[:] = ages
+        self.survey.ages[:] = ages
         self._dtype = params[0].dtype
         self._step_dtype = states[0]["step"].dtype if counts_steps else None
-        self._written = tuple(params) + tuple(
-            tensor for state in states for tensor in _tensors(state, names, counts_steps)
-        )
         sizes = [param.numel() for param in params]
         rows = [
             (i, start * self._dtype.itemsize, min(CHUNK, size - start))
@@ -98,21 +97,11 @@ class Batch:
             for start in range(0, max(size, 1), CHUNK)
         ]
         self._work = WorkList(np.array(rows, dtype=np.int64))
-        self._table_at = self._survey.table.ctypes.data
+        self._table_at = self.survey.table.ctypes.data
         self._sizes = np.array(sizes)
         self._kernels: dict[Variant, NativeFunction] = {}
         self._is_large = sum(sizes) >= SHARED_FROM
         self._judged = b"", False  # the addresses last looked at for overlap, and what was found
-
-    def look(
-        self,
-        params: list[Tensor],
-        grads: list[Tensor | None],
-        keys: list[Tensor],
-        states: list[dict[str, Any]],
-    ) -> int:
-        """Whether the plan still holds, see :meth:`Survey.look`. Must precede each :meth:`step`."""
-        return self._survey.look(params, grads, keys, states)
 
     def prepare(self, coefficients: Coefficients, specialise: Specialise) -> list[Job]:
         """What the coming step has to do: one job for each number of steps taken, most often a single one.
@@ -124,7 +113,7 @@ class Batch:
         Raises:
             CompilationError: a kernel cannot be compiled; nothing has been changed.
         """
-        survey = self._survey
+        survey = self.survey
         if survey.same_age:
             return [self._job(self._work, coefficients(survey.ages.item(0)), specialise)]
         ages = survey.ages[self._work.rows[:, 0]]
@@ -150,26 +139,22 @@ class Batch:
             else:
                 function(*addresses, 0, work.length)
         if not self._counts_steps:
-            self._survey.ages.fill(1)
-        torch.autograd.graph.increment_version(self._written)
+            self.survey.ages.fill(1)
+        torch.autograd.graph.increment_version(self.survey.tensors)
 
     def _overlap(self) -> bool:
         """Whether two tensors share memory: then the order of updates counts, and one thread does it."""
-        addresses = self._survey.table.tobytes()
+        addresses = self.survey.table.tobytes()
         if addresses != self._judged[0]:
             self._judged = addresses, self._judge_overlap()
         return self._judged[1]
 
     def _judge_overlap(self) -> bool:
-        width = self._survey.table.shape[1] - self._counts_steps
-        starts = self._survey.table[:, :width].ravel()
+        width = self.survey.table.shape[1] - self._counts_steps
+        starts = self.survey.table[:, :width].ravel()
         stops = starts + np.repeat(self._sizes * self._dtype.itemsize, width)
         order = np.argsort(starts)
         return bool((stops[order][:-1] > starts[order][1:]).any())
-
-
-def _tensors(state: Mapping[str, Any], names: tuple[str, ...], counts_steps: bool) -> list[Tensor]:
-    return [state[name] for name in ((*names, "step") if counts_steps else names)]
 
 
 def kernel(variant: Variant, dtype: torch.dtype, step_dtype: torch.dtype | None) -> NativeFunction:

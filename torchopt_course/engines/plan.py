@@ -92,7 +92,7 @@ class Plan:
         self._settle(params, grads, state)
 
     def holds(
-        self, terms: object, params: list[Tensor], grads: list[Tensor | None], state: Mapping[Tensor, State]
+        self, terms: Terms, params: list[Tensor], grads: list[Tensor | None], state: Mapping[Tensor, State]
     ) -> bool:
         """Whether the group can be stepped as planned; fresh addresses are noted on the way.
 
@@ -129,11 +129,11 @@ class Plan:
         keys: list[Tensor],
         states: list[State],
     ) -> bool:
-        verdict = batch.look(params, grads, keys, states)
+        verdict = batch.survey.look(params, grads, keys, states)
         if verdict == GRADIENT_LAYOUT:
             for i in batch.positions:
                 grads[i] = in_layout_of(params[i], grads[i])  # type: ignore[arg-type]
-            verdict = batch.look(params, grads, keys, states)
+            verdict = batch.survey.look(params, grads, keys, states)
         return verdict == HOLDS
 
     def prepare(self, coefficients: Coefficients, specialise: Specialise) -> list[Ready]:
@@ -163,16 +163,15 @@ class Plan:
         for i in sorted(self.reasons):
             param, grad = self._params[i], grads[i]
             assert grad is not None
-            if self._counts_steps:
-                step = state[param]["step"]
-                step += 1
-                # A step on a device is not read: that would make the host wait for it.
-                age = step - 1 if step.device.type != "cpu" else step.item() - 1
-            else:
-                age = self._ages[i]
+            step = state[param]["step"] if self._counts_steps else None
+            # A step on a device is not read: that would make the host wait for it.
+            age = self._ages[i] if step is None else step.item() if step.device.type == "cpu" else step
             values = coefficients(age)
+            variant = specialise(values)
+            if step is not None:
+                step += 1
             states = {name: state[param][name] for name in self._names}
-            eager.update(specialise(values), param, grad, states, values, differentiable=differentiable)
+            eager.update(variant, param, grad, states, values, differentiable=differentiable)
         self._ages = dict.fromkeys(self._ages, 1)
 
     def _give_up(self, positions: Sequence[int], error: CompilationError) -> None:

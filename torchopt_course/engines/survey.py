@@ -55,6 +55,7 @@ class Survey:
         table: addresses, one row a parameter: p, g, states, and the step where there is one.
         ages: the steps that each parameter has taken, as its ``"step"`` says. Where steps are not
             counted the caller keeps them here.
+        tensors: all that a step writes to.
     """
 
     def __init__(
@@ -69,9 +70,10 @@ class Survey:
     ) -> None:
         self._look = _compiled_look()
         columns = (*names, "step") if counts_steps else names
-        self._held = [*params, *state_dicts, *([state[name] for name in columns] for state in state_dicts)]
+        self.tensors = (*params, *(state[name] for state in state_dicts for name in columns))
+        # What is known by its id is held, or the id might come to mean something else.
+        self._held = state_dicts, columns
         self._names = np.array([id(name) for name in columns], dtype=np.int64)
-        self._held.append(columns)
         self.table = np.zeros((len(params), 2 + len(columns)), dtype=np.int64)
         self.ages = np.ones(len(params))
         self._view = np.zeros(_VIEW_WORDS, dtype=np.int64)
