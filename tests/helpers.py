@@ -18,7 +18,8 @@ import torchopt_course
 ROOT = Path(__file__).parents[1]
 NAMES = ["SGD", "Momentum", "Adagrad", "RMSprop", "Adam", "AdamW"]
 # The options that ask for an engine and for no other.
-every_engine = pytest.mark.parametrize("engine", [{"fused": True}, {"fused": False}], ids=["cpu", "eager"])
+ENGINES = {"cpu": {"fused": True}, "foreach": {"foreach": True}, "eager": {"fused": False}}
+every_engine = pytest.mark.parametrize("engine", ENGINES.values(), ids=ENGINES)
 TOLERANCE = {torch.float32: 2e-5, torch.float64: 1e-10}
 
 
@@ -148,6 +149,10 @@ def run_python(code: str, *arguments: str, **environment: str) -> subprocess.Com
 
 def engines_used(optimizer: torchopt_course.ElementwiseOptimizer) -> dict[str, Any]:
     """How many parameters each engine took in the last step, and why the rest went to eager."""
-    plans = optimizer._plans.values()
-    fused = sum(len(batch.positions) for plan in plans for batch in plan._batches)
-    return {"cpu": fused, "eager": [reason for plan in plans for reason in plan.reasons.values()]}
+    taken = [case for plan in optimizer._plans.values() for case in plan.engines().values()]
+    engines = [engine for engine, _ in taken]
+    return {
+        "cpu": engines.count("fused CPU engine"),
+        "foreach": engines.count("foreach engine"),
+        "eager": [reason for engine, reason in taken if engine == "eager engine"],
+    }

@@ -153,7 +153,8 @@ BAD = {
         for bad in BAD
         for stepped in (False, True)
         # Without a state there is nothing that a new shape could contradict.
-        if bad != "resized" or stepped or name == "Adagrad"
+        if (bad != "resized" or stepped or name == "Adagrad")
+        and (bad != "sparse" or name in ("RMSprop", "Adam", "AdamW"))
     ],
 )
 def test_bad_gradient_leaves_everything_as_it_was(
@@ -185,10 +186,10 @@ def test_bad_gradient_leaves_everything_as_it_was(
 
 
 def test_fused_says_why_not() -> None:
-    params = [nn.Parameter(torch.ones(3, dtype=torch.bfloat16))]
+    params = [nn.Parameter(torch.ones(3, dtype=torch.complex64))]
     optimizer = oc.Adam(params, fused=True)
-    params[0].grad = torch.ones(3, dtype=torch.bfloat16)
-    with pytest.raises(RuntimeError, match=r"parameter 0 of group 0: .*bfloat16"):
+    params[0].grad = torch.ones(3, dtype=torch.complex64)
+    with pytest.raises(RuntimeError, match=r"parameter 0 of group 0: .*complex64"):
         optimizer.step()
     sliced = nn.Parameter(torch.ones(4, 6)[:, ::2])
     sliced.grad = torch.ones(4, 3)
@@ -202,8 +203,8 @@ def test_dampening_counts_from_the_first_real_step_after_an_error() -> None:
     options = {"lr": 0.1, "momentum": 0.9, "dampening": 0.5}
     optimizer, other = oc.SGD(mine, **options), torch.optim.SGD(reference, **options)
     set_gradients(0, mine)
-    mine[1].grad = mine[1].grad.to_sparse()  # type: ignore[union-attr]
-    with pytest.raises(RuntimeError, match="sparse"):
+    wrong_gradient(torch.ones(5, 3, dtype=torch.float64))(mine[1])
+    with pytest.raises(RuntimeError, match="dtype"):
         optimizer.step()
     for step in range(3):
         set_gradients(step, mine, reference)

@@ -207,10 +207,10 @@ def test_choice_of_engine(name: str) -> None:
         optimizer.step()
         return engines_used(optimizer)
 
-    assert engine() == engine(fused=True) == {"cpu": 1, "eager": []}
-    assert engine(fused=False) == {"cpu": 0, "eager": ["fused=False"]}
-    assert engine(foreach=False) == {"cpu": 0, "eager": ["foreach=False"]}
-    assert engine(foreach=True)["cpu"] == 0
+    assert engine() == engine(fused=True) == {"cpu": 1, "foreach": 0, "eager": []}
+    assert engine(fused=False) == {"cpu": 0, "foreach": 0, "eager": ["fused=False"]}
+    assert engine(foreach=False) == {"cpu": 0, "foreach": 0, "eager": ["foreach=False"]}
+    assert engine(foreach=True) == {"cpu": 0, "foreach": 1, "eager": []}
     assert engine(foreach=False, fused=True)["cpu"] == 1
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch as xp
@@ -92,6 +92,14 @@ class Adagrad(ElementwiseOptimizer):
         value = group["initial_accumulator_value"]
         fill = complex(value, value) if param.is_complex() else value
         return torch.full_like(param, fill, memory_format=torch.preserve_format, requires_grad=False)
+
+    def sparse_gradients(self, group: Mapping[str, Any]) -> Literal["refused", "dense", "rows"]:
+        if group["weight_decay"]:
+            raise RuntimeError(
+                f"weight_decay={group['weight_decay']} is not compatible with sparse gradients: "
+                "it would touch every weight"
+            )
+        return "rows"
 
     def check_options(self, options: Mapping[str, Any]) -> None:
         super().check_options(options)

@@ -27,26 +27,31 @@ def refuse_duplicates(params: list[Any]) -> None:
 
 
 def refuse_misfits(
-    owner: str,
     where: str,
     param: Tensor,
     grad: Tensor,
     states: Mapping[str, Tensor],
     group: Mapping[str, Any],
+    owner: str,
+    takes_sparse: bool,
 ) -> None:
     """Refuse a gradient or a state that does not fit its parameter.
 
     Args:
-        owner, where: the optimizer and the parameter, for the message.
+        where: the parameter, for the message.
         states: the states that there are already.
+        owner, takes_sparse: the optimizer, and whether it knows what to do with sparse gradients.
 
     Raises:
         RuntimeError: with what was found and what was expected.
         AssertionError: ``capturable=True`` on a CPU, as torch.
     """
-    if grad.layout != torch.strided:
-        raise RuntimeError(f"{owner} does not support sparse gradients, but that of {where} is {grad.layout}")
-    if group.get("capturable") and param.device.type == "cpu" and not torch.compiler.is_compiling():
+    if grad.layout != torch.strided and not (takes_sparse and grad.layout == torch.sparse_coo):
+        raise RuntimeError(
+            f"{owner} does not support sparse gradients, but that of {where} is {grad.layout}"
+            + (" (only sparse_coo is supported)" if takes_sparse else "")
+        )
+    if group.get("capturable") and param.device.type == "cpu":
         raise AssertionError(f"capturable=True needs parameters on an accelerator, {where} is on the cpu")
     if param.layout == torch.strided and param.numel() and not param.untyped_storage().nbytes():
         raise RuntimeError(f"{where} has no memory: its storage was resized to 0")

@@ -5,18 +5,22 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from typing import Any, ClassVar, TypeAlias, overload
+from typing import Any, ClassVar, Literal, TypeAlias, overload
 
 import torch
 from torch import Tensor
+from torch._compile import _disable_dynamo
 from torch.optim import Optimizer
 from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
+from .checkpoint import refuse_foreign
 from .checks import refuse_duplicates, refuse_misfits
+from .engines.batch import Coefficients, Job, Scaling
 from .engines.compiler import warn_once
-from .engines.cpu import Coefficients, Specialise
-from .engines.plan import Plan, Ready, Terms, in_layout_of
+from .engines.layout import in_layout_of
+from .engines.plan import Plan, Terms
 from .engines.rules import Formula, Rule
+from .engines.shards import Shards, View, is_distributed
 from .hyperparameters import at_least_zero, not_nan
 
 Params: TypeAlias = Iterable[Tensor] | Iterable[dict[str, Any]] | Iterable[tuple[str, Tensor]]
@@ -85,6 +89,7 @@ class ElementwiseOptimizer(Optimizer):
         engine = {"foreach": None, "maximize": False, "differentiable": False, "fused": None}
         defaults = {**defaults, **{name: value for name, value in engine.items() if name not in defaults}}
         self._plans: dict[int, Plan] = {}
+        self._shards: dict[int, Shards] = {}
         self._read_formula()
         self.defaults = defaults
         self.check_options(defaults)
@@ -111,8 +116,8 @@ class ElementwiseOptimizer(Optimizer):
         plain = all(type(value) in _PLAIN_OPTIONS for value in options.values())
         if not plain:
             options = {name: _scalar(value) for name, value in options.items()}
-        stay_tensors = plain or group["differentiable"] or group.get("capturable")
-        evaluate, counts_steps, asks_first = type(self).coefficients, self._counts_steps, self._asks_first
+        differentiable, evaluate = group["differentiable"], type(self).coefficients
+        counts_steps, asks_first = self._counts_steps, self._asks_first
 
         def after(age: Any) -> Mapping[str, Any]:
             if counts_steps:
@@ -120,10 +125,11 @@ class ElementwiseOptimizer(Optimizer):
             if asks_first:
                 options["first"] = age == 0
             values = evaluate(**options)
-            if stay_tensors:
+            if plain or differentiable or isinstance(age, Tensor):
                 return values
             return {
-                name: value.item() if isinstance(value, Tensor) else value for name, value in values.items()
+                name: value.item() if isinstance(value, Tensor) and value.device.type == "cpu" else value
+                for name, value in values.items()
             }
 
         return after
@@ -154,6 +160,14 @@ class ElementwiseOptimizer(Optimizer):
         """A new state tensor: zeros like the parameter, also in memory layout."""
         return torch.zeros_like(param, memory_format=torch.preserve_format, requires_grad=False)
 
+    def sparse_gradients(self, group: Mapping[str, Any]) -> Literal["refused", "dense", "rows"]:
+        """What is done with sparse gradients.
+
+        ``"rows"``: the rule changes nothing where a gradient is zero, so only the rows that a sparse gradient
+        has are visited; ``"dense"``: they are made dense; ``"refused"`` (default): an error, as in torch.
+        """
+        return "refused"
+
     # -- torch.optim.Optimizer -------------------------------------------------------------------------
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
@@ -170,9 +184,25 @@ class ElementwiseOptimizer(Optimizer):
                 refuse_duplicates(param_group["params"])
         super().add_param_group(param_group)
 
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load a checkpoint of this optimizer, also one that ``torch.optim`` has written.
+
+        Raises:
+            TypeError, KeyError, ValueError: it is not one of this optimizer's, see
+                :func:`torchopt_course.checkpoint.refuse_foreign`. Nothing has been changed.
+        """
+        if not isinstance(state_dict, Mapping):
+            raise TypeError(f"state_dict must be a dictionary, got {type(state_dict).__name__}")
+        # As the last of the pre-hooks: those of the user may make a foreign state_dict fit.
+        check = self.register_load_state_dict_pre_hook(refuse_foreign)  # type: ignore[arg-type]
+        try:
+            super().load_state_dict(state_dict)
+        finally:
+            check.remove()
+
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        self._plans = {}
+        self._plans, self._shards = {}, {}
         self._read_formula()
         # An older checkpoint may lack options that were added since: they are off, as in the constructor.
         constructor = inspect.signature(type(self).__init__).parameters
@@ -181,6 +211,8 @@ class ElementwiseOptimizer(Optimizer):
                 default = constructor[name].default if name in constructor else inspect.Parameter.empty
                 group.setdefault(name, self.defaults[name] if default is inspect.Parameter.empty else default)
             for param in group["params"]:
+                if self.state.get(param, {}) is None:  # as ZeroRedundancyOptimizer marks the states of others
+                    del self.state[param]
                 step = self.state[param].get("step") if param in self.state else None
                 if step is not None and not isinstance(step, Tensor):
                     self.state[param]["step"] = self._new_step(param, group, float(step))
@@ -198,6 +230,8 @@ class ElementwiseOptimizer(Optimizer):
         Raises:
             RuntimeError: a gradient or a state does not fit its parameter. Nothing has been updated.
         """
+        if torch.compiler.is_dynamo_compiling():
+            return self._untraced_step(closure)
         # A subclass with a `step` of its own has been wrapped by torch, and calls this one from inside.
         is_outermost = type(self).step is ElementwiseOptimizer.step
         if is_outermost and (torch._C._autograd._profiler_enabled() or any(self._hooks)):
@@ -221,6 +255,11 @@ class ElementwiseOptimizer(Optimizer):
             torch._C._set_grad_enabled(recording)
         return loss
 
+    # torch.compile has nothing to gain from a step that is compiled already: it calls it as it is.
+    @_disable_dynamo
+    def _untraced_step(self, closure: Callable[[], float] | None = None) -> float | None:
+        return self.step(closure) if closure is not None else self.step()
+
     _listened_step = Optimizer.profile_hook_step(_plain_step)
 
     @property
@@ -241,59 +280,128 @@ class ElementwiseOptimizer(Optimizer):
             self._read_formula()
         grads = [[param.grad for param in group["params"]] for group in self.param_groups]
         created: list[tuple[int, int, str]] = []
+        scaling = self._scaling()
         try:
-            terms = [(self._kept_states(group), _refusal(group)) for group in self.param_groups]
-            self._renew_plans(terms, grads, created)
-            work = [self._prepare(i, terms[i][0]) for i in range(len(terms))]
+            views = self._renew_plans(grads, created)
+            work = self._prepare_all(views, scaling)
+            if scaling is not None and (created or any(plan.asks_the_host for plan in self._plans.values())):
+                if scaling.found_inf.item():
+                    self._take_back(created)
+                    return
+                work = [partial(self._unscale, views, scaling), *self._prepare_all(views, None)]
         except BaseException:
             # Nothing was stepped, so nothing may look as if it had been.
-            for i, position, name in created:
-                del self.state[self.param_groups[i]["params"][position]][name]
-            self._plans = {}
+            self._take_back(created)
             raise
-        for i, (plan, ready, coefficients, specialise) in enumerate(work):
-            differentiable = self.param_groups[i]["differentiable"]
-            plan.step(ready, grads[i], self.state, coefficients, specialise, differentiable=differentiable)
+        for job in work:
+            job()
+
+    def _prepare_all(self, views: list[View], scaling: Scaling | None) -> list[Job]:
+        return [job for i, view in enumerate(views) for job in self._prepare(i, view, scaling)]
+
+    def _take_back(self, created: list[tuple[int, int, str]]) -> None:
+        for i, position, name in created:
+            del self.state[self.param_groups[i]["params"][position]][name]
+        self._plans = {}
 
     def _renew_plans(
-        self, terms: list[Terms], grads: list[list[Tensor | None]], created: list[tuple[int, int, str]]
-    ) -> None:
-        """Make a new plan for each group whose old one does not hold; all are checked before any is made."""
-        stale = [
-            i
-            for i, group in enumerate(self.param_groups)
-            if i not in self._plans
-            or not self._plans[i].holds(terms[i], group["params"], grads[i], self.state)
-        ]
-        for i in range(len(terms)):
-            # A plan that holds has been through this, except for what it leaves to eager.
-            if i in stale or self._plans[i].reasons:
-                self._refuse_misfits(i, grads[i])
+        self, grads: list[list[Tensor | None]], created: list[tuple[int, int, str]]
+    ) -> list[View]:
+        """Make a new plan for each group whose old one does not hold; all are checked before any is made.
+
+        Returns for each group what the engines see of it. ``created`` gets the states that were made.
+        """
+        terms = [self._terms(group) for group in self.param_groups]
+        views = [self._view(i, grads[i]) for i in range(len(terms))]
+        stale = [i for i in range(len(terms)) if not self._holds(i, terms[i], views[i])]
+        # A plan that holds has been through what follows, except for the tensors that it does not fuse.
+        unsure = [i for i in range(len(terms)) if i in stale or self._plans[i].reasons]
+        for i in unsure:
+            grads[i] = self._without_sparse(i, grads[i])
+            views[i] = self._view(i, grads[i])
+            self._refuse_misfits(i, grads[i])
+        stale = [i for i in stale if not self._holds(i, terms[i], views[i])]
         for i in stale:
             group = self.param_groups[i]
             firsts = set()
-            for position, param in enumerate(group["params"]):
-                new = self.complete_state(param, group) if grads[i][position] is not None else []
-                created += [(i, position, name) for name in new]
-                firsts |= {position} if new else set()
+            for position, (param, grad) in enumerate(zip(group["params"], grads[i], strict=True)):
+                if grad is not None:
+                    names = self.complete_state(param, group)
+                    if names:
+                        firsts.add(position)
+                    created += [(i, position, name) for name in names]
+            views[i] = self._view(i, grads[i])
             self._plans[i] = Plan(
-                terms[i],
-                group["params"],
-                grads[i],
-                self.state,
-                counts_steps=self._counts_steps,
-                firsts=frozenset(firsts),
+                terms[i], views[i], counts_steps=self._counts_steps, firsts=frozenset(firsts)
             )
+        return views
 
-    def _prepare(self, i: int, kept: tuple[str, ...]) -> tuple[Plan, list[Ready], Coefficients, Specialise]:
+    def _holds(self, i: int, terms: Terms, view: View) -> bool:
+        return i in self._plans and self._plans[i].holds(terms, view)
+
+    def _terms(self, group: Mapping[str, Any]) -> Terms:
+        lists = False if group["fused"] is False and group["foreach"] is None else group["foreach"]
+        return Terms(self._kept_states(group), _refusal(group), lists, bool(group["differentiable"]))
+
+    def _view(self, i: int, grads: list[Tensor | None]) -> View:
+        view = View(self.param_groups[i]["params"], grads, self.state, set(map(type, grads)))
+        if is_distributed(view.kinds):
+            return self._shards.setdefault(i, Shards()).view(view)
+        return view
+
+    def _prepare(self, i: int, view: View, scaling: Scaling | None) -> list[Job]:
         """All that may fail in a step, before anything is changed."""
         group, plan = self.param_groups[i], self._plans[i]
+        if not view.params or view.params[0].device.type != "cpu":
+            self._cuda_graph_capture_health_check()
         coefficients = self._coefficients_after(group)
-        specialise = partial(self._formula.specialise, kept, group["maximize"])
-        ready = plan.prepare(coefficients, specialise)
+        specialise = partial(self._formula.specialise, plan.terms.states, group["maximize"])
+        jobs = plan.prepare(view, coefficients, specialise, scaling)
         if plan.reasons:
             self._insist(i, group)
-        return plan, ready, coefficients, specialise
+        if scaling is not None:
+            # A kernel has unscaled the copy that it got of a gradient of another memory layout.
+            for param, grad in zip(view.params, view.grads, strict=True):
+                if grad is not None and param.grad is not None and grad is not param.grad:
+                    jobs.append(partial(param.grad.copy_, grad))
+        if view.wrappers:
+            jobs.append(partial(torch.autograd.graph.increment_version, view.wrappers))
+        return jobs
+
+    def _without_sparse(self, i: int, grads: list[Tensor | None]) -> list[Tensor | None]:
+        """Sparse gradients made dense, unless the rule may visit their rows alone."""
+        group = self.param_groups[i]
+        return [
+            grad.to_dense()
+            if grad is not None and grad.is_sparse and self.sparse_gradients(group) == "dense"
+            else grad
+            for grad in grads
+        ]
+
+    # -- mixed precision -------------------------------------------------------------------------------
+
+    @property
+    def _step_supports_amp_scaling(self) -> bool:
+        """Asked by ``GradScaler``; as with torch's optimizers, true with ``fused=True``."""
+        return bool(self.defaults["fused"])
+
+    def _scaling(self) -> Scaling | None:
+        """What ``GradScaler`` has left to do, if anything."""
+        found_inf = self.__dict__.get("found_inf")
+        return None if found_inf is None else Scaling(self.__dict__.get("grad_scale"), found_inf)
+
+    def _unscale(self, views: list[View], scaling: Scaling) -> None:
+        """Undo the scale in ``p.grad``, as ``GradScaler.unscale_``, and in copies that the engines got."""
+        if scaling.grad_scale is None:
+            return
+        inverse = scaling.grad_scale.double().reciprocal().float()
+        for group, view in zip(self.param_groups, views, strict=True):
+            for param, grad in zip(group["params"], view.grads, strict=True):
+                if grad is not None:
+                    factor = inverse.to(grad.device).item()
+                    param.grad.mul_(factor)
+                    if grad is not param.grad and not is_distributed({type(param)}):
+                        grad.mul_(factor)
 
     # -- state -----------------------------------------------------------------------------------------
 
@@ -325,6 +433,26 @@ class ElementwiseOptimizer(Optimizer):
             value, dtype=torch.float64 if double else torch.float32, device=param.device if at_home else "cpu"
         )
 
+    # -- reports ---------------------------------------------------------------------------------------
+
+    def engine_report(self) -> str:
+        """Which engine took which parameters in the last step, and why no faster one; one line per case."""
+        if not self._plans:
+            return "no step() yet: engines are chosen when gradients are there"
+        cases: dict[tuple[str, str], list[str]] = {}
+        elements: dict[tuple[str, str], int] = {}
+        for i, plan in sorted(self._plans.items()):
+            engines = plan.engines()
+            for position, param in enumerate(self.param_groups[i]["params"]):
+                case = engines.get(position, ("no engine", "no gradient"))
+                cases.setdefault(case, []).append(self._where(i, position))
+                elements[case] = elements.get(case, 0) + param.numel()
+        return "\n".join(
+            f"{engine}: {len(where)} parameter{'s' * (len(where) > 1)}, {elements[engine, reason]:,} elements"
+            + (f", because {reason} (first: {where[0]})" if reason else "")
+            for (engine, reason), where in cases.items()
+        )
+
     # -- errors ----------------------------------------------------------------------------------------
 
     def _where(self, i: int, position: int) -> str:
@@ -337,7 +465,10 @@ class ElementwiseOptimizer(Optimizer):
             if grad is not None:
                 own = self.state.get(param, {})
                 states = {name: own[name] for name in self._kept_states(group) if own.get(name) is not None}
-                refuse_misfits(type(self).__name__, self._where(i, position), param, grad, states, group)
+                is_odd = grad.layout != torch.strided
+                takes_sparse = is_odd and self.sparse_gradients(group) != "refused"
+                where, owner = self._where(i, position), type(self).__name__
+                refuse_misfits(where, param, grad, states, group, owner, takes_sparse)
 
     def _insist(self, i: int, group: Mapping[str, Any]) -> None:
         """``fused=True`` is a demand, ``fused=None`` a wish."""
@@ -353,9 +484,8 @@ class ElementwiseOptimizer(Optimizer):
 
 def _refusal(group: Mapping[str, Any]) -> str | None:
     """Why a whole group goes to eager, whatever its tensors are like."""
-    for option in ("differentiable", "capturable"):
-        if group.get(option):
-            return f"{option}=True"
+    if group["differentiable"]:
+        return "differentiable=True"
     if group["fused"] is False:
         return "fused=False"
     if group["fused"] is None and group["foreach"] is not None:

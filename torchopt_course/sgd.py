@@ -11,7 +11,7 @@ momentum              of any of them              v = β v + ∇f(θ),  θ -= η
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor
 
@@ -109,6 +109,9 @@ class SGD(ElementwiseOptimizer):
             "fused": fused,
         }
         super().__init__(params, defaults)
+
+    def sparse_gradients(self, group: Mapping[str, Any]) -> Literal["refused", "dense", "rows"]:
+        return "dense" if group["momentum"] or group["weight_decay"] else "rows"
 
     def check_options(self, options: Mapping[str, Any]) -> None:
         super().check_options(options)

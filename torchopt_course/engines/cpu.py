@@ -3,12 +3,14 @@
 The kernel reads parameter, gradient and states once, applies the rule, writes back once. It takes
 addresses, so one call updates all tensors of a batch, and it lets go of the interpreter lock, so a large
 batch is shared between threads. Every element is computed by the same scalar formula without contraction
-or reassociation: results do not depend on the number of threads.
+or reassociation: results do not depend on the number of threads. float16 and bfloat16 are read, computed as
+float32, and rounded once, when they are written.
 """
 
 from __future__ import annotations
 
 import pkgutil
+import platform
 from array import array
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -18,24 +20,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .compiler import NativeFunction, native
+from .batch import Batch, Coefficients, Job, Scaling, Specialise, Words
+from .compiler import CompilationError, NativeFunction, native
 from .rules import Rule, Variant, bind
-from .survey import Survey
 from .threads import share
 
-DTYPES = {torch.float32: "float32", torch.float64: "float64"}
+# What is stored, what it is computed in, and the words between the two.
+_KINDS = {
+    torch.float32: ("float32", "float32", "unchanged", "unchanged"),
+    torch.float64: ("float64", "float64", "unchanged", "unchanged"),
+    torch.bfloat16: ("uint16", "float32", "widen_bfloat16", "narrow_bfloat16"),
+    torch.float16: ("uint16", "float32", "widen_float16", "narrow_float16"),
+}
 # Below this many elements waking a second thread costs more than it brings.
 SHARED_FROM = 300_000
-# Elements of one entry of the work list: large enough to forget its cost, small enough to share fairly.
-CHUNK = 1 << 16
 # Into how many parts a work list is cut for sharing: a thread that wakes up late takes fewer of them.
 PIECES = 32
-
-Words = np.ndarray[Any, np.dtype[np.int64]]
-Coefficients = Callable[[float], Mapping[str, Any]]
-Specialise = Callable[[Mapping[str, Any]], Variant]
-# A kernel, its work list, and its coefficients.
-Job = tuple[NativeFunction, "WorkList", "array[float]"]
 
 
 class WorkList:
@@ -49,20 +49,18 @@ class WorkList:
         self.pieces = [(i, min(i + size, self.length)) for i in range(0, self.length, size)]
 
 
-class Batch:
-    """The tensors of one dtype in one parameter group, planned for one fused pass a step.
+# A kernel, its work list, and its coefficients.
+Pass = tuple[NativeFunction, WorkList, "array[float]"]
 
-    Args:
-        positions: where each parameter stands in ``group["params"]``.
-        params: the parameters themselves, dense and of one dtype in ``DTYPES``.
-        optimizer_state: the optimizer's ``state``; it has an entry for each parameter.
-        names: the states that the rule reads and writes.
-        counts_steps: whether the states also hold a ``"step"``.
-        ages: how many steps each parameter has taken, where steps are not counted: 0 or 1 for "some".
 
-    Attributes:
-        survey: tells whether the plan still holds; its look must precede each :meth:`step`.
-    """
+class CpuBatch(Batch):
+    """The tensors of one dtype in one parameter group, for the fused CPU engine."""
+
+    ENGINE = "fused CPU engine"
+    DTYPES = frozenset(_KINDS)
+    # Large enough to forget the cost of an entry, small enough to share fairly.
+    CHUNK = 1 << 16
+    HEEDS_SCALING = False
 
     def __init__(
         self,
@@ -74,73 +72,41 @@ class Batch:
         counts_steps: bool,
         ages: Sequence[int],
     ) -> None:
-        place = {id(param): i for i, param in enumerate(optimizer_state)}
-        has_state = bool(names) or counts_steps
-        states = [optimizer_state[param] if has_state else {} for param in params]
-        self.positions = positions
-        self.survey = Survey(
-            positions,
-            params,
-            [place.get(id(param), 0) for param in params],
-            states,
-            names,
-            counts_steps=counts_steps,
-        )
-        self._counts_steps = counts_steps
-        self.survey.ages[:] = ages
-        self._dtype = params[0].dtype
-        self._step_dtype = states[0]["step"].dtype if counts_steps else None
-        sizes = [param.numel() for param in params]
-        rows = [
-            (i, start * self._dtype.itemsize, min(CHUNK, size - start))
-            for i, size in enumerate(sizes)
-            for start in range(0, max(size, 1), CHUNK)
-        ]
-        self._work = WorkList(np.array(rows, dtype=np.int64))
+        super().__init__(positions, params, optimizer_state, names, counts_steps=counts_steps, ages=ages)
+        self._step_dtype = self._steps[0].dtype if counts_steps else None
+        self._work = WorkList(self._rows)
         self._table_at = self.survey.table.ctypes.data
-        self._sizes = np.array(sizes)
         self._kernels: dict[Variant, NativeFunction] = {}
-        self._is_large = sum(sizes) >= SHARED_FROM
+        self._is_large = int(self._sizes.sum()) >= SHARED_FROM
         self._judged = b"", False  # the addresses last looked at for overlap, and what was found
 
-    def prepare(self, coefficients: Coefficients, specialise: Specialise) -> list[Job]:
-        """What the coming step has to do: one job for each number of steps taken, most often a single one.
+    def prepare(self, coefficients: Coefficients, specialise: Specialise, scaling: Scaling | None) -> Job:
+        # The host knows of an overflow and has undone the scale: nothing of `scaling` is left to do.
+        return partial(
+            self._run,
+            [
+                self._pass(self._work if rows is None else WorkList(rows), coefficients(age), specialise)
+                for age, rows in self._ages()
+            ],
+        )
 
-        Args:
-            coefficients: the coefficients of the step that follows ``age`` steps.
-            specialise: which variant of the rule some coefficients ask for.
-
-        Raises:
-            CompilationError: a kernel cannot be compiled; nothing has been changed.
-        """
-        survey = self.survey
-        if survey.same_age:
-            return [self._job(self._work, coefficients(survey.ages.item(0)), specialise)]
-        ages = survey.ages[self._work.rows[:, 0]]
-        return [
-            self._job(WorkList(self._work.rows[ages == age]), coefficients(age), specialise)
-            for age in np.unique(ages).tolist()
-        ]
-
-    def _job(self, work: WorkList, values: Mapping[str, Any], specialise: Specialise) -> Job:
+    def _pass(self, work: WorkList, values: Mapping[str, Any], specialise: Specialise) -> Pass:
         variant = specialise(values)
         function = self._kernels.get(variant)
         if function is None:
             function = self._kernels[variant] = kernel(variant, self._dtype, self._step_dtype)
         return function, work, array("d", [values[name] for name in variant.scalars] or [0.0])
 
-    def step(self, jobs: list[Job]) -> None:
+    def _run(self, passes: list[Pass]) -> None:
         """Update all parameters and states in place, as prepared."""
         shared = self._is_large and torch.get_num_threads() > 1 and not self._overlap()
-        for function, work, scalars in jobs:
+        for function, work, scalars in passes:
             addresses = self._table_at, work.address, scalars.buffer_info()[0]
             if shared:
                 share(partial(function, *addresses), work.pieces)
             else:
                 function(*addresses, 0, work.length)
-        if not self._counts_steps:
-            self.survey.ages.fill(1)
-        torch.autograd.graph.increment_version(self.survey.tensors)
+        self._settle()
 
     def _overlap(self) -> bool:
         """Whether two tensors share memory: then the order of updates counts, and one thread does it."""
@@ -163,37 +129,48 @@ def kernel(variant: Variant, dtype: torch.dtype, step_dtype: torch.dtype | None)
     Raises:
         CompilationError: it cannot be compiled.
     """
-    real, step_real = DTYPES[dtype], DTYPES.get(step_dtype) if step_dtype else None
+    if dtype == torch.float16 and not _has_float16():
+        raise CompilationError("this processor has no instructions for float16")
+    step_real = _KINDS[step_dtype][0] if step_dtype else None
     text = kernel_source(variant, counts_steps=step_real is not None)
     name = "".join(c if c.isalnum() else "_" for c in variant.formula.rule.__qualname__)
-    inputs = "\n".join((variant.formula.identity, real, str(step_real), text, _OWN_CODE))
+    inputs = "\n".join((variant.formula.identity, str(dtype), str(step_real), text, _OWN_CODE))
     return native(
-        name, inputs, lambda: _build(variant.formula.rule, text, real, step_real), 5, holds_gil=False
+        name, inputs, lambda: _build(variant.formula.rule, text, dtype, step_real), 5, holds_gil=False
     )
 
 
 _OWN_CODE = repr(pkgutil.get_data(__package__, "cpu.py"))
 
 
-def _build(rule: Rule, source: str, real: str, step_real: str | None) -> Callable[..., Any]:
+def _has_float16() -> bool:
+    import llvmlite.binding as llvm
+
+    return bool(llvm.get_host_cpu_features().get("f16c")) or platform.machine() in ("aarch64", "arm64")
+
+
+def _build(rule: Rule, source: str, dtype: torch.dtype, step_real: str | None) -> Callable[..., Any]:
     import numba
 
-    from .intrinsics import pointer_to
+    from . import intrinsics
 
-    single = real == "float32"
+    stored, real, read, write = _KINDS[dtype]
+    pointer_to = intrinsics.pointer_to
     names = {
         "__name__": __name__,
         "integers": pointer_to(numba.int64),
         "doubles": pointer_to(numba.float64),
-        "reals": pointer_to(getattr(numba, real)),
+        "stored": pointer_to(getattr(numba, stored)),
         "steps": pointer_to(getattr(numba, step_real or "float32")),
         "real": getattr(np, real),
+        "read": getattr(intrinsics, read),
+        "write": getattr(intrinsics, write),
         "rule": bind(
             rule,
             np,
             numba.njit(inline="always", error_model="numpy"),
             # A Python number in the formula would make numba compute in double precision.
-            real=np.float32 if single else None,
+            real=np.float32 if real == "float32" else None,
         ),
     }
     exec(source, names)
@@ -203,25 +180,23 @@ def _build(rule: Rule, source: str, real: str, step_real: str | None) -> Callabl
 
 def kernel_source(variant: Variant, *, counts_steps: bool) -> str:
     """The loop around the rule: for each entry of the work list, each element, read, apply, write."""
-    kept, fixed = variant.states, variant.fixed
-    width = 2 + len(kept) + counts_steps
+    width = 2 + len(variant.states) + counts_steps
     # Prefixes keep a rule's names apart from the loop's own.
-    tensors = ["p", "g", *(f"state_{name}" for name in kept)]
-    arguments = [
-        repr(fixed[name]) if name in fixed else f"state_{name}[i]" if name in kept else f"number_{name}"
-        for name in variant.formula.arguments
-    ]
-    results = [f"state_{name}[i]" if name in kept else "_" for name in variant.formula.states]
-    gradient = "-g[i]" if variant.maximize else "g[i]"
+    written = ["p", *(f"state_{name}" for name in variant.states)]
+    tensors = ["p", "g", *written[1:]]
+    gradient = "-read(g[i])" if variant.maximize else "read(g[i])"
+    arguments = variant.arguments(state="read(state_{}[i])", number="number_{}")
     lines = [
         "def kernel(table, work, coefficients, first, last):",
         "    table, work, coefficients = integers(table), integers(work), doubles(coefficients)",
         *(f"    number_{name} = real(coefficients[{c}])" for c, name in enumerate(variant.scalars)),
         "    for w in range(first, last):",
         f"        row, offset, n = work[3 * w] * {width}, work[3 * w + 1], work[3 * w + 2]",
-        *(f"        {name} = reals(table[row + {c}] + offset)" for c, name in enumerate(tensors)),
+        *(f"        {name} = stored(table[row + {c}] + offset)" for c, name in enumerate(tensors)),
         "        for i in range(n):",
-        f"            {', '.join(['p[i]', *results])} = rule({', '.join(['p[i]', gradient, *arguments])})",
+        f"            {', '.join(variant.results('new_{}'))} = "
+        f"rule({', '.join(['read(p[i])', gradient, *arguments])})",
+        *(f"            {name}[i] = write(new_{name.removeprefix('state_')})" for name in written),
     ]
     if counts_steps:
         lines += [

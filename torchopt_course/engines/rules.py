@@ -89,12 +89,27 @@ class Variant:
             name for name in formula.arguments if name not in fixed and name not in formula.states
         )
 
+    def arguments(self, *, state: str, number: str) -> list[str]:
+        """What follows ``p, g`` in a call of the rule, as source text; the templates take a name."""
+        return [
+            repr(self.fixed[name])
+            if name in self.fixed
+            else (state if name in self.states else number).format(name)
+            for name in self.formula.arguments
+        ]
+
+    def results(self, new: str) -> list[str]:
+        """What a call of the rule is assigned to, as source text: ``p``, then the states."""
+        return [new.format("p"), *(new.format(n) if n in self.states else "_" for n in self.formula.states)]
+
 
 def bind(
     rule: Rule,
     xp: Any,
     wrap: Callable[[Rule], Rule] = lambda function: function,
     real: Callable[[float], Any] | None = None,
+    number: Callable[[Any], Any] | None = None,
+    extra: Mapping[str, Any] | None = None,
 ) -> Rule:
     """Return the rule's own code with another ``xp``, and so for every plain function that it calls.
 
@@ -104,22 +119,28 @@ def bind(
         wrap: applied to the new function and its helpers (a compiler's decorator).
         real: applied to the numbers that stand in the code, where a compiler would otherwise
             compute with them in double precision.
+        number: applied to the module's own numbers that the code refers to by name.
+        extra: more names that the new function finds among its globals.
     """
-    return _bind(rule, xp, wrap, real, {})
+    return _bind(rule, {**(extra or {}), "xp": xp}, wrap, real, number or real, {})
 
 
 def _bind(
     rule: Rule,
-    xp: Any,
+    given: Mapping[str, Any],
     wrap: Callable[[Rule], Rule],
     real: Callable[[float], Any] | None,
+    number: Callable[[Any], Any] | None,
     done: dict[Rule, Rule],
 ) -> Rule:
     if rule in done:
         return done[rule]
-    names = {**rule.__globals__, "xp": xp}
+    names = {**rule.__globals__, **given}
+    if number is not None:
+        numbers = {n: names[n] for n in rule.__code__.co_names if type(names.get(n)) in (int, float)}
+        names |= {name: number(value) for name, value in numbers.items()}
     for name, value in _helpers(rule):
-        names[name] = _bind(value, xp, wrap, real, done)
+        names[name] = _bind(value, given, wrap, real, number, done)
     code = rule.__code__ if real is None else _with_constants(rule.__code__, real)
     function = FunctionType(code, names, rule.__name__, rule.__defaults__, rule.__closure__)
     function.__kwdefaults__ = rule.__kwdefaults__

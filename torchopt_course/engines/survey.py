@@ -31,8 +31,8 @@ from .compiler import CompilationError, NativeFunction, native
 HOLDS, CHANGED, GRADIENT_LAYOUT = 0, 1, 2  # what a survey can find
 
 # Words of the frame, the array through which a survey and its caller talk.
-_VERDICT, _SAME_AGE, _COUNT, _STATES, _AGE_BITS = range(5)
-_EXPECTED, _NAMES, _TABLE, _AGES, _VIEW, _STEP_LAYOUT = range(5, 11)
+_VERDICT, _SAME_AGE, _COUNT, _STATES, _COLUMNS, _AGE_BITS = range(6)
+_EXPECTED, _NAMES, _TABLE, _AGES, _VIEW, _STEP_LAYOUT = range(6, 12)
 # Words of one row of `expected`; the ids of the state tensors follow, then that of the step.
 _POSITION, _PARAM, _STATE_POSITION, _STATE_DICT, _LAYOUT, _FIRST_STATE = range(6)
 # DLPack's DLTensor as 64-bit words: data, device, ndim and dtype, shape, strides, byte offset.
@@ -49,12 +49,12 @@ class Survey:
         state_positions: where each parameter stands in the optimizer's ``state``.
         state_dicts: each parameter's own dictionary in ``state``.
         names: the states that the rule reads and writes.
-        counts_steps: whether the states also hold a ``"step"`` (0-d, float32 or float64).
+        counts_steps: whether the states also hold a ``"step"`` (0-d, float32 or float64, all on one device).
 
     Attributes:
         table: addresses, one row a parameter: p, g, states, and the step where there is one.
-        ages: the steps that each parameter has taken, as its ``"step"`` says. Where steps are not
-            counted the caller keeps them here.
+        ages: the steps that each parameter has taken, as its ``"step"`` on the CPU says. Where steps are
+            not counted the caller keeps them here; steps on another device are not read.
         tensors: all that a step writes to.
     """
 
@@ -90,10 +90,11 @@ class Survey:
         expected[:, _LAYOUT] = self._layouts.ctypes.data + 8 * expected[:, _LAYOUT]
         self._expected = expected
 
-        age_bits = torch.finfo(state_dicts[0]["step"].dtype).bits if counts_steps else 0
-        self._step_layout = np.array(layout(state_dicts[0]["step"]) if counts_steps else [], dtype=np.int64)
+        step = state_dicts[0]["step"] if counts_steps else None
+        age_bits = torch.finfo(step.dtype).bits if step is not None and step.device.type == "cpu" else 0
+        self._step_layout = np.array([] if step is None else layout(step), dtype=np.int64)
         self._frame = np.zeros(1 + _STEP_LAYOUT, dtype=np.int64)
-        self._frame[[_COUNT, _STATES, _AGE_BITS]] = len(params), len(names), age_bits
+        self._frame[[_COUNT, _STATES, _COLUMNS, _AGE_BITS]] = len(params), len(names), len(columns), age_bits
         arrays = (self._expected, self._names, self.table, self.ages, self._view, self._step_layout)
         self._frame[_EXPECTED:] = [array.ctypes.data for array in arrays]
         self._frame_at = self._frame.ctypes.data
@@ -226,8 +227,7 @@ def _build_look() -> Callable[..., Any]:
         frame[_VERDICT] = CHANGED
         frame[_SAME_AGE] = 1
         n_states = frame[_STATES]
-        age_bits = frame[_AGE_BITS]
-        columns = n_states + (1 if age_bits else 0)
+        columns, age_bits = frame[_COLUMNS], frame[_AGE_BITS]
         names, ages, view_at = words(frame[_NAMES]), longs(frame[_AGES]), frame[_VIEW]
         scalar = words(frame[_STEP_LAYOUT])
         verdict = HOLDS

@@ -1,0 +1,161 @@
+"""Refuse a checkpoint that is not this optimizer's, before anything is changed, and name the difference."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from numbers import Real
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from .elementwise import ElementwiseOptimizer
+
+# What schedulers write into parameter groups; not options of any optimizer.
+_FROM_SCHEDULERS = frozenset({"initial_lr", "max_lr", "min_lr", "base_momentum", "max_momentum", "swa_lr"})
+_ALWAYS_THERE = frozenset({"params", "param_names"})
+
+
+def refuse_foreign(optimizer: ElementwiseOptimizer, state_dict: Mapping[str, Any]) -> None:
+    """Refuse a state_dict that ``optimizer`` could not go on with. It changes neither of the two.
+
+    Missing options take their defaults and missing optional states begin anew, for older versions did not
+    have them; a parameter without any state had no gradient yet. States of another name are welcome, a
+    subclass may keep some of its own: they are foreign only together with foreign options.
+
+    Args:
+        optimizer: the one that shall load.
+        state_dict: as from ``state_dict()``, after all of the user's pre-hooks. Its parameters may have any
+            ids, its tensors any dtype and device; the shape of a ``DTensor`` is its global one.
+
+    Raises:
+        TypeError: not a state_dict, or a part of one is of the wrong kind.
+        KeyError: ``"state"``, ``"param_groups"``, a group's ``"params"`` or a required state is missing.
+        ValueError: another number or size of groups, another shape, the checkpoint of another optimizer,
+            a state whose parameter is in no group.
+    """
+    state, groups = _parts(state_dict)
+    _refuse_other_groups(optimizer, groups)
+    owners: dict[Any, tuple[int, int]] = {
+        key: (i, position) for i, group in enumerate(groups) for position, key in enumerate(group["params"])
+    }
+    entries = {key: entry for key, entry in state.items() if key in owners and entry is not None}
+    for key, entry in entries.items():
+        if not isinstance(entry, Mapping):
+            where = optimizer._where(*owners[key])
+            raise TypeError(f"the loaded state of {where} must be a dictionary, got {type(entry).__name__}")
+
+    ours = {*optimizer.states, *optimizer.optional_states, "step"}
+    required = (*optimizer.states, *(["step"] if optimizer._counts_steps else []))
+    own = [entry for entry in optimizer.state.values() if isinstance(entry, Mapping)]
+    known = ours.union(*own)
+    complete = any(all(entry.get(name) is not None for name in required) for entry in entries.values())
+    unknown = list(dict.fromkeys(name for entry in entries.values() for name in entry if name not in known))
+    _refuse_other_optimizers(optimizer, groups, unknown, proven=complete and bool(optimizer.states))
+
+    for key, entry in entries.items():
+        i, position = owners[key]
+        where = optimizer._where(i, position)
+        missing = [name for name in required if entry.get(name) is None]
+        extras_only = ours.isdisjoint(entry) and (complete or known.issuperset(entry))
+        if missing and entry and not extras_only:
+            raise KeyError(
+                f"the loaded state of {where} has no {_quote(missing)}, only {_quote(entry)}: "
+                f"{type(optimizer).__name__} needs {_quote(required)}"
+            )
+        _refuse_misfits(where, optimizer.param_groups[i]["params"][position], entry, ours - {"step"})
+    orphans = [key for key in state if isinstance(key, int) and key not in owners]
+    if orphans:
+        raise ValueError(f"loaded state dict has a state for parameter {orphans[0]}, which is in no group")
+
+
+def _parts(state_dict: Mapping[str, Any]) -> tuple[Mapping[Any, Any], Sequence[Mapping[str, Any]]]:
+    for name, kind, word in (("state", Mapping, "dictionary"), ("param_groups", list | tuple, "list")):
+        if name not in state_dict:
+            found = _quote(state_dict) or "nothing"
+            raise KeyError(f"not the state_dict of an optimizer: it has no {name!r}, but {found}")
+        if not isinstance(state_dict[name], kind):
+            raise TypeError(f"{name!r} must be a {word}, got {type(state_dict[name]).__name__}")
+    for i, group in enumerate(state_dict["param_groups"]):
+        if not isinstance(group, Mapping):
+            raise TypeError(f"loaded parameter group {i} must be a dictionary, got {type(group).__name__}")
+        if "params" not in group:
+            raise KeyError(f"loaded parameter group {i} has no 'params', only {_quote(group)}")
+    return state_dict["state"], state_dict["param_groups"]
+
+
+def _refuse_other_groups(optimizer: ElementwiseOptimizer, groups: Sequence[Mapping[str, Any]]) -> None:
+    own = optimizer.param_groups
+    if len(groups) != len(own):
+        raise ValueError(
+            "loaded state dict has a different number of parameter groups: "
+            f"{len(groups)}, expected {len(own)}"
+        )
+    for i, (group, mine) in enumerate(zip(groups, own, strict=True)):
+        got, expected = len(group["params"]), len(mine["params"])
+        if got != expected:
+            raise ValueError(
+                "loaded state dict contains a parameter group that doesn't match the size of optimizer's "
+                f"group: group {i} has {got} parameters, expected {expected}" + _other_names(group, mine)
+            )
+    ids = [own for group in groups for own in group["params"]]
+    if len(ids) != len(set(ids)):
+        twice = next(own for own in ids if ids.count(own) > 1)
+        raise ValueError(f"loaded state dict contains parameter {twice!r} twice in its groups")
+
+
+def _other_names(group: Mapping[str, Any], mine: Mapping[str, Any]) -> str:
+    got, expected = group.get("param_names"), mine.get("param_names")
+    if not got or not expected:
+        return ""
+    only = {"without": set(expected) - set(got), "and also": set(got) - set(expected)}
+    return "".join(f", {word} {_quote(sorted(names))}" for word, names in only.items() if names)
+
+
+def _refuse_misfits(where: str, param: Tensor, entry: Mapping[str, Any], kept: Iterable[str]) -> None:
+    for name in sorted(kept):
+        value = entry.get(name)
+        if value is None:
+            continue
+        if not isinstance(value, Tensor):
+            raise TypeError(f"state {name!r} of {where} must be a tensor, got {type(value).__name__}")
+        if value.shape != param.shape:
+            raise ValueError(
+                f"state {name!r} of {where} has shape {tuple(value.shape)}, expected {tuple(param.shape)}"
+            )
+    step = entry.get("step")
+    if isinstance(step, Tensor):
+        if step.numel() != 1:
+            raise ValueError(f"step of {where} has shape {tuple(step.shape)}, expected a single number")
+    elif step is not None and not isinstance(step, Real):
+        raise TypeError(f"step of {where} must be a number or a 1-element tensor, got {step!r}")
+
+
+def _refuse_other_optimizers(
+    optimizer: ElementwiseOptimizer, groups: Sequence[Mapping[str, Any]], unknown: list[str], *, proven: bool
+) -> None:
+    """Foreign options prove nothing alone, a newer version or a scheduler may have brought them.
+
+    Args:
+        unknown: names of states that the optimizer's formula does not have.
+        proven: all states that the formula needs were found, by their names.
+    """
+    owner = type(optimizer).__name__
+    for i, (group, mine) in enumerate(zip(groups, optimizer.param_groups, strict=True)):
+        known = {*optimizer.defaults, *mine, *_FROM_SCHEDULERS, *_ALWAYS_THERE}
+        options = [name for name in group if name not in known]
+        missing = [name for name in optimizer._options if name not in group]
+        if options and unknown:
+            raise ValueError(
+                f"this looks like the state_dict of another optimizer: {owner} has neither the states "
+                f"{_quote(unknown)} nor the options {_quote(options)} of group {i}"
+            )
+        if options and missing and not proven:
+            raise ValueError(
+                f"this looks like the state_dict of another optimizer: group {i} lacks the options "
+                f"{_quote(missing)} of {owner} and has {_quote(options)} instead"
+            )
+
+
+def _quote(names: Any) -> str:
+    return ", ".join(repr(name) for name in names)

@@ -1,0 +1,110 @@
+"""What the fused engines have in common: many tensors, one pass, planned once, checked before each step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .rules import Variant
+from .survey import Survey
+
+Words = np.ndarray[Any, np.dtype[np.int64]]
+# The coefficients of the step that follows ``age`` steps; the variant of the rule that they ask for.
+Coefficients = Callable[[Any], Mapping[str, Any]]
+Specialise = Callable[[Mapping[str, Any]], Variant]
+Job = Callable[[], object]
+
+
+class Scaling(NamedTuple):
+    """What ``GradScaler`` tells an optimizer that unscales its gradients itself.
+
+    Attributes:
+        grad_scale: what the gradients have been multiplied with; ``None`` if that is undone already.
+        found_inf: not zero if a gradient has overflowed: then nothing is to be updated.
+    """
+
+    grad_scale: Tensor | None
+    found_inf: Tensor
+
+
+class Batch:
+    """The tensors of one device and dtype in one parameter group, planned for one fused pass a step.
+
+    Args:
+        positions: where each parameter stands in ``group["params"]``.
+        params: the parameters themselves, dense and of one dtype in ``DTYPES``.
+        optimizer_state: the optimizer's ``state``; it has an entry for each parameter.
+        names: the states that the rule reads and writes.
+        counts_steps: whether the states also hold a ``"step"``.
+        ages: how many steps each parameter has taken, where steps are not counted: 0 or 1 for "some".
+
+    Attributes:
+        survey: tells whether the plan still holds; its look must precede each :meth:`prepare`.
+    """
+
+    ENGINE: ClassVar[str]  # what the engine is called in reports
+    DTYPES: ClassVar[frozenset[torch.dtype]]
+    CHUNK: ClassVar[int]  # elements of one entry of the work list
+    HEEDS_SCALING: ClassVar[bool]  # whether the kernel itself unscales gradients and stops at an overflow
+
+    def __init__(
+        self,
+        positions: Sequence[int],
+        params: Sequence[Tensor],
+        optimizer_state: Mapping[Tensor, dict[str, Any]],
+        names: tuple[str, ...],
+        *,
+        counts_steps: bool,
+        ages: Sequence[int],
+    ) -> None:
+        place = {id(param): i for i, param in enumerate(optimizer_state)}
+        has_state = bool(names) or counts_steps
+        states = [optimizer_state[param] if has_state else {} for param in params]
+        self.positions = positions
+        self.survey = Survey(
+            positions,
+            params,
+            [place.get(id(param), 0) for param in params],
+            states,
+            names,
+            counts_steps=counts_steps,
+        )
+        self.survey.ages[:] = ages
+        self._counts_steps = counts_steps
+        self._dtype = params[0].dtype
+        self._device = params[0].device
+        self._steps = [state["step"] for state in states] if counts_steps else []
+        self._sizes = np.array([param.numel() for param in params])
+        self._rows: Words = np.array(
+            [
+                (i, start * self._dtype.itemsize, min(self.CHUNK, size - start))
+                for i, size in enumerate(self._sizes.tolist())
+                for start in range(0, max(size, 1), self.CHUNK)
+            ],
+            dtype=np.int64,
+        )
+
+    def prepare(self, coefficients: Coefficients, specialise: Specialise, scaling: Scaling | None) -> Job:
+        """What the coming step has to do; nothing is changed before it is called.
+
+        Raises:
+            CompilationError: a kernel cannot be compiled.
+        """
+        raise NotImplementedError
+
+    def _ages(self) -> list[tuple[float, Words | None]]:
+        """The numbers of steps taken, each with its part of the work list; most often one, for all of it."""
+        if self.survey.same_age:
+            return [(self.survey.ages.item(0), None)]
+        ages = self.survey.ages[self._rows[:, 0]]
+        return [(age, self._rows[ages == age]) for age in np.unique(ages).tolist()]
+
+    def _settle(self) -> None:
+        """Tell autograd what has been written behind its back, and remember that a step was taken."""
+        if not self._counts_steps:
+            self.survey.ages.fill(1)
+        torch.autograd.graph.increment_version(self.survey.tensors)

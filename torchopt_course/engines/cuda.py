@@ -1,0 +1,169 @@
+"""The fused CUDA engine: one launch for all tensors of a device and dtype, compiled from the rule by Triton.
+
+As on the CPU, the kernel takes addresses: a table of pointers says where parameter, gradient and states lie,
+a work list which program of the launch takes which part. Everything is computed in float32 (float64 for
+float64) and rounded once, when it is written.
+
+Coefficients that the host knows are arguments of the kernel. Where the step count lives on the device
+(``fused=True``, ``capturable=True``), the coefficients are computed there too, by the same function, for all
+parameters at once: the host never waits, and a CUDA graph replays the whole step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .batch import Batch, Coefficients, Job, Scaling, Specialise, Words
+from .compiler import CompilationError, native
+from .cuda_kernel import BLOCK, DTYPES, kernel
+from .rules import Variant
+
+# Tables that a captured graph reads again in each replay; nobody says when the graph is gone.
+_read_by_graphs: list[Tensor] = []
+
+
+class CudaBatch(Batch):
+    """The tensors of one device and dtype in one parameter group, for the fused CUDA engine."""
+
+    ENGINE = "fused CUDA engine"
+    DTYPES = frozenset(DTYPES)
+    CHUNK = 8 * BLOCK
+    HEEDS_SCALING = True
+
+    def __init__(
+        self,
+        positions: Sequence[int],
+        params: Sequence[Tensor],
+        optimizer_state: Mapping[Tensor, dict[str, Any]],
+        names: tuple[str, ...],
+        *,
+        counts_steps: bool,
+        ages: Sequence[int],
+    ) -> None:
+        super().__init__(positions, params, optimizer_state, names, counts_steps=counts_steps, ages=ages)
+        self._counts_on_device = counts_steps and _is_on_device(self._steps[0])
+        self._step_dtype = self._steps[0].dtype if counts_steps else None
+        self._work = self._upload(self._rows)
+        self._seen = b"", self._work  # the addresses that were uploaded last, and their copy on the device
+        # Pinned memory cannot be had while a graph is captured: some is kept ready.
+        self._pinned = self._pin(self.survey.table) if self._device.type == "cuda" else None
+
+    def prepare(self, coefficients: Coefficients, specialise: Specialise, scaling: Scaling | None) -> Job:
+        table = self._table()
+        if self._counts_on_device:
+            steps = torch.stack(self._steps).double()
+            try:
+                passes = [(self._work, coefficients(steps))]
+            except (TypeError, ValueError, RuntimeError) as error:
+                reason = f"its coefficients cannot be computed for a tensor of steps: {error}"
+                raise CompilationError(reason) from error
+        else:
+            passes = [
+                (self._work if rows is None else self._upload(rows), coefficients(age))
+                for age, rows in self._ages()
+            ]
+        return partial(
+            self._run,
+            [self._launch(table, work, specialise(values), values, scaling) for work, values in passes],
+        )
+
+    def _launch(
+        self,
+        table: Tensor,
+        work: Tensor,
+        variant: Variant,
+        values: Mapping[str, Any],
+        scaling: Scaling | None,
+    ) -> Job:
+        """One launch of a kernel, compiled and with all its arguments."""
+        on_device = tuple(name for name in variant.scalars if _is_on_device(values[name]))
+        numbers = [float(values[name]) for name in variant.scalars if name not in on_device]
+        pointers = [table, work]
+        if on_device:
+            columns = [values[name].double().expand(len(self._sizes)) for name in on_device]
+            pointers.append(torch.stack(columns, dim=1))
+        if scaling is not None:
+            given = [scaling.found_inf, *([] if scaling.grad_scale is None else [scaling.grad_scale])]
+            pointers += [tensor.to(self._device, torch.float32, non_blocking=True) for tensor in given]
+        counted = self._step_dtype if self._counts_on_device else None
+        width = self.survey.table.shape[1]
+        addresses = self.survey.table[:, : width - self._counts_steps]
+        function = kernel(
+            variant,
+            on_device,
+            self._dtype,
+            counted,
+            width,
+            scaled=0 if scaling is None else len(given),
+            aligned=not bool((addresses % 16).any()),
+        )
+        return partial(function, len(work), *pointers, *numbers)
+
+    def _run(self, launches: list[Job]) -> None:
+        """Update all parameters and states in place, as prepared."""
+        with torch.cuda.device(self._device.index if self._device.type == "cuda" else -1):
+            for launch in launches:
+                launch()
+        if self._step_dtype is not None and not self._counts_on_device:
+            table = self.survey.table
+            _count_steps(self._step_dtype)(table.ctypes.data, *table.shape)
+        self._settle()
+
+    # -- tables on the device --------------------------------------------------------------------------
+
+    def _table(self) -> Tensor:
+        """The addresses, on the device; copied there again only when one has changed."""
+        addresses = self.survey.table.tobytes()
+        capturing = self._device.type == "cuda" and torch.cuda.is_current_stream_capturing()
+        if capturing:
+            # The graph repeats this copy in each replay, so the pinned memory is its own from now on.
+            pinned = self._pin(self.survey.table) if self._pinned is None else self._pinned
+            pinned.copy_(torch.from_numpy(self.survey.table))
+            _read_by_graphs.append(pinned)
+            self._pinned = None
+            return pinned.to(self._device, non_blocking=True)
+        if addresses != self._seen[0]:
+            self._seen = addresses, self._upload(self.survey.table)
+        if self._pinned is None and self._device.type == "cuda":
+            self._pinned = self._pin(self.survey.table)
+        return self._seen[1]
+
+    def _upload(self, words: Words) -> Tensor:
+        if self._device.type != "cuda":  # Triton's interpreter, which runs on the CPU
+            return torch.from_numpy(words.copy())
+        return self._pin(words).to(self._device, non_blocking=True)
+
+    @staticmethod
+    def _pin(words: Words) -> Tensor:
+        return torch.from_numpy(words.copy()).pin_memory()
+
+
+def _is_on_device(value: Any) -> bool:
+    """Whether a number lives where the host cannot read it without waiting."""
+    return isinstance(value, Tensor) and value.device.type != "cpu"
+
+
+def _count_steps(dtype: torch.dtype) -> Callable[..., object]:
+    """``count(table, rows, columns)``: one more for each row's last column, an address in host memory."""
+    kind = str(dtype).removeprefix("torch.")
+
+    def build() -> Callable[..., Any]:
+        import numba
+
+        from .intrinsics import pointer_to
+
+        words, steps = pointer_to(numba.int64), pointer_to(getattr(numba, kind))
+
+        def count(table: Any, rows: Any, columns: Any) -> Any:
+            last = words(table + 8 * (columns - 1))
+            for i in range(rows):
+                steps(last[i * columns])[0] += 1
+
+        return count
+
+    return native("count_steps", f"count_steps {kind} 1", build, 3, holds_gil=False)

@@ -1,0 +1,36 @@
+"""How elements lie in memory: an elementwise step may take them in any order, if it is the same for all."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def is_dense(tensor: Tensor) -> bool:
+    """Whether the elements fill one stretch of memory, in whatever order of the dimensions."""
+    expected = 1
+    for stride, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
+        if size == 0:
+            return True
+        if size > 1:
+            if stride != expected:
+                return False
+            expected *= size
+    return True
+
+
+def same_layout(a: Tensor, b: Tensor) -> bool:
+    """Whether equal offsets in memory are equal indices: the strides that matter are equal."""
+    return 0 in a.shape or all(
+        size == 1 or s == t for size, s, t in zip(a.shape, a.stride(), b.stride(), strict=True)
+    )
+
+
+def in_layout_of(param: Tensor, tensor: Tensor) -> Tensor:
+    """A gradient or state in its parameter's memory layout: itself, or else a copy."""
+    if tensor.layout != torch.strided:
+        # torch's SGD keeps a sparse velocity where the gradients are sparse.
+        return tensor.to_dense() if param.layout == torch.strided else tensor
+    if same_layout(param, tensor) or not is_dense(param):
+        return tensor
+    return torch.empty_like(param, dtype=tensor.dtype, requires_grad=False).copy_(tensor)

@@ -1,0 +1,100 @@
+"""What ``xp`` means inside a Triton kernel: torch's names for what ``triton.language`` calls otherwise.
+
+Each is a function of its own, not a second name: Triton's interpreter replaces what stands in the module
+``tl`` and would miss a reference that was taken before. NaN and rounding are torch's, so the precise square
+root and the maximum that propagates NaN.
+"""
+
+# Triton's values have no Python types to write down.
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, misc"
+# ruff: noqa: ANN201
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def sqrt(x):
+    return tl.sqrt(x) if x.dtype == tl.float64 else tl.sqrt_rn(x)
+
+
+@triton.jit
+def rsqrt(x):
+    return 1.0 / sqrt(x)
+
+
+@triton.jit
+def reciprocal(x):
+    return 1.0 / x
+
+
+@triton.jit
+def square(x):
+    return x * x
+
+
+@triton.jit
+def abs(x):
+    return tl.abs(x)
+
+
+@triton.jit
+def sign(x):
+    return tl.where(x > 0, 1.0, tl.where(x < 0, -1.0, x * 0.0)).to(x.dtype)
+
+
+@triton.jit
+def exp(x):
+    return tl.exp(x)
+
+
+@triton.jit
+def log(x):
+    return tl.log(x)
+
+
+@triton.jit
+def sin(x):
+    return tl.sin(x)
+
+
+@triton.jit
+def cos(x):
+    return tl.cos(x)
+
+
+@triton.jit
+def sigmoid(x):
+    return 1.0 / (1.0 + tl.exp(-x))
+
+
+@triton.jit
+def tanh(x):
+    # From the side where the exponential cannot overflow.
+    e = tl.exp(-2.0 * tl.abs(x))
+    return tl.where(x < 0, (e - 1.0) / (1.0 + e), (1.0 - e) / (1.0 + e))
+
+
+@triton.jit
+def floor(x):
+    return tl.floor(x)
+
+
+@triton.jit
+def ceil(x):
+    return tl.ceil(x)
+
+
+@triton.jit
+def maximum(x, y):
+    return tl.maximum(x, y, propagate_nan=tl.PropagateNan.ALL)
+
+
+@triton.jit
+def minimum(x, y):
+    return tl.minimum(x, y, propagate_nan=tl.PropagateNan.ALL)
+
+
+@triton.jit
+def where(condition, x, y):
+    return tl.where(condition, x, y)
