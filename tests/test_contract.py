@@ -214,6 +214,34 @@ def test_choice_of_engine(name: str) -> None:
     assert engine(foreach=False, fused=True)["cpu"] == 1
 
 
+def test_engine_report() -> None:
+    """One line for each case, with the reason why no faster engine took it and where that is."""
+    params = parameters(["vector", "matrix", "sliced"])
+    optimizer = oc.SGD([("a", params[0]), ("b", params[1]), ("c", params[2])], lr=0.1)
+    assert optimizer.engine_report() == "no step() yet: engines are chosen when gradients are there"
+    set_gradients(0, params)
+    params[1].grad = None
+    optimizer.step()
+    assert optimizer.engine_report().splitlines() == [
+        "fused CPU engine: 1 parameter, 7 elements",
+        "no engine: 1 parameter, 15 elements, because no gradient (first: parameter 1 of group 0 (b))",
+        "eager engine: 1 parameter, 12 elements, because its elements are not next to one another in memory "
+        "(first: parameter 2 of group 0 (c))",
+    ]
+
+
+def test_torchs_fused_step_mixes_up_elements_and_ours_does_not() -> None:
+    """torch 2.14: a gradient in another memory layout than its parameter is read in the wrong order."""
+    results = []
+    for make, fused in ((torch.optim.SGD, False), (torch.optim.SGD, True), (oc.SGD, True)):
+        param = nn.Parameter(torch.zeros(2, 3).t())
+        param.grad = torch.arange(6.0).reshape(3, 2)
+        make([param], lr=1.0, fused=fused).step()
+        results.append(param.detach())
+    assert not torch.equal(results[0], results[1])
+    assert torch.equal(results[0], results[2])
+
+
 def test_profiler_shows_the_step() -> None:
     params = parameters(["vector"])
     optimizer = oc.Adam(params)

@@ -87,6 +87,8 @@ class Batch:
             ],
             dtype=np.int64,
         )
+        self._pattern = b""
+        self._split = [(0.0, self._work_list(self._rows))]
 
     def prepare(self, coefficients: Coefficients, specialise: Specialise, scaling: Scaling | None) -> Job:
         """What the coming step has to do; nothing is changed before it is called.
@@ -96,12 +98,21 @@ class Batch:
         """
         raise NotImplementedError
 
-    def _ages(self) -> list[tuple[float, Words | None]]:
-        """The numbers of steps taken, each with its part of the work list; most often one, for all of it."""
-        if self.survey.same_age:
-            return [(self.survey.ages.item(0), None)]
-        ages = self.survey.ages[self._rows[:, 0]]
-        return [(age, self._rows[ages == age]) for age in np.unique(ages).tolist()]
+    def _work_list(self, rows: Words) -> Any:
+        """What the engine's kernel goes through, row by row: which tensor, from which byte on, how many."""
+        raise NotImplementedError
+
+    def _parts(self) -> list[tuple[float, Any]]:
+        """The numbers of steps taken, each with its work list; most often one, for all tensors."""
+        ages = self.survey.ages
+        oldest = ages.max()
+        # Parameters that are all stepped keep their distance in age, so the parts stay the same for long.
+        pattern = b"" if self.survey.same_age else (oldest - ages).tobytes()
+        if pattern != self._pattern:
+            behind = (oldest - ages)[self._rows[:, 0]]
+            self._pattern = pattern
+            self._split = [(lag, self._work_list(self._rows[behind == lag])) for lag in np.unique(behind)]
+        return [(float(oldest - lag), work) for lag, work in self._split]
 
     def _settle(self) -> None:
         """Tell autograd what has been written behind its back, and remember that a step was taken."""

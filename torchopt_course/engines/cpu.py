@@ -74,20 +74,19 @@ class CpuBatch(Batch):
     ) -> None:
         super().__init__(positions, params, optimizer_state, names, counts_steps=counts_steps, ages=ages)
         self._step_dtype = self._steps[0].dtype if counts_steps else None
-        self._work = WorkList(self._rows)
         self._table_at = self.survey.table.ctypes.data
         self._kernels: dict[Variant, NativeFunction] = {}
         self._is_large = int(self._sizes.sum()) >= SHARED_FROM
         self._judged = b"", False  # the addresses last looked at for overlap, and what was found
 
+    def _work_list(self, rows: Words) -> WorkList:
+        return WorkList(rows)
+
     def prepare(self, coefficients: Coefficients, specialise: Specialise, scaling: Scaling | None) -> Job:
         # The host knows of an overflow and has undone the scale: nothing of `scaling` is left to do.
         return partial(
             self._run,
-            [
-                self._pass(self._work if rows is None else WorkList(rows), coefficients(age), specialise)
-                for age, rows in self._ages()
-            ],
+            [self._pass(work, coefficients(age), specialise) for age, work in self._parts()],
         )
 
     def _pass(self, work: WorkList, values: Mapping[str, Any], specialise: Specialise) -> Pass:

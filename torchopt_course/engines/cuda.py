@@ -48,25 +48,26 @@ class CudaBatch(Batch):
         super().__init__(positions, params, optimizer_state, names, counts_steps=counts_steps, ages=ages)
         self._counts_on_device = counts_steps and _is_on_device(self._steps[0])
         self._step_dtype = self._steps[0].dtype if counts_steps else None
-        self._work = self._upload(self._rows)
-        self._seen = b"", self._work  # the addresses that were uploaded last, and their copy on the device
+        self._all: Tensor = self._split[0][1]
+        # The addresses that were uploaded last, their copy on the device, whether all are aligned.
+        self._seen: tuple[bytes, Tensor, bool] = b"", self._all, False
         # Pinned memory cannot be had while a graph is captured: some is kept ready.
         self._pinned = self._pin(self.survey.table) if self._device.type == "cuda" else None
+
+    def _work_list(self, rows: Words) -> Tensor:
+        return self._upload(rows)
 
     def prepare(self, coefficients: Coefficients, specialise: Specialise, scaling: Scaling | None) -> Job:
         table = self._table()
         if self._counts_on_device:
             steps = torch.stack(self._steps).double()
             try:
-                passes = [(self._work, coefficients(steps))]
+                passes = [(self._all, coefficients(steps))]
             except (TypeError, ValueError, RuntimeError) as error:
                 reason = f"its coefficients cannot be computed for a tensor of steps: {error}"
                 raise CompilationError(reason) from error
         else:
-            passes = [
-                (self._work if rows is None else self._upload(rows), coefficients(age))
-                for age, rows in self._ages()
-            ]
+            passes = [(work, coefficients(age)) for age, work in self._parts()]
         return partial(
             self._run,
             [self._launch(table, work, specialise(values), values, scaling) for work, values in passes],
@@ -91,16 +92,14 @@ class CudaBatch(Batch):
             given = [scaling.found_inf, *([] if scaling.grad_scale is None else [scaling.grad_scale])]
             pointers += [tensor.to(self._device, torch.float32, non_blocking=True) for tensor in given]
         counted = self._step_dtype if self._counts_on_device else None
-        width = self.survey.table.shape[1]
-        addresses = self.survey.table[:, : width - self._counts_steps]
         function = kernel(
             variant,
             on_device,
             self._dtype,
             counted,
-            width,
+            self.survey.table.shape[1],
             scaled=0 if scaling is None else len(given),
-            aligned=not bool((addresses % 16).any()),
+            aligned=self._seen[2],
         )
         return partial(function, len(work), *pointers, *numbers)
 
@@ -119,8 +118,11 @@ class CudaBatch(Batch):
     def _table(self) -> Tensor:
         """The addresses, on the device; copied there again only when one has changed."""
         addresses = self.survey.table.tobytes()
-        capturing = self._device.type == "cuda" and torch.cuda.is_current_stream_capturing()
-        if capturing:
+        if addresses != self._seen[0]:
+            columns = self.survey.table.shape[1] - self._counts_steps
+            aligned = not bool((self.survey.table[:, :columns] % 16).any())
+            self._seen = b"", self._all, aligned
+        if self._device.type == "cuda" and torch.cuda.is_current_stream_capturing():
             # The graph repeats this copy in each replay, so the pinned memory is its own from now on.
             pinned = self._pin(self.survey.table) if self._pinned is None else self._pinned
             pinned.copy_(torch.from_numpy(self.survey.table))
@@ -128,7 +130,7 @@ class CudaBatch(Batch):
             self._pinned = None
             return pinned.to(self._device, non_blocking=True)
         if addresses != self._seen[0]:
-            self._seen = addresses, self._upload(self.survey.table)
+            self._seen = addresses, self._upload(self.survey.table), self._seen[2]
         if self._pinned is None and self._device.type == "cuda":
             self._pinned = self._pin(self.survey.table)
         return self._seen[1]

@@ -1,0 +1,296 @@
+"""One step of an optimizer: read the formula, plan the groups, prepare everything, then do it.
+
+All that may fail happens before the first tensor is changed.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from .checks import refuse_misfits
+from .engines.batch import Coefficients, Job, Scaling
+from .engines.compiler import warn_once
+from .engines.layout import in_layout_of
+from .engines.plan import Plan, Terms
+from .engines.rules import Formula, Rule
+from .engines.shards import Shards, View, is_distributed
+
+
+class PlannedOptimizer(Optimizer):
+    """An optimizer whose parameter groups are planned once and stepped by the engines.
+
+    The public base is :class:`~torchopt_course.ElementwiseOptimizer`; this is what it does inside.
+    """
+
+    states: ClassVar[tuple[str, ...]] = ()
+    optional_states: ClassVar[Mapping[str, str]] = {}
+    rule: ClassVar[Rule]
+    coefficients: ClassVar[Callable[..., Mapping[str, Any]]]
+
+    _plans: dict[int, Plan]
+    _shards: dict[int, Shards]
+
+    def initial_state(self, name: str, param: Tensor, group: Mapping[str, Any]) -> Tensor:
+        raise NotImplementedError
+
+    def sparse_gradients(self, group: Mapping[str, Any]) -> Literal["refused", "dense", "rows"]:
+        raise NotImplementedError
+
+    # -- the formula ---------------------------------------------------------------------------------
+
+    def _read_formula(self) -> None:
+        """Learn what the rule and its coefficients are called with; again whenever they are replaced."""
+        cls = type(self)
+        self._formula = Formula(cls.__name__, cls.rule, (*cls.states, *cls.optional_states))
+        self._source = (cls.rule, cls.rule.__code__, cls.coefficients)
+        self._needs = tuple(inspect.signature(cls.coefficients).parameters)
+        self._counts_steps, self._asks_first = "step" in self._needs, "first" in self._needs
+        self._options = tuple(name for name in self._needs if name not in ("step", "first"))
+
+    def _kept_states(self, group: Mapping[str, Any]) -> tuple[str, ...]:
+        optional = (name for name, option in self.optional_states.items() if group[option])
+        return (*self.states, *optional)
+
+    def _coefficients_after(self, group: Mapping[str, Any]) -> Coefficients:
+        """The group's coefficients as a function of the number of steps already taken."""
+        options = {name: group[name] for name in self._options}
+        plain = all(type(value) in _PLAIN_OPTIONS for value in options.values())
+        if not plain:
+            options = {name: _scalar(value) for name, value in options.items()}
+        differentiable, evaluate = group["differentiable"], type(self).coefficients
+        counts_steps, asks_first = self._counts_steps, self._asks_first
+
+        def after(age: Any) -> Mapping[str, Any]:
+            if counts_steps:
+                options["step"] = age + 1
+            if asks_first:
+                options["first"] = age == 0
+            values = evaluate(**options)
+            if plain or differentiable or isinstance(age, Tensor):
+                return values
+            return {
+                name: value.item() if isinstance(value, Tensor) and value.device.type == "cpu" else value
+                for name, value in values.items()
+            }
+
+        return after
+
+    # -- one step --------------------------------------------------------------------------------------
+
+    def _step(self) -> None:
+        cls = type(self)
+        if self._source != (cls.rule, cls.rule.__code__, cls.coefficients):
+            self._plans = {}
+            self._read_formula()
+        grads = [[param.grad for param in group["params"]] for group in self.param_groups]
+        created: list[tuple[int, int, str]] = []
+        scaling = self._scaling()
+        try:
+            views = self._renew_plans(grads, created)
+            work = self._prepare_all(views, scaling)
+            if scaling is not None and (created or any(plan.asks_the_host for plan in self._plans.values())):
+                if scaling.found_inf.item():
+                    self._take_back(created)
+                    return
+                work = [partial(self._unscale, views, scaling), *self._prepare_all(views, None)]
+        except BaseException:
+            # Nothing was stepped, so nothing may look as if it had been.
+            self._take_back(created)
+            raise
+        for job in work:
+            job()
+
+    def _prepare_all(self, views: list[View], scaling: Scaling | None) -> list[Job]:
+        return [job for i, view in enumerate(views) for job in self._prepare(i, view, scaling)]
+
+    def _take_back(self, created: list[tuple[int, int, str]]) -> None:
+        for i, position, name in created:
+            del self.state[self.param_groups[i]["params"][position]][name]
+        self._plans = {}
+
+    def _renew_plans(
+        self, grads: list[list[Tensor | None]], created: list[tuple[int, int, str]]
+    ) -> list[View]:
+        """Make a new plan for each group whose old one does not hold; all are checked before any is made.
+
+        Returns for each group what the engines see of it. ``created`` gets the states that were made.
+        """
+        terms = [self._terms(group) for group in self.param_groups]
+        views = [self._view(i, grads[i]) for i in range(len(terms))]
+        stale = [i for i in range(len(terms)) if not self._holds(i, terms[i], views[i])]
+        # A plan that holds has been through what follows, except for the tensors that it does not fuse.
+        unsure = [i for i in range(len(terms)) if i in stale or self._plans[i].reasons]
+        for i in unsure:
+            grads[i] = self._without_sparse(i, grads[i])
+            views[i] = self._view(i, grads[i])
+            self._refuse_misfits(i, grads[i])
+        stale = [i for i in stale if not self._holds(i, terms[i], views[i])]
+        for i in stale:
+            group = self.param_groups[i]
+            firsts = set()
+            for position, (param, grad) in enumerate(zip(group["params"], grads[i], strict=True)):
+                if grad is not None:
+                    names = self.complete_state(param, group)
+                    if names:
+                        firsts.add(position)
+                    created += [(i, position, name) for name in names]
+            views[i] = self._view(i, grads[i])
+            self._plans[i] = Plan(
+                terms[i], views[i], counts_steps=self._counts_steps, firsts=frozenset(firsts)
+            )
+        return views
+
+    def _holds(self, i: int, terms: Terms, view: View) -> bool:
+        return i in self._plans and self._plans[i].holds(terms, view)
+
+    def _terms(self, group: Mapping[str, Any]) -> Terms:
+        lists = False if group["fused"] is False and group["foreach"] is None else group["foreach"]
+        return Terms(self._kept_states(group), _refusal(group), lists, bool(group["differentiable"]))
+
+    def _view(self, i: int, grads: list[Tensor | None]) -> View:
+        view = View(self.param_groups[i]["params"], grads, self.state, set(map(type, grads)))
+        if is_distributed(view.kinds):
+            return self._shards.setdefault(i, Shards()).view(view)
+        return view
+
+    def _prepare(self, i: int, view: View, scaling: Scaling | None) -> list[Job]:
+        """All that may fail in a step, before anything is changed."""
+        group, plan = self.param_groups[i], self._plans[i]
+        if not view.params or view.params[0].device.type != "cpu":
+            self._cuda_graph_capture_health_check()
+        coefficients = self._coefficients_after(group)
+        specialise = partial(self._formula.specialise, plan.terms.states, group["maximize"])
+        jobs = plan.prepare(view, coefficients, specialise, scaling)
+        if plan.reasons:
+            self._insist(i, group)
+        if scaling is not None:
+            # A kernel has unscaled the copy that it got of a gradient of another memory layout.
+            for param, grad in zip(view.params, view.grads, strict=True):
+                if grad is not None and param.grad is not None and grad is not param.grad:
+                    jobs.append(partial(param.grad.copy_, grad))
+        if view.wrappers:
+            jobs.append(partial(torch.autograd.graph.increment_version, view.wrappers))
+        return jobs
+
+    def _without_sparse(self, i: int, grads: list[Tensor | None]) -> list[Tensor | None]:
+        """Sparse gradients made dense, unless the rule may visit their rows alone."""
+        group = self.param_groups[i]
+        return [
+            grad.to_dense()
+            if grad is not None and grad.is_sparse and self.sparse_gradients(group) == "dense"
+            else grad
+            for grad in grads
+        ]
+
+    # -- mixed precision -------------------------------------------------------------------------------
+
+    @property
+    def _step_supports_amp_scaling(self) -> bool:
+        """Asked by ``GradScaler``; as with torch's optimizers, true with ``fused=True``."""
+        return bool(self.defaults["fused"])
+
+    def _scaling(self) -> Scaling | None:
+        """What ``GradScaler`` has left to do, if anything."""
+        found_inf = self.__dict__.get("found_inf")
+        return None if found_inf is None else Scaling(self.__dict__.get("grad_scale"), found_inf)
+
+    def _unscale(self, views: list[View], scaling: Scaling) -> None:
+        """Undo the scale in ``p.grad``, as ``GradScaler.unscale_``, and in copies that the engines got."""
+        if scaling.grad_scale is None:
+            return
+        inverse = scaling.grad_scale.double().reciprocal().float()
+        for group, view in zip(self.param_groups, views, strict=True):
+            for param, grad in zip(group["params"], view.grads, strict=True):
+                if grad is not None:
+                    factor = inverse.to(grad.device).item()
+                    param.grad.mul_(factor)
+                    if grad is not param.grad and not is_distributed({type(param)}):
+                        grad.mul_(factor)
+
+    # -- state -----------------------------------------------------------------------------------------
+
+    def complete_state(self, param: Tensor, group: Mapping[str, Any]) -> list[str]:
+        """Create what is missing in a parameter's state; returns the names of what was created."""
+        names = self._kept_states(group)
+        if not names and not self._counts_steps:
+            return []
+        state = self.state[param]
+        missing = [name for name in names if state.get(name) is None]
+        if self._counts_steps and "step" not in state:
+            state["step"] = self._new_step(param, group)
+            missing.append("step")
+        for name in missing:
+            if name != "step":
+                state[name] = self.initial_state(name, param, group)
+        if _refusal(group) is None:
+            # A checkpoint may bring states in another memory layout than the parameter has: same numbers,
+            # but the fused engine walks through all of them in one order.
+            state.update({name: in_layout_of(param, state[name]) for name in names})
+        return missing
+
+    @staticmethod
+    def _new_step(param: Tensor, group: Mapping[str, Any], value: float = 0.0) -> Tensor:
+        """The step count as torch keeps it: on the CPU, unless an option says it lives with the parameter."""
+        at_home = bool(group.get("capturable") or group["fused"])
+        double = torch.get_default_dtype() == torch.float64 and not group["fused"]
+        return torch.tensor(
+            value, dtype=torch.float64 if double else torch.float32, device=param.device if at_home else "cpu"
+        )
+
+    # -- errors ----------------------------------------------------------------------------------------
+
+    def _where(self, i: int, position: int) -> str:
+        names = self.param_groups[i].get("param_names")
+        return f"parameter {position} of group {i}" + (f" ({names[position]})" if names else "")
+
+    def _refuse_misfits(self, i: int, grads: list[Tensor | None]) -> None:
+        group = self.param_groups[i]
+        for position, (param, grad) in enumerate(zip(group["params"], grads, strict=True)):
+            if grad is not None:
+                own = self.state.get(param, {})
+                states = {name: own[name] for name in self._kept_states(group) if own.get(name) is not None}
+                is_odd = grad.layout != torch.strided
+                takes_sparse = is_odd and self.sparse_gradients(group) != "refused"
+                where, owner = self._where(i, position), type(self).__name__
+                refuse_misfits(where, param, grad, states, group, owner, takes_sparse)
+
+    def _insist(self, i: int, group: Mapping[str, Any]) -> None:
+        """``fused=True`` is a demand, ``fused=None`` a wish."""
+        plan = self._plans[i]
+        if group["fused"] and plan.reasons:
+            position, reason = next(iter(plan.reasons.items()))
+            raise RuntimeError(
+                f"fused=True, but the fused engine cannot take {self._where(i, position)}: {reason}"
+            )
+        if plan.trouble:
+            warn_once(f"the fused CPU engine is off, steps run on the slower eager engine: {plan.trouble}")
+
+
+def _refusal(group: Mapping[str, Any]) -> str | None:
+    """Why a whole group goes to eager, whatever its tensors are like."""
+    if group["differentiable"]:
+        return "differentiable=True"
+    if group["fused"] is False:
+        return "fused=False"
+    if group["fused"] is None and group["foreach"] is not None:
+        return f"foreach={group['foreach']}"
+    return None
+
+
+_PLAIN_OPTIONS = frozenset({float, int, bool, type(None)})
+
+
+def _scalar(value: Any) -> Any:
+    """An option as a number or 0-d tensor: a 1-element tensor may come in any shape."""
+    if isinstance(value, Tensor) and value.dim():
+        return value.squeeze()
+    if isinstance(value, tuple | list):
+        return tuple(_scalar(item) for item in value)
+    return value
