@@ -4,13 +4,21 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP     = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: train test bench lint wheel clean
+.PHONY: train test test-hosts soak bench lint wheel clean
 
 train: $(VENV)/.recipes
 	$(BIN)/python recipes/five_optimizers.py --logdir runs
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest -n 2
+
+# Inside of Lightning, Accelerate, Hugging Face's Trainer and Ignite, which this installs.
+test-hosts: $(VENV)/.hosts
+	$(BIN)/python -m pytest tests/hosts
+
+# Thousands of steps beside torch.optim while everything changes: some ten minutes.
+soak: $(VENV)/.test
+	$(BIN)/python -m tests.soak
 
 bench: $(VENV)/.test
 	$(BIN)/python -m benchmarks

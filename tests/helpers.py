@@ -87,7 +87,7 @@ def set_gradients(step: int, *lists: Sequence[Tensor], scale: float = 1.0, expan
         grad = scale * torch.randn(param.shape, generator=generator, dtype=torch.float64)
         grad = torch.complex(grad, grad.flip(0)) if param.is_complex() else grad
         for param in twins:
-            value = grad.to(param.dtype)
+            value = grad.to(param)
             rows = expanded and value.dim() > 0 and value.shape[0] > 1
             param.grad = value[:1].expand(value.shape) if rows else value.clone()
 

@@ -338,7 +338,9 @@ NEWER = {  # what the first version of torch that had the optimizer did not know
 
 
 @pytest.mark.parametrize("name", NEWER)
-@pytest.mark.parametrize("step", [float, int, np.int64, lambda step: step.reshape(1)], ids=str)
+@pytest.mark.parametrize(
+    "step", [float, int, np.int64, lambda step: step.reshape(1)], ids=["float", "int", "numpy", "1-d"]
+)
 def test_checkpoint_of_an_old_version(name: str, step: Callable[[Any], Any]) -> None:
     """Options are missing, a scheduler has left its own, ``step`` is a number."""
     saved = checkpoint(theirs(name))

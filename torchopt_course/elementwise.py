@@ -184,7 +184,8 @@ class ElementwiseOptimizer(PlannedOptimizer):
         # A subclass with a `step` of its own has been wrapped by torch, and calls this one from inside.
         is_outermost = type(self).step is ElementwiseOptimizer.step
         if is_outermost and (torch._C._autograd._profiler_enabled() or any(self._hooks)):
-            return self._listened_step(closure)
+            # Hooks see the arguments that the user gave.
+            return self._listened_step() if closure is None else self._listened_step(closure)
         return self._plain_step(closure)
 
     # torch would wrap `step` to call hooks and to tell the profiler, at a cost larger than that of a small

@@ -114,6 +114,14 @@ class RMSprop(ElementwiseOptimizer):
         }
         super().__init__(params, defaults)
 
+    def state_dict(self) -> dict[str, Any]:
+        """As torch's, which has no ``fused``: it is left out unless it was given."""
+        state_dict = super().state_dict()
+        for group in state_dict["param_groups"]:
+            if group.get("fused") is None:
+                group.pop("fused", None)
+        return state_dict
+
     def check_options(self, options: Mapping[str, Any]) -> None:
         super().check_options(options)
         at_least_zero("alpha value", options["alpha"])

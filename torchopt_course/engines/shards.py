@@ -51,23 +51,27 @@ class Shards:
         Raises:
             RuntimeError: a gradient or a state is not distributed although its parameter is.
         """
-        params, grads, state, wrappers = [], [], {}, []
+        params, grads, state = [], [], {}
+        wrappers: list[Tensor] = []
         for param, grad in zip(view.params, view.grads, strict=True):
             own = view.state.get(param)
             if not is_distributed({type(param)}):
                 shard, shard_states = param, own
             else:
-                shard, shard_states = _shard("the parameter", param, param), None
-                grad = None if grad is None else _shard("its gradient", grad, param)
+                shard, shard_states = _local(param), None
+                if grad is not None:
+                    grad = _local(_placed("its gradient", grad, param))
+                    wrappers.append(param)
                 if own is not None:
-                    fresh = {
-                        n: v if n == "step" else _shard(f"state {n!r}", v, param) for n, v in own.items()
-                    }
+                    # States placed otherwise, by a checkpoint for instance, are placed anew once and for all.
+                    names = [name for name in own if name != "step" and isinstance(own[name], Tensor)]
+                    own.update({name: _placed(f"state {name!r}", own[name], param) for name in names})
+                    wrappers += [own[name] for name in names]
+                    fresh = {n: _local(value) if n in names else value for n, value in own.items()}
                     shard_states = self._states.setdefault(shard, {})
                     if list(map(id, fresh.values())) != list(map(id, shard_states.values())):
                         shard_states.clear()
                         shard_states.update(fresh)
-                    wrappers += [param, *(value for name, value in own.items() if name != "step")]
             params.append(shard)
             grads.append(grad)
             if shard_states is not None:
@@ -75,17 +79,21 @@ class Shards:
         return View(params, grads, state, set(map(type, grads)), tuple(wrappers))
 
 
-def _shard(label: str, tensor: Any, param: Any) -> Any:
-    """The local part of a tensor, spread over the processes as the parameter is."""
-    if not isinstance(tensor, Tensor):
-        return tensor
+def _placed(label: str, tensor: Any, param: Any) -> Any:
+    """A distributed tensor spread over the processes as its parameter is."""
     if not is_distributed({type(tensor)}):
         raise RuntimeError(
             f"{label} is a plain tensor of shape {tuple(tensor.shape)}, but the parameter is a DTensor with "
             f"the placements {param.placements}; load checkpoints with torch.distributed.checkpoint"
         )
-    distributed: Any = tensor
+    if tensor.placements == param.placements:
+        return tensor
     with torch.no_grad():
-        if distributed.placements != param.placements:
-            distributed = distributed.redistribute(placements=param.placements)
-        return distributed.to_local()
+        return tensor.redistribute(placements=param.placements)
+
+
+def _local(tensor: Any) -> Tensor:
+    """The part of a distributed tensor that this process holds."""
+    with torch.no_grad():
+        local: Tensor = tensor.to_local()
+    return local
