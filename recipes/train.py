@@ -20,15 +20,16 @@ if not __package__:  # run by its path: Python looks for modules in recipes/, th
 
 from recipes.common.command_line import OptionError, parse, plain_endings, progress_bar
 from recipes.common.data import DataName, Split, load_data
-from recipes.common.loop import Epoch, one_thread, train, weights_sha256
-from recipes.common.model import mlp
+from recipes.common.loop import AutogradName, Epoch, one_thread, train, weights_sha256
+from recipes.common.model import MODELS, ModelName
 from recipes.common.optimizers import LEARNING_RATES, OptimizerName, make_optimizer
 from recipes.common.run_folder import RunFolder, tensorboard_command
+from recipes.common.schedulers import SchedulerName, make_scheduler
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Train a small network (64-64-10, ReLU) on handwritten digits with one optimizer.
+    """Train a small network on handwritten digits with one optimizer.
 
     Everything of the run lies in --logdir:
     - config.json: the settings
@@ -43,6 +44,10 @@ class Config:
     """What to learn: 1,797 scans of handwritten digits that come with scikit-learn."""
     split: Split = "test"
     """Rows to measure on: those kept for the test, or a part of the others, to choose settings with."""
+    model: ModelName = "mlp"
+    """64-64-10 with ReLU, or a small LeNet with batch norm and dropout."""
+    autograd: AutogradName = "torch"
+    """Who differentiates: torch, or torchopt_course.autograd, written to be read."""
     optimizer: OptimizerName = "adam"
     """Which optimizer of torchopt_course updates the weights."""
     lr: Annotated[
@@ -50,6 +55,8 @@ class Config:
         tyro.conf.arg(metavar="FLOAT", help_behavior_hint="(default: the rate chosen for the optimizer)"),
     ] = None
     """Learning rate."""
+    scheduler: SchedulerName = "none"
+    """How the rate changes: to a tenth on a plateau of the training loss, or up and down in cycles."""
     epochs: int = 60
     """Passes over the training rows."""
     batch_size: int = 32
@@ -68,6 +75,7 @@ class Result:
 
     optimizer: str
     lr: float
+    scheduler: str
     seed: int
     epochs: int
     accuracy: float
@@ -89,8 +97,8 @@ class Result:
 
 def run(config: Config, on_epoch: Callable[[Epoch], object] = lambda epoch: None) -> Result:
     """Train as `config` says, log into its folder, and return the outcome. `on_epoch` sees every epoch."""
-    model, optimizer, epochs = set_up(config)
-    lr = optimizer.param_groups[0]["lr"]
+    model, _, epochs = set_up(config)
+    lr = learning_rate(config)
     done: list[Epoch] = []
     settings = {**vars(config), "lr": lr, "logdir": str(config.logdir)}
     with one_thread(), RunFolder(config.logdir, settings) as folder:
@@ -102,6 +110,7 @@ def run(config: Config, on_epoch: Callable[[Epoch], object] = lambda epoch: None
         result = Result(
             optimizer=config.optimizer,
             lr=lr,
+            scheduler=config.scheduler,
             seed=config.seed,
             epochs=config.epochs,
             accuracy=done[-1].accuracy,
@@ -124,18 +133,39 @@ def set_up(config: Config) -> tuple[nn.Module, torch.optim.Optimizer, Iterator[E
     device = torch.device(config.device)
     data = load_data(config.data, config.split, device)
     torch.manual_seed(config.seed)
-    model = mlp().to(device)  # made on the CPU: the same initial weights on every device
-    lr = LEARNING_RATES[config.optimizer] if config.lr is None else config.lr
+    model = MODELS[config.model]().to(device)  # made on the CPU: the same initial weights on every device
+    lr = learning_rate(config)
     optimizer = make_optimizer(config.optimizer, model.parameters(), lr)
+    steps_per_epoch = math.ceil(len(data.train_inputs) / config.batch_size)
     epochs = train(
-        model, optimizer, data, epochs=config.epochs, batch_size=config.batch_size, seed=config.seed
+        model,
+        optimizer,
+        data,
+        epochs=config.epochs,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        autograd=config.autograd,
+        scheduler=make_scheduler(config.scheduler, optimizer, lr, steps_per_epoch),
     )
     return model, optimizer, epochs
 
 
+def learning_rate(config: Config) -> float:
+    """The one asked for, or the one chosen for the optimizer."""
+    return LEARNING_RATES[config.optimizer] if config.lr is None else config.lr
+
+
 def check(config: Config) -> None:
     """Refuse what cannot work before anything is written."""
-    for option, choices in (("data", DataName), ("split", Split), ("optimizer", OptimizerName)):
+    named = {
+        "data": DataName,
+        "split": Split,
+        "model": ModelName,
+        "autograd": AutogradName,
+        "optimizer": OptimizerName,
+        "scheduler": SchedulerName,
+    }
+    for option, choices in named.items():
         if (value := getattr(config, option)) not in get_args(choices):
             raise OptionError(f"--{option} must be one of {', '.join(get_args(choices))}, not {value!r}")
     if config.lr is not None and not (0 <= config.lr < math.inf):

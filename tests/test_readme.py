@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import inspect
 import re
+from typing import Any
+
+import torch
+from torch.nn.functional import cross_entropy
 
 import torchopt_course as oc
 
@@ -20,6 +24,19 @@ def test_your_own_optimizer_runs_as_shown() -> None:
     optimizer = names["optimizer"]
     assert isinstance(optimizer, oc.ElementwiseOptimizer)
     assert not optimizer._plans[0].reasons, "it runs fused"
+
+
+def test_autograd_block_writes_the_gradients_as_torch() -> None:
+    [block] = [block for block in BLOCKS if "autograd.record" in block]
+    names: dict[str, Any] = {}
+    torch.manual_seed(0)
+    exec(block.replace("optimizer.step()", ""), names)
+    model = names["model"]
+    mine = [param.grad.clone() for param in model.parameters()]
+    model.zero_grad()
+    cross_entropy(model(torch.ones(5, 4)), torch.tensor([0, 1, 2, 0, 1])).backward()
+    for grad, param in zip(mine, model.parameters(), strict=True):
+        torch.testing.assert_close(grad, param.grad)
 
 
 def test_slide_is_the_code() -> None:

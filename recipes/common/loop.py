@@ -7,13 +7,17 @@ import hashlib
 import math
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.optim.lr_scheduler import CyclicLR, LRScheduler, ReduceLROnPlateau
 
 from recipes.common.data import Data
+
+AutogradName = Literal["torch", "mini"]
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,10 @@ class Epoch:
     """Loss of every step, in order."""
     step_seconds: list[float]
     """Time of every call of `optimizer.step()`, in order."""
+    step_lrs: list[float] = field(default_factory=list)
+    """Learning rate of every step."""
+    step_momenta: list[float] = field(default_factory=list)
+    """Momentum (of Adam: the first beta) of every step; empty if the optimizer has none."""
 
 
 class TrainingDivergedError(ArithmeticError):
@@ -54,8 +62,14 @@ def train(
     epochs: int,
     batch_size: int,
     seed: int,
+    autograd: AutogradName = "torch",
+    scheduler: LRScheduler | None = None,
 ) -> Iterator[Epoch]:
-    """Train epoch by epoch; the caller looks at each one before the next begins."""
+    """Train epoch by epoch; the caller looks at each one before the next begins.
+
+    A cyclic schedule goes on after each batch. A plateau is looked for in the training loss of each epoch:
+    the other rows may be the test's, and nothing is to be tuned by these.
+    """
     device = data.train_inputs.device
     shuffler = torch.Generator().manual_seed(seed)  # on the CPU: the same order on every device
     weights = list(model.parameters())
@@ -67,11 +81,14 @@ def train(
         batches = torch.split(order, batch_size)
         step_losses: list[float] = []
         step_seconds: list[float] = []
+        step_lrs: list[float] = []
+        step_momenta: list[float] = []
         before: list[Tensor] = []
 
         for step, rows in enumerate(batches, start=1):
             optimizer.zero_grad()
-            loss = F.cross_entropy(model(data.train_inputs[rows]), data.train_targets[rows])
+            with recorded_by(autograd, model):
+                loss = F.cross_entropy(model(data.train_inputs[rows]), data.train_targets[rows])
             step_losses.append(loss.item())
             if not math.isfinite(step_losses[-1]):
                 raise TrainingDivergedError(f"the loss is {step_losses[-1]} in epoch {epoch}, step {step}")
@@ -85,6 +102,13 @@ def train(
             wait_for(device)
             step_seconds.append(time.perf_counter() - step_started)
 
+            group = optimizer.param_groups[0]
+            step_lrs.append(float(group["lr"]))
+            if "betas" in group or "momentum" in group:
+                step_momenta.append(float(group["betas"][0] if "betas" in group else group["momentum"]))
+            if isinstance(scheduler, CyclicLR):
+                scheduler.step()
+
         seconds = time.perf_counter() - started
         eval_loss, accuracy = evaluate(model, data.eval_inputs, data.eval_targets)
         change = [w.detach() - b for w, b in zip(weights, before, strict=True)]
@@ -93,18 +117,31 @@ def train(
             train_loss=sum(x * len(rows) for x, rows in zip(step_losses, batches, strict=True)) / len(order),
             loss=eval_loss,
             accuracy=accuracy,
-            lr=float(optimizer.param_groups[0]["lr"]),
+            lr=step_lrs[-1],
             grad_norm=norm(w.grad for w in weights if w.grad is not None),
             update_ratio=norm(change) / norm(before),
             seconds=seconds,
             step_losses=step_losses,
             step_seconds=step_seconds,
+            step_lrs=step_lrs,
+            step_momenta=step_momenta,
         )
         # The last step may have broken the weights, and no further training loss would show it.
         for name in ("loss", "grad_norm", "update_ratio"):
             if not math.isfinite(value := getattr(result, name)):
                 raise TrainingDivergedError(f"{name} is {value} in epoch {epoch}, after step {len(batches)}")
+        if isinstance(scheduler, ReduceLROnPlateau):
+            scheduler.step(result.train_loss)
         yield result
+
+
+def recorded_by(autograd: AutogradName, model: nn.Module) -> contextlib.AbstractContextManager[None]:
+    """Torch records by itself; ours wants to be asked. Either way `loss.backward()` writes the gradients."""
+    if autograd == "torch":
+        return contextlib.nullcontext()
+    from torchopt_course.autograd import record
+
+    return record(model)
 
 
 @contextlib.contextmanager

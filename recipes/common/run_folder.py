@@ -2,7 +2,8 @@
 
 - `config.json`: the settings, written first
 - `metrics.jsonl`: one line an epoch
-- `events.out...`: the same for TensorBoard, with the loss of every step and the weights as histograms
+- `events.out...`: the same for TensorBoard, with loss, learning rate and momentum of every step and the
+  weights as histograms
 - `result.json`: the outcome, written last; it is there only if the run came to its end
 """
 
@@ -56,9 +57,14 @@ class RunFolder:
 
     def log(self, epoch: Epoch, model: nn.Module) -> None:
         """Write one epoch to both logs, all the way to the disk."""
-        for loss in epoch.step_losses:
-            self.steps += 1
-            self.tensorboard.add_scalar("loss/train_step", loss, self.steps)
+        for tag, values in {
+            "loss/train_step": epoch.step_losses,
+            "schedule/learning_rate": epoch.step_lrs,
+            "schedule/momentum": epoch.step_momenta,
+        }.items():
+            for step, value in enumerate(values, start=self.steps + 1):
+                self.tensorboard.add_scalar(tag, value, step)
+        self.steps += len(epoch.step_losses)
         scalars = {
             "loss/train": epoch.train_loss,
             "loss/eval": epoch.loss,

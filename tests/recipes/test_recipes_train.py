@@ -169,6 +169,58 @@ def test_the_optimizer_is_ours_with_its_own_rate_unless_another_is_given(name: A
     assert optimizer.param_groups[0]["lr"] == 0.007
 
 
+def test_plateau_of_the_training_loss_lowers_the_rate_for_the_next_epoch(tmp_path: Path) -> None:
+    # A rate so large that the loss only jumps about.
+    config = Config(optimizer="sgd", lr=20.0, scheduler="plateau", epochs=16, batch_size=100, logdir=tmp_path)
+    run(config)
+    metrics = metrics_of(tmp_path)
+    expected, lr, best, bad = [], 20.0, math.inf, 0
+    for line in metrics:
+        expected.append(lr)
+        bad = 0 if line["train_loss"] < best * (1 - 1e-4) else bad + 1
+        best = min(best, line["train_loss"])
+        if bad > 3:
+            lr, bad = lr / 10, 0
+    assert [line["lr"] for line in metrics] == pytest.approx(expected)
+    assert expected[-1] < 20.0
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "momenta"),
+    [("momentum", (0.9, 0.8)), ("adam", (0.9, 0.8)), ("sgd", (0.0, 0.0)), ("adagrad", None)],
+)
+def test_cyclic_rate_and_momentum_of_every_batch_are_in_tensorboard(
+    optimizer: Any, momenta: tuple[float, float] | None, tmp_path: Path
+) -> None:
+    # 5 batches an epoch, 8 epochs a cycle: the peak is after 20 steps, the second cycle's is half as high.
+    run(Config(optimizer=optimizer, lr=0.03, scheduler="cyclic", epochs=14, batch_size=300, logdir=tmp_path))
+    events = events_of(tmp_path)
+    lrs = events.Scalars("schedule/learning_rate")
+    assert [point.step for point in lrs] == list(range(1, 71))
+    shown = [point.value for point in lrs]
+    assert [shown[i] for i in (0, 10, 20, 40, 60)] == pytest.approx([0.03, 0.165, 0.3, 0.03, 0.165], rel=1e-6)
+    assert [line["lr"] for line in metrics_of(tmp_path)] == pytest.approx(shown[4::5], rel=1e-6)
+    if momenta is None:
+        assert "schedule/momentum" not in events.Tags()["scalars"]
+    else:
+        values = [point.value for point in events.Scalars("schedule/momentum")]
+        ends, peak = momenta
+        assert [values[i] for i in (0, 10, 20, 40)] == pytest.approx([ends, (ends + peak) / 2, peak, ends])
+    assert result_of(tmp_path)["scheduler"] == "cyclic"
+
+
+@pytest.mark.parametrize("model", ["mlp", "lenet"])
+def test_our_own_autograd_trains_the_same_weights(model: Any, tmp_path: Path) -> None:
+    # Dropout draws the same numbers; float32 sums in another order, which 23 steps of SGD hardly amplify.
+    config = Config(model=model, optimizer="sgd", epochs=1, batch_size=64, logdir=tmp_path / "torch")
+    theirs = run(config)
+    ours = run(dataclasses.replace(config, autograd="mini", logdir=tmp_path / "mini"))
+    for mine, other in zip(ours.model.state_dict().values(), theirs.model.state_dict().values(), strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-3, atol=1e-4)
+    assert ours.accuracy == pytest.approx(theirs.accuracy, abs=0.01)
+    assert json.loads((tmp_path / "mini" / "config.json").read_text())["autograd"] == "mini"
+
+
 # ---------------------------------------------------------------- what is written
 
 
@@ -315,7 +367,10 @@ def test_files_of_another_program_are_not_overwritten(name: str, tmp_path: Path)
     [
         ({"optimizer": "sdg"}, "--optimizer"),
         ({"data": "mnist"}, "--data"),
+        ({"model": "vgg"}, "--model"),
+        ({"autograd": "jax"}, "--autograd"),
         ({"split": "train"}, "--split"),
+        ({"scheduler": "cosine"}, "--scheduler"),
         ({"lr": -0.1}, "--lr"),
         ({"lr": math.nan}, "--lr"),
         ({"lr": math.inf}, "--lr"),

@@ -1,0 +1,183 @@
+"""Forward and backward through the mini autograd, torch's and others: `python -m benchmarks.autograd`.
+
+All contenders of a case take turns (see :mod:`benchmarks.timing`). The aim: an MLP at most 1.05 times torch's
+time, a small CNN 1.10, x * y + sin(x) 1.0, a chain of 1000 scalar operations 1.2.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from torchopt_course import autograd
+
+from .machine import torch_threads
+from .tables import Table, three_digits
+from .timing import Call, Pace, interleave, microseconds, ratio
+
+AIMS = {"MLP 784-256-10": 1.05, "small CNN": 1.10, "x * y + sin(x)": 1.0, "chain of 1000": 1.2}
+BATCH = 64
+
+
+def of_module(model: nn.Module, *shape: int) -> dict[str, Call]:
+    """Forward and backward of an unmodified module, by torch and by us."""
+    inputs, labels = torch.randn(BATCH, *shape), torch.randint(0, 10, (BATCH,))
+
+    def theirs() -> None:
+        model.zero_grad()
+        F.cross_entropy(model(inputs), labels).backward()  # type: ignore[no-untyped-call]
+
+    def ours() -> None:
+        model.zero_grad()
+        with autograd.record(model):
+            loss = F.cross_entropy(model(inputs), labels)
+        loss.backward()  # type: ignore[no-untyped-call]
+
+    return {"torch": theirs, "ours": ours}
+
+
+def mlp() -> dict[str, Call]:
+    contenders = of_module(nn.Sequential(nn.Linear(784, 256), nn.ReLU(), nn.Linear(256, 10)), 784)
+    for name, make in PEERS.items():
+        if importlib.util.find_spec(name) is not None:
+            contenders[name] = make()
+    return contenders
+
+
+def cnn() -> dict[str, Call]:
+    model = nn.Sequential(
+        *(nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
+        *(nn.Conv2d(8, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(784, 10)),
+    )
+    return of_module(model, 1, 28, 28)
+
+
+def scalar(program: Callable[..., Any], *values: float) -> dict[str, Call]:
+    """A program of scalars, its leaves made anew each time."""
+    tensors = [torch.tensor(value) for value in values]
+
+    def theirs() -> None:
+        program(*[t.clone().requires_grad_() for t in tensors]).backward()
+
+    def ours() -> None:
+        program(*[autograd.Variable(t) for t in tensors]).backward()
+
+    return {"torch": theirs, "ours": ours}
+
+
+def chain(x: Any) -> Any:
+    for _ in range(1000):
+        x = x * 1.0001
+    return x
+
+
+CASES: dict[str, Callable[[], dict[str, Call]]] = {
+    "MLP 784-256-10": mlp,
+    "small CNN": cnn,
+    "x * y + sin(x)": lambda: scalar(lambda x, y: x * y + torch.sin(x), 2.0, 3.0),
+    "chain of 1000": lambda: scalar(chain, 1.0),
+}
+
+
+# -- the same MLP in other small autograds, where they are installed
+
+
+def numbers() -> dict[str, Any]:
+    """Weights and data as float32 arrays."""
+    generator = torch.Generator().manual_seed(0)
+    shapes = {"x": (BATCH, 784), "w1": (784, 256), "b1": (256,), "w2": (256, 10), "b2": (10,)}
+    values: dict[str, Any] = {
+        name: (0.05 * torch.randn(shape, generator=generator)).numpy() for name, shape in shapes.items()
+    }
+    return {**values, "labels": torch.randint(0, 10, (BATCH,), generator=generator).numpy()}
+
+
+def hips_autograd() -> Call:
+    import autograd.numpy as np  # type: ignore[import-not-found]
+    from autograd import grad
+
+    v = numbers()
+
+    def loss(w: Any) -> Any:
+        scores = np.maximum(v["x"] @ w[0] + w[1], 0) @ w[2] + w[3]
+        largest = np.max(scores, axis=1, keepdims=True)
+        log_sum = np.log(np.sum(np.exp(scores - largest), axis=1)) + largest[:, 0]
+        return np.mean(log_sum - scores[np.arange(BATCH), v["labels"]])
+
+    gradient = grad(loss)
+    return lambda: gradient([v[name] for name in ("w1", "b1", "w2", "b2")])
+
+
+def mygrad() -> Call:
+    import mygrad as mg  # type: ignore[import-not-found]
+    from mygrad.nnet import relu, softmax_crossentropy  # type: ignore[import-not-found]
+
+    v = numbers()
+    w = [mg.tensor(v[name]) for name in ("w1", "b1", "w2", "b2")]
+
+    def step() -> None:
+        scores = mg.matmul(relu(mg.matmul(v["x"], w[0]) + w[1]), w[2]) + w[3]
+        softmax_crossentropy(scores, v["labels"]).backward()
+
+    return step
+
+
+def tinygrad() -> Call:
+    os.environ.setdefault("CPU", "1")
+    from tinygrad import Tensor  # type: ignore[import-not-found]
+
+    v = numbers()
+    w = [Tensor(v[name], requires_grad=True) for name in ("w1", "b1", "w2", "b2")]
+    x, labels = Tensor(v["x"]), Tensor(v["labels"])
+
+    def step() -> None:
+        for each in w:
+            each.grad = None
+        scores = (x @ w[0] + w[1]).relu() @ w[2] + w[3]
+        loss = scores.sparse_categorical_crossentropy(labels)
+        loss.backward()
+        Tensor.realize(loss, *[each.grad for each in w])
+
+    return step
+
+
+# micrograd is no contender here: it builds a node for each of 13 million multiplications, some minute a step.
+PEERS: dict[str, Callable[[], Call]] = {"autograd": hips_autograd, "mygrad": mygrad, "tinygrad": tinygrad}
+
+
+def measure(seconds: float, rounds: int, threads: int) -> Table:
+    """All cases with this many threads: medians in microseconds, and each contender's time by torch's."""
+    rows = []
+    with torch_threads(threads):
+        for name, make in CASES.items():
+            torch.manual_seed(0)
+            samples = interleave(make(), Pace(seconds=seconds, least_rounds=rounds))
+            for contender, taken in samples.items():
+                against = ratio(taken, samples["torch"]).median
+                aim = f"{AIMS[name]:.2f}" if contender == "ours" else ""
+                median = three_digits(microseconds(taken).median)
+                rows.append([name, contender, median, f"{against:.2f}", aim])
+    title = f"Forward and backward, batch of {BATCH}, {threads} thread{'s' * (threads > 1)}"
+    return Table(title, ["case", "contender", "median µs", "to torch's", "aim"], rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--seconds", type=float, default=5.0, help="for each case (default: 5)")
+    parser.add_argument("--rounds", type=int, default=5, help="at least, for each case (default: 5)")
+    options = parser.parse_args()
+    for threads in sorted({1, torch.get_num_threads()}):
+        print(measure(options.seconds, options.rounds, threads).as_markdown(), end="\n\n")
+
+
+if __name__ == "__main__":
+    main()

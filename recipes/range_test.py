@@ -1,0 +1,122 @@
+"""Find CyclicLR's bounds with an LR range test, then train with them: `python recipes/range_test.py`."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, TensorDataset
+
+if not __package__:  # run by its path: Python looks for modules in recipes/, the package lies one higher
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import torchopt_course as optim
+from recipes.common.command_line import OptionError, parse, plain_endings, progress_bar
+from recipes.common.data import load_data
+from recipes.common.loop import one_thread, train
+from recipes.common.model import mlp
+from recipes.common.optimizers import LEARNING_RATES, OptimizerName, make_optimizer
+
+
+@dataclass(frozen=True)
+class Options:
+    """Raise the learning rate on handwritten digits until the loss explodes, and train between the bounds.
+
+    The range test sees training rows only. It leaves model and optimizer as they were, so that the training
+    that follows is the same as with bounds from the command line.
+
+    Draws two pictures (that takes matplotlib): the curve of the test and the schedule of the training.
+    """
+
+    optimizer: OptimizerName = "momentum"
+    """Which optimizer of torchopt_course updates the weights."""
+    iterations: int = 300
+    """Batches of the range test."""
+    epochs: int = 24
+    """Passes over the training rows after it: three cycles of eight, each half as high as the done[-1]."""
+    batch_size: int = 32
+    """Rows in one step."""
+    seed: int = 0
+    """Fixes the initial weights and the order of the rows."""
+    out: Path = Path("runs/range_test")
+    """Folder for the pictures, lr_range_test.png and cyclic_lr.png."""
+
+
+def main() -> None:
+    """Test, train, draw."""
+    options = parse(Options)
+    with plain_endings(), one_thread():
+        try:
+            import matplotlib  # noqa: F401
+        except ImportError as error:
+            raise OptionError("the pictures need matplotlib: pip install matplotlib") from error
+        options.out.mkdir(parents=True, exist_ok=True)
+        data = load_data("digits", "test", torch.device("cpu"))
+        torch.manual_seed(options.seed)
+        model = mlp()
+        optimizer = make_optimizer(options.optimizer, model.parameters(), LEARNING_RATES[options.optimizer])
+
+        def step(batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+            inputs, targets = batch
+            optimizer.zero_grad()
+            scores = model(inputs)
+            loss = F.cross_entropy(scores, targets)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            return loss, (scores.argmax(dim=1) == targets).float().mean()
+
+        rows = TensorDataset(data.train_inputs, data.train_targets)
+        loader = DataLoader(rows, batch_size=options.batch_size, shuffle=True)
+        found = optim.lr_range_test(step, loader, model, optimizer, iterations=options.iterations)
+        print(found)
+        save(found.figure(), options.out / "lr_range_test.png")
+        base_lr, max_lr = found.base_lr, found.max_lr
+        if base_lr is None or max_lr is None:
+            return
+
+        def cyclic(optimizer: torch.optim.Optimizer) -> optim.CyclicLR:
+            uses_momentum = bool(optimizer.defaults.get("momentum") or "betas" in optimizer.defaults)
+            return optim.CyclicLR(
+                optimizer,
+                base_lr,
+                max_lr,
+                step_size_up=4 * len(loader),
+                mode="triangular2",
+                cycle_momentum=uses_momentum,
+            )
+
+        schedule = optim.preview_schedule(cyclic, options.epochs * len(loader), like=optimizer)
+        save(schedule.figure(), options.out / "cyclic_lr.png")
+        epochs = train(
+            model,
+            optimizer,
+            data,
+            epochs=options.epochs,
+            batch_size=options.batch_size,
+            seed=options.seed,
+            scheduler=cyclic(optimizer),
+        )
+        with progress_bar(options.epochs, "epoch", options.optimizer) as bar:
+            done = []
+            for epoch in epochs:
+                done.append(epoch)
+                bar.update()
+        print(
+            f"{options.optimizer} between these bounds: test accuracy {done[-1].accuracy:.1%}, training loss "
+            f"{done[-1].train_loss:.5f} after {options.epochs} epochs"
+        )
+
+
+def save(figure: Any, path: Path) -> None:
+    """Write a picture and say where."""
+    figure.savefig(path, dpi=100)
+    print(f"wrote {path}")
+
+
+if __name__ == "__main__":
+    main()

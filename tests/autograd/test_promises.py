@@ -1,0 +1,63 @@
+# ruff: noqa: E501
+"""What the package says of itself: built without torch.autograd, and its documentation runs."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+from torchopt_course import autograd
+from torchopt_course.autograd import PRIMITIVES
+from torchopt_course.autograd.dispatch import TABLE
+
+from ..helpers import ROOT, run_python
+
+PACKAGE = Path(autograd.__file__).parent
+
+
+def test_torch_supplies_kernels_and_never_gradients():
+    found = []
+    for path in sorted(PACKAGE.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            words = []
+            if isinstance(node, ast.Attribute):
+                words = [ast.unparse(node), node.attr]
+            elif isinstance(node, ast.ImportFrom):
+                words = [f"{node.module}.{alias.name}" for alias in node.names]
+            elif isinstance(node, ast.Import):
+                words = [alias.name for alias in node.names]
+            found += [
+                (path.name, w) for w in words if re.search(r"^torch\.(autograd|func)\b|^requires_grad_?$", w)
+            ]
+    # The one place that reads what the user has said of a parameter: a frozen one must stay frozen.
+    assert found == [("module.py", "requires_grad")]
+
+
+def test_importing_the_package_does_not_import_the_autograd_nor_what_it_needs_now_and_then():
+    code = "import sys, torchopt_course; print(*[m for m in sys.modules if m.startswith('torchopt_course.autograd')])"
+    assert run_python(code).stdout.strip() == ""
+    code = "import sys, torchopt_course.autograd; print(*{'sympy', 'matplotlib', 'tensorboard'} & set(sys.modules))"
+    assert run_python(code).stdout.strip() == ""
+
+
+def test_the_documentation_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    before, table = set(PRIMITIVES), dict(TABLE)
+    try:
+        for block in re.findall(
+            r"```python\n(.*?)```", (ROOT / "docs" / "autograd.md").read_text(), re.DOTALL
+        ):
+            exec(block, names)
+    finally:
+        for name in set(PRIMITIVES) - before:
+            del PRIMITIVES[name]
+        TABLE.clear()
+        TABLE.update(table)
+    assert "dz/dx = y + cos(x)" in capsys.readouterr().out
+    assert (tmp_path / "errors.png").exists()

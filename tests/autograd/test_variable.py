@@ -1,0 +1,308 @@
+# ruff: noqa: E501, RUF043
+"""Variables: accumulation, memory, depth, and errors that say what to do."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import pickle
+import weakref
+
+import pytest
+import torch
+
+from torchopt_course import autograd as ag
+from torchopt_course.autograd import Variable
+from torchopt_course.autograd.reverse import Node
+
+# -- what backward leaves ------------------------------------------------------------------------------------
+
+
+def test_gradients_add_up_and_nobodys_copy_changes():
+    x = Variable([1.0, 2.0])
+    (x * x).sum().backward()
+    first = x.grad
+    (3 * x).sum().backward()
+    assert x.grad.tolist() == [5.0, 7.0]
+    assert first.tolist() == [2.0, 4.0]
+    x.grad = None
+    x.sum().backward()
+    assert x.grad.tolist() == [1.0, 1.0]
+
+
+def test_gradients_of_two_leaves_share_no_memory():
+    x, y, seed = Variable(torch.zeros(3)), Variable(torch.zeros(3)), torch.ones(3)
+    (x + y).backward(seed)
+    x.grad.mul_(5)
+    assert y.grad.tolist() == seed.tolist() == [1.0, 1.0, 1.0]
+
+
+def test_only_the_named_leaves_get_gradients():
+    x, y = Variable(2.0), Variable(3.0)
+    (x * y).backward(inputs=[x])
+    assert x.grad.item() == 3.0
+    assert y.grad is None
+
+
+def test_no_grad_and_detach_give_plain_tensors():
+    x = Variable([1.0, -2.0])
+    with ag.no_grad():
+        assert type(x * 2) is torch.Tensor
+    for constant in (x.detach(), x > 0, x.argmax(), torch.zeros_like(x), x.shape, x.size(0)):
+        assert not isinstance(constant, Variable)
+    y = x * x.detach()
+    y.sum().backward()
+    assert x.grad.tolist() == [1.0, -2.0]
+
+
+def test_torch_never_records_behind_our_back():
+    w = torch.ones(3, requires_grad=True)
+    y = Variable([1.0, 2.0, 3.0]) * w
+    assert y.data.grad_fn is None
+    y.sum().backward()
+    assert w.grad is None  # a constant here
+
+
+def test_a_variable_behaves_like_a_number_and_a_list():
+    x = Variable([[1.0, 2.0], [3.0, 4.0]])
+    assert float(x.sum()) == 10.0
+    assert len(x) == 2
+    assert [row.sum().item() for row in x] == [3.0, 7.0]
+    assert f"{x[0, 1]:.2f}" == "2.00"
+    assert repr(x[0].sum()) == "Variable(3., made by sum)"
+    assert (x.T.shape, x.dim(), x.dtype, x.device.type) == ((2, 2), 2, torch.float32, "cpu")
+    assert 3.0 in x
+    assert bool(x.sum() > 9)
+
+
+def test_in_place_operations_replace_the_variable():
+    x = Variable([1.0, -2.0])
+    y = 3 * x
+    z = y * y
+    y.relu_()
+    y += 1
+    y[1] = 5 * x[0]
+    y.mul_(2)
+    (y.sum() + z.sum()).backward()
+    # y = [2 (3 x0 + 1), 10 x0] for x0 > 0; z keeps the old y: 9 x^2.
+    assert x.grad.tolist() == [6 + 10 + 18, -36]
+
+
+def test_in_place_operations_that_would_be_wrong_are_refused():
+    x = Variable([1.0, 2.0])
+    with pytest.raises(RuntimeError, match="mul_ on a leaf"):
+        x.mul_(2)
+    y = x * 2
+    z = y.view(2, 1)
+    with pytest.raises(RuntimeError, match="add_ on a variable that shares memory"):
+        z.add_(1)
+    with pytest.raises(RuntimeError, match="shares memory"):
+        y.add_(1)
+    del z
+    y.add_(1)  # nobody would notice any more
+    with pytest.raises(RuntimeError, match="plain tensor"):
+        torch.zeros(2).add_(y)
+    with pytest.raises(RuntimeError, match="plain tensor"):
+        torch.zeros(2)[0] = y[0]
+
+
+# -- memory and depth ----------------------------------------------------------------------------------------
+
+
+def test_a_chain_of_100_000_operations():
+    x = Variable(torch.tensor(1.0, dtype=torch.float64))
+    y = x
+    for _ in range(100_000):
+        y = -y
+    y.backward()
+    assert x.grad.item() == 1.0
+    assert len(ag.graph(y).nodes) == 100_001
+    del y  # nor does taking it apart recurse
+    assert ag.grad(lambda x: _negated(x, 50_001))(x.data).item() == -1.0
+
+
+def _negated(x, times: int):
+    for _ in range(times):
+        x = -x
+    return x
+
+
+def test_a_diamond_of_200_doublings_is_walked_once():
+    x = Variable(torch.tensor(1.0, dtype=torch.float64))
+    y = x
+    for _ in range(200):
+        y = y + y  # 2 ** 200 paths
+    y.backward()
+    assert x.grad.item() == 2.0**200
+    assert len(ag.graph(y).nodes) == 201
+
+
+def test_saved_values_are_freed_while_backward_sweeps():
+    x = Variable(torch.ones(10))
+    alive: list[weakref.ref] = []
+    seen: list[int] = []
+
+    @ag.primitive(x=lambda g, x: (seen.append(sum(r() is not None for r in alive)), g)[1])
+    def probe(x):
+        alive.append(weakref.ref(x))
+        return x + 1
+
+    y = x
+    for _ in range(5):
+        y = probe(y * 2)
+    y = y.sum()
+    y.backward()
+    assert seen == [5, 4, 3, 2, 1]
+    assert not any(r() is not None for r in alive)
+
+
+@pytest.mark.parametrize("create_graph", [False, True])
+def test_no_reference_cycles(create_graph: bool):
+    def count() -> int:
+        return sum(isinstance(o, Node) for o in gc.get_objects())
+
+    def one_graph() -> None:
+        x = Variable(torch.ones(4))
+        y = x
+        for _ in range(100):
+            y = torch.sin(y) * x
+        y.sum().backward(create_graph=create_graph)
+        ag.grad(lambda x: (x * x).sum())(torch.ones(3))
+
+    gc.collect()
+    gc.disable()
+    try:
+        one_graph()
+        before = count()
+        for _ in range(200 if not create_graph else 20):
+            one_graph()
+        assert count() == before == 0
+    finally:
+        gc.enable()
+
+
+# -- errors --------------------------------------------------------------------------------------------------
+
+
+def test_a_second_backward_names_the_operation():
+    x = Variable(2.0)
+    y = torch.sin(x)
+    y.backward()
+    with pytest.raises(RuntimeError, match="backward through sin for the second time.*retain_graph=True"):
+        y.backward()
+    z = torch.cos(x)
+    z.backward(retain_graph=True)
+    z.backward()
+
+
+def test_a_changed_saved_tensor_is_named_with_its_versions():
+    x = Variable(torch.ones(2, 3))
+    y = torch.exp(x)
+    y.data.add_(1)
+    with pytest.raises(
+        RuntimeError, match=r"exp needs its result \(float32 \(2, 3\)\).*version 0 .* version 1 now"
+    ):
+        y.sum().backward()
+    w = torch.ones(3)
+    z = (x * w).sum()
+    w.zero_()
+    with pytest.raises(RuntimeError, match="mul needs its argument 'b'"):
+        z.backward()
+    w = torch.ones(3)
+    z = (x + w).sum()
+    w.zero_()  # not needed for the derivative
+    z.backward()
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda x: x.backward(), RuntimeError, r"single number, such as a loss; this result has shape \(2,\)"),
+        (lambda x: x.backward(torch.ones(3)), RuntimeError, r"gradient has shape \(3,\).*shape \(2,\)"),
+        (lambda x: x.backward(torch.ones(2).double()), RuntimeError, "float64.*float32"),
+        (lambda x: x.sum().backward(inputs=[]), RuntimeError, "leaves"),
+        (lambda x: x.sum().backward(inputs=[x * 2]), RuntimeError, "leaves"),
+        (lambda x: Variable(torch.arange(3)), RuntimeError, "floating-point.*int64"),
+        (lambda x: Variable(torch.ones(2, dtype=torch.cfloat)), TypeError, "must be real"),
+        (lambda x: torch.erfinv(x), NotImplementedError, r"torch.erfinv.*add it:\n.*\n.*\n.*@primitive\(torch.erfinv, x="),
+        (lambda x: x.numpy(), RuntimeError, r"x.detach\(\).numpy"),
+        (lambda x: x.nonsense, AttributeError, "nonsense"),
+        (lambda x: copy.deepcopy(x), RuntimeError, "past"),
+        (lambda x: pickle.dumps(x), RuntimeError, "past"),
+        (lambda x: torch.nn.functional.embedding(torch.tensor([0]), x.reshape(2, 1), sparse=True),
+         NotImplementedError, "sparse"),
+        (lambda x: torch.linalg.norm(x.reshape(1, 2), "nuc"), NotImplementedError, "nuc"),
+    ],
+)  # fmt: skip
+def test_errors_are_clear(call, error, message: str):
+    with pytest.raises(error, match=f"(?s){message}"):
+        call(Variable([1.0, 2.0]))
+
+
+def test_a_variable_from_a_finished_trace():
+    kept = []
+
+    def f(x):
+        kept.append(x * 2)
+        return x.sum()
+
+    ag.grad(f)(torch.ones(2))
+    with pytest.raises(RuntimeError, match="mul got a variable from a finished trace"):
+        kept[0] * 2
+    ag.jvp(f, (torch.ones(2),), (torch.ones(2),))
+    with pytest.raises(RuntimeError, match="finished trace"):
+        torch.sin(kept[1])
+    with pytest.raises(RuntimeError, match="use autograd.grad"):
+        ag.grad(lambda x: x.sum().backward())(torch.ones(2))
+
+
+# -- a primitive of the user's -------------------------------------------------------------------------------
+
+
+def test_a_primitive_in_one_decorated_definition():
+    @ag.primitive(x=lambda g, x: g * 3 * x**2)
+    def cube(x):
+        return x * x * x
+
+    x = torch.tensor([0.5, -2.0], dtype=torch.float64)
+    try:
+        assert type(cube(x)) is torch.Tensor
+        third = ag.jacfwd(ag.jacrev(ag.grad(lambda x: cube(x).sum())))(x)
+        assert third.flatten().nonzero().flatten().tolist() == [0, 7]
+        assert third[0, 0, 0].item() == 6.0
+    finally:
+        del ag.PRIMITIVES["cube"]
+
+
+def test_a_primitive_may_stand_for_a_function_of_torch():
+    from torchopt_course.autograd.dispatch import TABLE
+
+    @ag.primitive(torch.special.erfcx, x=lambda g, x, ans: g * (2 * x * ans - 2 / torch.pi**0.5))
+    def erfcx(x):
+        return torch.special.erfcx(x)
+
+    try:
+        x = torch.tensor([0.5, -1.0], dtype=torch.float64)
+        theirs = torch.func.grad(lambda x: torch.special.erfcx(x).sum())(x)
+        torch.testing.assert_close(ag.grad(lambda x: torch.special.erfcx(x).sum())(x), theirs)
+    finally:
+        del ag.PRIMITIVES["erfcx"], TABLE[torch.special.erfcx]
+
+
+def test_rules_that_cannot_work_are_refused():
+    with pytest.raises(TypeError, match="asks for 'y'"):
+        ag.primitive(x=lambda g, y: g)(lambda x: x)
+    with pytest.raises(TypeError, match="no argument 'z'"):
+        ag.primitive(z=lambda g: g)(lambda x: x)
+
+    @ag.primitive(x=lambda g: g[:1])
+    def crooked(x):
+        return x * 1
+
+    try:
+        with pytest.raises(
+            RuntimeError, match=r"VJP of crooked gave a gradient of shape \(1,\) .* shape \(2,\)"
+        ):
+            crooked(Variable([1.0, 2.0])).sum().backward()
+    finally:
+        del ag.PRIMITIVES["crooked"]

@@ -1,0 +1,101 @@
+"""The preview shows what training will do, and touches nothing."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch.optim import lr_scheduler as torch_schedulers
+
+import torchopt_course as oc
+from torchopt_course import preview_schedule
+
+from .twins import OPTIMIZERS, make_optimizer, rates, step_as_trained
+
+SCHEDULES: dict[str, Any] = {
+    "ours": lambda optimizer: oc.CyclicLR(optimizer, 0.1, 0.5, 3, mode="triangular2"),
+    "CyclicLR": lambda optimizer: torch_schedulers.CyclicLR(optimizer, 0.1, 0.5, 3),
+    "OneCycleLR": lambda optimizer: torch_schedulers.OneCycleLR(optimizer, 0.5, total_steps=20),
+    "StepLR": lambda optimizer: torch_schedulers.StepLR(optimizer, 4),
+    "SequentialLR": lambda optimizer: torch_schedulers.SequentialLR(
+        optimizer,
+        [torch_schedulers.LinearLR(optimizer), oc.CyclicLR(optimizer, 0.1, 0.5, 3)],
+        milestones=[5],
+    ),
+}
+
+
+@pytest.mark.filterwarnings("error:Detected call", "ignore:The epoch parameter")
+@pytest.mark.parametrize("schedule", [*SCHEDULES])
+@pytest.mark.parametrize("name", [*OPTIMIZERS])
+def test_shows_what_the_schedule_does(schedule: str, name: str) -> None:
+    optimizer = make_optimizer(name, groups=2, lr=0.02)
+    optimizer.param_groups[1]["lr"] = 0.03
+    before = str(optimizer.param_groups)
+    shown = preview_schedule(SCHEDULES[schedule], 15, like=optimizer)
+    assert str(optimizer.param_groups) == before
+    assert "step" not in vars(optimizer)  # torch's schedulers wrap it
+
+    scheduler = SCHEDULES[schedule](optimizer)
+    for lrs, momenta in zip(shown.lrs, shown.momenta, strict=True):
+        expected = [(r[0], r[2] if "Adam" in name else r[1]) for r in rates(optimizer)]
+        assert list(zip(lrs, momenta, strict=True)) == expected
+        step_as_trained(scheduler)
+
+
+def test_without_an_optimizer_rates_are_factors() -> None:
+    shown = preview_schedule(lambda optimizer: torch_schedulers.ExponentialLR(optimizer, 0.5), 4)
+    assert shown.lrs == [[1.0], [0.5], [0.25], [0.125]]
+    assert shown.momenta == [[0.9]] * 4
+    assert preview_schedule(SCHEDULES["ours"], 0).lrs == []
+
+
+def test_begins_anew_with_an_optimizer_that_has_been_scheduled() -> None:
+    optimizer = make_optimizer(lr=0.5)
+    scheduler = torch_schedulers.ExponentialLR(optimizer, 0.5)
+    step_as_trained(scheduler)
+    shown = preview_schedule(
+        lambda o: torch_schedulers.LambdaLR(o, lambda step: 0.5**step), 3, like=optimizer
+    )
+    assert shown.lrs == [[0.25], [0.125], [0.0625]]
+
+
+def test_tensor_rates_are_left_alone() -> None:
+    rate, beta = torch.tensor(0.5), torch.tensor(0.75)
+    optimizer = make_optimizer("torch.Adam", groups=2, lr=rate, betas=(beta, torch.tensor(0.99)))
+    shown = preview_schedule(SCHEDULES["ours"], 5, like=optimizer)
+    assert shown.lrs[1] == [pytest.approx(0.1 + 0.4 / 3)] * 2
+    assert (rate.item(), beta.item()) == (0.5, 0.75)
+
+
+def test_an_optimizer_without_momentum() -> None:
+    optimizer = torch.optim.Adagrad([torch.nn.Parameter(torch.ones(1))])
+    shown = preview_schedule(lambda o: oc.CyclicLR(o, 0.1, 1.0, cycle_momentum=False), 2, like=optimizer)
+    assert math.isnan(shown.momenta[0][0])
+
+
+def test_plateau_needs_metrics() -> None:
+    def make(optimizer: Any) -> Any:
+        return oc.ReduceLROnPlateau(optimizer, patience=1, factor=0.5)
+
+    shown = preview_schedule(make, 5, metrics=[3.0, 3.0, 3.0, 3.0, 3.0])
+    assert shown.lrs == [[1.0], [1.0], [1.0], [0.5], [0.5]]
+    for metrics, said in ((None, "got none"), ([1.0], "got 1")):
+        with pytest.raises(ValueError, match=f"needs 5 metrics, {said}"):
+            preview_schedule(make, 5, metrics=metrics)
+    with pytest.raises(ValueError, match="steps: -1"):
+        preview_schedule(make, -1)
+
+
+def test_figure_has_a_line_for_each_group() -> None:
+    shown = preview_schedule(SCHEDULES["ours"], 7, like=make_optimizer(groups=2))
+    upper, lower = shown.figure().axes
+    assert [list(line.get_ydata()) for line in upper.lines] == [
+        list(group) for group in zip(*shown.lrs, strict=True)
+    ]
+    assert [list(line.get_ydata()) for line in lower.lines] == [
+        list(group) for group in zip(*shown.momenta, strict=True)
+    ]
+    preview_schedule(SCHEDULES["ours"], 0).figure()

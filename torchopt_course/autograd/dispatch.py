@@ -1,0 +1,116 @@
+"""What torch's functions mean for traced values: one table, torch's own Python bodies, or a clear error."""
+
+from __future__ import annotations
+
+import inspect
+import types
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+# torch function -> what to call instead of it: a primitive, or a function written in terms of primitives.
+TABLE: dict[Any, Callable[..., Any]] = {}
+
+# Where one operation may go by the same name: torch.relu, Tensor.relu, torch.nn.functional.relu, ...
+NAMESPACES: tuple[Any, ...] = (
+    torch,
+    Tensor,
+    functional,
+    torch._C._nn,
+    torch._C._VariableFunctions,
+    torch.special,
+    torch.linalg,
+)
+
+
+def named(name: str) -> list[Any]:
+    """Every torch function of this name; for an attribute of tensors what torch calls when it is read."""
+    found = [getattr(space, name) for space in NAMESPACES if hasattr(space, name)]
+    return [
+        each if callable(each) else each.__get__
+        for each in found
+        if hasattr(each, "__get__") or callable(each)
+    ]
+
+
+def register(meaning: Callable[..., Any], overrides: Iterable[Any]) -> None:
+    """Let `meaning` stand for torch functions, given as such or by name."""
+    for override in overrides:
+        for function in named(override) if isinstance(override, str) else [override]:
+            TABLE[function] = meaning
+
+
+def means(*names: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Decorator: this function, written with torch functions that are in the table, stands for `names`."""
+
+    def enter(meaning: Callable[..., Any]) -> Callable[..., Any]:
+        register(meaning, names)
+        return meaning
+
+    return enter
+
+
+def call(func: Any, /, *args: Any, **kwargs: Any) -> Any:
+    """Call a torch function some of whose arguments are traced."""
+    meaning = TABLE.get(func)
+    if meaning is None:
+        meaning = in_place(func) or body_of(func)
+        if meaning is None:
+            raise NotImplementedError(unknown(func))
+        TABLE[func] = meaning
+    return meaning(*args, **kwargs)
+
+
+def body_of(func: Any) -> Callable[..., Any] | None:
+    """A torch function written in Python, without its first line that asks who overrides it.
+
+    ``torch.nn.functional.multi_head_attention_forward`` and the like begin with
+    ``if has_torch_function(...): return handle_torch_function(...)``, which brought us here. What follows is
+    made of simpler torch functions, and those have entries. So the same code runs again, with a
+    ``has_torch_function`` that says no.
+    """
+    func = inspect.unwrap(func) if callable(func) else func
+    if not isinstance(func, types.FunctionType):
+        return None
+    asks = [name for name in func.__code__.co_names if name.startswith("has_torch_function")]
+    if not asks or not func.__module__.startswith("torch"):
+        return None
+    scope = {**func.__globals__, **dict.fromkeys(asks, lambda *args: False)}
+    body = types.FunctionType(func.__code__, scope, func.__name__, func.__defaults__, func.__closure__)
+    body.__kwdefaults__ = func.__kwdefaults__
+    return body
+
+
+def in_place(func: Any) -> Callable[..., Any] | None:
+    """``x.mul_(y)`` as ``x * y`` that takes the place of x."""
+    name = getattr(func, "__name__", "")
+    if not name.endswith("_") or name.endswith("__"):
+        return None
+    function = next((f for f in named(name[:-1]) if f in TABLE), None)
+    if function is None:
+        return None
+
+    def compute_and_replace(x: Any, *args: Any, **kwargs: Any) -> Any:
+        from .reverse import replace
+
+        return replace(x, TABLE[function](x, *args, **kwargs), name)
+
+    return compute_and_replace
+
+
+def unknown(func: Any) -> str:
+    name = getattr(func, "__name__", str(func))
+    owner = getattr(func, "__objclass__", None) or getattr(func, "__self__", None)
+    if name == "__get__" and owner is not None:
+        name = getattr(owner, "__name__", name)
+    where = next((space.__name__ for space in NAMESPACES if getattr(space, name, None) is func), "torch")
+    return (
+        f"no derivative is known for {where}.{name}. Compute with x.detach() if it needs none; or add it:\n\n"
+        f"    from torchopt_course.autograd import primitive\n\n"
+        f"    @primitive({where}.{name}, x=lambda g, x: ...)  # the gradient of x, given the result's, g\n"
+        f"    def {name}(x):\n"
+        f"        return {where}.{name}(x)\n"
+    )

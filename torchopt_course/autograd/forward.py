@@ -1,0 +1,198 @@
+"""Forward mode: each value carries its derivative along one direction, from the inputs to the result.
+
+One run of the function gives one column of the Jacobian, whatever the number of results; reverse mode gives
+one row, whatever the number of inputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from .transforms import Argnums, basis, check_tensors, chosen, unchosen
+from .variable import Level, Traced, Value, raw
+
+if TYPE_CHECKING:
+    from .primitives.table import Primitive
+
+
+class Dual(Traced):
+    """A value x + ẋ ε with ε² = 0, so that f(x + ẋ ε) = f(x) + f'(x) ẋ ε. Made by :func:`jvp`."""
+
+    __slots__ = ("tangent",)
+    tangent: Value
+
+    def __init__(self, data: Value, tangent: Value, level: Level) -> None:
+        self.data, self.tangent, self.level = data, tangent, level
+
+    def __repr__(self) -> str:
+        return f"Dual({self.data!r}, tangent={self.tangent!r})"
+
+
+class ForwardLevel(Level):
+    """Computes the tangent of every result on the way."""
+
+    __slots__ = ()
+
+    def apply(self, op: Primitive, args: tuple[Value, ...]) -> Value:
+        self.check_open(op)
+        mine = [isinstance(arg, Dual) and arg.level is self for arg in args]
+        values = [arg.data if own else _constant(arg) for arg, own in zip(args, mine, strict=True)]
+        tangents = [arg.tangent if own else None for arg, own in zip(args, mine, strict=True)]
+        result = op(*values)
+        return Dual(result, like(op.push(tangents, values, result), result, op), self)
+
+
+def _constant(arg: Value) -> Value:
+    return arg.detach() if isinstance(arg, Tensor) and not isinstance(arg, Traced) else arg
+
+
+def like(tangent: Value, result: Value, op: object) -> Value:
+    """A tangent must look like the value it belongs to: broadcast, promote, refuse the rest."""
+    if tangent.dtype != result.dtype:
+        tangent = tangent.to(result.dtype)
+    if tangent.shape != result.shape:
+        try:
+            tangent = tangent.expand(result.shape)
+        except RuntimeError:
+            raise RuntimeError(
+                f"the JVP of {op} gave a tangent of shape {tuple(tangent.shape)} for a result of shape "
+                f"{tuple(result.shape)}"
+            ) from None
+    return tangent
+
+
+def jvp(
+    func: Callable[..., Any], primals: tuple[Any, ...], tangents: tuple[Any, ...], *, strict: bool = False,
+    has_aux: bool = False,
+) -> tuple[Any, ...]:  # fmt: skip
+    """The value of ``func(*primals)`` and its derivative along ``tangents``.
+
+    Args:
+        func: takes tensors, or tuples, lists and dicts of them, and returns such.
+        primals: where.
+        tangents: in which direction; of the same structure and shapes.
+        strict: refuse results that do not depend on the primals, instead of giving zeros.
+        has_aux: ``func`` returns ``(output, aux)``, and ``aux`` is handed out unchanged.
+
+    Returns:
+        ``(output, tangent)``, with ``has_aux`` ``(output, tangent, aux)``.
+
+    Raises:
+        TypeError: not a tuple; something that is not a floating-point tensor.
+        RuntimeError: tangents of another structure, shape or dtype than the primals.
+    """
+    for name, given in (("primals", primals), ("tangents", tangents)):
+        if not isinstance(given, tuple):
+            raise TypeError(
+                f"jvp: {name} must be a tuple, one entry for each argument, not {type(given).__name__}"
+            )
+    leaves, spec = pytree.tree_flatten(primals)
+    directions, tangent_spec = pytree.tree_flatten(tangents)
+    if spec != tangent_spec:
+        raise RuntimeError(f"jvp: primals and tangents differ in structure: {spec} and {tangent_spec}")
+    leaves, directions = check_tensors(leaves, "jvp: primals"), check_tensors(directions, "jvp: tangents")
+    for x, x_dot in zip(leaves, directions, strict=True):
+        if x.shape != x_dot.shape or x.dtype != x_dot.dtype:
+            raise RuntimeError(
+                f"jvp: a tangent of shape {tuple(x_dot.shape)}, {x_dot.dtype} for a primal of shape "
+                f"{tuple(x.shape)}, {x.dtype}"
+            )
+    with ForwardLevel() as level:
+        duals = [Dual(x, x_dot, level) for x, x_dot in zip(leaves, directions, strict=True)]
+        output = func(*pytree.tree_unflatten(duals, spec))
+    aux: tuple[Any, ...] = ()
+    if has_aux:
+        output, extra = output
+        aux = (pytree.tree_map(lambda x: _primal(x, level), extra),)
+    if strict and not all(_is_of(x, level) for x in pytree.tree_leaves(output)):
+        raise RuntimeError("jvp: strict=True, but an output does not depend on the primals")
+    return (
+        pytree.tree_map(lambda x: _primal(x, level), output),
+        pytree.tree_map(lambda x: x.tangent if _is_of(x, level) else torch.zeros_like(raw(x)), output),
+        *aux,
+    )
+
+
+def _is_of(x: Any, level: Level) -> bool:
+    return isinstance(x, Dual) and x.level is level
+
+
+def _primal(x: Any, level: Level) -> Any:
+    return x.data if _is_of(x, level) else x
+
+
+def jacfwd(func: Callable[..., Any], argnums: Argnums = 0, has_aux: bool = False) -> Callable[..., Any]:
+    """A function that gives the Jacobian of ``func``, column by column, each by a run in forward mode.
+
+    Cheaper than :func:`jacrev` when there are fewer inputs than results.
+
+    Args:
+        func: takes and returns tensors, or tuples, lists and dicts of them.
+        argnums: which positional argument, or a tuple of several.
+        has_aux: ``func`` returns ``(output, aux)``; then the result is ``(jacobian, aux)``.
+
+    Returns:
+        For each tensor of the output (in its structure) a tensor for each one of the chosen arguments (in
+        theirs), of shape ``(*output.shape, *argument.shape)``.
+    """
+
+    def jacobian(*args: Any) -> Any:
+        inputs = chosen(args, argnums)
+        leaves, spec = pytree.tree_flatten(inputs)
+        leaves = check_tensors(leaves, "jacfwd: arguments")
+        zeros = [torch.zeros_like(raw(x)) for x in leaves]
+        aux: tuple[Any, ...] = ()
+        blocks: list[list[Value]] = []  # for each input, for each output
+        out_spec: Any = None
+        for i, x in enumerate(leaves):
+            columns = []
+            for direction in basis(x):
+                along = pytree.tree_unflatten([*zeros[:i], direction, *zeros[i + 1 :]], spec)
+                _, column, *aux_ = jvp(
+                    lambda inputs_: func(*unchosen(args, argnums, inputs_)),
+                    (inputs,),
+                    (along,),
+                    has_aux=has_aux,
+                )
+                aux = tuple(aux_)
+                outputs, out_spec = pytree.tree_flatten(column)
+                columns.append(outputs)
+            if not columns:
+                raise RuntimeError("jacfwd: an argument without elements")
+            blocks.append(
+                [
+                    torch.stack(each, -1).reshape((*each[0].shape, *x.shape))
+                    for each in zip(*columns, strict=True)
+                ]
+            )
+        per_output = [
+            pytree.tree_unflatten([block[k] for block in blocks], spec) for k in range(len(blocks[0]))
+        ]
+        result = pytree.tree_unflatten(per_output, out_spec)
+        return (result, *aux) if has_aux else result
+
+    return jacobian
+
+
+def hessian(func: Callable[..., Any], argnums: Argnums = 0) -> Callable[..., Any]:
+    """A function that gives all second derivatives of ``func``: forward over reverse, as in torch.func."""
+    from .transforms import jacrev
+
+    return jacfwd(jacrev(func, argnums), argnums)
+
+
+def hvp(func: Callable[..., Any], primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> Any:
+    """The Hessian of a scalar ``func`` times ``tangents``, without the Hessian: forward over reverse.
+
+    Returns:
+        As the primals: a tuple with one entry for each argument.
+    """
+    from .transforms import grad
+
+    gradient = grad(func, argnums=tuple(range(len(primals))))
+    return jvp(gradient, primals, tangents)[1]

@@ -1,0 +1,203 @@
+"""Activations: the nonlinear functions between layers, and dropout."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..dispatch import means
+from ..variable import Value
+from .elementwise import clamp, tanh, where
+from .table import ELEMENTWISE, elementwise, primitive
+
+aten = torch.ops.aten
+
+
+# -- activations ---------------------------------------------------------------------------------------------
+
+sigmoid = elementwise(
+    torch.sigmoid, "expit", x=lambda g, ans: g * ans * (1 - ans),
+    fast=lambda g, ans: aten.sigmoid_backward(g, ans), symbolic=lambda x: _logistic(x),
+)  # fmt: skip
+
+
+@primitive(x=lambda g, ans: g * (ans > 0), fast=lambda g, ans: aten.threshold_backward(g, ans, 0),
+           jvp=ELEMENTWISE, symbolic=lambda x: _positive_part(x))  # fmt: skip
+def relu(x: Tensor) -> Tensor:
+    return torch.relu(x)
+
+
+@primitive(
+    x=lambda g, x, negative_slope: g * torch.where(x > 0, 1.0, negative_slope).to(g.dtype),
+    fast=lambda g, x, negative_slope: aten.leaky_relu_backward(g, x, negative_slope, False),
+    jvp=ELEMENTWISE,
+)
+def leaky_relu(x: Tensor, negative_slope: float = 0.01) -> Tensor:
+    return F.leaky_relu(x, negative_slope)
+
+
+@primitive(
+    x=lambda g, x, alpha: g * torch.where(x > 0, 1.0, alpha * torch.exp(torch.clamp(x, max=0))),
+    fast=lambda g, x, alpha: aten.elu_backward(g, alpha, 1, 1, False, x),
+    jvp=ELEMENTWISE,
+)
+def elu(x: Tensor, alpha: float = 1.0) -> Tensor:
+    return F.elu(x, alpha)
+
+
+def _gelu_slope(x: Value, approximate: str) -> Value:
+    if approximate == "none":  # x Φ(x)
+        density = torch.exp(-0.5 * x * x) / math.sqrt(2 * math.pi)
+        return 0.5 * (1 + torch.erf(x / math.sqrt(2))) + x * density
+    c = math.sqrt(2 / math.pi)  # x (1 + tanh u) / 2 with u = c (x + 0.044715 x³)
+    t = torch.tanh(c * (x + 0.044715 * x * x * x))
+    return 0.5 * (1 + t) + 0.5 * x * (1 - t * t) * c * (1 + 3 * 0.044715 * x * x)
+
+
+@primitive("gelu", x=lambda g, x, approximate: g * _gelu_slope(x, approximate),
+           fast=lambda g, x, approximate: aten.gelu_backward(g, x, approximate=approximate),
+           jvp=ELEMENTWISE)  # fmt: skip
+def gelu(x: Tensor, approximate: str = "none") -> Tensor:
+    return F.gelu(x, approximate=approximate)
+
+
+@primitive(x=lambda g, x: g * (torch.sigmoid(x) * (1 + x * (1 - torch.sigmoid(x)))),
+           fast=lambda g, x: aten.silu_backward(g, x), jvp=ELEMENTWISE)  # fmt: skip
+def silu(x: Tensor) -> Tensor:
+    return F.silu(x)
+
+
+@primitive(
+    "softplus",
+    x=lambda g, x, beta, threshold: g * torch.where(x * beta > threshold, 1.0, torch.sigmoid(x * beta)),
+    fast=lambda g, x, beta, threshold: aten.softplus_backward(g, x, beta, threshold),
+    jvp=ELEMENTWISE,
+)
+def softplus(x: Tensor, beta: float = 1, threshold: float = 20) -> Tensor:
+    return F.softplus(x, beta, threshold)
+
+
+@primitive("logsigmoid", "log_sigmoid", x=lambda g, x: g * torch.sigmoid(-x), jvp=ELEMENTWISE)
+def logsigmoid(x: Tensor) -> Tensor:
+    """ln σ(x)"""
+    return F.logsigmoid(x)
+
+
+# -- the same under other names, and what is made of the above -----------------------------------------------
+
+
+def _positive_part(x: Value) -> Value:
+    import sympy  # type: ignore[import-untyped]
+
+    return sympy.Max(x, 0)
+
+
+def _logistic(x: Value) -> Value:
+    import sympy
+
+    return 1 / (1 + sympy.exp(-x))
+
+
+def _inplace(x: Value, result: Value, inplace: bool, name: str) -> Value:
+    if not inplace:
+        return result
+    from ..reverse import replace
+
+    return replace(x, result, f"{name}_")
+
+
+@means("relu")
+def _relu(input: Value, inplace: bool = False) -> Value:
+    return _inplace(input, relu(input), inplace, "relu")
+
+
+@means("relu6")
+def _relu6(input: Value, inplace: bool = False) -> Value:
+    return _inplace(input, clamp(input, 0, 6), inplace, "relu6")
+
+
+@means("hardtanh")
+def _hardtanh(input: Value, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> Value:
+    # Unlike clamp, its derivative at the bounds is 0.
+    inside = (input > min_val) & (input < max_val)
+    clamped = where(inside, input, torch.clamp(input.detach(), min_val, max_val))
+    return _inplace(input, clamped, inplace, "hardtanh")
+
+
+@means("leaky_relu")
+def _leaky_relu(input: Value, negative_slope: float = 0.01, inplace: bool = False) -> Value:
+    return _inplace(input, leaky_relu(input, negative_slope), inplace, "leaky_relu")
+
+
+@means("elu")
+def _elu(input: Value, alpha: float = 1.0, inplace: bool = False) -> Value:
+    return _inplace(input, elu(input, alpha), inplace, "elu")
+
+
+@means("selu")
+def _selu(input: Value, inplace: bool = False) -> Value:
+    return _inplace(
+        input,
+        1.0507009873554804934193349852946 * elu(input, 1.6732632423543772848170429916717),
+        inplace,
+        "selu",
+    )
+
+
+@means("celu")
+def _celu(input: Value, alpha: float = 1.0, inplace: bool = False) -> Value:
+    return _inplace(input, alpha * elu(input / alpha, 1.0), inplace, "celu")
+
+
+@means("silu")
+def _silu(input: Value, inplace: bool = False) -> Value:
+    return _inplace(input, silu(input), inplace, "silu")
+
+
+@means("hardsigmoid")
+def _hardsigmoid(input: Value, inplace: bool = False) -> Value:
+    return _inplace(input, _hardtanh(input / 6 + 0.5, 0.0, 1.0), inplace, "hardsigmoid")
+
+
+@means("hardswish")
+def _hardswish(input: Value, inplace: bool = False) -> Value:
+    return _inplace(input, input * _hardsigmoid(input), inplace, "hardswish")
+
+
+@means("mish")
+def _mish(input: Value, inplace: bool = False) -> Value:
+    return _inplace(input, input * tanh(softplus(input)), inplace, "mish")
+
+
+@means("glu")
+def _glu(input: Value, dim: int = -1) -> Value:
+    value, gate = torch.chunk(input, 2, dim)
+    return value * torch.sigmoid(gate)
+
+
+@means("prelu")
+def _prelu(input: Value, weight: Value) -> Value:
+    channels = (1, -1, *[1] * (len(input.shape) - 2)) if len(input.shape) > 1 else (-1,)
+    return where(input > 0, input, weight.reshape(channels) * input)
+
+
+@means("dropout")
+def _dropout(
+    input: Value, p: float = 0.5, training: bool = True, inplace: bool = False, train: bool | None = None
+) -> Value:
+    """Zero each element with probability p, scale the others by 1 / (1 - p): a product with a random mask."""
+    if not 0 <= p <= 1:
+        raise ValueError(f"dropout probability has to be between 0 and 1, but got {p}")
+    if not (training if train is None else train) or p == 0:
+        return input
+    ones = torch.ones_like(input.detach())
+    return _inplace(input, input * torch.dropout(ones, p, True), inplace, "dropout")
+
+
+@means("feature_dropout")
+def _feature_dropout(input: Value, p: float = 0.5, train: bool = True) -> Value:
+    """The same for whole channels: ``dropout1d`` to ``dropout3d``."""
+    return input * torch.feature_dropout(torch.ones_like(input.detach()), p, train)

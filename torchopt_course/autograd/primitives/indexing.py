@@ -1,0 +1,232 @@
+"""Elements chosen by position: the gradient goes back to where each one came from."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..dispatch import means
+from ..variable import Traced, Value, is_tensor, raw
+from .table import LINEAR, primitive
+
+
+def _is_basic(index: Any) -> bool:
+    """Integers, slices, None and ... choose each element at most once; tensors may repeat."""
+    parts = index if isinstance(index, tuple) else (index,)
+    return all(isinstance(part, int | slice | type(None) | type(...)) and part is not True for part in parts)
+
+
+@primitive(g=lambda v, index: v[index], jvp=LINEAR)
+def put(g: Tensor, index: Any, shape: Sequence[int]) -> Tensor:
+    """Zeros of the given shape with g added at the index: what came from one place twice is summed."""
+    result = g.new_zeros(shape)
+    if _is_basic(index):
+        result[index] = g
+        return result
+    positions = torch.arange(result.numel(), device=g.device).reshape(shape)[index]
+    result.view(-1).index_add_(0, positions.reshape(-1), g.reshape(-1))
+    return result
+
+
+@primitive(x=lambda g, index, x_shape: put(g, index, x_shape), jvp=LINEAR, views=True)
+def getitem(x: Tensor, index: Any) -> Tensor:
+    return x[index]
+
+
+Select = Callable[[Tensor], Tensor]
+
+
+def _picked(v: Value, select: Select) -> Value:
+    return pick(v, select)
+
+
+@primitive(g=lambda v, select: _picked(v, select), jvp=LINEAR)
+def unpick(g: Tensor, select: Select, shape: Sequence[int]) -> Tensor:
+    result = g.new_zeros(shape)
+    positions = select(torch.arange(result.numel(), device=g.device).reshape(shape))
+    result.view(-1).index_add_(0, positions.reshape(-1), g.reshape(-1))
+    return result
+
+
+@primitive(x=lambda g, select, x_shape: unpick(g, select, x_shape), jvp=LINEAR)
+def pick(x: Tensor, select: Select) -> Tensor:
+    """Elements of x, chosen by a function that is given the position of each."""
+    return x.reshape(-1)[select(torch.arange(x.numel(), device=x.device).reshape(x.shape))]
+
+
+@primitive(g=lambda v, dim, index: torch.gather(v, dim, index), jvp=LINEAR)
+def scatter_zeros(g: Tensor, dim: int, index: Tensor, shape: Sequence[int]) -> Tensor:
+    return g.new_zeros(shape).scatter_add_(dim, index, g)
+
+
+@primitive("gather", x=lambda g, dim, index, x_shape: scatter_zeros(g, dim, index, x_shape), jvp=LINEAR)
+def gather(x: Tensor, dim: int, index: Tensor) -> Tensor:
+    return torch.gather(x, dim, index)
+
+
+def _embedding_rows_vjp(v: Value, indices: Tensor, count: int, padding_idx: int, by_frequency: bool) -> Value:
+    rows = v[indices]
+    if by_frequency:
+        rows = rows / torch.bincount(indices.reshape(-1), minlength=count)[indices].unsqueeze(-1)
+    return rows if padding_idx < 0 else torch.where((indices != padding_idx).unsqueeze(-1), rows, 0.0)
+
+
+@primitive(g=_embedding_rows_vjp, jvp=LINEAR)
+def embedding_rows(g: Tensor, indices: Tensor, count: int, padding_idx: int, by_frequency: bool) -> Tensor:
+    """Each row of g added to the row of the table that it was looked up from."""
+    return torch.ops.aten.embedding_dense_backward(g, indices, count, padding_idx, by_frequency)  # type: ignore[no-any-return]
+
+
+@primitive(weight=lambda g, indices, weight_shape, padding_idx, by_frequency:
+               embedding_rows(g, indices, weight_shape[0], padding_idx, by_frequency))  # fmt: skip
+def embedding(weight: Tensor, indices: Tensor, padding_idx: int = -1, by_frequency: bool = False) -> Tensor:
+    """Rows of a table. The padding row's gradient counts as zero, so the JVP is the VJP's transpose."""
+    return torch.embedding(weight, indices, padding_idx)
+
+
+# -- the same as torch calls them ----------------------------------------------------------------------------
+
+
+@means(Tensor.__getitem__)
+def _getitem(x: Value, index: Any) -> Value:
+    def constant(part: Any) -> Any:
+        if isinstance(part, list | tuple):
+            return type(part)(constant(each) for each in part)
+        return raw(part)
+
+    return getitem(x, constant(index))
+
+
+@means(Tensor.__setitem__)
+def _setitem(x: Value, index: Any, value: Value) -> None:
+    """x with new elements at the index takes the place of x."""
+    from ..reverse import replace
+
+    if not isinstance(x, Traced):
+        replace(x, value, "x[index] = value")
+    places = torch.zeros(x.shape, dtype=torch.bool, device=raw(x).device)
+    places[index] = True
+    if is_tensor(value):
+        positions = torch.zeros(x.shape, dtype=torch.long, device=raw(x).device)
+        flat = value.expand(places[index].shape).reshape(-1)
+        positions[index] = torch.arange(flat.numel(), device=raw(x).device).reshape(places[index].shape)
+        value = flat[positions] if flat.numel() else 0.0
+    replace(x, torch.where(places, value, x), "x[index] = value")
+
+
+@means("select")
+def _select(x: Value, dim: int, index: int) -> Value:
+    return getitem(x, (*_before(x, dim), index))
+
+
+@means("narrow")
+def _narrow(x: Value, dim: int, start: int, length: int) -> Value:
+    start = int(start) % max(x.shape[dim], 1) if start < 0 else int(start)
+    return getitem(x, (*_before(x, dim), slice(start, start + length)))
+
+
+@means("index_select")
+def _index_select(x: Value, dim: int, index: Tensor) -> Value:
+    return getitem(x, (*_before(x, dim), index.reshape(-1)))
+
+
+def _before(x: Value, dim: int) -> tuple[slice, ...]:
+    """The part of an index that takes all of the dimensions before `dim`."""
+    return (slice(None),) * (dim % max(len(x.shape), 1))
+
+
+@means("unbind")
+def _unbind(x: Value, dim: int = 0) -> tuple[Value, ...]:
+    return tuple(_select(x, dim, i) for i in range(x.shape[dim]))
+
+
+@means("split", "split_with_sizes")
+def _split(x: Value, split_size_or_sections: Any, dim: int = 0) -> tuple[Value, ...]:
+    sizes = [piece.shape[dim] for piece in torch.split(raw(x), split_size_or_sections, dim)]
+    starts = itertools.accumulate(sizes, initial=0)
+    return tuple(_narrow(x, dim, start, size) for start, size in zip(starts, sizes, strict=False))
+
+
+@means("chunk")
+def _chunk(x: Value, chunks: int, dim: int = 0) -> tuple[Value, ...]:
+    sizes = [piece.shape[dim] for piece in torch.chunk(raw(x), chunks, dim)]
+    pieces: tuple[Value, ...] = _split(x, sizes, dim)
+    return pieces
+
+
+@means("masked_select")
+def _masked_select(x: Value, mask: Tensor) -> Value:
+    shape = torch.broadcast_shapes(x.shape, mask.shape)  # type: ignore[no-untyped-call]
+    return getitem(x.expand(shape), mask.expand(shape))
+
+
+@means("masked_fill")
+def _masked_fill(x: Value, mask: Tensor, value: Value) -> Value:
+    if not is_tensor(value):
+        value = raw(x).new_full((), value)  # of x's dtype, whatever the number
+    return torch.where(mask, value, x)
+
+
+@means("take_along_dim")
+def _take_along_dim(x: Value, indices: Tensor, dim: int) -> Value:
+    dim = dim % len(x.shape)
+    around = [*x.shape[:dim], 1, *x.shape[dim + 1 :]]
+    shape = list(torch.broadcast_shapes(around, indices.shape))  # type: ignore[no-untyped-call]
+    index = indices.expand(shape)
+    shape[dim] = x.shape[dim]
+    return gather(x.expand(shape), dim, index)
+
+
+@means("scatter_add")
+def _scatter_add(x: Value, dim: int, index: Tensor, src: Value) -> Value:
+    if src.shape != index.shape:
+        src = getitem(src, tuple(slice(n) for n in index.shape))
+    return x + scatter_zeros(src, dim, index, tuple(x.shape))
+
+
+@means("diagonal")
+def _diagonal(x: Value, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Value:
+    return pick(x, lambda positions: torch.diagonal(positions, offset, dim1, dim2))
+
+
+@means("diag")
+def _diag(x: Value, diagonal: int = 0) -> Value:
+    if len(x.shape) == 2:
+        return _diagonal(x, diagonal)
+    return unpick(x, lambda positions: torch.diagonal(positions, diagonal), [x.shape[0] + abs(diagonal)] * 2)
+
+
+@means("trace")
+def _trace(x: Value) -> Value:
+    return _diagonal(x).sum()
+
+
+@means(Tensor.unfold)
+def _unfold(x: Value, dimension: int, size: int, step: int) -> Value:
+    return pick(x, lambda positions: positions.unfold(dimension, size, step))
+
+
+@means("repeat_interleave")
+def _repeat_interleave(
+    x: Value, repeats: Any, dim: int | None = None, *, output_size: int | None = None
+) -> Value:
+    x, dim = (x.reshape(-1), 0) if dim is None else (x, dim)
+    rows = torch.arange(x.shape[dim], device=raw(x).device)
+    return _index_select(x, dim, torch.repeat_interleave(rows, repeats))
+
+
+@means(torch.embedding)
+def _embedding(
+    weight: Value,
+    indices: Tensor,
+    padding_idx: int = -1,
+    scale_grad_by_freq: bool = False,
+    sparse: bool = False,
+) -> Value:
+    if sparse:
+        raise NotImplementedError("embedding(sparse=True): gradients here are dense; use sparse=False")
+    return embedding(weight, raw(indices), padding_idx, scale_grad_by_freq)

@@ -1,0 +1,216 @@
+"""Losses: how far the model is off, as one number or one each."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..dispatch import means
+from ..variable import Value, raw
+from .table import LINEAR, primitive
+
+aten = torch.ops.aten
+
+
+def _slopes(
+    shape: torch.Size, like: Value, target: Tensor, weight: Any, reduction: str, ignore_index: int
+) -> Tensor:
+    """d(loss)/d(log_probs), a constant: the loss is linear. Minus the weight of each target, at its place."""
+    zeros = raw(like).new_zeros(shape)
+    classes = zeros.unsqueeze(0) if len(shape) == 1 else zeros
+    labels = target.reshape(1) if len(shape) == 1 else target
+    counted = labels != ignore_index
+    labels = torch.where(counted, labels, 0)
+    weights = counted.to(zeros.dtype) if weight is None else weight[labels] * counted
+    total = weights.sum() if reduction == "mean" else 1.0
+    slopes: Tensor = classes.scatter(1, labels.unsqueeze(1), (-weights / total).unsqueeze(1))
+    return slopes.reshape(shape)
+
+
+def _nll_vjp(
+    g: Value, log_probs_shape: torch.Size, target: Tensor, weight: Any, reduction: str, ignore_index: int
+) -> Value:
+    slopes = _slopes(log_probs_shape, g, target, weight, reduction, ignore_index)
+    return (g.unsqueeze(1) if reduction == "none" and len(slopes.shape) > 1 else g) * slopes
+
+
+REDUCTIONS = {"none": 0, "mean": 1, "sum": 2}
+
+
+def _nll_kernel(
+    g: Tensor, log_probs: Tensor, target: Tensor, weight: Tensor | None, reduction: str, ignore_index: int,
+    total: Tensor,
+) -> Tensor:  # fmt: skip
+    return aten.nll_loss_backward(  # type: ignore[no-any-return]
+        g, log_probs, target, weight, REDUCTIONS[reduction], ignore_index, total
+    )
+
+
+@primitive(log_probs=_nll_vjp, fast=_nll_kernel, jvp=LINEAR, aux=("total",))
+def nll_loss(
+    log_probs: Tensor, target: Tensor, weight: Tensor | None, reduction: str, ignore_index: int
+) -> tuple[Tensor, tuple[Tensor | None]]:
+    """Minus the log probability of the right class."""
+    if log_probs.dim() == 2:
+        loss, total = aten.nll_loss_forward(log_probs, target, weight, REDUCTIONS[reduction], ignore_index)
+        return loss, (total,)
+    loss = F.nll_loss(log_probs, target, weight, ignore_index=ignore_index, reduction=reduction)
+    return loss, (None,)
+
+
+# -- made of primitives --------------------------------------------------------------------------------------
+
+
+def _reduction(reduction: str, size_average: Any, reduce: Any) -> str:
+    if size_average is not None or reduce is not None:
+        return "none" if reduce is False else "sum" if size_average is False else "mean"
+    if reduction not in ("none", "mean", "sum"):
+        raise ValueError(f"{reduction} is not a valid value for reduction")
+    return reduction
+
+
+def _reduced(loss: Value, reduction: str) -> Value:
+    return loss.mean() if reduction == "mean" else loss.sum() if reduction == "sum" else loss
+
+
+@means(F.nll_loss)
+def _nll_loss(
+    input: Value, target: Tensor, weight: Any = None, size_average: Any = None, ignore_index: int = -100,
+    reduce: Any = None, reduction: str = "mean",
+) -> Value:  # fmt: skip
+    return nll_loss(input, target, raw(weight), _reduction(reduction, size_average, reduce), ignore_index)
+
+
+@means(F.cross_entropy)
+def _cross_entropy(
+    input: Value, target: Value, weight: Any = None, size_average: Any = None, ignore_index: int = -100,
+    reduce: Any = None, reduction: str = "mean", label_smoothing: float = 0.0,
+) -> Value:  # fmt: skip
+    reduction, weight = _reduction(reduction, size_average, reduce), raw(weight)
+    if not 0 <= label_smoothing <= 1:
+        raise RuntimeError(f"label_smoothing must be between 0.0 and 1.0. Got: {label_smoothing}")
+    classes = 1 if len(input.shape) > 1 else 0
+    log_probs = torch.log_softmax(input, classes)
+    if tuple(target.shape) == tuple(input.shape) and target.dtype.is_floating_point:
+        return _soft_cross_entropy(log_probs, target, weight, reduction, label_smoothing, classes)
+    target = raw(target)
+    hard = nll_loss(log_probs, target, weight, reduction, ignore_index)
+    if not label_smoothing:
+        return hard
+    # Smoothing mixes in the loss of guessing all classes alike.
+    shape = [-1 if d == classes else 1 for d in range(len(input.shape))]
+    weighted = log_probs if weight is None else log_probs * weight.reshape(shape)
+    counted = target != ignore_index
+    smooth = torch.where(counted, -weighted.sum(classes), 0.0)
+    if reduction == "mean":
+        weights = counted if weight is None else weight[torch.where(counted, target, 0)] * counted
+        smooth = smooth.sum() / weights.sum()
+    elif reduction == "sum":
+        smooth = smooth.sum()
+    return (1 - label_smoothing) * hard + label_smoothing / input.shape[classes] * smooth
+
+
+def _soft_cross_entropy(
+    log_probs: Value, target: Value, weight: Any, reduction: str, label_smoothing: float, classes: int
+) -> Value:
+    """Targets that are probabilities."""
+    count = log_probs.shape[classes]
+    if label_smoothing:
+        target = target * (1 - label_smoothing) + label_smoothing / count
+    if weight is not None:
+        target = target * weight.reshape([-1 if d == classes else 1 for d in range(len(log_probs.shape))])
+    loss = -(log_probs * target).sum(classes)
+    return loss.sum() / max(loss.numel(), 1) if reduction == "mean" else _reduced(loss, reduction)
+
+
+def _difference(input: Value, target: Value) -> Value:
+    if input.shape != target.shape:
+        torch.broadcast_shapes(input.shape, target.shape)  # type: ignore[no-untyped-call]
+    return input - target
+
+
+@means(F.mse_loss)
+def _mse_loss(
+    input: Value, target: Value, size_average: Any = None, reduce: Any = None, reduction: str = "mean",
+    weight: Value = None,
+) -> Value:  # fmt: skip
+    loss = torch.square(_difference(input, target))
+    if weight is not None:
+        loss = loss * weight
+        if _reduction(reduction, size_average, reduce) == "mean":
+            return loss.sum() / weight.expand(loss.shape).sum()
+    return _reduced(loss, _reduction(reduction, size_average, reduce))
+
+
+@means(F.l1_loss)
+def _l1_loss(
+    input: Value, target: Value, size_average: Any = None, reduce: Any = None, reduction: str = "mean"
+) -> Value:
+    return _reduced(torch.abs(_difference(input, target)), _reduction(reduction, size_average, reduce))
+
+
+@means(F.smooth_l1_loss)
+def _smooth_l1_loss(
+    input: Value, target: Value, size_average: Any = None, reduce: Any = None, reduction: str = "mean",
+    beta: float = 1.0,
+) -> Value:  # fmt: skip
+    if beta == 0:
+        return _l1_loss(input, target, size_average, reduce, reduction)
+    far = torch.abs(_difference(input, target))
+    loss = torch.where(far < beta, 0.5 * far * far / beta, far - 0.5 * beta)
+    return _reduced(loss, _reduction(reduction, size_average, reduce))
+
+
+@means(F.huber_loss)
+def _huber_loss(
+    input: Value, target: Value, reduction: str = "mean", delta: float = 1.0, weight: Value = None
+) -> Value:
+    far = torch.abs(_difference(input, target))
+    loss = torch.where(far < delta, 0.5 * far * far, delta * (far - 0.5 * delta))
+    return _reduced(loss if weight is None else loss * weight, reduction)
+
+
+@means(F.binary_cross_entropy_with_logits)
+def _bce_with_logits(
+    input: Value, target: Value, weight: Any = None, size_average: Any = None, reduce: Any = None,
+    reduction: str = "mean", pos_weight: Any = None,
+) -> Value:  # fmt: skip
+    if tuple(target.shape) != tuple(input.shape):
+        raise ValueError(f"Target size ({target.shape}) must be the same as input size ({input.shape})")
+    surprise = -F.logsigmoid(input)  # of a 1; that of a 0 is larger by the input itself
+    positive = surprise if pos_weight is None else surprise * (1 + (pos_weight - 1) * target)
+    loss = (1 - target) * input + positive
+    return _reduced(loss if weight is None else loss * weight, _reduction(reduction, size_average, reduce))
+
+
+@means(F.binary_cross_entropy)
+def _binary_cross_entropy(
+    input: Value, target: Value, weight: Any = None, size_average: Any = None, reduce: Any = None,
+    reduction: str = "mean",
+) -> Value:  # fmt: skip
+    if tuple(target.shape) != tuple(input.shape):
+        raise ValueError(f"Target size ({target.shape}) must be the same as input size ({input.shape})")
+    # torch bounds the logarithm by -100, so that log 0 is a number.
+    loss = -target * torch.log(input).clamp(min=-100) - (1 - target) * torch.log1p(-input).clamp(min=-100)
+    return _reduced(loss if weight is None else loss * weight, _reduction(reduction, size_average, reduce))
+
+
+@means(F.kl_div)
+def _kl_div(
+    input: Value, target: Value, size_average: Any = None, reduce: Any = None, reduction: str = "mean",
+    log_target: bool = False,
+) -> Value:  # fmt: skip
+    if log_target:
+        loss = torch.exp(target) * (target - input)
+    else:
+        positive = target > 0
+        loss = (
+            torch.where(positive, target * torch.log(torch.where(positive, target, 1.0)), 0.0)
+            - target * input
+        )
+    if reduction == "batchmean":
+        return loss.sum() / input.shape[0]
+    return _reduced(loss, _reduction(reduction, size_average, reduce))

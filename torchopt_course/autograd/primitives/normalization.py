@@ -1,0 +1,267 @@
+"""Softmax and the normalizations: shift and scale, by what the values themselves say."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..dispatch import means
+from ..variable import Value, raw
+from .table import primitive
+
+aten = torch.ops.aten
+
+
+@primitive(
+    x=lambda g, ans, dim: ans * (g - (g * ans).sum(dim, keepdim=True)),
+    fast=lambda g, ans, dim: aten._softmax_backward_data(g, ans, dim, ans.dtype),
+    jvp=lambda x_dot, ans, dim: ans * (x_dot - (x_dot * ans).sum(dim, keepdim=True)),
+)
+def softmax(x: Tensor, dim: int) -> Tensor:
+    return torch.softmax(x, dim)
+
+
+@primitive(
+    x=lambda g, ans, dim: g - torch.exp(ans) * g.sum(dim, keepdim=True),
+    fast=lambda g, ans, dim: aten._log_softmax_backward_data(g, ans, dim, ans.dtype),
+    jvp=lambda x_dot, ans, dim: x_dot - (torch.exp(ans) * x_dot).sum(dim, keepdim=True),
+)
+def log_softmax(x: Tensor, dim: int) -> Tensor:
+    return torch.log_softmax(x, dim)
+
+
+def _standardized_vjp(g: Value, x: Value, over: Sequence[int], eps: float) -> Value:
+    """x̂ = (x - μ) / σ: the gradient is g without its mean and without its part along x̂, divided by σ."""
+    inv = torch.rsqrt(x.var(over, correction=0, keepdim=True) + eps)
+    x_hat = (x - x.mean(over, keepdim=True)) * inv
+    return inv * (g - g.mean(over, keepdim=True) - x_hat * (g * x_hat).mean(over, keepdim=True))
+
+
+def _shift_and_scale_vjp(
+    g: Value, wanted: Sequence[bool], x: Value, weight: Value, bias: Value, over: Sequence[int],
+    mean: Value, inv: Value, eps: float, moving: bool, params: Sequence[int],
+) -> list[Value]:  # fmt: skip
+    """ŷ = x̂ w + b, for a mean and 1/σ that are x's own (`moving`) or constants."""
+    rest = [d for d in range(len(x.shape)) if d not in params]
+    x_hat = (x - mean) * inv
+    g_hat = g if weight is None else g * weight
+    g_x = None
+    if wanted[0]:
+        g_x = _standardized_vjp(g_hat, x, over, eps) if moving else g_hat * inv
+    return [
+        g_x,
+        (g * x_hat).sum(rest, keepdim=True) if wanted[1] else None,
+        g.sum(rest, keepdim=True) if wanted[2] else None,
+    ]
+
+
+def _own_statistics(x: Value, over: Sequence[int], eps: float) -> tuple[Value, Value]:
+    inv = torch.rsqrt(x.var(over, correction=0, keepdim=True) + eps)
+    return x.mean(over, keepdim=True), inv
+
+
+def _channels(x: Value) -> tuple[int, ...]:
+    """The shape that lets one number a channel broadcast against (N, C, ...)."""
+    return (1, -1, *[1] * (len(x.shape) - 2))
+
+
+def _batch_norm_vjp(
+    g: Value, wanted: Sequence[bool], x: Value, weight: Value, bias: Value, running_mean: Value,
+    running_var: Value, training: bool, eps: float,
+) -> list[Value]:  # fmt: skip
+    over = [0, *range(2, len(x.shape))]
+    shape = _channels(x)
+    if training:
+        mean, inv = _own_statistics(x, over, eps)
+    else:
+        mean, inv = running_mean.reshape(shape), torch.rsqrt(running_var.reshape(shape) + eps)
+    weight_ = None if weight is None else weight.reshape(shape)
+    g_x, g_w, g_b = _shift_and_scale_vjp(g, wanted, x, weight_, bias, over, mean, inv, eps, training, [1])
+    return [
+        g_x,
+        None if g_w is None else g_w.reshape(-1),
+        None if g_b is None else g_b.reshape(-1),
+        *[None] * 5,
+    ]
+
+
+def _batch_norm_kernel(
+    g: Tensor, wanted: Sequence[bool], x: Tensor, weight: Tensor | None, running_mean: Tensor | None,
+    running_var: Tensor | None, training: bool, eps: float, mean: Tensor, inv: Tensor,
+) -> list[Tensor | None]:  # fmt: skip
+    # Torch's kernel reads a weight with gaps in memory wrongly (2.14.1), in torch.autograd as well.
+    weight = None if weight is None else weight.contiguous()
+    grads = aten.native_batch_norm_backward(
+        g, x, weight, running_mean, running_var, mean, inv, training, eps, list(wanted[:3])
+    )
+    return [*[grad if wish else None for grad, wish in zip(grads, wanted, strict=False)], *[None] * 5]
+
+
+def _batch_norm_jvp(
+    x: Value, weight: Value, bias: Value, running_mean: Value, running_var: Value, training: bool, eps: float,
+    x_dot: Value, weight_dot: Value, bias_dot: Value,
+) -> Value:  # fmt: skip
+    over, shape = [0, *range(2, len(x.shape))], _channels(x)
+    if training:
+        mean, inv = _own_statistics(x, over, eps)
+        change = _standardized_vjp(x_dot, x, over, eps)  # its Jacobian is symmetric
+    else:
+        mean, inv = running_mean.reshape(shape), torch.rsqrt(running_var.reshape(shape) + eps)
+        change = x_dot * inv
+    return _affine_jvp(change, (x - mean) * inv, weight, bias, weight_dot, bias_dot, shape)
+
+
+def _affine_jvp(
+    change: Value, x_hat: Value, weight: Value, bias: Value, weight_dot: Value, bias_dot: Value, shape: Any
+) -> Value:
+    if weight is not None:
+        change = change * weight.reshape(shape) + x_hat * weight_dot.reshape(shape)
+    return change if bias is None else change + bias_dot.reshape(shape)
+
+
+@primitive(vjp=_batch_norm_vjp, fast=_batch_norm_kernel, jvp=_batch_norm_jvp, aux=("mean", "inv"))
+def batch_norm(
+    x: Tensor, weight: Tensor | None, bias: Tensor | None, running_mean: Tensor | None,
+    running_var: Tensor | None, training: bool, momentum: float, eps: float,
+) -> tuple[Tensor, tuple[Tensor, Tensor]]:  # fmt: skip
+    """Standardized over batch and space by its own statistics (training) or the running ones."""
+    result, mean, inv = torch.native_batch_norm(
+        x, weight, bias, running_mean, running_var, training, momentum, eps
+    )
+    return result, (mean, inv)
+
+
+def _layer_norm_vjp(
+    g: Value, wanted: Sequence[bool], x: Value, weight: Value, bias: Value, shape: Sequence[int], eps: float
+) -> list[Value]:
+    over = list(range(len(x.shape) - len(shape), len(x.shape)))
+    mean, inv = _own_statistics(x, over, eps)
+    g_x, g_w, g_b = _shift_and_scale_vjp(g, wanted, x, weight, bias, over, mean, inv, eps, True, over)
+    return [
+        g_x,
+        None if g_w is None else g_w.reshape(tuple(shape)),
+        None if g_b is None else g_b.reshape(tuple(shape)),
+        None,
+        None,
+    ]
+
+
+def _layer_norm_kernel(
+    g: Tensor, wanted: Sequence[bool], x: Tensor, weight: Tensor | None, bias: Tensor | None,
+    shape: Sequence[int], mean: Tensor, inv: Tensor,
+) -> list[Tensor | None]:  # fmt: skip
+    grads = aten.native_layer_norm_backward(g, x, list(shape), mean, inv, weight, bias, list(wanted[:3]))
+    return [*[grad if wish else None for grad, wish in zip(grads, wanted, strict=False)], None, None]
+
+
+def _layer_norm_jvp(
+    x: Value, weight: Value, bias: Value, shape: Sequence[int], eps: float, x_dot: Value, weight_dot: Value,
+    bias_dot: Value,
+) -> Value:  # fmt: skip
+    over = list(range(len(x.shape) - len(shape), len(x.shape)))
+    mean, inv = _own_statistics(x, over, eps)
+    change = _standardized_vjp(x_dot, x, over, eps)
+    return _affine_jvp(change, (x - mean) * inv, weight, bias, weight_dot, bias_dot, tuple(shape))
+
+
+@primitive(vjp=_layer_norm_vjp, fast=_layer_norm_kernel, jvp=_layer_norm_jvp, aux=("mean", "inv"))
+def layer_norm(
+    x: Tensor, weight: Tensor | None, bias: Tensor | None, shape: Sequence[int], eps: float
+) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    """Each example standardized over its last dimensions."""
+    result, mean, inv = torch.native_layer_norm(x, list(shape), weight, bias, eps)
+    return result, (mean, inv)
+
+
+# -- the same as torch calls them ----------------------------------------------------------------------------
+
+
+def _dim_of(input: Value, dim: int | None) -> int:
+    # torch's own choice where none is named, with a warning that it will go.
+    return dim if dim is not None else (0 if len(input.shape) in (0, 1, 3) else 1)
+
+
+@means("softmax")
+def _softmax(input: Value, dim: int | None = None, _stacklevel: int = 3, dtype: Any = None) -> Value:
+    return softmax(input if dtype is None else input.to(dtype), _dim_of(input, dim))
+
+
+@means("log_softmax")
+def _log_softmax(input: Value, dim: int | None = None, _stacklevel: int = 3, dtype: Any = None) -> Value:
+    return log_softmax(input if dtype is None else input.to(dtype), _dim_of(input, dim))
+
+
+@means(torch.nn.functional.softmin)
+def _softmin(input: Value, dim: int | None = None, _stacklevel: int = 3, dtype: Any = None) -> Value:
+    return _softmax(-input, dim, dtype=dtype)
+
+
+@means(torch.batch_norm)
+def _batch_norm_builtin(
+    input: Value, weight: Value, bias: Value, running_mean: Any, running_var: Any, training: bool,
+    momentum: float, eps: float, cudnn_enabled: bool = True,
+) -> Value:  # fmt: skip
+    return batch_norm(input, weight, bias, raw(running_mean), raw(running_var), training, momentum, eps)
+
+
+@means(torch.nn.functional.batch_norm)
+def _batch_norm(
+    input: Value, running_mean: Tensor | None, running_var: Tensor | None, weight: Value = None,
+    bias: Value = None, training: bool = False, momentum: float = 0.1, eps: float = 1e-5,
+) -> Value:  # fmt: skip
+    if training and math.prod(input.shape) == input.shape[1]:
+        raise ValueError(
+            f"Expected more than 1 value per channel when training, got input size {input.shape}"
+        )
+    return batch_norm(input, weight, bias, raw(running_mean), raw(running_var), training, momentum, eps)
+
+
+@means("layer_norm")
+def _layer_norm(
+    input: Value, normalized_shape: Sequence[int], weight: Value = None, bias: Value = None,
+    eps: float = 1e-5, cudnn_enable: bool = True,
+) -> Value:  # fmt: skip
+    return layer_norm(input, weight, bias, tuple(normalized_shape), eps)
+
+
+@means("group_norm")
+def _group_norm(
+    input: Value, num_groups: int, weight: Value = None, bias: Value = None, eps: float = 1e-5,
+    cudnn_enabled: bool = True,
+) -> Value:  # fmt: skip
+    """The channels of a group are standardized like one layer."""
+    groups = input.reshape(input.shape[0], num_groups, -1)
+    result = layer_norm(groups, None, None, groups.shape[2:], eps).reshape(input.shape)
+    result = result if weight is None else result * weight.reshape(_channels(input))
+    return result if bias is None else result + bias.reshape(_channels(input))
+
+
+@means("instance_norm")
+def _instance_norm(
+    input: Value, weight: Value = None, bias: Value = None, running_mean: Any = None, running_var: Any = None,
+    use_input_stats: bool = True, momentum: float = 0.1, eps: float = 1e-5, cudnn_enabled: bool = True,
+) -> Value:  # fmt: skip
+    if running_mean is not None:
+        raise NotImplementedError("instance_norm with running statistics; use track_running_stats=False")
+    return _group_norm(input, input.shape[1], weight, bias, eps)
+
+
+@means("_weight_norm")
+def _weight_norm(v: Value, g: Value, dim: int = 0) -> Value:
+    """Direction and length apart: v g / ‖v‖, the norm over all dimensions but one."""
+    others = [d for d in range(len(v.shape)) if d != dim % len(v.shape)]
+    return v * (g / torch.linalg.vector_norm(v, 2, others, keepdim=True))
+
+
+@means("rms_norm")
+def _rms_norm(
+    input: Value, normalized_shape: Sequence[int], weight: Value = None, eps: float | None = None
+) -> Value:
+    over = list(range(-len(normalized_shape), 0))
+    eps = torch.finfo(input.dtype).eps if eps is None else eps
+    result = input * torch.rsqrt((input * input).mean(over, keepdim=True) + eps)
+    return result if weight is None else result * weight

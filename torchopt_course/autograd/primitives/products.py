@@ -1,0 +1,161 @@
+"""Matrix products, which all are sums of products: linear in each factor."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..dispatch import means
+from ..variable import Value
+from .table import MULTILINEAR, primitive
+
+
+def _matmul_left(g: Value, b: Value, a_shape: torch.Size) -> Value:
+    """C = A B: the gradient of A is G Bᵀ. A vector on the right is a column, on the left a row."""
+    if len(b.shape) == 1:
+        return g.unsqueeze(-1) * b
+    if len(a_shape) == 1:
+        return (g.unsqueeze(-2) @ b.transpose(-2, -1)).squeeze(-2)
+    return g @ b.transpose(-2, -1)
+
+
+def _matmul_right(g: Value, a: Value, b_shape: torch.Size) -> Value:
+    """C = A B: the gradient of B is Aᵀ G."""
+    if len(a.shape) == 1:
+        return g * a if len(b_shape) == 1 else a.unsqueeze(-1) * g.unsqueeze(-2)
+    if len(b_shape) == 1:
+        return (a.transpose(-2, -1) @ g.unsqueeze(-1)).squeeze(-1)
+    if len(b_shape) == 2:  # one B for the whole batch: a single product does its sum as well
+        return _rows(a).transpose(0, 1) @ _rows(g)
+    return a.transpose(-2, -1) @ g
+
+
+def _rows(x: Value) -> Value:
+    return x if len(x.shape) == 2 else x.reshape(-1, x.shape[-1])
+
+
+@primitive("matmul", "__matmul__", "mm", "bmm", "mv", a=_matmul_left, b=_matmul_right, jvp=MULTILINEAR)
+def matmul(a: Tensor, b: Tensor) -> Tensor:
+    return torch.matmul(a, b)
+
+
+def _linear_jvp(
+    input: Value, weight: Value, bias: Value, input_dot: Value, weight_dot: Value, bias_dot: Value
+) -> Value:
+    change = F.linear(input_dot, weight) + F.linear(input, weight_dot)
+    return change if bias is None else change + bias_dot
+
+
+def _linear_weight(g: Value, input: Value, weight_shape: torch.Size) -> Value:
+    if len(weight_shape) == 1:
+        return (input * g.unsqueeze(-1)).reshape(-1, weight_shape[0]).sum(0)
+    return _rows(g).transpose(0, 1) @ _rows(input)
+
+
+@primitive(
+    "linear",
+    input=lambda g, weight: g @ weight if len(weight.shape) == 2 else g.unsqueeze(-1) * weight,
+    weight=lambda g, input, weight_shape: _linear_weight(g, input, weight_shape),
+    bias=lambda g, bias_shape: _rows(g).sum(0) if len(bias_shape) == len(g.shape[-1:]) else g,
+    jvp=_linear_jvp,
+)
+def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """x Wᵀ + b"""
+    return F.linear(input, weight, bias)
+
+
+def _einsum_vjp(
+    g: Value, wanted: Sequence[bool], terms: Sequence[str], result: str, *factors: Value
+) -> list[Value]:
+    """The gradient of one factor is the einsum of g with all the others."""
+    gradients: list[Value] = [None, None]
+    for i, term in enumerate(terms):
+        others = [j for j in range(len(terms)) if j != i]
+        equation = ",".join([result, *[terms[j] for j in others]]) + "->" + term
+        gradients.append(torch.einsum(equation, g, *[factors[j] for j in others]) if wanted[2 + i] else None)
+    return gradients
+
+
+@primitive(vjp=_einsum_vjp, jvp=MULTILINEAR)
+def contract(terms: Sequence[str], result: str, *factors: Tensor) -> Tensor:
+    """einsum where no index is special: each is in the result or another factor, none twice in one."""
+    return torch.einsum(",".join(terms) + "->" + result, *factors)
+
+
+# -- the same as torch calls them ----------------------------------------------------------------------------
+
+
+@means(torch.einsum)
+def _einsum(equation: Any, *operands: Any) -> Value:
+    """Brings any einsum into the form of `contract`: no '...', diagonals taken, single indices summed."""
+    if not isinstance(equation, str):
+        raise NotImplementedError("einsum with lists of indices; write the equation as a string")
+    factors = (
+        list(operands[0]) if len(operands) == 1 and isinstance(operands[0], list | tuple) else list(operands)
+    )
+    left, arrow, result = equation.replace(" ", "").partition("->")
+    terms = left.split(",")
+    if len(terms) != len(factors):
+        raise ValueError(f"einsum: the equation {equation!r} is for {len(terms)} tensors, not {len(factors)}")
+    unused = iter(sorted(set("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz") - set(equation)))
+    spare = [next(unused) for _ in range(max(len(x.shape) for x in factors))] if "..." in left else []
+    for i, (term, x) in enumerate(zip(terms, factors, strict=True)):
+        extra = len(x.shape) - len(term.replace("...", ""))
+        terms[i] = term.replace("...", "".join(spare[len(spare) - extra :]))
+        if len(terms[i]) != len(x.shape):
+            raise ValueError(f"einsum: {term!r} in {equation!r} does not fit the shape {tuple(x.shape)}")
+    batch = "".join(s for s in spare if any(s in term for term in terms))
+    letters = "".join(terms)
+    once = "".join(c for c in sorted(set(letters)) if letters.count(c) == 1 and c not in batch)
+    result = result.replace("...", batch) if arrow else batch + once
+
+    for i, term in enumerate(terms):
+        for index in sorted({c for c in term if term.count(c) > 1}):
+            while term.count(index) > 1:
+                first, second = term.index(index), term.rindex(index)
+                factors[i] = torch.diagonal(factors[i], 0, first, second)
+                term = term.replace(index, "") + index if term.count(index) == 2 else (
+                    term[:first] + term[first + 1 : second] + term[second + 1 :] + index
+                )  # fmt: skip
+        elsewhere = result + "".join(terms[:i] + terms[i + 1 :])
+        alone = [k for k, c in enumerate(term) if c not in elsewhere]
+        if alone:
+            factors[i] = factors[i].sum(alone)
+        terms[i] = "".join(c for k, c in enumerate(term) if k not in alone)
+    return contract(tuple(terms), result, *factors)
+
+
+@means("outer", "ger")
+def _outer(a: Value, b: Value) -> Value:
+    return a.unsqueeze(-1) * b
+
+
+@means(torch.dot, Tensor.dot, "inner", "vdot")
+def _inner(a: Value, b: Value) -> Value:
+    return (
+        a * b
+        if not a.shape or not b.shape
+        else torch.matmul(a, b.transpose(-2, -1) if len(b.shape) > 1 else b)
+    )
+
+
+@means("__rmatmul__")
+def _rmatmul(b: Value, a: Value) -> Value:
+    return matmul(a, b)
+
+
+@means("addmm", "addmv", "addbmm_", "baddbmm")
+def _addmm(input: Value, a: Value, b: Value, *, beta: float = 1, alpha: float = 1) -> Value:
+    product = torch.matmul(a, b)
+    product = product if alpha == 1 else alpha * product
+    return product if beta == 0 else (input if beta == 1 else beta * input) + product
+
+
+@means("bilinear")
+def _bilinear(x: Value, y: Value, weight: Value, bias: Value = None) -> Value:
+    result = torch.einsum("...i,kij,...j->...k", x, weight, y)
+    return result if bias is None else result + bias

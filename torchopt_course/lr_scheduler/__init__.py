@@ -1,0 +1,36 @@
+"""Schedules of the learning rate: reduce on plateau, cyclical rates, and how to find their bounds.
+
+Drop-in for :mod:`torch.optim.lr_scheduler`: names that are not ours are torch's own.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch.optim.lr_scheduler as _torch
+
+from .cyclic import CyclicLR
+from .plateau import PlateauDetector, ReduceLROnPlateau
+from .preview import Schedule, preview_schedule
+from .range_test import RangeTest, lr_range_test
+
+__all__ = [
+    "CyclicLR",
+    "PlateauDetector",
+    "RangeTest",
+    "ReduceLROnPlateau",
+    "Schedule",
+    "lr_range_test",
+    "preview_schedule",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Everything else that ``torch.optim.lr_scheduler`` has."""
+    if not name.startswith("__") and hasattr(_torch, name):
+        return getattr(_torch, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_torch.__all__})

@@ -1,0 +1,119 @@
+"""What a schedule will do, seen before any training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import ReduceLROnPlateau as TorchPlateau
+
+from .groups import Group, rates_of
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The rates of each step: ``lrs[step][group]``, and ``momenta`` likewise.
+
+    A momentum is that of the group, or its ``betas[0]``; ``nan`` where an optimizer has neither.
+    """
+
+    lrs: list[list[float]]
+    momenta: list[list[float]]
+
+    def figure(self) -> Figure:
+        """Both over the steps, a line for each group. Needs matplotlib."""
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(7, 4.2), layout="constrained")
+        upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[2, 1])
+        upper.plot(self.lrs)
+        upper.set_ylabel("learning rate")
+        lower.plot(self.momenta)
+        lower.set_ylabel("momentum")
+        lower.set_xlabel("step")
+        if self.lrs and len(self.lrs[0]) > 1:
+            upper.legend([f"group {i}" for i in range(len(self.lrs[0]))])
+        return figure
+
+
+def preview_schedule(
+    make_scheduler: Callable[[Optimizer], LRScheduler],
+    steps: int,
+    *,
+    like: Optimizer | None = None,
+    metrics: Iterable[float] | None = None,
+) -> Schedule:
+    """The learning rates and momenta that a schedule gives to each of the next steps.
+
+    No optimizer is touched: the scheduler gets a stand-in that only has parameter groups::
+
+        schedule = preview_schedule(lambda optimizer: CyclicLR(optimizer, 0.01, 0.1, 200), 1000)
+        schedule.figure().savefig("schedule.png")
+
+    Args:
+        make_scheduler: makes any scheduler of torch's or ours for the optimizer that it is given.
+        steps: how many steps to show.
+        like: an optimizer whose groups the stand-in copies (default: one group with learning rate 1 and
+            momentum 0.9).
+        metrics: for :class:`ReduceLROnPlateau`, what it sees after each step.
+
+    Raises:
+        ValueError: negative ``steps``, fewer metrics than steps, or a plateau scheduler without any.
+    """
+    if steps < 0:
+        raise ValueError(f"Invalid steps: {steps} (expected a number >= 0)")
+    optimizer = StandIn(like)
+    scheduler = make_scheduler(optimizer)
+    seen = None if metrics is None else list(metrics)
+    needs_metrics = isinstance(scheduler, TorchPlateau)
+    if needs_metrics and (seen is None or len(seen) < steps):
+        raise ValueError(f"a plateau needs {steps} metrics, got {'none' if seen is None else len(seen)}")
+
+    lrs, momenta = [], []
+    for i in range(steps):
+        rates = [rates_of(group) for group in optimizer.param_groups]
+        lrs.append([lr for lr, _ in rates])
+        momenta.append([float("nan") if momentum is None else momentum for _, momentum in rates])
+        optimizer.step()
+        if isinstance(scheduler, TorchPlateau) and seen is not None:
+            scheduler.step(seen[i])
+        else:
+            scheduler.step()
+    return Schedule(lrs, momenta)
+
+
+class StandIn(Optimizer):
+    """Has the options of an optimizer's groups, and a parameter in each that it never changes."""
+
+    def __init__(self, like: Optimizer | None) -> None:
+        groups = [{}] if like is None else [options_of(group) for group in like.param_groups]
+        defaults = {"lr": 1.0, "momentum": 0.9} if like is None else own_copy(like.defaults)
+        super().__init__([{**group, "params": [torch.zeros(())]} for group in groups], defaults)
+
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        """Nothing to do; schedulers want to see it called."""
+
+
+def options_of(group: Group) -> dict[str, Any]:
+    # Without `initial_lr`: that is left behind by a scheduler which has run, and this one begins anew.
+    left_out = ("params", "param_names", "initial_lr")
+    return own_copy({name: value for name, value in group.items() if name not in left_out})
+
+
+def own_copy(options: dict[str, Any]) -> dict[str, Any]:
+    """Tensors among the options, also in a tuple of betas, are copied: schedules write into them."""
+
+    def copy(value: Any) -> Any:
+        if isinstance(value, Tensor):
+            return value.detach().clone()
+        return tuple(map(copy, value)) if isinstance(value, tuple) else value
+
+    return {name: copy(value) for name, value in options.items()}
