@@ -93,10 +93,10 @@ def set_gradients(step: int, *lists: Sequence[Tensor], scale: float = 1.0, expan
 
 
 class Largest:
-    """The largest magnitude that each single number has had.
+    """The largest magnitude that each small tensor has had.
 
-    Errors are relative to a tensor's largest element. A tensor of one element may just be passing through
-    zero when it is looked at, and then its own size says nothing.
+    Errors are relative to a tensor's largest element. A tensor of one element, or of a few with one and the
+    same gradient, may just be passing through zero when it is looked at, and then its size says nothing.
     """
 
     def __init__(self) -> None:
@@ -105,8 +105,8 @@ class Largest:
     def note(self, params: Sequence[Tensor], optimizer: torch.optim.Optimizer) -> None:
         for i, param in enumerate(params):
             for name, value in {"parameter": param, **optimizer.state.get(param, {})}.items():
-                if value.numel() == 1:
-                    self._seen[i, name] = max(self._seen.get((i, name), 0.0), value.abs().item())
+                if 0 < value.numel() <= 16:
+                    self._seen[i, name] = max(self._seen.get((i, name), 0.0), value.abs().max().item())
 
     def of(self, i: int, name: str, value: Tensor) -> float:
         return max(self._seen.get((i, name), 0.0), value.abs().max().item() if value.numel() else 0.0) or 1.0
