@@ -184,9 +184,8 @@ class Softened(oc.ElementwiseOptimizer):
     @staticmethod
     def rule(p: Any, g: Any, memory: Any, lr: Any, slope: Any) -> Any:
         memory = xp.maximum(memory, xp.abs(g)) + 0.1 * xp.sign(p) * xp.tanh(g)
-        p = p - lr * xp.where(g > 0, soften(g, slope), SLOPE * xp.exp(g) - 0.5) * xp.rsqrt(
-            1 + memory * memory
-        )
+        stretch = xp.where(g > 0, soften(g, slope**3 / 4), SLOPE * xp.exp(g) - 0.5)
+        p = p - lr * stretch * (1 + memory**2) ** -0.5 * xp.rsqrt(2 + memory)
         return p, memory
 
 

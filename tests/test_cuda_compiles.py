@@ -62,3 +62,26 @@ def test_every_kernel_compiles_and_moves_16_bytes_at_a_time() -> None:
         # A block is 8 elements a thread: two loads of 16 bytes for each of p, g and the states.
         assert counts["loads"] == 2 * (2 + counts["states"]), case
         assert counts["stores"] == 2 * (1 + counts["states"]), case
+
+
+def test_what_triton_cannot_compile_goes_to_another_engine_before_anything_is_changed() -> None:
+    program = """
+from torchopt_course.engines import cuda_kernel
+from torchopt_course.engines.compiler import CompilationError
+
+class Function:  # stands for what Triton makes of a rule, where there is no GPU to compile for
+    launched = False
+    def warmup(self, *arguments, **options):
+        raise TypeError("unsupported")
+    def __getitem__(self, grid):
+        self.launched = True
+
+kernel = cuda_kernel.Kernel(Function())
+try:
+    kernel.make_ready(1.0)
+except CompilationError as error:
+    print(error, kernel._function.launched)
+"""
+    result = run_python(program)
+    assert result.returncode == 0, result.stderr[-2000:]
+    assert result.stdout.strip() == "Triton cannot compile the rule: unsupported False"

@@ -101,7 +101,8 @@ class CudaBatch(Batch):
             scaled=0 if scaling is None else len(given),
             aligned=self._seen[2],
         )
-        return partial(function, len(work), *pointers, *numbers)
+        function.make_ready(*pointers, *numbers)
+        return partial(function.launch, len(work), *pointers, *numbers)
 
     def _run(self, launches: list[Job]) -> None:
         """Update all parameters and states in place, as prepared."""

@@ -26,6 +26,31 @@ DTYPES = {
 BLOCK = 1024
 
 
+class Kernel:
+    """A function for Triton, compiled before its first launch: what fails then has changed nothing."""
+
+    def __init__(self, function: Any) -> None:
+        self._function = function
+        self._is_ready = False
+
+    def make_ready(self, *arguments: Any) -> None:
+        """Compile it for arguments of these kinds.
+
+        Raises:
+            CompilationError: with the compiler's words.
+        """
+        if not self._is_ready:
+            try:
+                self._function.warmup(*arguments, grid=(1,), BLOCK=BLOCK, num_warps=4)
+            except Exception as error:  # Triton fails in many ways; all of them mean the same here
+                reason = (str(error.__cause__ or error).strip().splitlines() or [type(error).__name__])[-1]
+                raise CompilationError(f"Triton cannot compile the rule: {reason}") from error
+            self._is_ready = True
+
+    def launch(self, programs: int, *arguments: Any) -> None:
+        self._function[(programs,)](*arguments, BLOCK=BLOCK, num_warps=4)
+
+
 @cache
 def kernel(
     variant: Variant,
@@ -36,8 +61,8 @@ def kernel(
     *,
     scaled: int,
     aligned: bool,
-) -> Callable[..., None]:
-    """A variant of a rule as a function ``launch(programs, *pointers, *numbers)``.
+) -> Kernel:
+    """The kernel for a variant of a rule; its arguments are the pointers and then the numbers.
 
     Args:
         on_device: the coefficients that are read from the device, one row for each parameter.
@@ -64,10 +89,7 @@ def kernel(
     except (OSError, TypeError, ValueError, SyntaxError) as error:  # a rule without source, from a prompt
         raise CompilationError(f"Triton cannot read {rule.__qualname__}: {error}") from error
 
-    def launch(programs: int, *arguments: Any) -> None:
-        compiled[(programs,)](*arguments, BLOCK=BLOCK, num_warps=4)
-
-    return launch
+    return Kernel(compiled)
 
 
 def kernel_source(
@@ -154,12 +176,39 @@ def _jit(function: Rule) -> Any:
     (tree,) = ast.parse(textwrap.dedent(inspect.getsource(function))).body
     if not isinstance(tree, ast.FunctionDef):
         raise TypeError(f"{function.__qualname__} is not defined by a `def`")
+    _Powers().visit(tree)
     tree.decorator_list, tree.returns = [], None
     for argument in (*tree.args.posonlyargs, *tree.args.args, *tree.args.kwonlyargs):
         argument.annotation = None
     # What the function closes over becomes global to it, as the numbers that it names.
     closed = inspect.getclosurevars(function).nonlocals
-    return triton.jit(_from_text(ast.unparse(tree), tree.name, {**function.__globals__, **closed}))
+    text = ast.unparse(ast.fix_missing_locations(tree))
+    return triton.jit(_from_text(text, tree.name, {**function.__globals__, **closed}))
+
+
+class _Powers(ast.NodeTransformer):
+    """Triton has no ``**``: whole and half exponents become what they mean."""
+
+    ROOTS = {0.5: "sqrt", -0.5: "rsqrt"}
+
+    def visit_BinOp(self, node: ast.BinOp) -> ast.AST:
+        self.generic_visit(node)
+        try:
+            exponent = ast.literal_eval(node.right)
+        except ValueError:
+            return node
+        if not isinstance(node.op, ast.Pow):
+            return node
+        if exponent in self.ROOTS:
+            return self._call(self.ROOTS[exponent], node.left)
+        if isinstance(exponent, int) and exponent >= 1:
+            return self._call("whole_power", node.left, node.right)
+        return node
+
+    @staticmethod
+    def _call(name: str, *arguments: ast.expr) -> ast.Call:
+        function = ast.Attribute(ast.Name("xp", ast.Load()), name, ast.Load())
+        return ast.Call(function, list(arguments), [])
 
 
 def _from_text(text: str, name: str, names: dict[str, Any]) -> Callable[..., Any]:

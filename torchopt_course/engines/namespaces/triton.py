@@ -6,7 +6,7 @@ root and the maximum that propagates NaN.
 """
 
 # Triton's values have no Python types to write down.
-# mypy: disable-error-code="no-untyped-def, no-untyped-call, misc"
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator, misc"
 # ruff: noqa: ANN201
 
 import triton
@@ -31,6 +31,14 @@ def reciprocal(x):
 @triton.jit
 def square(x):
     return x * x
+
+
+@triton.jit
+def whole_power(x, n: tl.constexpr):
+    power = x
+    for _ in tl.static_range(n - 1):
+        power = power * x
+    return power
 
 
 @triton.jit
