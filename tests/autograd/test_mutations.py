@@ -84,10 +84,12 @@ def mutated_rule(
     pullers, joint = op.by_position, op._joint_puller
     op.by_position = [op._puller(p) if p in op.rules else None for p in op.parameters]
     op._joint_puller = op._puller("*") if op.joint else None
+    op._kept.clear()  # what is saved depends on which rules there are
     try:
         yield
     finally:
         op.rules, op.kernels, op.by_position, op._joint_puller = rules, kernels, pullers, joint
+        op._kept.clear()
 
 
 def survives(name: str, examples: int = 40) -> bool:
