@@ -22,8 +22,6 @@ from .samples import FIRST_ORDER, SAMPLES, Draw
 
 # Rules that are zero whatever one does to them.
 ZERO = {"sign", "floor", "ceil", "trunc", "round"}
-# The last test counts what the others did, so with pytest-xdist all stay in one process.
-pytestmark = pytest.mark.xdist_group("mutants")
 
 killed: list[str] = []
 

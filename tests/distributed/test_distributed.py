@@ -23,8 +23,6 @@ if not (dist.is_available() and dist.is_gloo_available()):
 
 from tests.distributed.worker import scenarios
 
-# With xdist, all in one process: the launches are shared.
-pytestmark = pytest.mark.xdist_group("distributed")
 TIMEOUT = 240
 
 
