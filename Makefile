@@ -22,6 +22,7 @@ soak: $(VENV)/.test
 
 bench: $(VENV)/.test
 	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks.autograd
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
