@@ -20,7 +20,7 @@ from .engines.compiler import warn_once
 from .engines.layout import in_layout_of
 from .engines.plan import Plan, Terms
 from .engines.rules import Formula, Rule
-from .engines.shards import Shards, View, is_distributed
+from .engines.shards import ORDINARY, Shards, View, is_distributed
 
 
 class PlannedOptimizer(Optimizer):
@@ -125,6 +125,8 @@ class PlannedOptimizer(Optimizer):
         terms = [self._terms(group) for group in self.param_groups]
         views = [self._view(i, grads[i]) for i in range(len(terms))]
         stale = [i for i in range(len(terms)) if not self._holds(i, terms[i], views[i])]
+        if not stale and not any(plan.reasons for plan in self._plans.values()):
+            return views
         # A plan that holds has been through what follows, except for the tensors that it does not fuse.
         unsure = [i for i in range(len(terms)) if i in stale or self._plans[i].reasons]
         for i in unsure:
@@ -156,7 +158,7 @@ class PlannedOptimizer(Optimizer):
 
     def _view(self, i: int, grads: list[Tensor | None]) -> View:
         view = View(self.param_groups[i]["params"], grads, self.state, set(map(type, grads)))
-        if is_distributed(view.kinds):
+        if not view.kinds <= ORDINARY and is_distributed(view.kinds):
             return self._shards.setdefault(i, Shards()).view(view)
         return view
 

@@ -87,8 +87,9 @@ class Batch:
             ],
             dtype=np.int64,
         )
+        self._whole = self._work_list(self._rows)
         self._pattern = b""
-        self._split = [(0.0, self._work_list(self._rows))]
+        self._split: list[tuple[float, Any]] = []
 
     def prepare(self, coefficients: Coefficients, specialise: Specialise, scaling: Scaling | None) -> Job:
         """What the coming step has to do; nothing is changed before it is called.
@@ -105,9 +106,11 @@ class Batch:
     def _parts(self) -> list[tuple[float, Any]]:
         """The numbers of steps taken, each with its work list; most often one, for all tensors."""
         ages = self.survey.ages
+        if self.survey.same_age:
+            return [(ages.item(0), self._whole)]
         oldest = ages.max()
         # Parameters that are all stepped keep their distance in age, so the parts stay the same for long.
-        pattern = b"" if self.survey.same_age else (oldest - ages).tobytes()
+        pattern = (oldest - ages).tobytes()
         if pattern != self._pattern:
             behind = (oldest - ages)[self._rows[:, 0]]
             self._pattern = pattern

@@ -48,9 +48,8 @@ class CudaBatch(Batch):
         super().__init__(positions, params, optimizer_state, names, counts_steps=counts_steps, ages=ages)
         self._counts_on_device = counts_steps and _is_on_device(self._steps[0])
         self._step_dtype = self._steps[0].dtype if counts_steps else None
-        self._all: Tensor = self._split[0][1]
         # The addresses that were uploaded last, their copy on the device, whether all are aligned.
-        self._seen: tuple[bytes, Tensor, bool] = b"", self._all, False
+        self._seen: tuple[bytes, Tensor, bool] = b"", self._whole, False
         # Pinned memory cannot be had while a graph is captured: some is kept ready.
         self._pinned = self._pin(self.survey.table) if self._device.type == "cuda" else None
 
@@ -62,7 +61,7 @@ class CudaBatch(Batch):
         if self._counts_on_device:
             steps = torch.stack(self._steps).double()
             try:
-                passes = [(self._all, coefficients(steps))]
+                passes = [(self._whole, coefficients(steps))]
             except (TypeError, ValueError, RuntimeError) as error:
                 reason = f"its coefficients cannot be computed for a tensor of steps: {error}"
                 raise CompilationError(reason) from error
@@ -122,7 +121,7 @@ class CudaBatch(Batch):
         if addresses != self._seen[0]:
             columns = self.survey.table.shape[1] - self._counts_steps
             aligned = not bool((self.survey.table[:, :columns] % 16).any())
-            self._seen = b"", self._all, aligned
+            self._seen = b"", self._whole, aligned
         if self._device.type == "cuda" and torch.cuda.is_current_stream_capturing():
             # The graph repeats this copy in each replay, so the pinned memory is its own from now on.
             pinned = self._pin(self.survey.table) if self._pinned is None else self._pinned

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 
 State = dict[str, Any]
+# What gradients are, most often.
+ORDINARY = frozenset({Tensor, type(None)})
 
 
 class View(NamedTuple):
