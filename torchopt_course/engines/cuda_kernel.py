@@ -189,9 +189,9 @@ def _jit(function: Rule) -> Any:
 class _Powers(ast.NodeTransformer):
     """Triton has no ``**``: whole and half exponents become what they mean."""
 
-    ROOTS = {0.5: "sqrt", -0.5: "rsqrt"}
-
     def visit_BinOp(self, node: ast.BinOp) -> ast.AST:
+        from .namespaces.triton import ROOTS
+
         self.generic_visit(node)
         try:
             exponent = ast.literal_eval(node.right)
@@ -199,8 +199,8 @@ class _Powers(ast.NodeTransformer):
             return node
         if not isinstance(node.op, ast.Pow):
             return node
-        if exponent in self.ROOTS:
-            return self._call(self.ROOTS[exponent], node.left)
+        if exponent in ROOTS:
+            return self._call(ROOTS[exponent], node.left)
         if isinstance(exponent, int) and exponent >= 1:
             return self._call("whole_power", node.left, node.right)
         return node

@@ -12,6 +12,9 @@ root and the maximum that propagates NaN.
 import triton
 import triton.language as tl
 
+# What powers of a half are called.
+ROOTS = {0.5: "sqrt", -0.5: "rsqrt"}
+
 
 @triton.jit
 def sqrt(x):
