@@ -207,11 +207,10 @@ class PlannedOptimizer(Optimizer):
         """Undo the scale in ``p.grad``, as ``GradScaler.unscale_``, and in copies that the engines got."""
         if scaling.grad_scale is None:
             return
-        inverse = scaling.grad_scale.double().reciprocal().float()
+        factor = scaling.grad_scale.double().reciprocal().float().item()
         for group, view in zip(self.param_groups, views, strict=True):
             for param, grad in zip(group["params"], view.grads, strict=True):
                 if grad is not None:
-                    factor = inverse.to(grad.device).item()
                     param.grad.mul_(factor)
                     if grad is not param.grad and not is_distributed({type(param)}):
                         grad.mul_(factor)
@@ -276,7 +275,7 @@ class PlannedOptimizer(Optimizer):
 
 
 def _refusal(group: Mapping[str, Any]) -> str | None:
-    """Why a whole group goes to eager, whatever its tensors are like."""
+    """Why no fused engine may take a group, whatever its tensors are like."""
     if group["differentiable"]:
         return "differentiable=True"
     if group["fused"] is False:

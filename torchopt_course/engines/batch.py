@@ -78,6 +78,7 @@ class Batch:
         self._dtype = params[0].dtype
         self._device = params[0].device
         self._steps = [state["step"] for state in states] if counts_steps else []
+        self._step_dtype = self._steps[0].dtype if counts_steps else None
         self._sizes = np.array([param.numel() for param in params])
         self._rows: Words = np.array(
             [
@@ -90,6 +91,11 @@ class Batch:
         self._whole = self._work_list(self._rows)
         self._pattern = b""
         self._split: list[tuple[float, Any]] = []
+        self._set_up()
+
+    def _set_up(self) -> None:
+        """What an engine keeps besides, as long as the plan holds."""
+        raise NotImplementedError
 
     def prepare(self, coefficients: Coefficients, specialise: Specialise, scaling: Scaling | None) -> Job:
         """What the coming step has to do; nothing is changed before it is called.

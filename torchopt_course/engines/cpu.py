@@ -12,13 +12,12 @@ from __future__ import annotations
 import pkgutil
 import platform
 from array import array
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from .batch import Batch, Coefficients, Job, Scaling, Specialise, Words
 from .compiler import CompilationError, NativeFunction, native
@@ -62,18 +61,7 @@ class CpuBatch(Batch):
     CHUNK = 1 << 16
     HEEDS_SCALING = False
 
-    def __init__(
-        self,
-        positions: Sequence[int],
-        params: Sequence[Tensor],
-        optimizer_state: Mapping[Tensor, dict[str, Any]],
-        names: tuple[str, ...],
-        *,
-        counts_steps: bool,
-        ages: Sequence[int],
-    ) -> None:
-        super().__init__(positions, params, optimizer_state, names, counts_steps=counts_steps, ages=ages)
-        self._step_dtype = self._steps[0].dtype if counts_steps else None
+    def _set_up(self) -> None:
         self._table_at = self.survey.table.ctypes.data
         self._kernels: dict[Variant, NativeFunction] = {}
         self._is_large = int(self._sizes.sum()) >= SHARED_FROM

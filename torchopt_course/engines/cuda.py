@@ -11,8 +11,8 @@ parameters at once: the host never waits, and a CUDA graph replays the whole ste
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Mapping
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -35,19 +35,8 @@ class CudaBatch(Batch):
     CHUNK = 8 * BLOCK
     HEEDS_SCALING = True
 
-    def __init__(
-        self,
-        positions: Sequence[int],
-        params: Sequence[Tensor],
-        optimizer_state: Mapping[Tensor, dict[str, Any]],
-        names: tuple[str, ...],
-        *,
-        counts_steps: bool,
-        ages: Sequence[int],
-    ) -> None:
-        super().__init__(positions, params, optimizer_state, names, counts_steps=counts_steps, ages=ages)
-        self._counts_on_device = counts_steps and _is_on_device(self._steps[0])
-        self._step_dtype = self._steps[0].dtype if counts_steps else None
+    def _set_up(self) -> None:
+        self._counts_on_device = self._counts_steps and _is_on_device(self._steps[0])
         # The addresses that were uploaded last, their copy on the device, whether all are aligned.
         self._seen: tuple[bytes, Tensor, bool] = b"", self._whole, False
         # Pinned memory cannot be had while a graph is captured: some is kept ready.
@@ -150,6 +139,7 @@ def _is_on_device(value: Any) -> bool:
     return isinstance(value, Tensor) and value.device.type != "cpu"
 
 
+@cache
 def _count_steps(dtype: torch.dtype) -> Callable[..., object]:
     """``count(table, rows, columns)``: one more for each row's last column, an address in host memory."""
     kind = str(dtype).removeprefix("torch.")

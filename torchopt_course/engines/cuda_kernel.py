@@ -156,7 +156,7 @@ def kernel_source(
 def _block(variant: Variant, arguments: str, real: str, unscale: bool, mask: str) -> list[str]:
     """Read, apply, write one block, whose elements are at ``i``."""
     written = ["p", *(f"state_{name}" for name in variant.states)]
-    gradient = f"{'-g' if variant.maximize else 'g'}"
+    gradient = "-g" if variant.maximize else "g"
     call = f"rule({', '.join(['p', gradient, *([arguments] if arguments else [])])})"
     lines = [
         f"{name} = tl.load(at_{name} + i{mask}{', other=0' if mask else ''}).to(tl.{real})"

@@ -49,19 +49,8 @@ def _input_kernel(
     g: Tensor, input: Tensor, weight: Tensor, stride: Ints, padding: Ints, dilation: Ints, transposed: bool,
     output_padding: Ints, groups: int,
 ) -> Tensor:  # fmt: skip
-    return _backward(  # type: ignore[no-any-return]
-        g,
-        input,
-        weight,
-        None,
-        stride,
-        padding,
-        dilation,
-        transposed,
-        output_padding,
-        groups,
-        [True, False, False],
-    )[0]
+    how = (stride, padding, dilation, transposed, output_padding, groups)
+    return _backward(g, input, weight, None, *how, [True, False, False])[0]  # type: ignore[no-any-return]
 
 
 def _convolution_jvp(
@@ -89,19 +78,8 @@ def convolution_weight(
 ) -> Tensor:  # fmt: skip
     """The gradient of the weight: how each output element's g meets the inputs that it was made from."""
     weight = g.new_empty(weight_shape)
-    return _backward(  # type: ignore[no-any-return]
-        g,
-        input,
-        weight,
-        None,
-        stride,
-        padding,
-        dilation,
-        transposed,
-        output_padding,
-        groups,
-        [False, True, False],
-    )[1]
+    how = (stride, padding, dilation, transposed, output_padding, groups)
+    return _backward(g, input, weight, None, *how, [False, True, False])[1]  # type: ignore[no-any-return]
 
 
 @primitive(
