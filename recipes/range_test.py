@@ -58,7 +58,7 @@ def main() -> None:
         options.out.mkdir(parents=True, exist_ok=True)
         data = load_data("digits", "test", torch.device("cpu"))
         torch.manual_seed(options.seed)
-        model = mlp()
+        model = mlp(8, 10)
         optimizer = make_optimizer(options.optimizer, model.parameters(), LEARNING_RATES[options.optimizer])
 
         def step(batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:

@@ -21,7 +21,7 @@ if not __package__:  # run by its path: Python looks for modules in recipes/, th
 from recipes.common.command_line import OptionError, parse, plain_endings, progress_bar
 from recipes.common.data import DataName, Split, load_data
 from recipes.common.loop import AutogradName, Epoch, one_thread, train, weights_sha256
-from recipes.common.model import MODELS, ModelName
+from recipes.common.model import ModelName, make_model
 from recipes.common.optimizers import LEARNING_RATES, OptimizerName, make_optimizer
 from recipes.common.run_folder import RunFolder, tensorboard_command
 from recipes.common.schedulers import SchedulerName, make_scheduler
@@ -133,7 +133,9 @@ def set_up(config: Config) -> tuple[nn.Module, torch.optim.Optimizer, Iterator[E
     device = torch.device(config.device)
     data = load_data(config.data, config.split, device)
     torch.manual_seed(config.seed)
-    model = MODELS[config.model]().to(device)  # made on the CPU: the same initial weights on every device
+    model = make_model(config.model, data).to(
+        device
+    )  # made on the CPU: the same initial weights on every device
     lr = learning_rate(config)
     optimizer = make_optimizer(config.optimizer, model.parameters(), lr)
     steps_per_epoch = math.ceil(len(data.train_inputs) / config.batch_size)

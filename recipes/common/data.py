@@ -1,28 +1,34 @@
-"""Real handwritten digits, split once and for all, held in memory.
+"""Real pictures, split once and for all, held in memory as one tensor.
 
-scikit-learn carries 1,797 scans of handwritten digits (8 x 8 pixels, grey values 0 to 16), so nothing
-is downloaded. The rows are split in two steps:
+| | rows | pixels | test part | validation part |
+|---|---|---|---|---|
+| digits (inside scikit-learn) | 1,797 | 8 x 8 | 360 | 288 of the other 1,437 |
+| Fashion-MNIST | 70,000 | 28 x 28 | 10,000, the official ones | 10,000 of the other 60,000 |
 
-    all rows 1797  ->  training part 1437  ->  training 1149
-                       test part      360      validation 288
-
-Learning rates are chosen by training on the 1,149 and measuring on the 288 (`split="validation"`). The
-test part is looked at only with the finished choice (`split="test"`: train on 1,437, measure on 360).
+Learning rates are chosen by training without the validation part and measuring on it (`split="validation"`).
+The test part is looked at only with the finished choice (`split="test"`).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Literal
+import hashlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
-DataName = Literal["digits"]
+DataName = Literal["digits", "fashion-mnist"]
 Split = Literal["test", "validation"]
 
 # The split belongs to the data, not to the run: every seed and every optimizer is measured on the same rows.
 SPLIT_SEED = 0
+
+DIGITS = tuple("0123456789")
+CLOTHES = (
+    "T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -30,24 +36,73 @@ class Data:
     """The rows to train on and the rows to measure on, with the row numbers they had in the source."""
 
     train_inputs: Tensor
+    """rows x pixels"""
     train_targets: Tensor
     eval_inputs: Tensor
     eval_targets: Tensor
     train_rows: Tensor
     eval_rows: Tensor
+    side: int
+    """Pixels from left to right, and from top to bottom."""
+    classes: tuple[str, ...]
+    """What a target's number means."""
+
+    def first(self, rows: int) -> Data:
+        """The same with fewer rows to train on: a random part, for experiments that need many runs."""
+        chosen = torch.randperm(len(self.train_rows), generator=torch.Generator().manual_seed(SPLIT_SEED))[
+            :rows
+        ]
+        return replace(
+            self,
+            train_inputs=self.train_inputs[chosen],
+            train_targets=self.train_targets[chosen],
+            train_rows=self.train_rows[chosen],
+        )
+
+    def sha256(self) -> str:
+        """Digest of everything a training sees: equal data, equal digest."""
+        digest = hashlib.sha256()
+        for tensor in (self.train_inputs, self.train_targets, self.eval_inputs, self.eval_targets):
+            digest.update(f"{tuple(tensor.shape)} {tensor.dtype}".encode())
+            digest.update(tensor.cpu().contiguous().numpy().data)
+        return digest.hexdigest()
 
 
-def load_data(name: DataName, split: Split, device: torch.device) -> Data:
-    """The named data on `device`, as two big tensors: the data are small, and a slice costs microseconds."""
-    inputs, targets = {"digits": load_digits}[name]()
-    train_rows, eval_rows = split_rows(targets, split)
+def load_data(
+    name: DataName, split: Split, device: torch.device | str = "cpu", data_dir: Path | None = None
+) -> Data:
+    """The named data on `device`: they are small, and a slice of a tensor costs microseconds.
+
+    `data_dir` is where files of Fashion-MNIST lie or are to be downloaded to. Raises `ValueError` for an
+    unknown name, `DataError` for files that are missing or are not what they should be.
+    """
+    if name == "digits":
+        inputs, targets = load_digits()
+        test = stratified_part(torch.arange(len(targets)), targets, 0.2)
+        classes, side, validation_share = DIGITS, 8, 0.2
+    elif name == "fashion-mnist":
+        from recipes.common.fashion_mnist import load_fashion_mnist
+
+        inputs, targets = load_fashion_mnist(data_dir)
+        test = torch.arange(60_000, 70_000)
+        classes, side, validation_share = CLOTHES, 28, 1 / 6
+    else:
+        raise ValueError(f"data must be one of {', '.join(get_args(DataName))}, not {name!r}")
+
+    train = others(torch.arange(len(targets)), test)
+    held_out = test
+    if split == "validation":  # the test part is out of reach from here
+        held_out = stratified_part(train, targets, validation_share)
+        train = others(train, held_out)
     return Data(
-        train_inputs=inputs[train_rows].to(device),
-        train_targets=targets[train_rows].to(device),
-        eval_inputs=inputs[eval_rows].to(device),
-        eval_targets=targets[eval_rows].to(device),
-        train_rows=train_rows,
-        eval_rows=eval_rows,
+        train_inputs=inputs[train].to(device),
+        train_targets=targets[train].to(device),
+        eval_inputs=inputs[held_out].to(device),
+        eval_targets=targets[held_out].to(device),
+        train_rows=train,
+        eval_rows=held_out,
+        side=side,
+        classes=classes,
     )
 
 
@@ -60,21 +115,16 @@ def load_digits() -> tuple[Tensor, Tensor]:
     return torch.tensor(pixels, dtype=torch.float32) / 16, torch.tensor(digits)
 
 
-def split_rows(targets: Tensor, split: Split) -> tuple[Tensor, Tensor]:
-    """The numbers of the rows to train on and of the rows to measure on."""
-    everything = torch.arange(len(targets))
-    train_part, test_part = stratified_80_20(everything, targets)
-    if split == "test":
-        return train_part, test_part
-    return stratified_80_20(train_part, targets)  # the test part is out of reach from here
+def stratified_part(rows: Tensor, targets: Tensor, share: float) -> Tensor:
+    """A random part of `rows` in which every class keeps its share."""
+    from sklearn.model_selection import train_test_split
 
-
-def stratified_80_20(rows: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Divide `rows` so that every class keeps its share in both halves."""
-    from sklearn.model_selection import train_test_split  # type: ignore[import-untyped]
-
-    halves: list[Any] = train_test_split(
-        rows.numpy(), test_size=0.2, random_state=SPLIT_SEED, stratify=targets[rows].numpy()
+    parts: list[Any] = train_test_split(
+        rows.numpy(), test_size=share, random_state=SPLIT_SEED, stratify=targets[rows].numpy()
     )
-    large, small = halves
-    return torch.from_numpy(large), torch.from_numpy(small)
+    return torch.from_numpy(parts[1])
+
+
+def others(rows: Tensor, taken: Tensor) -> Tensor:
+    """The rows that are not taken, in their order."""
+    return rows[~torch.isin(rows, taken)]

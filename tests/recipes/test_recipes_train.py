@@ -78,7 +78,7 @@ def test_same_command_same_weights_other_seed_other_weights(tmp_path: Path) -> N
 def test_every_epoch_takes_all_rows_once_in_an_order_that_the_seed_fixes() -> None:
     # With lr 0 the weights stay as they are, so that losses differ only by the rows they are taken on.
     data = load_data("digits", "test", torch.device("cpu"))
-    model = mlp()
+    model = mlp(8, 10)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
 
     def epochs(seed: int) -> list[Epoch]:
@@ -120,7 +120,7 @@ def test_loss_gradient_norm_and_update_ratio_of_one_known_step(tmp_path: Path) -
 
     data = load_data("digits", "test", torch.device("cpu"))
     torch.manual_seed(3)
-    model = mlp().double()
+    model = mlp(8, 10).double()
     loss = torch.nn.functional.cross_entropy(model(data.train_inputs.double()), data.train_targets)
     gradient = torch.autograd.grad(loss, list(model.parameters()))
     grad_norm = math.sqrt(sum(float((g**2).sum()) for g in gradient))
@@ -136,7 +136,7 @@ def test_loss_gradient_norm_and_update_ratio_of_one_known_step(tmp_path: Path) -
 
 def test_the_update_ratio_is_that_of_the_last_step() -> None:
     data = load_data("digits", "test", torch.device("cpu"))
-    model = mlp()
+    model = mlp(8, 10)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     seen: list[torch.Tensor] = []  # all weights end to end, before every step
 
