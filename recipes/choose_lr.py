@@ -22,7 +22,8 @@ if not __package__:  # run by its path: Python looks for modules in recipes/, th
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from recipes.common.command_line import parse, plain_endings, progress_bar
-from recipes.common.loop import Epoch, TrainingDivergedError, one_thread
+from recipes.common.loop import TrainingDivergedError, one_thread
+from recipes.common.measure import Epoch
 from recipes.common.optimizers import LEARNING_RATES, OPTIMIZERS, OptimizerName
 from recipes.train import Config, set_up
 
@@ -43,10 +44,10 @@ def validation_loss(config: Config, seeds: Iterable[int], on_run: Callable[[], o
     """Mean of the last epochs of all seeds; infinite for a rate that diverges from one of them."""
     last: list[Epoch] = []
     for seed in seeds:
-        _, _, epochs = set_up(replace(config, seed=seed, split="validation"))
+        training = set_up(replace(config, seed=seed, split="validation"))
         try:
             with one_thread():
-                last += list(epochs)[-LAST_EPOCHS:]
+                last += list(training.epochs(config.epochs))[-LAST_EPOCHS:]
         except TrainingDivergedError:
             return math.inf
         on_run()

@@ -10,10 +10,10 @@ from pathlib import Path
 if not __package__:  # run by its path: Python looks for modules in recipes/, the package lies one higher
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from recipes.common.board import tensorboard_command
 from recipes.common.command_line import parse, plain_endings, progress_bar
-from recipes.common.loop import Epoch
+from recipes.common.measure import Epoch
 from recipes.common.optimizers import OPTIMIZERS, OptimizerName
-from recipes.common.run_folder import tensorboard_command
 from recipes.train import Config, Result, run
 
 FIVE: tuple[OptimizerName, ...] = ("sgd", "momentum", "adagrad", "rmsprop", "adam")
@@ -35,7 +35,9 @@ class Options:
 
 def train_all(options: Options) -> list[Result]:
     """The five runs, one after the other, under one progress bar."""
-    configs = [Config(optimizer=name, seed=options.seed, logdir=options.logdir / name) for name in FIVE]
+    configs = [
+        Config(optimizer=name, seed=options.seed, fresh=True, logdir=options.logdir / name) for name in FIVE
+    ]
     results = []
     with progress_bar(sum(config.epochs for config in configs), "epoch") as bar:
 

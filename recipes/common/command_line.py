@@ -12,8 +12,12 @@ from typing import Any, NoReturn, TypeVar
 import tyro
 from tqdm import tqdm  # type: ignore[import-untyped]
 
+from recipes.common.checkpoint import CheckpointError
+from recipes.common.fashion_mnist import DataError
 from recipes.common.loop import TrainingDivergedError
+from recipes.common.processes import is_first_process
 from recipes.common.run_folder import FolderError
+from recipes.common.stopping import StoppedError
 
 Options = TypeVar("Options")
 
@@ -47,7 +51,7 @@ def in_one_line(box: str) -> str:
 
 def progress_bar(total: int, unit: str, name: str = "") -> Any:
     """A bar on stderr, for a person at a terminal only: a pipe or a log file gets nothing."""
-    return tqdm(total=total, unit=unit, desc=name, disable=None)
+    return tqdm(total=total, unit=unit, desc=name, disable=None if is_first_process() else True)
 
 
 @contextlib.contextmanager
@@ -57,6 +61,10 @@ def plain_endings() -> Iterator[None]:
         yield
     except (OptionError, FolderError) as error:
         fail(str(error), 2)
+    except (CheckpointError, DataError) as error:
+        fail(str(error), 1)
+    except StoppedError as stop:
+        fail(stop.message, stop.exit_code)
     except TrainingDivergedError as error:
         fail(f"training diverged: {error}; a smaller learning rate may help", 1)
     except OSError as error:
@@ -66,6 +74,7 @@ def plain_endings() -> Iterator[None]:
 
 
 def fail(message: str, exit_code: int) -> NoReturn:
-    """Say on stderr why the program ends here."""
-    print(f"{Path(sys.argv[0]).name}: {message}", file=sys.stderr)
+    """Say on stderr why the program ends here; of many processes one is enough."""
+    if is_first_process():
+        print(f"{Path(sys.argv[0]).name}: {message}", file=sys.stderr)
     sys.exit(exit_code)

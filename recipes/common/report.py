@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import time
@@ -11,13 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from recipes.common.run_folder import (
-    WRITTEN_BY,
-    make_room,
-    summary_writer,
-    tensorboard_command,
-    write_json,
-)
+from recipes.common.board import as_code, summary_writer, tensorboard_command
+from recipes.common.run_folder import WRITTEN_BY, claim, clear, locked, write_json
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -55,16 +51,21 @@ class Report:
         self.started = time.perf_counter()
         plain = {field.name: getattr(settings, field.name) for field in dataclasses.fields(settings)}  # type: ignore[arg-type]
         plain = {name: str(value) if isinstance(value, Path) else value for name, value in plain.items()}
-        make_room(folder)
-        write_json(folder / "config.json", {"written_by": WRITTEN_BY, "recipe": recipe, **plain})
-        self.tensorboard = summary_writer(folder)
+        claim(folder, recipe)  # before a lock is laid into somebody else's folder
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(locked(folder))
+            clear(folder)
+            write_json(folder / "config.json", {"written_by": WRITTEN_BY, "recipe": recipe, **plain})
+            self.tensorboard = summary_writer(folder)
+            stack.callback(self.tensorboard.close)  # a writer that is never closed can leave nothing on disk
+            self._open = stack.pop_all()
         self.tensorboard.add_text("config", as_code(json.dumps(plain, indent=2)))
 
     def __enter__(self) -> Report:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self.tensorboard.close()  # a writer that is never closed can leave nothing on the disk
+        self._open.close()
 
     def curve(self, tag: str, values: Iterable[float], steps: Iterable[int] | None = None) -> None:
         """A curve in TensorBoard; without `steps` they count from 1."""
@@ -101,11 +102,6 @@ class Report:
         print(f"\n{verdict}")
         print(f"\nPictures and result.json: {self.folder}")
         print(f"To look at the run: {tensorboard_command(self.folder)}")
-
-
-def as_code(text: str) -> str:
-    """Markdown that keeps the columns of a text."""
-    return "\n".join(f"    {line}" for line in text.splitlines())
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -1,34 +1,38 @@
-"""The folder of one run: settings, metrics, result and TensorBoard's event file.
+"""The folder of a run, which a run can be taken up again from.
 
-- `config.json`: the settings, written first
+- `config.json`: the settings
+- `step-NUMBER.torchopt_course.pt`: the two newest checkpoints
 - `metrics.jsonl`: one line an epoch
-- `events.out...`: the same for TensorBoard, with loss, learning rate and momentum of every step and the
-  weights as histograms
+- `events.out...`: TensorBoard's files, one for every time the run was taken up again
 - `result.json`: the outcome, written last; it is there only if the run came to its end
+
+A checkpoint knows how long the logs were when it was made. Whoever goes on from it cuts them back to that
+length first, so that curves have neither gaps nor points that stand twice.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-import shlex
-import shutil
-import sys
-import sysconfig
-import types
+import statistics
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from torch import nn
+from torch import Tensor
 
-from recipes.common.loop import Epoch
-
-if TYPE_CHECKING:
-    from torch.utils.tensorboard import SummaryWriter
+from recipes.common.board import EVENT_SUFFIX, Board
+from recipes.common.checkpoint import CheckpointError, Checkpoints, flush_folder, write_to_disk
+from recipes.common.data import Data
+from recipes.common.measure import Closeup, Epoch, Step
 
 # How the recipes know their own files: nothing else in a folder is ever replaced or deleted.
 WRITTEN_BY = "torchopt_course/recipes"
-EVENT_SUFFIX = ".torchopt_course"
+METRICS_FILE = "metrics.jsonl"
+
+# What may be another when a run is taken up again: it changes how or how long is computed, but not what.
+MAY_CHANGE = {"epochs", "device", "compile", "shard", "save_every", "data_dir", "fresh", "logdir"}
 
 
 class FolderError(Exception):
@@ -36,112 +40,220 @@ class FolderError(Exception):
 
 
 class RunFolder:
-    """Writes the files of one run. In a `with` statement it is closed however the run ends."""
+    """Opens the folder of a run for one process, and closes it however the run ends."""
 
-    def __init__(self, path: Path, settings: dict[str, Any]) -> None:
-        self.path = path
-        make_room(path)
-        write_json(path / "config.json", {"written_by": WRITTEN_BY, **settings})
-        self.metrics = open(path / "metrics.jsonl", "w", encoding="utf-8")  # noqa: SIM115  closed in __exit__
-        self.tensorboard = summary_writer(path)
-        self.steps = 0
+    def __init__(self, path: Path, settings: dict[str, Any], fresh: bool = False) -> None:
+        """Take up the run that lies in the folder, or begin a new one; `fresh` replaces what lies there.
+
+        Raises `FolderError` if another process has the folder, if a run with other settings lies in it, or
+        files of another program; `CheckpointError` if there are checkpoints and none is valid.
+        """
+        self.path, self.settings = path, settings
+        self.checkpoints = Checkpoints(path)
+        claim(path, "train")  # before a lock is laid into somebody else's folder
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(locked(path))
+            self.training = self._take_up(fresh)
+            """State of the training to go on from; None at the beginning."""
+            self.metrics = stack.enter_context(open(path / METRICS_FILE, "a", encoding="utf-8"))
+            self.board = Board(path, self.training and self.training["steps_done"] + 1)
+            stack.callback(self.board.writer.close)  # a writer that is never closed can leave nothing on disk
+            if self.training is not None:  # the number of epochs, say, may be another now
+                write_json(path / "config.json", {"written_by": WRITTEN_BY, **settings})
+            self._open = stack.pop_all()
 
     def __enter__(self) -> RunFolder:
         return self
 
-    def __exit__(self, *exception: object) -> None:
-        try:
-            self.tensorboard.close()  # a writer that is never closed can leave nothing on the disk
-        finally:
-            self.metrics.close()
+    def __exit__(self, kind: object, *exception: object) -> None:
+        if kind is None:
+            self._open.close()
+        else:  # what ended the run is what the user must hear of, not that the logs could not be closed
+            with contextlib.suppress(OSError):
+                self._open.close()
 
-    def log(self, epoch: Epoch, model: nn.Module) -> None:
-        """Write one epoch to both logs, all the way to the disk."""
-        for tag, values in {
-            "loss/train_step": epoch.step_losses,
-            "schedule/learning_rate": epoch.step_lrs,
-            "schedule/momentum": epoch.step_momenta,
-        }.items():
-            for step, value in enumerate(values, start=self.steps + 1):
-                self.tensorboard.add_scalar(tag, value, step)
-        self.steps += len(epoch.step_losses)
-        scalars = {
-            "loss/train": epoch.train_loss,
-            "loss/eval": epoch.loss,
-            "accuracy/eval": epoch.accuracy,
-            "learning_rate": epoch.lr,
-            "gradient_norm": epoch.grad_norm,
-            "update_to_weight_ratio": epoch.update_ratio,
-        }
-        for tag, value in scalars.items():
-            self.tensorboard.add_scalar(tag, value, epoch.epoch)
-        for name, weight in model.named_parameters():
-            self.tensorboard.add_histogram(f"weights/{name}", weight.detach(), epoch.epoch)
-        self.tensorboard.flush()
+    def _take_up(self, fresh: bool) -> dict[str, Any] | None:
+        """The newest valid state of the run in this folder, with the logs as they were at that moment."""
+        config = claim(self.path, "train")
+        saved = self.checkpoints.paths()
+        if fresh or (config is None and not any(file_step(path) for path in saved)):
+            clear(self.path)  # nothing worth going on from: a run that was killed before its first step
+            return None
+        if config is None or not saved:
+            missing = "config.json is" if config is None else "its checkpoints are"
+            raise FolderError(
+                f"{self.path} holds a run that cannot be taken up again, because {missing} missing; "
+                "choose another --logdir, or replace it with --fresh"
+            )
+        for name, new in self.settings.items():
+            if name not in MAY_CHANGE and (old := config.get(name)) != new:
+                raise FolderError(
+                    f"{self.path} holds a run with {name.replace('_', ' ')} {old}, not {new}; "
+                    "choose another --logdir, or replace it with --fresh"
+                )
+        content = self.checkpoints.newest()
+        if content is None or content.get("written_by") != WRITTEN_BY:
+            raise CheckpointError(f"the checkpoints in {self.path} are not of these recipes")
+        training: dict[str, Any] = content["training"]
+        if training["epochs_done"] > self.settings["epochs"]:
+            raise FolderError(
+                f"{self.path} holds a run with {training['epochs_done']} epochs, more than "
+                f"--epochs {self.settings['epochs']}; choose another --logdir, or replace it with --fresh"
+            )
+        roll_back(self.path, content["logs"])
+        return training
 
+    def begin(self, training: dict[str, Any]) -> None:
+        """Write what stands at the start of a new run. config.json is last: from then on there is a run."""
+        with self._writing():
+            self.board.begin(self.settings)
+        self.save(training)
+        write_json(self.path / "config.json", {"written_by": WRITTEN_BY, **self.settings})
+
+    def log_step(self, step: Step) -> None:
+        """Write a step to TensorBoard's file."""
+        with self._writing():
+            self.board.step(step)
+
+    def log_epoch(self, epoch: Epoch, closeups: dict[str, Closeup]) -> None:
+        """Write an epoch to both logs, all the way to the disk."""
         line = {name: value for name, value in vars(epoch).items() if not isinstance(value, list)}
-        self.metrics.write(json.dumps(line) + "\n")
-        self.metrics.flush()
+        line["step_microseconds"] = 1e6 * statistics.median(epoch.step_seconds)
+        line["first_step_seconds"] = epoch.step_seconds[0]
+        with self._writing():
+            self.board.epoch(epoch, closeups, self.settings["epochs"])
+            self.board.writer.flush()
+            self.metrics.write(json.dumps(line) + "\n")
+            self.metrics.flush()
+
+    def log_pictures(self, data: Data, predicted: Tensor, epoch: int) -> None:
+        """Draw what the model sees."""
+        with self._writing():
+            self.board.pictures(data, predicted, epoch)
+
+    def epochs(self) -> list[dict[str, Any]]:
+        """The lines of the log, one for each epoch since the run began."""
+        return [json.loads(line) for line in (self.path / METRICS_FILE).read_text("utf-8").splitlines()]
+
+    def save(self, training: dict[str, Any]) -> None:
+        """Write a checkpoint, and before it all that was logged."""
+        with self._writing():
+            self.board.writer.flush()
+            self.metrics.flush()
+            logs = {}
+            for path in own_logs(self.path):
+                flush_file(path)
+                logs[path.name] = path.stat().st_size
+        content = {"written_by": WRITTEN_BY, "logs": logs, "training": training}
+        self.checkpoints.save(training["steps_done"], content)
 
     def finish(self, result: dict[str, Any]) -> None:
         """Write the outcome. The file says that the run is complete, so it is the last."""
-        write_json(self.path / "result.json", result)
+        with self._writing():
+            self.board.end()
+            self.board.writer.flush()
+            write_json(self.path / "result.json", result)
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Say which folder it was, if the disk does not take it."""
+        try:
+            yield
+        except OSError as error:
+            raise FolderError(
+                f"cannot write to {self.path}: {error.strerror or error}; its last checkpoint is intact"
+            ) from error
 
 
-def make_room(path: Path) -> None:
-    """Create the folder, or clear it of the run that lies in it, and of nothing else."""
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Create the folder and keep other processes out of it. Also a killed process lets go of it."""
+    from filelock import FileLock, Timeout  # torch depends on it
+
     try:
         path.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path / ".lock")
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise FolderError(f"another process is using {path}; choose another --logdir") from error
     except OSError as error:
-        raise FolderError(f"cannot create the folder {path}: {error.strerror}") from error
+        raise FolderError(f"cannot create the folder {path}: {error.strerror or error}") from error
+    try:
+        yield
+    finally:
+        lock.release()
 
-    config, metrics, result = (path / name for name in ("config.json", "metrics.jsonl", "result.json"))
-    found = [file for file in (config, metrics, result) if file.exists()]
-    if found and not is_ours(config):
-        raise FolderError(f"{path} holds files of another program ({found[0].name}); choose another --logdir")
 
-    result.unlink(missing_ok=True)  # first: a half-cleared folder must not look like a finished run
-    metrics.unlink(missing_ok=True)
+def claim(path: Path, recipe: str) -> dict[str, Any] | None:
+    """The settings of the run that lies in the folder; None if there is none.
+
+    Raises `FolderError` if there are files of another program, or the outcome of another recipe.
+    """
+    config = read_json(path / "config.json")
+    if config is None or config.get("written_by") != WRITTEN_BY:
+        theirs = [name for name in ("config.json", METRICS_FILE, "result.json") if has_content(path / name)]
+        if theirs and (config is not None or not Checkpoints(path).paths()):
+            raise FolderError(f"{path} holds files of another program ({theirs[0]}); choose another --logdir")
+        return None
+    if config.get("recipe", recipe) != recipe:
+        raise FolderError(f"{path} holds what {config['recipe']}.py has left; choose another --logdir")
+    return config
+
+
+def has_content(path: Path) -> bool:
+    """Is there a file, and something in it?"""
+    return path.is_file() and path.stat().st_size > 0
+
+
+def clear(path: Path) -> None:
+    """Remove the run that lies in the folder, and nothing else."""
+    for name in ("result.json", METRICS_FILE, "config.json"):
+        (path / name).unlink(
+            missing_ok=True
+        )  # the result first: half a run must not look like a finished one
+    Checkpoints(path).clear()
     for events in path.glob(f"events.out.tfevents.*{EVENT_SUFFIX}"):
         events.unlink()
 
 
-def is_ours(config: Path) -> bool:
-    """Was this config.json written by a recipe?"""
+def own_logs(path: Path) -> list[Path]:
+    """The files of the run that grow."""
+    return sorted([path / METRICS_FILE, *path.glob(f"events.out.tfevents.*{EVENT_SUFFIX}")])
+
+
+def roll_back(path: Path, lengths: dict[str, int]) -> None:
+    """Make the logs as they were: cut what has been added since."""
+    (path / "result.json").unlink(missing_ok=True)
+    for log in own_logs(path):
+        if log.name not in lengths:
+            log.unlink(missing_ok=True)
+        elif log.stat().st_size > lengths[log.name]:
+            os.truncate(log, lengths[log.name])
+
+
+def file_step(path: Path) -> int:
+    """The step in the name of a checkpoint."""
+    return int(path.name.split(".")[0].split("-")[1])
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """The object in a file; None if there is none, or something else."""
     try:
-        settings = json.loads(config.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return False
-    return isinstance(settings, dict) and settings.get("written_by") == WRITTEN_BY
+        return None
+    return content if isinstance(content, dict) else None
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write a file that is either complete or not there, also if the machine stops in the middle."""
     draft = path.with_name(path.name + ".draft")
-    draft.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    write_to_disk(draft, (json.dumps(content, indent=2) + "\n").encode())
     os.replace(draft, path)
+    flush_folder(path.parent)
 
 
-def summary_writer(path: Path) -> SummaryWriter:
-    """TensorBoard's writer. It is imported here because that takes a second which `--help` need not wait."""
-    # Where TensorFlow happens to be installed, TensorBoard imports all of it to write one file.
-    # This module, when it exists, is its own sign for "use the small stand-in".
-    sys.modules.setdefault("tensorboard.compat.notf", types.ModuleType("tensorboard.compat.notf"))
-    from torch.utils.tensorboard import SummaryWriter
-
-    # The queue to the writing thread holds an epoch's scalars: training need not wait for the disk.
-    return SummaryWriter(str(path), max_queue=1000, filename_suffix=EVENT_SUFFIX)
-
-
-def tensorboard_command(logdir: Path) -> str:
-    """The line that opens TensorBoard with the Python environment in use, ready to be pasted."""
-    scripts = sysconfig.get_path("scripts")
-    program = shutil.which("tensorboard", path=scripts)
-    words = [short(program)] if program else [short(sys.executable), "-m", "tensorboard.main"]
-    return shlex.join([*words, "--logdir", str(logdir)])
-
-
-def short(program: str) -> str:
-    """The path from the current folder if the program lies below it, or else the whole path."""
-    path, here = Path(program), Path.cwd()
-    return str(path.relative_to(here)) if here in path.parents[1:] else str(path)
+def flush_file(path: Path) -> None:
+    """Wait until the disk has what was written to a file, by whomever."""
+    with open(path, "rb+") as file:
+        os.fsync(file.fileno())

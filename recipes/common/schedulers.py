@@ -12,18 +12,17 @@ import torchopt_course as optim
 SchedulerName = Literal["none", "plateau", "cyclic"]
 
 PATIENCE = 3
-CYCLE_EPOCHS = 8
 CYCLE_FACTOR = 10
 
 
 def make_scheduler(
-    name: SchedulerName, optimizer: Optimizer, lr: float, steps_per_epoch: int
+    name: SchedulerName, optimizer: Optimizer, *, lr: float, max_lr: float | None, steps_per_cycle: int
 ) -> LRScheduler | None:
     """The named schedule around the optimizer's learning rate `lr`.
 
     - plateau: a tenth of the rate after 4 epochs in which the training loss has not improved
-    - cyclic: from the rate to ten times the rate and back in 8 epochs, each cycle half as high as the last;
-      `python recipes/range_test.py` suggests about such a range
+    - cyclic: from the rate to `max_lr`, or ten times the rate, and back, each cycle half as high as the last;
+      `python recipes/range_test.py` suggests such a range
     """
     if name == "plateau":
         return optim.ReduceLROnPlateau(optimizer, patience=PATIENCE)
@@ -31,8 +30,8 @@ def make_scheduler(
         return optim.CyclicLR(
             optimizer,
             base_lr=lr,
-            max_lr=lr * CYCLE_FACTOR,
-            step_size_up=CYCLE_EPOCHS * steps_per_epoch // 2,
+            max_lr=lr * CYCLE_FACTOR if max_lr is None else max_lr,
+            step_size_up=max(steps_per_cycle // 2, 1),
             mode="triangular2",
             # Only a momentum that is in use: plain SGD is to stay plain SGD.
             cycle_momentum=bool(optimizer.defaults.get("momentum") or "betas" in optimizer.defaults),

@@ -8,15 +8,16 @@ import stat
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from recipes import choose_lr, five_optimizers
 from recipes.choose_lr import GRID, validation_loss, winner
-from recipes.common import run_folder
-from recipes.common.loop import Epoch
+from recipes.common import board
+from recipes.common.measure import Epoch
 from recipes.common.optimizers import LEARNING_RATES
-from recipes.common.run_folder import tensorboard_command
+from recipes.common.board import tensorboard_command
 from recipes.train import Config
 
 
@@ -49,7 +50,7 @@ def test_the_tensorboard_line_can_be_pasted(tmp_path: Path, monkeypatch: pytest.
     program = scripts / "tensorboard"
     program.write_text("")
     program.chmod(program.stat().st_mode | stat.S_IXUSR)
-    monkeypatch.setattr(run_folder.sysconfig, "get_path", lambda name: str(scripts))
+    monkeypatch.setattr(board.sysconfig, "get_path", lambda name: str(scripts))
 
     monkeypatch.chdir(tmp_path / "my project")
     assert tensorboard_command(Path("runs")) == ".venv/bin/tensorboard --logdir runs"
@@ -77,10 +78,10 @@ def test_the_rate_with_the_lowest_loss_wins_and_one_that_diverges_cannot() -> No
 def test_the_search_measures_the_last_epochs_on_the_validation_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Config] = []
 
-    def pretend(config: Config) -> tuple[None, None, list[Epoch]]:
+    def pretend(config: Config) -> SimpleNamespace:
         asked.append(config)
         later = [epoch_with_loss(config.seed + i) for i in range(10)]
-        return None, None, [epoch_with_loss(1000), *later]
+        return SimpleNamespace(epochs=lambda last: [epoch_with_loss(1000), *later])
 
     monkeypatch.setattr(choose_lr, "set_up", pretend)
     assert validation_loss(Config(split="test"), seeds=(0, 1), on_run=lambda: None) == 5.0

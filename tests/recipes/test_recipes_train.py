@@ -24,7 +24,8 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 import recipes
 import torchopt_course as optim
 from recipes.common.data import load_data
-from recipes.common.loop import Epoch, TrainingDivergedError, train
+from recipes.common.loop import TrainingDivergedError, train
+from recipes.common.measure import Epoch
 from recipes.common.model import mlp
 from recipes.common.optimizers import LEARNING_RATES
 from recipes.common.run_folder import FolderError
@@ -162,10 +163,10 @@ def test_the_update_ratio_is_that_of_the_last_step() -> None:
     ],
 )
 def test_the_optimizer_is_ours_with_its_own_rate_unless_another_is_given(name: Any, kind: type) -> None:
-    _, optimizer, _ = set_up(Config(optimizer=name))
+    optimizer = set_up(Config(optimizer=name)).optimizer
     assert type(optimizer) is kind
     assert optimizer.param_groups[0]["lr"] == LEARNING_RATES[name]
-    _, optimizer, _ = set_up(Config(optimizer=name, lr=0.007))
+    optimizer = set_up(Config(optimizer=name, lr=0.007)).optimizer
     assert optimizer.param_groups[0]["lr"] == 0.007
 
 
@@ -233,14 +234,21 @@ def test_the_files_of_a_run_agree_with_each_other(tmp_path: Path) -> None:
 
     folder = config.logdir
     assert {path.name for path in folder.iterdir()} == {
+        ".lock",
         "config.json",
         "metrics.jsonl",
         "result.json",
+        "step-0000000000.torchopt_course.pt",
+        "step-0000000045.torchopt_course.pt",
         event_files(folder)[0].name,
     }
     settings = json.loads((folder / "config.json").read_text())
     assert settings.pop("written_by")
-    assert settings == {**dataclasses.asdict(config), "logdir": str(folder)}
+    asked = {**dataclasses.asdict(config), "logdir": str(folder)}
+    assert {name: settings[name] for name in asked if name != "fresh"} == {
+        name: value for name, value in asked.items() if name != "fresh"
+    }
+    assert settings["weights"] == sum(p.numel() for p in result.model.parameters())
 
     written, metrics = result_of(folder), metrics_of(folder)
     assert written == {name: value for name, value in vars(result).items() if name != "model"}
@@ -269,7 +277,7 @@ def test_tensorboard_shows_what_metrics_jsonl_says(tmp_path: Path) -> None:
         "loss/eval": "loss",
         "accuracy/eval": "accuracy",
         "learning_rate": "lr",
-        "gradient_norm": "grad_norm",
+        "gradient_norm/epoch": "grad_norm",
         "update_to_weight_ratio": "update_ratio",
     }.items():
         shown = [(point.step, point.value) for point in events.Scalars(tag)]
@@ -309,7 +317,7 @@ def test_every_epoch_is_on_the_disk_before_the_next_one(
     run(Config(epochs=2, batch_size=500, logdir=tmp_path), look)
 
 
-def test_a_second_run_replaces_the_first_and_nothing_else(tmp_path: Path) -> None:
+def test_a_fresh_run_replaces_the_first_and_nothing_else(tmp_path: Path) -> None:
     run(Config(epochs=3, batch_size=500, logdir=tmp_path))
     (old_events,) = event_files(tmp_path)
     foreign = {
@@ -322,7 +330,7 @@ def test_a_second_run_replaces_the_first_and_nothing_else(tmp_path: Path) -> Non
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
 
-    run(Config(epochs=2, batch_size=500, logdir=tmp_path, optimizer="sgd"))
+    run(Config(epochs=2, batch_size=500, logdir=tmp_path, optimizer="sgd", fresh=True))
     assert not old_events.exists()
     assert len(event_files(tmp_path)) == 2  # the new run's, and the foreign one
     assert len(metrics_of(tmp_path)) == 2
@@ -340,13 +348,12 @@ def test_a_run_that_breaks_off_leaves_no_result_of_an_earlier_run(tmp_path: Path
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run(config, break_off)
+        run(dataclasses.replace(config, fresh=True), break_off)
     assert threading.active_count() == threads  # TensorBoard's writing thread has ended: the file is closed
     assert not (tmp_path / "result.json").exists()
     assert len(metrics_of(tmp_path)) == 1
     assert len(events_of(tmp_path).Scalars("loss/train")) == 1
 
-    run(config)
     assert len(event_files(tmp_path)) == 1
 
 
@@ -495,7 +502,7 @@ def test_ctrl_c_ends_in_one_line_and_readable_files(tmp_path: Path, user_environ
     assert process.returncode == 130
     assert out == ""
     assert err.count("\n") == 1
-    assert "interrupted" in err
+    assert "the same command goes on from there" in err
     epochs = len(metrics_of(folder))
     assert len(events_of(folder).Scalars("loss/train")) in (epochs, epochs + 1)
     assert not (folder / "result.json").exists()
