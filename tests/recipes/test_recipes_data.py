@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import gzip
+import hashlib
+import sys
+import tempfile
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from sklearn.datasets import load_digits
 
+from recipes.common import fashion_mnist
 from recipes.common.data import Data, Split, load_data
+from recipes.common.fashion_mnist import DataError, load_fashion_mnist
+from recipes.train import main
 
 CPU = torch.device("cpu")
 
@@ -64,3 +73,119 @@ def test_the_split_does_not_depend_on_the_random_state_of_the_run() -> None:
         return load_data("digits", "test", CPU)
 
     assert torch.equal(load(1).eval_rows, load(2).eval_rows)
+
+
+# ---------------------------------------------------------------- Fashion-MNIST
+
+
+def idx_files(folder: Path, compressed: bool = False) -> None:
+    """Small files in the four formats: the pictures of a row all have the row's number as grey value."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in fashion_mnist.SHA256:
+        rows = 60 if name.startswith("train") else 10
+        body = bytes(range(rows)) if "labels" in name else bytes(i for i in range(rows) for _ in range(784))
+        content = bytes(8 if "labels" in name else 16) + body
+        if compressed:
+            (folder / f"{name}.gz").write_bytes(gzip.compress(content))
+        else:
+            (folder / name).write_bytes(content)
+
+
+@pytest.fixture
+def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A machine without Debian's package, and with an empty cache; small files count as the right ones."""
+    monkeypatch.setattr(fashion_mnist, "DEBIAN", tmp_path / "debian")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    idx_files(tmp_path / "model")
+    digests = {
+        name: hashlib.sha256((tmp_path / "model" / name).read_bytes()).hexdigest()
+        for name in fashion_mnist.SHA256
+    }
+    monkeypatch.setattr(fashion_mnist, "SHA256", digests)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("place", "compressed", "named"),
+    [
+        ("mine", False, True),
+        ("mine/FashionMNIST/raw", True, True),
+        ("debian", True, False),
+        ("cache/torchopt_course/data/FashionMNIST/raw", False, False),
+    ],
+)
+def test_the_files_are_found(place: str, compressed: bool, named: bool, nowhere: Path) -> None:
+    idx_files(nowhere / place, compressed)
+    inputs, targets = load_fashion_mnist(nowhere / "mine" if named else None)
+    assert inputs.shape == (70, 784)
+    assert targets.tolist() == [*range(60), *range(10)]
+    grey = torch.tensor([*range(60), *range(10)]).double().unsqueeze(1) / 255
+    torch.testing.assert_close(inputs.double(), ((grey - 0.2860) / 0.3530).expand(70, 784), rtol=0, atol=1e-6)
+
+
+def test_a_file_with_another_content_is_refused(nowhere: Path) -> None:
+    idx_files(nowhere / "mine", compressed=True)
+    path = nowhere / "mine" / "t10k-labels-idx1-ubyte.gz"
+    path.write_bytes(gzip.compress(bytes(18)))
+    with pytest.raises(DataError, match=rf"{path} is not Fashion-MNIST's: its content has SHA-256"):
+        load_fashion_mnist(nowhere / "mine")
+    path.write_bytes(path.read_bytes()[:-4])
+    with pytest.raises(DataError, match=f"{path} cannot be read"):
+        load_fashion_mnist(nowhere / "mine")
+
+
+def test_missing_data_are_downloaded_by_torchvision(nowhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def pretend(root: str, download: bool) -> None:
+        asked.append((root, download))
+        idx_files(Path(root) / "FashionMNIST" / "raw")
+
+    monkeypatch.setattr("torchvision.datasets.FashionMNIST", pretend)
+    load_fashion_mnist(nowhere / "mine")
+    assert asked == [(str(nowhere / "mine"), True)]
+    load_fashion_mnist(nowhere / "mine")
+    assert len(asked) == 1  # found the second time
+
+
+def test_without_a_network_the_three_ways_are_named(
+    nowhere: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from torchvision.datasets import FashionMNIST
+
+    # Addresses of this machine where nobody listens: torchvision's real downloader, and its real error.
+    monkeypatch.setattr(FashionMNIST, "mirrors", ["http://127.0.0.1:9/"])
+    monkeypatch.setattr(
+        sys, "argv", ["train.py", "--data", "fashion-mnist", "--logdir", str(nowhere / "run")]
+    )
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 1
+    last = capsys.readouterr().err.splitlines()[-1]
+    for way in ("dataset-fashion-mnist", "--data-dir", "network connection"):
+        assert way in last
+    assert not (nowhere / "run").exists()
+
+
+@pytest.mark.skipif(not fashion_mnist.DEBIAN.exists(), reason="needs Debian's package dataset-fashion-mnist")
+def test_the_real_pictures() -> None:
+    data = load_data("fashion-mnist", "validation")
+    assert data.train_inputs.shape == (50_000, 784)
+    assert data.eval_targets.bincount().tolist() == [1000] * 10
+    assert data.train_inputs.mean().abs() < 0.01
+    assert abs(data.train_inputs.std() - 1) < 0.01
+    # torchvision's own reader, of the same files.
+    from torchvision.datasets.mnist import read_image_file
+
+    raw = gzip.decompress((fashion_mnist.DEBIAN / "train-images-idx3-ubyte.gz").read_bytes())
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(raw)
+        file.flush()
+        pictures = read_image_file(file.name)
+    row = int(data.eval_rows[5])
+    expected = (pictures[row].double() / 255 - 0.2860) / 0.3530
+    torch.testing.assert_close(data.eval_inputs[5].double(), expected.flatten(), rtol=0, atol=1e-6)
+    part = data.first(1000)
+    assert len(set(part.train_rows.tolist())) == 1000
+    assert set(part.train_rows.tolist()) <= set(data.train_rows.tolist())
+    assert data.sha256() != part.sha256()

@@ -1,0 +1,168 @@
+"""Checkpoints: a damaged, foreign or hostile file is named, and nothing but the right bytes is accepted."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from recipes.common.checkpoint import SEAL, CheckpointError, Checkpoints, opened, sealed
+
+CONTENT = {
+    "model": {"weight": torch.arange(6.0).view(2, 3), "half": torch.ones(2, dtype=torch.bfloat16)},
+    "numbers": [1, 2.5, None, True, "text"],
+}
+
+
+@pytest.fixture
+def checkpoints(tmp_path: Path) -> Checkpoints:
+    store = Checkpoints(tmp_path)
+    for step in (10, 20):
+        store.save(step, {**CONTENT, "step": step})
+    return store
+
+
+def assert_equal(mine: Any, other: Any) -> None:
+    if isinstance(other, dict):
+        assert mine.keys() == other.keys()
+        for name in other:
+            assert_equal(mine[name], other[name])
+    elif isinstance(other, torch.Tensor):
+        assert torch.equal(mine, other)
+        assert mine.dtype == other.dtype
+    else:
+        assert mine == other
+
+
+def test_what_is_saved_is_loaded_also_by_torch_itself(checkpoints: Checkpoints) -> None:
+    assert_equal(checkpoints.newest(), {**CONTENT, "step": 20})
+    newest = checkpoints.paths()[-1]
+    assert_equal(torch.load(newest, weights_only=True), {**CONTENT, "step": 20})
+
+
+def test_two_are_kept_and_other_files_are_left_alone(checkpoints: Checkpoints) -> None:
+    foreign = checkpoints.folder / "step-1.pt"
+    foreign.write_text("mine")
+    checkpoints.save(30, {"step": 30})
+    assert [path.name[5:15] for path in checkpoints.paths()] == ["0000000020", "0000000030"]
+    checkpoints.clear()
+    assert list(checkpoints.folder.iterdir()) == [foreign]
+
+
+def test_no_files_no_content(tmp_path: Path) -> None:
+    assert Checkpoints(tmp_path).newest() is None
+
+
+class Hostile:
+    """What a pickle may do when it is loaded by those who trust it."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, ("/tmp/torchopt_course_was_here",)
+
+
+def with_seal(payload: bytes) -> bytes:
+    return payload + SEAL + hashlib.sha256(payload).hexdigest().encode() + b"\n"
+
+
+def hostile(tmp_path: Path) -> bytes:
+    torch.save({"a": Hostile()}, tmp_path / "hostile")
+    return with_seal((tmp_path / "hostile").read_bytes())
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda good, _: b"", "the file is empty"),
+        (lambda good, _: good[: len(good) // 2], "cut off, or no checkpoint"),
+        (lambda good, _: good[:-1], "cut off, or no checkpoint"),
+        (lambda good, _: b"a letter to a friend" * 50, "cut off, or no checkpoint"),
+        (lambda good, _: good[:300] + bytes([good[300] ^ 1]) + good[301:], "damaged"),
+        (lambda good, _: good[100:], "damaged"),
+        (lambda good, _: with_seal(b"not a zip file"), "not safe to load"),
+        (lambda good, _: with_seal(b""), "not safe to load"),
+        (lambda good, folder: hostile(folder), "not safe to load"),
+        (lambda good, _: sealed([1, 2]), "holds a list"),  # type: ignore[arg-type]
+    ],
+)
+def test_a_bad_file_is_named_in_one_line_and_the_one_before_it_taken(
+    damage: Any, message: str, checkpoints: Checkpoints, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    newest = checkpoints.paths()[-1]
+    newest.write_bytes(damage(newest.read_bytes(), tmp_path))
+    content = checkpoints.newest()
+    assert content is not None
+    assert content["step"] == 10
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert said.startswith(str(newest))
+    assert message in said
+    assert not Path("/tmp/torchopt_course_was_here").exists()
+    # Kept for whoever wants to look into it, but no longer in the way.
+    assert newest.with_suffix(".damaged").exists()
+    checkpoints.save(15, {"step": 15})
+    assert [path.name[5:15] for path in checkpoints.paths()] == ["0000000010", "0000000015"]
+
+
+def test_none_valid_is_an_error_and_everything_stays(checkpoints: Checkpoints) -> None:
+    for path in checkpoints.paths():
+        path.write_bytes(path.read_bytes()[:-7])
+    with pytest.raises(CheckpointError, match=r"no checkpoint in .* is valid"):
+        checkpoints.newest()
+    assert len(checkpoints.paths()) == 2
+
+
+def corrupted(good: bytes, dice: random.Random) -> bytes:
+    """The bytes after one of the accidents that happen to files."""
+    place, other = sorted(dice.sample(range(len(good)), 2))
+    accident = dice.randrange(6)
+    if accident == 0:  # one bit
+        return good[:place] + bytes([good[place] ^ 1 << dice.randrange(8)]) + good[place + 1 :]
+    if accident == 1:  # cut off
+        return good[:place]
+    if accident == 2:  # a hole of zeros
+        holed = good[:place] + bytes(other - place) + good[other:]
+        return holed if holed != good else good[:place]
+    if accident == 3:  # a piece is missing
+        return good[:place] + good[other:]
+    if accident == 4:  # something is added
+        return good + dice.randbytes(1 + dice.randrange(100))
+    return good[:place] + dice.randbytes(1) + good[place:]  # a byte slipped in
+
+
+def corrupt_and_open(folder: Path, times: int, dice: random.Random) -> int:
+    """How many of so many corruptions were accepted."""
+    path = folder / "checkpoint"
+    good = sealed({**CONTENT, "step": 1})
+    accepted = 0
+    for _ in range(times):
+        path.write_bytes(corrupted(good, dice))
+        try:
+            opened(path)
+            accepted += 1
+        except CheckpointError:
+            pass
+    return accepted
+
+
+def test_no_corruption_is_accepted(tmp_path: Path) -> None:
+    assert corrupt_and_open(tmp_path, 60, random.Random()) == 0
+
+
+def test_torch_alone_would_have_accepted_most_flipped_bits(tmp_path: Path) -> None:
+    # The reason for the seal.
+    good = sealed(CONTENT)
+    dice, accepted = random.Random(0), 0
+    for _ in range(40):
+        place = dice.randrange(len(good))
+        (tmp_path / "flipped").write_bytes(good[:place] + bytes([good[place] ^ 1]) + good[place + 1 :])
+        try:
+            torch.load(tmp_path / "flipped", weights_only=True)
+            accepted += 1
+        except Exception:
+            pass
+    assert accepted > 20
