@@ -95,21 +95,25 @@ def test_curves_have_a_point_for_every_step(uninterrupted: Path) -> None:
     assert [step for step, _ in seen["loss/train"]] == list(range(1, CONFIG.epochs + 1))
 
 
-def test_kill_9_at_any_instant(uninterrupted: Path, tmp_path: Path) -> None:
-    dice = random.Random(os.environ.get("PYTEST_XDIST_TESTRUNUID", time.time_ns()))
-    killed_at = []
-    folder, output = tmp_path / "run", tmp_path / "output"
-    for goal in sorted(dice.sample(range(1, STEPS), 4)):
+def kill_at_random(folder: Path, times: int, dice: random.Random) -> list[int]:
+    """Start a run, kill it at some instant, again and again, and let it end; where it was when killed."""
+    output, killed_at = folder.with_suffix(".output"), []
+    for goal in sorted(dice.choices(range(STEPS), k=times)):
         process = start(train_by_command, words_of(CONFIG, folder), output)
         wait_until(lambda goal=goal: max(saved_steps(folder), default=0) >= goal, process, output)
         time.sleep(dice.random() * 0.02)  # somewhere in a step, or in writing a file
         process.kill()
         process.join()
-        killed_at.append(saved_steps(folder))
+        killed_at.append(max(saved_steps(folder), default=0))
     process = start(train_by_command, words_of(CONFIG, folder), output)
     process.join(120)
     assert process.exitcode == 0, output.read_text()
-    print(f"killed with checkpoints {killed_at}")
+    return killed_at
+
+
+def test_kill_9_at_any_instant(uninterrupted: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    print("killed at steps", kill_at_random(folder, 4, random.Random()))
     assert_same_run(folder, uninterrupted)
     assert len(saved_steps(folder)) == 2
     assert not list(folder.glob("*.draft"))

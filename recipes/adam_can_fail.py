@@ -1,0 +1,279 @@
+"""A convex problem on which Adam walks to the worst point: `python recipes/adam_can_fail.py`."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+if not __package__:  # run by its path: Python looks for modules in recipes/, the package lies one higher
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import torchopt_course as optim
+from recipes.common.adam_can_fail_pictures import Course, draw_games, draw_memory
+from recipes.common.command_line import OptionError, parse, plain_endings, progress_bar
+from recipes.common.loop import one_thread
+from recipes.common.report import Report, Verdict, table
+
+
+@dataclass(frozen=True)
+class Config:
+    """Let Adam, AMSGrad and Adagrad play against a convex loss that Adam cannot learn.
+
+    Every round t has its own loss on [-1, 1], and x moves after having paid it:
+
+        f_t(x) = C x  if t mod P = 1,  else  -c x
+
+    A whole period costs (C - (P - 1) c) x with a slope above zero: x = -1 is the best point, +1 the worst.
+    Adam divides by the root of a *forgetting* average of squared gradients: the large gradient, which is
+    right, is cut down to the length of the small ones, which are wrong, and of these there are more. AMSGrad
+    and Adagrad never let the divisor shrink. In the random game chance decides in each round.
+
+    The claim is borne out if Adam ends in the worst tenth of [-1, 1], having paid more than half of what
+    staying at x = +1 costs beyond x = -1, while AMSGrad and Adagrad end in the best tenth, having paid less
+    than half: both in the periodic game and in the median of the random ones.
+
+    smoke and gallery play Theorem 1 of Reddi, Kale, Kumar, On the Convergence of Adam and Beyond, ICLR 2018.
+    full plays its Figure 1, a million rounds with betas like those of practice, which takes some ten minutes.
+    """
+
+    size: Literal["smoke", "gallery", "full"] = "gallery"
+    """How much to compute."""
+    seed: int = 0
+    """Fixes what the random games draw."""
+    logdir: Path = Path("runs/adam_can_fail")
+    """Folder for result.json, the pictures and TensorBoard's event file. An earlier run in it is replaced."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is played, and with which settings."""
+
+    spike: float
+    """C, the gradient that is rare and right."""
+    dip: float
+    """c, the size of the frequent gradient, which points the wrong way."""
+    period: int
+    """P, the rounds from one spike to the next in the periodic game."""
+    chance: float
+    """Probability of a spike in each round of the random games."""
+    lr: float
+    """Learning rate. Adam's and AMSGrad's falls as lr / sqrt(t); Adagrad's shrinks by itself."""
+    betas: tuple[float, float]
+    """Adam's and AMSGrad's memory of the gradient and of its square."""
+
+
+@dataclass(frozen=True)
+class Size:
+    problem: Problem
+    rounds: int
+    games: int
+    """Random games, played at once."""
+    memories: int
+    """How many values of β₂ are tried for the third picture."""
+
+
+THEOREM_1 = Problem(
+    3.0, 1.0, period=3, chance=1 / 3, lr=0.5, betas=(0.0, 0.1)
+)  # the theorem: β₂ = 1 / (1 + C²)
+# The paper does not name the figure's learning rate; with this one a million rounds are enough.
+FIGURE_1 = Problem(1010.0, 10.0, period=101, chance=0.01, lr=0.6, betas=(0.9, 0.99))
+SIZES = {
+    "smoke": Size(THEOREM_1, rounds=1_000, games=50, memories=5),
+    "gallery": Size(THEOREM_1, rounds=20_000, games=200, memories=20),
+    "full": Size(FIGURE_1, rounds=1_000_000, games=50, memories=40),
+}
+NAMES = ("Adam", "AMSGrad", "Adagrad")
+MEMORY_ROUNDS = 600
+
+
+def make_optimizer(name: str, x: Tensor, problem: Problem) -> torch.optim.Optimizer:
+    """AMSGrad is Adam with one word more."""
+    if name == "Adagrad":
+        return optim.Adagrad([x], lr=problem.lr)
+    return optim.Adam([x], lr=problem.lr, betas=problem.betas, amsgrad=name == "AMSGrad")
+
+
+def draw_spikes(problem: Problem, rounds: int, games: int, seed: int) -> Tensor:
+    """When the gradient is large: rounds x (1 + games). Column 0 is periodic, the others are random."""
+    t = torch.arange(1, rounds + 1).unsqueeze(1)
+    chance = torch.rand(rounds, games, generator=torch.Generator().manual_seed(seed)) < problem.chance
+    return torch.cat([t % problem.period == 1, chance], dim=1)
+
+
+def play(name: str, spikes: Tensor, problem: Problem, on_round: Callable[[], object]) -> Course:
+    """Round after round: pay f_t(x), follow its gradient, go back into [-1, 1]."""
+    # The update rules are elementwise, so one tensor plays all games at once and none sees the others.
+    x = torch.zeros(spikes.shape[1], dtype=torch.float64, requires_grad=True)
+    optimizer = make_optimizer(name, x, problem)
+    large, small = torch.tensor([problem.spike, -problem.dip], dtype=torch.float64)
+    kept = rounds_to_keep(len(spikes))
+    positions, regrets = [], []
+    regret = torch.zeros(spikes.shape[1], dtype=torch.float64)
+    for t, spike in enumerate(spikes, start=1):
+        slope = torch.where(spike, large, small)
+        regret += slope * (x.detach() + 1)  # f_t(x) - f_t(-1)
+        x.grad = slope  # the derivative of f_t
+        if name != "Adagrad":
+            optimizer.param_groups[0]["lr"] = problem.lr / math.sqrt(t)
+        optimizer.step()
+        with torch.no_grad():
+            x.clamp_(-1, 1)
+        if t in kept:
+            positions.append(x.detach().clone())
+            regrets.append(regret / t)
+        on_round()
+    return Course(sorted(kept), torch.stack(positions), torch.stack(regrets))
+
+
+def rounds_to_keep(rounds: int, points: int = 300) -> set[int]:
+    """About `points` rounds, evenly spread on a logarithmic axis, with the first and the last."""
+    return {round(rounds ** (i / (points - 1))) for i in range(points)}
+
+
+def worst_regret(problem: Problem, chance: float) -> float:
+    """Average regret of standing at x = +1 for ever: twice the mean slope. 2 (C - P + 1) / P for c = 1."""
+    return 2 * (chance * problem.spike - (1 - chance) * problem.dip)
+
+
+def drift(amsgrad: bool, beta2: float, problem: Problem) -> float:
+    """How far one period of the game moves x, in units of the learning rate, without momentum.
+
+    In the long run s goes through the same P values in every period. After the spike it is
+    s_1 = β₂ s_P + (1 - β₂) C², and then s_k - c² = β₂ (s_(k-1) - c²). AMSGrad keeps the highest, s_1.
+    """
+    c, p = problem.dip, problem.period
+    above = (1 - beta2) * (problem.spike**2 - c**2) / (1 - beta2**p)
+    scales = [c**2 + (1 if amsgrad else beta2**k) * above for k in range(p)]
+    return -problem.spike / math.sqrt(scales[0]) + sum(c / math.sqrt(s) for s in scales[1:])
+
+
+def sweep_memory(beta2s: Sequence[float]) -> dict[str, list[float]]:
+    """Where Adam and AMSGrad end on Theorem 1's periodic game for each β₂: one parameter group for each."""
+    spikes = draw_spikes(THEOREM_1, MEMORY_ROUNDS, games=0, seed=0)
+    ends = {}
+    for name in ("Adam", "AMSGrad"):
+        xs = [torch.zeros(1, dtype=torch.float64, requires_grad=True) for _ in beta2s]
+        groups = [{"params": [x], "betas": (0.0, b)} for x, b in zip(xs, beta2s, strict=True)]
+        optimizer = optim.Adam(groups, amsgrad=name == "AMSGrad")
+        for t, spike in enumerate(spikes, start=1):
+            for x, group in zip(xs, optimizer.param_groups, strict=True):
+                x.grad = torch.where(spike, THEOREM_1.spike, -THEOREM_1.dip).double()
+                group["lr"] = THEOREM_1.lr / math.sqrt(t)
+            optimizer.step()
+            with torch.no_grad():
+                for x in xs:
+                    x.clamp_(-1, 1)
+        ends[name] = [x.item() for x in xs]
+    return ends
+
+
+def row_of(game: str, name: str, course: Course, worst: float) -> dict[str, Any]:
+    """The end of one optimizer's course; of many games the median."""
+    x, regret = course.x[-1].median().item(), course.regret[-1].median().item()
+    return {
+        "game": game,
+        "optimizer": name,
+        "x": x,
+        "average_regret": regret,
+        "share_of_worst": regret / worst,
+        "games_at_the_worst_point": (course.x[-1] > 0.8).double().mean().item(),
+    }
+
+
+def judge(rows: Sequence[dict[str, Any]], size: Size) -> Verdict:
+    """The criterion that the help text names. The first rows are of the periodic game."""
+    periodic, random = rows[: len(NAMES)], rows[len(NAMES) :]
+    return Verdict(
+        "Adam can converge to the worst point of a convex problem; AMSGrad and Adagrad do not",
+        all(
+            row["x"] > 0.8 and row["share_of_worst"] > 1 / 2
+            if row["optimizer"] == "Adam"
+            else row["x"] < -0.8 and row["share_of_worst"] < 1 / 2
+            for row in rows
+        ),
+        f"after {size.rounds:,} rounds of the periodic game {in_words(periodic)} "
+        f"(median of {size.games} random games: {in_words(random)})",
+    )
+
+
+def in_words(rows: Sequence[dict[str, Any]]) -> str:
+    """Where each optimizer ended, and what it paid."""
+    names, places, paid = (
+        "{}, {} and {}".format(*words)
+        for words in zip(
+            *((row["optimizer"], f"{row['x']:+.2f}", f"{row['share_of_worst']:.0%}") for row in rows),
+            strict=True,
+        )
+    )
+    return f"{names} stood at x = {places} with {paid} of the worst point's regret"
+
+
+def run(config: Config) -> None:
+    """Play, draw, judge."""
+    if not 0 <= config.seed < 2**63:
+        raise OptionError(f"--seed must be from 0 to 2**63 - 1, not {config.seed}")
+    size = SIZES[config.size]
+    problem, (beta1, beta2) = size.problem, size.problem.betas
+    settings = f"C = {problem.spike:g}, c = {problem.dip:g}, β₁ = {beta1:g}, β₂ = {beta2:g}"
+    often = f"every {problem.period} rounds"
+    rarely = (
+        f"by chance, once in {1 / problem.chance:.0f} rounds; median and middle 80 % of {size.games} games"
+    )
+    games = {
+        "periodic": (slice(0, 1), 1 / problem.period, f"The large gradient comes {often} ({settings})"),
+        "random": (slice(1, None), problem.chance, f"The large gradient comes {rarely} ({settings})"),
+    }
+    with Report(config.logdir, "adam_can_fail", config) as report:
+        spikes = draw_spikes(problem, size.rounds, size.games, config.seed)
+        with progress_bar(len(NAMES) * size.rounds, "round") as bar:
+            played = {name: play(name, spikes, problem, bar.update) for name in NAMES}
+
+        rows = []
+        for game, (columns, chance, title) in games.items():
+            worst = worst_regret(problem, chance)
+            courses = {n: Course(c.rounds, c.x[:, columns], c.regret[:, columns]) for n, c in played.items()}
+            report.picture(game, draw_games(title, courses, worst))
+            for name, course in courses.items():
+                report.curve(f"x_{game}/{name}", course.x.median(dim=1).values.tolist(), course.rounds)
+                regret = course.regret.median(dim=1).values.tolist()
+                report.curve(f"average_regret_{game}/{name}", regret, course.rounds)
+                rows.append(row_of(game, name, course, worst))
+
+        beta2s = [i / size.memories for i in range(size.memories)]
+        ends = sweep_memory(beta2s)
+        fine = [i / 500 for i in range(500)]
+        theory = {name: [drift(name == "AMSGrad", beta2, THEOREM_1) for beta2 in fine] for name in ends}
+        report.picture("memory", draw_memory(fine, theory, beta2s, ends, f"after {MEMORY_ROUNDS} rounds"))
+        header = (
+            "game",
+            "optimizer",
+            "x",
+            "average\nregret",
+            "share of the\nworst point's",
+            "games that ended\nat the worst",
+        )
+        cells = [
+            (row["game"], row["optimizer"], f"{row['x']:+.4f}", f"{row['average_regret']:.4f}",
+             f"{row['share_of_worst']:.0%}", f"{row['games_at_the_worst_point']:.0%}")
+            for row in rows
+        ]  # fmt: skip
+        memory = {"beta2": beta2s, "x": ends}
+        report.finish(table(header, cells), rows, judge(rows, size), problem=asdict(problem), memory=memory)
+
+
+def main() -> None:
+    """Parse, play, and print the outcome."""
+    config = parse(Config)
+    with plain_endings(), one_thread():
+        run(config)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,215 @@
+"""The landscapes' minima, the walks' arithmetic and the known rates, each against an independent truth."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import Tensor
+
+from recipes import landscapes
+from recipes.common.ground import LANDSCAPES, Landscape, Walk, turned
+from recipes.landscapes import (
+    OPTIMIZERS,
+    SIZES,
+    TARGET,
+    Config,
+    best_settings,
+    measured_factor,
+    minima_found,
+    quality,
+    steps_per_digit,
+    steps_until,
+    symptoms,
+    walk,
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    logdir = tmp_path_factory.mktemp("landscapes")
+    landscapes.run(Config(size="smoke", logdir=logdir))
+    return logdir
+
+
+def test_the_result_has_every_walk_and_the_turned_ravine_had_no_choice(folder: Path) -> None:
+    result = json.loads((folder / "result.json").read_text())
+    assert {"recipe", "claim", "borne_out", "evidence", "verdict", "table", "seconds", "torch_version"} < set(
+        result
+    )
+    rows = {(row["landscape"], row["optimizer"]): row for row in result["rows"]}
+    assert set(rows) == set(itertools.product([*LANDSCAPES, "turned ravine"], OPTIMIZERS))
+    for name in OPTIMIZERS:
+        straight, across = rows["ravine", name], rows["turned ravine", name]
+        assert across["lr"] == straight["lr"]
+        same = across["height_left"] == pytest.approx(straight["height_left"], rel=1e-6)
+        assert same == (name in {"Gradient descent", "Momentum", "Nesterov"})  # these know no axes
+    wins = sum(
+        (rows[name, "Momentum"]["steps_to_target"] or math.inf)
+        < (rows[name, "Gradient descent"]["steps_to_target"] or math.inf)
+        for name in LANDSCAPES
+    )
+    assert f"gradient descent in {wins} of 6 landscapes" in result["evidence"]
+    assert result["borne_out"] == (wins >= 4)  # the quadratic agrees with theory, see below
+
+
+def test_pictures_animation_and_curves_are_there_and_in_tensorboard(folder: Path) -> None:
+    result = json.loads((folder / "result.json").read_text())
+    assert result["pictures"] == ["paths.png", "velocity.png", "turned.png", "quadratic.png"]
+    for name in result["pictures"]:
+        with Image.open(folder / name) as picture:
+            assert len(picture.convert("RGB").getcolors(2**24)) > 10
+    with Image.open(folder / result["animation"]) as animation:
+        assert animation.n_frames == SIZES["smoke"].frames
+        assert animation.width == 900
+        first = np.asarray(animation.convert("RGB"))
+        animation.seek(animation.n_frames - 1)
+        assert (first != np.asarray(animation.convert("RGB"))).any()
+    assert (folder / "paths.gif").stat().st_size < 3e6
+    events = EventAccumulator(str(folder)).Reload()
+    tags = {*(name[:-4] for name in result["pictures"]), "animation"}
+    assert set(events.Tags()["images"]) == {f"landscapes/{name}" for name in tags}
+    for row in result["rows"]:
+        tag = f"{row['landscape']}/{row['optimizer']}".replace(" ", "_")
+        last = events.Scalars(tag)[-1]
+        assert last.step == SIZES["smoke"].steps
+        assert last.value == pytest.approx(row["height_left"])
+
+
+@pytest.mark.parametrize("name", LANDSCAPES)
+@pytest.mark.parametrize("degrees", [0, 30])
+def test_at_each_minimum_the_slope_is_zero_and_the_height_the_lowest(name: str, degrees: float) -> None:
+    landscape = turned(LANDSCAPES[name], degrees, LANDSCAPES[name].view)
+    for place in landscape.minima:
+        point = torch.tensor(place, dtype=torch.float64, requires_grad=True)
+        height = landscape.height(point[0], point[1])
+        (slope,) = torch.autograd.grad(height, point)
+        assert height.item() == pytest.approx(landscape.lowest, abs=1e-9)
+        assert slope.abs().max() < 1e-4  # Himmelblau's minima are known to six digits
+        curvature = torch.autograd.functional.hessian(lambda p: landscape.height(p[0], p[1]), point.detach())
+        assert torch.linalg.eigvalsh(curvature).min() > 0
+    grid = torch.linspace(-6, 6, 241, dtype=torch.float64)
+    assert landscape.height(*torch.meshgrid(grid, grid, indexing="xy")).min() >= landscape.lowest - 1e-9
+
+
+@pytest.mark.parametrize("name", LANDSCAPES)
+def test_the_picture_shows_the_start_and_a_minimum(name: str) -> None:
+    left, right, bottom, top = LANDSCAPES[name].view
+    inside = [left < x < right and bottom < y < top for x, y in LANDSCAPES[name].minima]
+    x, y = LANDSCAPES[name].start
+    assert any(inside)
+    assert left < x < right
+    assert bottom < y < top
+
+
+def test_turning_moves_the_point_with_the_ground() -> None:
+    flat = Landscape(lambda x, y: x + 2 * y, (1.0, 0.0), [(0, 1)], (-1, 1, -1, 1), "")
+    quarter = turned(flat, 90, (-1, 1, -1, 1))
+    assert quarter.start == pytest.approx((0, 1))
+    assert quarter.minima[0] == pytest.approx((-1, 0))
+    assert quarter.height(torch.tensor(-2.0), torch.tensor(1.0)).item() == pytest.approx(1 + 2 * 2)
+
+
+def test_gradient_descent_on_the_ravine_is_a_geometric_sequence() -> None:
+    lrs = [0.001, 0.04, 0.06]  # slow, zigzagging, diverging: curvatures 1 and 40
+    steps = torch.arange(21).double().unsqueeze(1)
+    for lr, way in zip(lrs, walk(LANDSCAPES["ravine"], "Gradient descent", lrs, 20), strict=True):
+        factors = torch.tensor([1 - lr * 1, 1 - lr * 40], dtype=torch.float64)
+        expected = torch.tensor([-9.0, 1.5]).double() * factors**steps
+        torch.testing.assert_close(way.path, expected, rtol=1e-9, atol=1e-12)
+        torch.testing.assert_close(way.heights, (expected**2 @ torch.tensor([0.5, 20.0]).double()))
+        assert way.lr == lr
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_walks_at_several_rates_do_not_touch(name: str) -> None:
+    together = walk(LANDSCAPES["Beale"], name, [0.0005, 0.001], 15)
+    for lr, way in zip([0.0005, 0.001], together, strict=True):
+        (alone,) = walk(LANDSCAPES["Beale"], name, [lr], 15)
+        torch.testing.assert_close(way.path, alone.path, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("reached", "first"),
+    [
+        ([True, True], 0),
+        ([False, False, True], 2),
+        ([False, True, False, True, True], 3),  # flew past it once
+        ([False, True, False], math.inf),
+        ([False], math.inf),
+    ],
+)
+def test_the_target_must_stay_reached(reached: list[bool], first: float) -> None:
+    assert steps_until(torch.tensor(reached)) == first
+
+
+def way(heights: list[float], path: Tensor | None = None) -> Walk:
+    left = torch.tensor(heights, dtype=torch.float64)
+    return Walk(
+        0.1, torch.zeros(len(left), 2) if path is None else path, left, steps_until(left <= TARGET * left[0])
+    )
+
+
+def test_the_best_walk_is_the_fastest_and_one_that_diverged_cannot_be() -> None:
+    fast, slow = way([1, 1e-4, 1e-4, 1e-4]), way([1, 1, 1e-4, 1e-9])
+    near, far, lost = way([1, 0.5]), way([1, 0.9]), way([1, math.nan])
+    ranking = [fast, slow, near, far, lost]
+    for order in itertools.permutations(ranking):
+        assert sorted(order, key=quality) == ranking
+
+
+def test_symptoms_are_counted_until_the_target() -> None:
+    zigzag = torch.tensor([[0, 0], [1, 1], [2, -1], [3, 1], [13.0, 1]])
+    back, ratio = symptoms(way([1, 1, 1, 1, 1], zigzag))
+    assert back == pytest.approx(2 / 3)  # the last turn, by 63°, is none
+    assert ratio == pytest.approx(10 / math.sqrt(2))
+    assert symptoms(way([1, 1, 1, 0, 0], zigzag)) == pytest.approx((1, math.sqrt(5 / 2)))
+
+
+def test_minima_are_counted_once_and_lost_walks_not_at_all() -> None:
+    ends = [(3.0, 2.05), (3.0, 2.0), (3.6, -1.85), (0.0, 0.0), (math.nan, math.nan), (math.inf, 1.0)]
+    attempts = [way([1, 1], torch.tensor([(0.0, 0.0), end]).double()) for end in ends]
+    assert minima_found(attempts, LANDSCAPES["Himmelblau"]) == 2
+
+
+@pytest.mark.parametrize("kappa", [3, 30, 300])
+def test_theory_and_measurement_are_the_spectral_radius(kappa: float) -> None:
+    for name, (lr, momentum, factor) in best_settings(kappa).items():
+        companions = []
+        for curvature in (1, kappa):
+            shrink = 1 - lr * curvature
+            if name == "Nesterov":
+                companion = [[(1 + momentum) * shrink, -momentum * shrink], [1, 0]]
+            else:
+                companion = [[shrink + momentum, -momentum], [1, 0]]
+            companions.append(max(abs(np.linalg.eigvals(np.array(companion)))))
+        assert max(companions) == pytest.approx(factor, abs=1e-6)  # a double root is found to half the digits
+        assert math.log(measured_factor(name, kappa)) == pytest.approx(math.log(factor), rel=0.02)
+
+
+def test_momentum_needs_the_root_of_the_condition_number() -> None:
+    steps = {k: {n: steps_per_digit(f) for n, (_, _, f) in best_settings(k).items()} for k in (1000, 100_000)}
+    growth = {name: steps[100_000][name] / steps[1000][name] for name in steps[1000]}
+    assert growth == pytest.approx({"Gradient descent": 100, "Momentum": 10, "Nesterov": 10}, rel=0.02)
+    assert steps_per_digit(0.1) == pytest.approx(1)
+
+
+def test_an_unknown_size_ends_with_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["landscapes.py", "--size", "huge", "--logdir", str(tmp_path / "run")])
+    with pytest.raises(SystemExit) as end:
+        landscapes.main()
+    assert end.value.code == 2
+    printed = capsys.readouterr()
+    assert "huge" in printed.err
+    assert len(printed.err.splitlines()) == 1
+    assert not (tmp_path / "run").exists()
