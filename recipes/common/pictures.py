@@ -1,0 +1,40 @@
+"""The look that all pictures share: one colour for each optimizer, a quiet grid, no box."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Okabe and Ito's palette, which colour-blind readers can tell apart; grey instead of its yellow, which a
+# white page swallows.
+COLORS = {
+    "SGD": "#000000",
+    "Momentum": "#0072B2",
+    "Nesterov": "#56B4E9",
+    "Adagrad": "#009E73",
+    "RMSprop": "#E69F00",
+    "Adam": "#D55E00",
+    "AMSGrad": "#CC79A7",
+    "AdamW": "#999999",
+}
+
+
+def figure(width: float, height: float) -> Figure:
+    """An empty figure of that many inches, apart from pyplot, so that nothing keeps it in memory."""
+    # Imported here because it takes most of a second, which `--help` need not wait.
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def decorate(axes: Axes, xlabel: str, ylabel: str, title: str = "") -> None:
+    """Labels, a light grid behind the data, and only the two spines that are axes."""
+    axes.set_xlabel(xlabel)
+    axes.set_ylabel(ylabel)
+    axes.set_title(title)
+    axes.grid(visible=True, color="0.9", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)

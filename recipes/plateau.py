@@ -1,0 +1,290 @@
+"""Drop the learning rate when the loss stops falling, not before: `python recipes/plateau.py`.
+
+The lecture: if the loss has not improved within some tolerance for k epochs, drop the learning rate by a
+factor of 10. Three schedules train the same network with SGD with Nesterov momentum 0.9:
+
+- constant: the rate stays
+- step decay: a tenth of it after so many epochs, written down before the training begins
+- plateau: a tenth of it when the training loss has not improved for more than `patience` epochs
+
+Each is tried with six settings, and the one with the highest validation accuracy at the last epoch is trained
+again from several seeds and measured on the test rows. Then the chosen plateau is made to act too early, in
+four ways that differ from it in nothing else: without patience; watching the loss of a single batch instead
+of the epoch's mean; both; and with a threshold that asks for 30 % less loss to call it an improvement.
+
+The claim is borne out if, in the mean test accuracy of the last epoch, plateau is better than constant, and
+also better than its copy without patience that watches a single batch, each by more than the spread: the
+larger of the two standard deviations over the seeds. A run that diverges counts as 0 % right.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from statistics import fmean
+from typing import TYPE_CHECKING, Any, Literal
+
+if not __package__:  # run by its path: Python looks for modules in recipes/, the package lies one higher
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import torch
+from torch.optim.lr_scheduler import ConstantLR, LRScheduler, StepLR
+
+import torchopt_course as optim
+from recipes.common.command_line import parse, plain_endings
+from recipes.common.loop import Epoch, TrainingDivergedError, train
+from recipes.common.pictures import decorate, figure
+from recipes.common.report import Report, Verdict, table
+from recipes.common.schedule_runs import (
+    Ending,
+    Job,
+    Run,
+    Size,
+    ending,
+    mean_curve,
+    search,
+    train_all,
+    write_curves,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+CLAIM = (
+    "Dropping the learning rate tenfold once the loss has stopped improving beats a constant rate, "
+    "and dropping it too early does harm."
+)
+
+
+SIZES = {
+    "smoke": Size("digits", "mlp", rows=300, epochs=6, batch_size=32, search_seeds=1, seeds=2),
+    "gallery": Size("fashion-mnist", "mlp", rows=6_000, epochs=20, batch_size=128, search_seeds=1, seeds=3),
+    "full": Size("fashion-mnist", "cnn", rows=None, epochs=16, batch_size=128, search_seeds=1, seeds=3),
+}
+
+
+@dataclass(frozen=True)
+class Config:
+    """Reduce on plateau against a constant rate and step decay, and what goes wrong when it acts too early.
+
+    Three schedules with six settings each, chosen on validation rows; then several seeds, and the test rows.
+    """
+
+    size: Literal["smoke", "gallery", "full"] = "gallery"
+    """smoke: seconds, to see that it runs; gallery: two minutes; full: all of Fashion-MNIST, some hours."""
+    seed: int = 0
+    """The first of the seeds that fix initial weights and order of the rows."""
+    logdir: Path = Path("runs/plateau")
+    """Folder for pictures, TensorBoard's file and result.json."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Everything that can be turned in one of the schedules."""
+
+    schedule: Literal["constant", "step decay", "plateau"]
+    lr: float
+    """The rate of the first epoch."""
+    drops: int = 0
+    """Step decay: how often the rate drops; the parts between are of equal length."""
+    patience: int = 0
+    """Plateau: epochs without improvement that are put up with."""
+    threshold: float = 1e-4
+    """Plateau: the share by which the metric must fall to count as an improvement."""
+    watched: Literal["epoch", "batch"] = "epoch"
+    """Plateau: the mean training loss of the epoch, or the loss of its last batch."""
+
+    def __str__(self) -> str:
+        """What is turned beside the rate."""
+        if self.schedule == "step decay":
+            return f"{self.drops} drop{'s' * (self.drops > 1)}"
+        return f"patience {self.patience}" if self.schedule == "plateau" else ""
+
+
+# The same number for each: a constant rate has nothing else to tune, so it may try twice as many rates.
+TRIED = {
+    "constant": [Setting("constant", lr) for lr in (0.003, 0.006, 0.012, 0.025, 0.05, 0.1)],
+    "step decay": [Setting("step decay", lr, drops=n) for lr in (0.025, 0.05, 0.1) for n in (1, 2)],
+    "plateau": [Setting("plateau", lr, patience=k) for lr in (0.025, 0.05, 0.1) for k in (1, 3)],
+}
+
+
+def too_early(healthy: Setting) -> dict[str, Setting]:
+    """Copies of a plateau that take noise, or slow progress, for the end of progress."""
+    return {
+        "no patience": replace(healthy, patience=0),
+        "watches one batch": replace(healthy, watched="batch"),
+        "both": replace(healthy, patience=0, watched="batch"),
+        "threshold 0.3": replace(healthy, threshold=0.3),
+    }
+
+
+def make_scheduler(
+    setting: Setting, optimizer: torch.optim.Optimizer, epochs: int
+) -> LRScheduler | optim.ReduceLROnPlateau:
+    """The schedule; it makes one step after each epoch."""
+    if setting.schedule == "plateau":
+        return optim.ReduceLROnPlateau(
+            optimizer, factor=0.1, patience=setting.patience, threshold=setting.threshold
+        )
+    if setting.schedule == "step decay":
+        return StepLR(optimizer, step_size=math.ceil(epochs / (setting.drops + 1)), gamma=0.1)
+    return ConstantLR(optimizer, factor=1.0)
+
+
+def train_once(job: Job[Setting]) -> Run:
+    """Train the network with this schedule."""
+    model, optimizer = job.size.model_and_optimizer(job.data, job.setting.lr, job.seed)
+    scheduler = make_scheduler(job.setting, optimizer, job.size.epochs)
+    epochs = train(
+        model, optimizer, job.data, epochs=job.size.epochs, batch_size=job.size.batch_size, seed=job.seed
+    )
+    run = Run([], [], [])
+    try:
+        for epoch in epochs:
+            run.lrs.extend(epoch.step_lrs)
+            run.losses.append(epoch.train_loss)
+            run.accuracies.append(epoch.accuracy)
+            if isinstance(scheduler, optim.ReduceLROnPlateau):
+                scheduler.step(metric(epoch, job.setting.watched))
+            else:
+                scheduler.step()
+    except TrainingDivergedError:
+        return run.diverged(job.size.epochs)
+    return run
+
+
+def metric(epoch: Epoch, watched: Literal["epoch", "batch"]) -> float:
+    """Where a plateau is looked for: in the training rows, because the others may be the test's."""
+    return epoch.train_loss if watched == "epoch" else epoch.step_losses[-1]
+
+
+def first_drop(run: Run) -> int | None:
+    """After how many epochs the rate dropped for the first time, `None` if it never did."""
+    step = next((step for step, lr in enumerate(run.lrs) if lr < run.lrs[0]), None)
+    return None if step is None else step * len(run.losses) // len(run.lrs)
+
+
+def span(epochs: Sequence[int | None]) -> str:
+    """The first and the last of some epochs: 4, 3-5, never."""
+    known = sorted({epoch for epoch in epochs if epoch is not None})
+    ends = [*known[:1], *known[1:][-1:], *(["never"] if None in epochs else [])]
+    return "-".join(map(str, ends))
+
+
+def judge(endings: dict[str, Ending], drops: dict[str, str], losses: dict[str, float]) -> Verdict:
+    """The criterion of the docstring above; the drops and the training losses say how it came about."""
+    plateau = endings["plateau"]
+    over_constant, over_early = plateau.lead(endings["constant"]), plateau.lead(endings["both"])
+    evidence = (
+        f"plateau ended with {plateau.mean:.1%} of the test rows right, {over_constant} against the best "
+        f"constant rate, {plateau.lead(endings['step decay'])} against step decay and {over_early} against "
+        f"its copy without patience that watched a single batch; that copy's rate dropped first after epoch "
+        f"{drops['both']} instead of {drops['plateau']}, and its training loss stopped at "
+        f"{losses['both']:.3f} instead of {losses['plateau']:.3f}"
+    )
+    return Verdict(CLAIM, over_constant.is_clear() and over_early.is_clear(), evidence)
+
+
+COLORS = {
+    "constant": "#000000",
+    "step decay": "#E69F00",
+    "plateau": "#0072B2",
+    "no patience": "#009E73",
+    "watches one batch": "#CC79A7",
+    "both": "#D55E00",
+    "threshold 0.3": "#56B4E9",
+}
+
+
+def draw(runs: dict[str, list[Run]]) -> Figure:
+    """Rate, loss and accuracy by epoch: the three schedules, and beside them plateaus that act too early."""
+    picture = figure(9, 8)
+    axes = picture.subplots(3, 2, sharex=True, sharey="row")
+    early = [name for name in runs if name not in TRIED]
+    for column, names in enumerate([list(TRIED), ["plateau", *early]]):
+        rates, losses, accuracies = axes[:, column]
+        for name in names:
+            look = {"color": COLORS[name], "linewidth": 1.8, "label": name}
+            one, steps, epochs = runs[name][0], len(runs[name][0].lrs), len(runs[name][0].losses)
+            # The seeds drop at different epochs: a mean of rates would be a rate that none of them had.
+            rates.plot([epochs * (step + 1) / steps for step in range(steps)], one.lrs, **look)
+            losses.plot(range(1, epochs + 1), mean_curve([run.losses for run in runs[name]]), **look)
+            percent = [100 * value for value in mean_curve([run.accuracies for run in runs[name]])]
+            accuracies.plot(range(1, epochs + 1), percent, **look)
+        rates.set_yscale("log")
+        losses.set_yscale("log")
+        rates.legend(fontsize=9)
+        rates.locator_params(axis="x", integer=True)
+        decorate(rates, "", "" if column else "learning rate (first seed)", TITLES[column])
+        decorate(losses, "", "" if column else "training loss (mean of seeds)")
+        decorate(accuracies, "epoch", "" if column else "test accuracy, % (mean of seeds)")
+    return picture
+
+
+TITLES = ("Three schedules", "Plateau, and what makes it act too early")
+
+
+def run(config: Config) -> None:
+    """Search on validation rows, train the choices, judge."""
+    size = SIZES[config.size]
+
+    with Report(config.logdir, "plateau", config) as report:
+        chosen, validation = search(train_once, TRIED, size, config.seed)
+        chosen |= too_early(chosen["plateau"])
+        seeds = range(config.seed, config.seed + size.seeds)
+        tested = dict(
+            zip(chosen, train_all(train_once, list(chosen.values()), size, "test", seeds), strict=True)
+        )
+        write_curves(report, tested)
+        report.picture("schedules", draw(tested))
+
+        endings = {name: ending(runs) for name, runs in tested.items()}
+        drops = {name: span([first_drop(one) for one in runs]) for name, runs in tested.items()}
+        losses = {name: fmean(one.losses[-1] for one in runs) for name, runs in tested.items()}
+        last_lrs = {name: [one.lrs[-1] for one in runs] for name, runs in tested.items()}
+        rows: list[dict[str, Any]] = [
+            {
+                "name": name,
+                **asdict(chosen[name]),
+                "first_drops": [first_drop(one) for one in tested[name]],
+                "last_lrs": last_lrs[name],
+                "training_loss": losses[name],
+                **asdict(endings[name]),
+            }
+            for name in chosen
+        ]
+        header = [
+            "schedule",
+            "first rate",
+            "chosen",
+            "first drop\nafter epoch",
+            "last rate",
+            "training\nloss",
+        ]
+        text = table(
+            [*header, f"test accuracy\n({size.seeds} seeds)"],
+            [
+                [
+                    *(name, f"{one.lr:g}", str(one), drops[name], f"{max(last_lrs[name]):.0e}"),
+                    *(f"{losses[name]:.3f}", str(endings[name])),
+                ]
+                for name, one in chosen.items()
+            ],
+        )
+        searched = [{**asdict(one), "validation_accuracy": accuracy} for one, accuracy in validation.items()]
+        report.finish(text, rows, judge(endings, drops, losses), search=searched)
+
+
+def main() -> None:
+    """Read the command line and run."""
+    config = parse(Config)
+    with plain_endings():
+        run(config)
+
+
+if __name__ == "__main__":
+    main()

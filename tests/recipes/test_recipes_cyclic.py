@@ -1,0 +1,198 @@
+"""Cyclical rates in half the epochs, against a constant rate and a decay."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.image import imread
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+import torchopt_course as optim
+from recipes import cyclic
+from recipes.common.command_line import OptionError
+from recipes.common.data import Data, load_data
+from recipes.common.loop import train
+from recipes.common.schedule_runs import Ending, Job, Size
+from recipes.cyclic import Setting, epochs_to, judge, range_test, to_try, train_once
+
+SMOKE = cyclic.SIZES["smoke"]
+NAMES = ["constant", "constant, half", "linear decay", "triangular", "triangular2", "exp_range"]
+BATCHES = 4  # in an epoch of the 120 rows below
+TINY = Size("digits", "mlp", rows=120, epochs=12, batch_size=32, search_seeds=1, seeds=2)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the smoke size was run."""
+    path = tmp_path_factory.mktemp("cyclic")
+    cyclic.run(cyclic.Config(size="smoke", logdir=path))
+    return path
+
+
+@pytest.fixture(scope="module")
+def digits() -> Data:
+    return load_data("digits", "validation").first(120)
+
+
+def test_the_result_holds_together(folder: Path) -> None:
+    result = json.loads((folder / "result.json").read_text())
+    assert set(result) == {
+        *("recipe", "claim", "borne_out", "evidence", "verdict", "table", "rows", "pictures", "search"),
+        *("range_test", "seconds", "torch_version"),
+    }
+    assert result["recipe"] == "cyclic"
+    rows = {row["name"]: row for row in result["rows"]}
+    assert list(rows) == NAMES
+    for row in rows.values():
+        assert len(row["accuracies"]) == SMOKE.seeds
+        assert row["mean"] == pytest.approx(np.mean(row["accuracies"]))
+        assert row["spread"] == pytest.approx(np.std(row["accuracies"], ddof=1))
+        assert 0.5 < row["mean"] <= 1  # a tenth is chance
+    assert result["borne_out"] is (rows["triangular"]["mean"] >= rows["constant"]["mean"])
+
+    for row in rows.values():
+        rivals = [
+            one
+            for one in result["search"]
+            if (one["schedule"], one["epochs"]) == (row["schedule"], row["epochs"])
+        ]
+        assert len(rivals) == 6
+        [mine] = [one for one in rivals if all(one[key] == row[key] for key in ("lr", "cycles"))]
+        assert mine["validation_accuracy"] == max(one["validation_accuracy"] for one in rivals)
+
+
+def test_pictures_and_curves_can_be_looked_at(folder: Path) -> None:
+    board = EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload()
+    for name in ("range_test", "schedules"):
+        assert imread(folder / f"{name}.png")[..., :3].std() > 0.01
+        assert f"cyclic/{name}" in board.Tags()["images"]
+    batches = math.ceil((SMOKE.rows or 0) / SMOKE.batch_size)
+    for name in NAMES:
+        epochs = SMOKE.epochs if name == "constant" else SMOKE.epochs // 2
+        assert len(board.Scalars(f"learning_rate/{name}")) == epochs * batches
+        assert len(board.Scalars(f"training_loss/{name}")) == epochs
+        assert len(board.Scalars(f"test_accuracy/{name}")) == epochs
+
+
+def found(base_lr: float | None = 0.001, max_lr: float | None = 0.02) -> optim.lr_scheduler.RangeTest:
+    return optim.lr_scheduler.RangeTest([], [], [], [], "exponential", "", base_lr, max_lr, "too noisy")
+
+
+def test_budgets_are_equal() -> None:
+    tried = to_try(found(), epochs=12)
+    assert list(tried) == NAMES
+    for name, settings in tried.items():
+        assert len(set(settings)) == 6
+        assert {setting.epochs for setting in settings} == ({12} if name == "constant" else {6})
+    cyclical = [setting for name in NAMES[3:] for setting in tried[name]]
+    assert {setting.base_lr for setting in cyclical} == {0.001}
+    assert {round(setting.lr, 9) for setting in cyclical} == {0.02, 0.06, 0.2}
+    assert all(size.epochs % 2 == 0 for size in cyclic.SIZES.values())  # half of them is a whole number
+
+
+def test_a_range_test_without_bounds_is_an_error() -> None:
+    with pytest.raises(OptionError, match="no bounds: too noisy"):
+        to_try(found(None, None), epochs=12)
+
+
+def rates(setting: Setting, data: Data) -> np.ndarray[Any, Any]:
+    run = train_once(Job(setting, TINY, data, seed=0))
+    assert len(run.losses) == len(run.accuracies) == setting.epochs
+    return np.array(run.lrs)
+
+
+@pytest.mark.parametrize("mode", ["triangular", "triangular2", "exp_range"])
+@pytest.mark.parametrize("cycles", [1, 2, 3, 4])
+def test_cycles_have_the_rates_of_the_paper(mode: Any, cycles: int, digits: Data) -> None:
+    epochs, base_lr, max_lr = 6, 0.001, 0.1
+    steps = epochs * BATCHES
+    step_size = steps // (2 * cycles)
+    t = np.arange(steps)
+    cycle = np.floor(1 + t / (2 * step_size))
+    x = np.abs(t / step_size - 2 * cycle + 1)
+    scale = {"triangular": 1.0, "triangular2": 0.5 ** (cycle - 1), "exp_range": 0.1 ** (t / steps)}[mode]
+    expected = base_lr + (max_lr - base_lr) * np.maximum(0, 1 - x) * scale
+    np.testing.assert_allclose(
+        rates(Setting(mode, max_lr, epochs, base_lr, cycles), digits), expected, rtol=1e-9
+    )
+    assert expected.argmin() == 0  # whole cycles: the training ends low, but not lower than it began
+
+
+def test_steps_that_cycles_do_not_divide_begin_no_new_cycle(digits: Data) -> None:
+    lrs = rates(
+        Setting("triangular", 0.1, 5, 0.001, 3), digits
+    )  # 20 steps: cycles of 8, not of 6 and two more
+    assert lrs.tolist() == pytest.approx(rates(Setting("triangular", 0.1, 6, 0.001, 3), digits)[:20].tolist())
+
+
+def test_the_decay_is_a_straight_line_to_zero(digits: Data) -> None:
+    steps = 6 * BATCHES
+    expected = 0.1 * (1 - np.arange(steps) / steps)
+    np.testing.assert_allclose(rates(Setting("linear decay", 0.1, 6), digits), expected, rtol=1e-9)
+
+
+def test_a_constant_rate_trains_as_the_common_loop_does(digits: Data) -> None:
+    # One batch, so that the order of the rows is no matter.
+    size = Size("digits", "mlp", rows=120, epochs=3, batch_size=120, search_seeds=1, seeds=2)
+    run = train_once(Job(Setting("constant", 0.05, 3), size, digits, seed=7))
+    assert run.lrs == [0.05] * 3
+    model, _ = size.model_and_optimizer(digits, 0.05, 7)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, nesterov=True)
+    epochs = list(train(model, optimizer, digits, epochs=3, batch_size=120, seed=0))
+    assert run.losses == pytest.approx([epoch.train_loss for epoch in epochs], rel=1e-5)
+    assert run.accuracies == pytest.approx([epoch.accuracy for epoch in epochs], abs=0.004)  # one row of 288
+
+
+def test_a_training_that_diverges_counts_as_nothing_right(digits: Data) -> None:
+    run = train_once(Job(Setting("constant", 1e30, 3), TINY, digits, seed=0))
+    assert run.losses == [math.inf] * 3
+    assert run.accuracies == [0.0] * 3
+
+
+def test_the_range_test_sees_training_rows_only(digits: Data) -> None:
+    poisoned = Data(
+        **{**vars(digits), "eval_inputs": torch.full_like(digits.eval_inputs, math.nan)}  # would end the test
+    )
+    test = range_test(TINY, poisoned, seed=0)
+    assert len(test.lrs) > 100
+    assert test.lrs[0] == 1e-5
+    assert 1e-5 < (test.base_lr or 0) < (test.max_lr or 0) < 1
+
+
+def test_epochs_to_a_target() -> None:
+    curve = [0.5, 0.7, 0.6, 0.8]
+    assert [epochs_to(target, curve) for target in (0.4, 0.6, 0.7, 0.75, 0.8, 0.81)] == [1, 2, 2, 4, 4, None]
+
+
+@pytest.mark.parametrize(
+    ("triangular", "borne_out", "size"),
+    [(0.90, True, "within"), (0.92, True, "more than"), (0.899, False, "within"), (0.8, False, "more than")],
+)
+def test_the_verdict_follows_the_written_criterion(triangular: float, borne_out: bool, size: str) -> None:
+    means = dict.fromkeys(NAMES, 0.9) | {"triangular": triangular, "constant, half": 0.85}
+    verdict = judge({name: Ending([], mean, 0.01) for name, mean in means.items()}, epochs=8)
+    assert verdict.borne_out is borne_out
+    lead = f"{100 * (triangular - 0.9):+.1f} points (spread 1.0)"
+    assert f"after 4 epochs, the constant rate 90.0% after 8, {lead};" in verdict.evidence
+    assert f"triangular is {lead}, {size} the spread" in verdict.evidence
+
+
+@pytest.mark.parametrize("words", [["--size", "huge"], ["--seed", "x"], ["--no-such-option"]])
+def test_bad_options_end_with_one_line(
+    words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["cyclic.py", *words])
+    with pytest.raises(SystemExit) as stop:
+        cyclic.main()
+    assert stop.value.code == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1
+    assert err.startswith("cyclic.py: ")

@@ -1,0 +1,273 @@
+"""Reduce on plateau against a constant rate and step decay, and what comparisons of schedules share."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from matplotlib.image import imread
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from recipes import plateau
+from recipes.common import schedule_runs
+from recipes.common.data import Data, load_data
+from recipes.common.loop import Epoch, TrainingDivergedError
+from recipes.common.schedule_runs import Ending, Job, Lead, Run, choose, ending, mean_curve, search, train_all
+from recipes.plateau import TRIED, Setting, first_drop, judge, span, too_early, train_once
+
+SMOKE = plateau.SIZES["smoke"]
+NAMES = ["constant", "step decay", "plateau", "no patience", "watches one batch", "both", "threshold 0.3"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the smoke size was run."""
+    path = tmp_path_factory.mktemp("plateau")
+    plateau.run(plateau.Config(size="smoke", logdir=path))
+    return path
+
+
+@pytest.fixture(scope="module")
+def digits() -> Data:
+    return load_data("digits", "validation").first(64)
+
+
+def test_the_result_holds_together(folder: Path) -> None:
+    result = json.loads((folder / "result.json").read_text())
+    assert set(result) == {
+        *("recipe", "claim", "borne_out", "evidence", "verdict", "table", "rows", "pictures", "search"),
+        *("seconds", "torch_version"),
+    }
+    assert result["recipe"] == "plateau"
+    assert [row["name"] for row in result["rows"]] == NAMES
+    for row in result["rows"]:
+        assert len(row["accuracies"]) == len(row["first_drops"]) == len(row["last_lrs"]) == SMOKE.seeds
+        assert row["mean"] == pytest.approx(np.mean(row["accuracies"]))
+        assert row["spread"] == pytest.approx(np.std(row["accuracies"], ddof=1))
+        assert 0.5 < row["mean"] <= 1  # a tenth is chance
+
+    best: dict[str, float] = {}
+    for one in result["search"]:
+        best[one["schedule"]] = max(best.get(one["schedule"], 0.0), one["validation_accuracy"])
+    chosen = {row["name"]: row for row in result["rows"][:3]}
+    for one in result["search"]:
+        row = chosen[one["schedule"]]
+        if all(one[key] == row[key] for key in ("lr", "drops", "patience")):
+            assert one["validation_accuracy"] == best[one["schedule"]]
+
+
+def test_pictures_and_curves_can_be_looked_at(folder: Path) -> None:
+    pixels = imread(folder / "schedules.png")
+    assert pixels.shape[1] == 900
+    assert pixels[..., :3].std() > 0.01
+    board = EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload()
+    assert "plateau/schedules" in board.Tags()["images"]
+    steps = SMOKE.epochs * math.ceil((SMOKE.rows or 0) / SMOKE.batch_size)
+    for name in NAMES:
+        assert len(board.Scalars(f"learning_rate/{name}")) == steps
+        assert len(board.Scalars(f"training_loss/{name}")) == SMOKE.epochs
+        assert len(board.Scalars(f"test_accuracy/{name}")) == SMOKE.epochs
+
+
+def test_all_contenders_try_as_many_settings() -> None:
+    assert {len(tried) for tried in TRIED.values()} == {6}
+    for name, tried in TRIED.items():
+        assert len(set(tried)) == 6
+        assert {setting.schedule for setting in tried} == {name}
+
+
+def pretend(monkeypatch: pytest.MonkeyPatch, curve: list[tuple[float, float]]) -> None:
+    """Trainings whose epochs have these mean losses and these losses of the last batch."""
+
+    def train(model: Any, optimizer: torch.optim.Optimizer, *_: Any, **__: Any) -> Iterator[Epoch]:
+        for number, (mean, last) in enumerate(curve, start=1):
+            lr = float(optimizer.param_groups[0]["lr"])
+            optimizer.step()
+            yield Epoch(number, mean, math.nan, 0.5, lr, 1.0, 1.0, 1.0, [mean, last], [], [lr, lr])
+
+    monkeypatch.setattr(plateau, "train", train)
+
+
+def rates(setting: Setting, data: Data, epochs: int) -> list[float]:
+    """The rate of each epoch."""
+    size = schedule_runs.Size("digits", "mlp", None, epochs, 32, search_seeds=1, seeds=2)
+    run = train_once(Job(setting, size, data, seed=0))
+    assert run.lrs[::2] == run.lrs[1::2]
+    return run.lrs[::2]
+
+
+LOSS = st.floats(0.01, 10.0)
+
+
+@settings(max_examples=40)
+@given(
+    curve=st.lists(st.tuples(LOSS, LOSS), min_size=1, max_size=25),
+    lr=st.sampled_from([0.1, 0.025]),
+    patience=st.integers(0, 3),
+    threshold=st.sampled_from([1e-4, 0.3]),
+    watched=st.sampled_from(["epoch", "batch"]),
+)
+def test_plateaus_have_the_rates_of_torch(
+    digits: Data, curve: list[tuple[float, float]], lr: float, patience: int, threshold: float, watched: Any
+) -> None:
+    setting = Setting("plateau", lr, patience=patience, threshold=threshold, watched=watched)
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        pretend(monkeypatch, curve)
+        ours = rates(setting, digits, len(curve))
+
+    theirs = []
+    optimizer = torch.optim.SGD([torch.zeros(1)], lr=lr)
+    scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, patience=patience, threshold=threshold)
+    for mean, last in curve:
+        theirs.append(optimizer.param_groups[0]["lr"])
+        scheduler.step(mean if watched == "epoch" else last)
+    assert ours == pytest.approx(theirs, rel=1e-12)
+
+
+def test_constant_and_step_decay_have_the_rates_written_down(
+    digits: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pretend(monkeypatch, [(1.0, 1.0)] * 20)
+    assert rates(Setting("constant", 0.1), digits, 20) == [0.1] * 20
+    halves, thirds = (rates(Setting("step decay", 0.1, drops=n), digits, 20) for n in (1, 2))
+    assert halves == pytest.approx([0.1] * 10 + [0.01] * 10)
+    assert thirds == pytest.approx([0.1] * 7 + [0.01] * 7 + [0.001] * 6)
+
+
+def test_noise_and_slow_progress_fool_what_acts_too_early(
+    digits: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The mean falls by a tenth in every epoch; every other last batch is a hard one.
+    means = [0.9**epoch for epoch in range(10)]
+    pretend(monkeypatch, [(mean, mean * (2.0 if epoch % 2 else 0.5)) for epoch, mean in enumerate(means)])
+    healthy = Setting("plateau", 0.1, patience=1)
+    copies = {name: rates(one, digits, 10) for name, one in too_early(healthy).items()}
+    assert rates(healthy, digits, 10) == [0.1] * 10
+    assert copies["no patience"] == [0.1] * 10  # the mean is not noisy: nothing to be patient with
+    assert copies["watches one batch"] == [0.1] * 10  # a single hard batch is put up with
+    assert copies["both"][:4] == pytest.approx([0.1, 0.1, 0.01, 0.01])
+    assert copies["both"][-1] == pytest.approx(1e-5)  # four drops
+    assert copies["threshold 0.3"][:4] == pytest.approx([0.1, 0.1, 0.1, 0.01])  # 0.9 and 0.81 are above 0.7
+    assert list(copies) == NAMES[3:]
+
+
+def test_a_training_that_diverges_counts_as_nothing_right(
+    digits: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = train_once(Job(Setting("constant", 1e30), SMOKE, digits, seed=0))
+    assert run.losses == [math.inf] * SMOKE.epochs
+    assert run.accuracies == [0.0] * SMOKE.epochs
+
+    def breaks_later(model: Any, optimizer: torch.optim.Optimizer, *_: Any, **__: Any) -> Iterator[Epoch]:
+        optimizer.step()
+        yield Epoch(1, 0.7, 0.7, 0.8, 0.1, 1.0, 1.0, 1.0, [0.7], [], [0.1])
+        raise TrainingDivergedError("the loss is nan")
+
+    monkeypatch.setattr(plateau, "train", breaks_later)
+    run = train_once(Job(Setting("constant", 0.1), SMOKE, digits, seed=0))
+    assert run.losses == [0.7] + [math.inf] * (SMOKE.epochs - 1)
+    assert run.accuracies == [0.8] + [0.0] * (SMOKE.epochs - 1)
+
+
+def test_the_search_sees_validation_rows_only() -> None:
+    seen: list[Job[str]] = []
+
+    def remember(job: Job[str]) -> Run:
+        seen.append(job)
+        return Run([0.1], [1.0], [0.1, {"a": 0.6, "b": 0.7, "c": 0.7, "d": 0.5}[job.setting]])
+
+    chosen, accuracies = search(remember, {"one": ["a", "b"], "two": ["c", "d"]}, SMOKE, seed=5)
+    assert chosen == {"one": "b", "two": "c"}
+    assert accuracies == {"a": 0.6, "b": 0.7, "c": 0.7, "d": 0.5}
+    assert [job.seed for job in seen] == [5] * 4
+    test_rows = set(load_data("digits", "test").eval_rows.tolist())
+    for job in seen:
+        assert len(job.data.train_rows) == SMOKE.rows
+        assert test_rows.isdisjoint(job.data.train_rows.tolist() + job.data.eval_rows.tolist())
+
+    def noisy(job: Job[str]) -> Run:  # a has the best single training, b the better mean
+        return Run([0.1], [1.0], [{"a": [0.9, 0.1], "b": [0.6, 0.7]}[job.setting][job.seed]])
+
+    chosen, accuracies = search(noisy, {"one": ["a", "b"]}, replace(SMOKE, search_seeds=2), seed=0)
+    assert chosen == {"one": "b"}
+    assert accuracies == pytest.approx({"a": 0.5, "b": 0.65})
+
+    seen.clear()
+    runs = train_all(remember, ["a", "b"], SMOKE, "test", [3, 4])
+    assert [(job.setting, job.seed) for job in seen] == [("a", 3), ("a", 4), ("b", 3), ("b", 4)]
+    assert [[run.accuracies[-1] for run in of_seeds] for of_seeds in runs] == [[0.6, 0.6], [0.7, 0.7]]
+    assert set(seen[0].data.eval_rows.tolist()) == test_rows
+
+
+def test_arithmetic_of_curves() -> None:
+    assert choose({"a": 0.5, "b": 0.75, "c": 0.75}) == "b"
+    assert mean_curve([[0.0, 4.0], [1.0, 8.0]]) == [0.5, 6.0]
+    two_steps_an_epoch = Run([0.1, 0.1, 0.1, 0.1, 0.01, 0.01], [3.0, 2.0, 1.0], [0.1, 0.2, 0.3])
+    assert first_drop(two_steps_an_epoch) == 2
+    assert first_drop(Run([0.1] * 6, [3.0, 2.0, 1.0], [0.1, 0.2, 0.3])) is None
+    assert [span([4, 4]), span([5, 3, 4]), span([None]), span([4, None, 3])] == [
+        "4",
+        "3-5",
+        "never",
+        "3-4-never",
+    ]
+
+    end = ending([Run([], [], [0.9, 0.5]), Run([], [], [0.1, 0.7])])  # the last epoch, not the best
+    assert end.accuracies == [0.5, 0.7]
+    assert (end.mean, end.spread) == pytest.approx((0.6, 0.02**0.5))
+    lead = end.lead(Ending([], 0.8, 0.01))
+    assert (lead.points, lead.spread) == pytest.approx((-0.2, 0.02**0.5))
+    assert [Lead(0.02, 0.01).is_clear(), Lead(0.01, 0.02).is_clear(), Lead(-0.5, 0.1).is_clear()] == [
+        True,
+        False,
+        False,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("constant", "early", "borne_out"),
+    [
+        (0.80, 0.70, True),
+        (0.895, 0.70, False),
+        (0.80, 0.895, False),
+        (0.95, 0.70, False),
+        (0.80, 0.95, False),
+    ],
+)
+def test_the_verdict_follows_the_written_criterion(constant: float, early: float, borne_out: bool) -> None:
+    means = {"plateau": 0.9, "constant": constant, "step decay": 0.88, "both": early}
+    verdict = judge(
+        {name: Ending([], mean, 0.01) for name, mean in means.items()},
+        {"plateau": "9", "both": "2"},
+        {"plateau": 0.1, "both": 0.4},
+    )
+    assert verdict.borne_out is borne_out
+    assert (
+        f"{100 * (0.9 - constant):+.1f} points (spread 1.0) against the best constant rate"
+        in verdict.evidence
+    )
+    assert "+2.0 points (spread 1.0) against step decay" in verdict.evidence
+
+
+@pytest.mark.parametrize("words", [["--size", "huge"], ["--seed", "x"], ["--no-such-option"]])
+def test_bad_options_end_with_one_line(
+    words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["plateau.py", *words])
+    with pytest.raises(SystemExit) as stop:
+        plateau.main()
+    assert stop.value.code == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1
+    assert err.startswith("plateau.py: ")
