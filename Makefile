@@ -4,10 +4,14 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP     = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: train test test-hosts soak bench lint wheel clean
+.PHONY: train gallery test test-hosts soak bench lint wheel clean
 
 train: $(VENV)/.recipes
 	$(BIN)/python recipes/five_optimizers.py --logdir runs
+
+# Every recipe, and docs/recipes.md with what came of it: a quarter of an hour.
+gallery: $(VENV)/.recipes
+	$(BIN)/python recipes/gallery.py
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest -n 2
@@ -16,9 +20,11 @@ test: $(VENV)/.test
 test-hosts: $(VENV)/.hosts
 	$(BIN)/python -m pytest tests/hosts
 
-# Thousands of steps beside torch.optim while everything changes: some ten minutes.
+# Thousands of steps beside torch.optim while everything changes; runs killed, checkpoints corrupted: some
+# fifteen minutes.
 soak: $(VENV)/.test
 	$(BIN)/python -m tests.soak
+	$(BIN)/python -m tests.recipes.soak
 
 bench: $(VENV)/.test
 	$(BIN)/python -m benchmarks

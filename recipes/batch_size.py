@@ -1,0 +1,289 @@
+"""How many rows should one step see? `python recipes/batch_size.py`.
+
+Gradient descent, single-sample SGD and mini-batch SGD are one rule, θ -= η g. They differ in the rows that g
+is the mean gradient of: all N, one, or B of them. The lecture: the variance of the gradient falls as 1/B, and
+mini-batches are the compromise between few, expensive steps and many, noisy ones.
+
+Experiment:
+
+- Noise, at initial weights and at trained ones: draw many batches of each size and take the mean squared
+  distance of their gradients from the gradient of all rows, E|g_B - ∇f|². Drawn with replacement it must be
+  σ²/B, where σ² is the variance of the gradients of single rows. Drawn without, as in an epoch, every row
+  seen leaves less to be unsure of: σ²/B · (N - B)/(N - 1).
+- Race: each batch size has its own learning rate, the one of a grid with the fewest steps to the target loss
+  on the validation rows (no accuracy is claimed, so the test rows are not needed). Then it starts from fresh
+  seeds, all sizes in turns. A run that misses the target counts as infinite. Seconds are CPU time of one
+  thread, spent in training and not in measuring, so that other programs matter little.
+
+The verdict, agreed before the run. The claim is borne out if
+
+1. the slope of log variance against log B, drawn with replacement, is -1 ± 0.05 at both places, and
+2. the mini-batch with the fewest seconds (median over the seeds) takes fewer in its slowest seed than
+   gradient descent and single-sample SGD each in their fastest.
+
+The second is about this machine: on another, a large step may cost more or less than many small ones.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any, Literal
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+if not __package__:  # run by its path: Python looks for modules in recipes/, the package lies one higher
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import torchopt_course as optim
+from recipes.common.batch_size_pictures import draw_cost, draw_noise, draw_race
+from recipes.common.command_line import OptionError, parse, plain_endings, progress_bar
+from recipes.common.data import Data, DataName, load_data
+from recipes.common.gradient_noise import noise
+from recipes.common.loop import evaluate, one_thread
+from recipes.common.model import make_model
+from recipes.common.report import Report, Verdict, table
+from recipes.common.trials import batches
+
+CLAIM = "The variance of the gradient falls as 1/B, and mini-batches are the compromise: in seconds they win"
+
+
+@dataclass(frozen=True)
+class Size:
+    """How large the experiment is. The batch of all rows is added to the batch sizes."""
+
+    data: DataName
+    batch_sizes: tuple[int, ...]
+    rates: tuple[float, ...]
+    target: float
+    """Loss on the validation rows."""
+    max_steps: int
+    max_epochs: int
+    """Whichever is first ends a run that has not reached the target."""
+    look_rows: int
+    """The validation rows are measured every so many training rows, or after each step."""
+    seeds: int
+    draws: int
+    """Batches drawn for each variance."""
+
+
+SIZES = {
+    "smoke": Size(
+        "digits", batch_sizes=(1, 32), rates=(0.03, 0.3), target=1.5,
+        max_steps=1_000, max_epochs=60, look_rows=64, seeds=2, draws=20,
+    ),
+    "gallery": Size(
+        "digits", batch_sizes=(1, 4, 16, 64, 256), rates=tuple(10 ** (half / 2) for half in range(-5, 2)),
+        target=0.25, max_steps=3_000, max_epochs=300, look_rows=64, seeds=5, draws=200,
+    ),
+    "full": Size(
+        "fashion-mnist", batch_sizes=(1, 8, 64, 512, 4096),
+        rates=tuple(10 ** (half / 2) for half in range(-6, 2)),
+        target=0.4, max_steps=100_000, max_epochs=1_000, look_rows=2_048, seeds=5, draws=300,
+    ),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Config:
+    """Measure the gradient's noise against the batch size, and steps and seconds to a target loss."""
+
+    size: Literal["smoke", "gallery", "full"] = "gallery"
+    """Digits for seconds or a minute, or Fashion-MNIST for some 5 hours, both with one hidden layer."""
+    seed: int = 0
+    """Of the batches drawn and of the rates' choice; the race has the seeds that follow."""
+    logdir: Path = Path("runs/batch_size")
+    """Folder for pictures, result.json and TensorBoard's file."""
+
+
+@dataclass(frozen=True)
+class Descent:
+    """One training up to the target loss."""
+
+    steps: float
+    """Taken to the target; infinite if it was missed."""
+    seconds: float
+    """CPU time spent in training until then, likewise."""
+    rows_per_second: float
+    looks: list[tuple[int, float, float]]
+    """Steps, seconds and validation loss on the way."""
+    model: nn.Module
+
+
+def descend(data: Data, size: Size, batch_size: int, lr: float, seed: int) -> Descent:
+    """θ -= η g until the target, the limit, or a loss that is not finite."""
+    torch.manual_seed(seed)
+    model = make_model("mlp", data)
+    optimizer = optim.SGD(model.parameters(), lr=lr)
+    rows_there = len(data.train_inputs)
+    limit = min(size.max_steps, size.max_epochs * math.ceil(rows_there / batch_size))
+    every = max(1, size.look_rows // batch_size)
+    looks: list[tuple[int, float, float]] = []
+    seconds = 0.0
+    for step, rows in batches(rows_there, batch_size, limit, seed):
+        started = time.process_time()
+        optimizer.zero_grad()
+        loss = F.cross_entropy(model(data.train_inputs[rows]), data.train_targets[rows])
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        seconds += time.process_time() - started
+        if step % every == 0:
+            validation_loss, _ = evaluate(model, data.eval_inputs, data.eval_targets)
+            looks.append((step, seconds, validation_loss))
+            if validation_loss <= size.target or not math.isfinite(validation_loss):
+                break
+    speed = step * batch_size / seconds
+    reached = bool(looks) and looks[-1][2] <= size.target
+    return Descent(step if reached else math.inf, seconds if reached else math.inf, speed, looks, model)
+
+
+def fewest_steps(steps: Mapping[float, float]) -> float:
+    """The rate that needed the fewest; of equals the smaller."""
+    return min(sorted(steps), key=steps.__getitem__)
+
+
+def run(config: Config) -> None:
+    """Choose the rates, measure the noise, race, judge."""
+    if not 0 <= config.seed < 2**62:
+        raise OptionError(f"--seed must be from 0 to 2**62 - 1, not {config.seed}")
+    size = SIZES[config.size]
+    with one_thread(), Report(config.logdir, "batch_size", config) as report:
+        data = load_data(size.data, "validation")
+        sizes = [*size.batch_sizes, len(data.train_inputs)]
+
+        rates = {}
+        with progress_bar(len(sizes) * len(size.rates), "training", "rates") as bar:
+            for batch_size in sizes:
+                steps = {}
+                for lr in size.rates:
+                    steps[lr] = descend(data, size, batch_size, lr, config.seed).steps
+                    bar.update()
+                rates[batch_size] = fewest_steps(steps)
+
+        races: dict[int, list[Descent]] = {batch_size: [] for batch_size in sizes}
+        with progress_bar(len(sizes) * size.seeds, "training", "race") as bar:
+            for seed in range(config.seed + 1, config.seed + 1 + size.seeds):
+                for batch_size in sizes:  # in turns: a busy moment of the machine hits all alike
+                    races[batch_size].append(descend(data, size, batch_size, rates[batch_size], seed))
+                    bar.update()
+
+        torch.manual_seed(config.seed)
+        untrained = make_model("mlp", data)
+        trained = races[sizes[len(sizes) // 2]][0].model
+        places = {"initial weights": untrained, "trained weights": trained}
+        noises = [noise(place, model, data, size.draws, config.seed) for place, model in places.items()]
+
+        for measured in noises:
+            tag = f"gradient_variance/{measured.place.replace(' ', '_')}"
+            report.curve(tag, measured.with_replacement, measured.batch_sizes)
+        for batch_size, descents in races.items():
+            steps_seen, _, losses = zip(*descents[0].looks, strict=True)
+            report.curve(f"validation_loss/batch_{batch_size}", losses, steps_seen)
+        report.picture("gradient_variance", draw_noise(noises, len(data.train_inputs)))
+        panels = {
+            f"steps to loss {size.target:g}": {b: [d.steps for d in races[b]] for b in races},
+            f"CPU seconds to loss {size.target:g}": {b: [d.seconds for d in races[b]] for b in races},
+            "rows per CPU second": {b: [d.rows_per_second for d in races[b]] for b in races},
+        }
+        report.picture("steps_and_seconds", draw_cost(panels))
+        report.picture(
+            "race", draw_race({b: descents[0].looks for b, descents in races.items()}, size.target)
+        )
+        rows = [row(batch_size, rates[batch_size], descents, size) for batch_size, descents in races.items()]
+        slopes = {measured.place: measured.slope for measured in noises}
+        report.finish(text(rows, size, slopes), rows, verdict(races, slopes), slopes=slopes)
+
+
+def row(batch_size: int, lr: float, descents: Sequence[Descent], size: Size) -> dict[str, Any]:
+    """A line of the table as numbers; None stands for a missed target, as JSON knows no infinity."""
+    steps, seconds = (median(getattr(d, what) for d in descents) for what in ("steps", "seconds"))
+    return {
+        "batch_size": batch_size,
+        "lr": lr,
+        "rate_at_edge": lr in (size.rates[0], size.rates[-1]),
+        "median_steps": steps if math.isfinite(steps) else None,
+        "median_seconds": seconds if math.isfinite(seconds) else None,
+        "seconds": [d.seconds if math.isfinite(d.seconds) else None for d in descents],
+        "median_rows": steps * batch_size if math.isfinite(steps) else None,
+        "rows_per_second": median(d.rows_per_second for d in descents),
+    }
+
+
+def verdict(races: Mapping[int, Sequence[Descent]], slopes: Mapping[str, float]) -> Verdict:
+    """The criterion at the top of this file, applied."""
+    single, *_, everything = races
+    seconds = {batch_size: [d.seconds for d in descents] for batch_size, descents in races.items()}
+    mini = min(
+        (size for size in races if size not in (single, everything)), key=lambda size: median(seconds[size])
+    )
+    falls = all(abs(slope + 1) <= 0.05 for slope in slopes.values())
+    wins = max(seconds[mini]) < min(*seconds[single], *seconds[everything])
+    names = {
+        mini: f"batches of {mini}",
+        everything: f"gradient descent on all {everything:,}",
+        single: "single rows",
+    }
+    costs = ", ".join(
+        f"{name} {told(median(d.steps for d in races[size]), ',.0f')} steps and "
+        f"{told(median(seconds[size]), '.2g')} CPU s"
+        for size, name in names.items()
+    )
+    evidence = (
+        f"the slope was {' and '.join(f'{slope:.3f} ({place})' for place, slope in slopes.items())}; "
+        f"to the target {names[mini]} took {costs.removeprefix(names[mini] + ' ')} on this machine "
+        f"(medians of {len(races[single])} seeds)"
+    )
+    return Verdict(CLAIM, falls and wins, evidence)
+
+
+def told(number: float, form: str) -> str:
+    """A number, or that there is none."""
+    return format(number, form) if math.isfinite(number) else "infinitely many"
+
+
+def text(rows: Sequence[Mapping[str, Any]], size: Size, slopes: Mapping[str, float]) -> str:
+    """The race as a table, and the slopes."""
+    head = [
+        "batch",
+        "rate",
+        f"steps to\nloss {size.target:g}",
+        "rows to\nthere",
+        "CPU\nseconds",
+        "rows per\nCPU second",
+    ]
+
+    def cell(number: float | None, form: str) -> str:
+        return "missed" if number is None else format(number, form)
+
+    lines = [
+        [
+            f"{row['batch_size']:,}",
+            f"{row['lr']:.2g}" + ("!" if row["rate_at_edge"] else " "),
+            cell(row["median_steps"], ",.0f"),
+            cell(row["median_rows"], ",.0f"),
+            cell(row["median_seconds"], ".3f"),
+            f"{row['rows_per_second']:,.0f}",
+        ]
+        for row in rows
+    ]
+    notes = [f"medians of {size.seeds} seeds; the last batch is all rows; !: the end of the grid of rates"]
+    notes += [f"slope of log variance against log B, {place}: {slope:.3f}" for place, slope in slopes.items()]
+    return "\n".join([table(head, lines), "", *notes])
+
+
+def main() -> None:
+    """Parse, measure, report."""
+    config = parse(Config)
+    with plain_endings():
+        run(config)
+
+
+if __name__ == "__main__":
+    main()

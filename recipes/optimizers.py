@@ -1,0 +1,290 @@
+"""Adam or momentum? All optimizers under equal budgets: `python recipes/optimizers.py`.
+
+The lecture's advice: "In a hurry: Adam. With time: SGD with momentum, tuned."
+
+Experiment, as DeepOBS (Schneider et al., 2019) and AlgoPerf (Dahl et al., 2023) compare:
+
+- Two budgets, a short one and a long one. Within each, every optimizer is given the same: one training for
+  each learning rate of one grid, with a constant rate and with a cosine decay to zero. All else is default.
+- The rate and the schedule with the highest accuracy on the validation rows at the end are its choice. It is
+  trained again from fresh seeds, and the test rows are measured once, with the last weights.
+- Nobody tunes in a real hurry: the short budget is also given to every optimizer's default rate, constant.
+- Steps to a target accuracy on the validation rows: the median over the seeds; a missed target is infinite.
+
+The verdict, agreed before the run. One optimizer is ahead of another if its mean test accuracy is higher by
+more than two standard errors of the difference over the seeds. The advice is borne out if
+
+1. after the short budget Adam is ahead of Momentum with default rates, and Momentum not ahead of Adam with
+   tuned ones, and
+2. after the long budget, both tuned, Momentum is ahead of Adam.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any, Literal
+
+import torch
+
+if not __package__:  # run by its path: Python looks for modules in recipes/, the package lies one higher
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from recipes.common.command_line import OptionError, parse, plain_endings, progress_bar
+from recipes.common.optimizers_pictures import draw_curves, draw_sensitivity, draw_spread
+from recipes.common.parallel import in_parallel
+from recipes.common.report import Report, Verdict, table
+from recipes.common.trials import (
+    CONTENDERS,
+    Budget,
+    Contest,
+    Outcome,
+    Result,
+    Schedule,
+    Task,
+    Trial,
+    best,
+    lead,
+    median_steps,
+    run_trial,
+)
+
+CLAIM = "In a hurry: Adam; with time: SGD with momentum, tuned"
+SCHEDULES: tuple[Schedule, ...] = ("constant", "cosine")
+
+
+@dataclass(frozen=True)
+class Size:
+    """How large the experiment is."""
+
+    task: Task
+    rates: tuple[float, ...]
+    seeds: int
+    short: Budget
+    long: Budget
+
+
+def half_decades(first: int, last: int) -> tuple[float, ...]:
+    """10^(first / 2) to 10^(last / 2), two rates in each power of ten."""
+    return tuple(10 ** (half / 2) for half in range(first, last + 1))
+
+
+# Everybody's grid holds everybody's default rate, 0.001 or 0.01.
+SIZES = {
+    "smoke": Size(
+        Task("digits", train_rows=320, validation_rows=288, model="mlp", batch_size=32),
+        rates=(0.001, 0.01, 0.1), seeds=2, short=Budget(1, target=0.4), long=Budget(3, target=0.6),
+    ),
+    "gallery": Size(
+        Task("fashion-mnist", train_rows=2_000, validation_rows=2_000, model="mlp", batch_size=32),
+        rates=half_decades(-7, 0), seeds=5, short=Budget(2, target=0.75), long=Budget(10, target=0.83),
+    ),
+    "full": Size(
+        Task("fashion-mnist", train_rows=50_000, validation_rows=10_000, model="cnn", batch_size=128),
+        rates=half_decades(-8, 0), seeds=5, short=Budget(1, target=0.85), long=Budget(20, target=0.91),
+    ),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Config:
+    """Compare all optimizers under equal budgets: is it Adam in a hurry, and momentum with time?
+
+    Every optimizer is tuned with the same learning rates and schedules on validation rows, then trained from
+    fresh seeds and measured on the test rows.
+    """
+
+    size: Literal["smoke", "gallery", "full"] = "gallery"
+    """Digits for seconds; 2,000 rows of Fashion-MNIST for minutes; all, with a CNN, for some 6 hours."""
+    seed: int = 0
+    """The tuning's seed; the final trainings have those that follow."""
+    logdir: Path = Path("runs/optimizers")
+    """Folder for pictures, result.json and TensorBoard's file."""
+
+
+def run(config: Config) -> None:
+    """Tune, train the choices from fresh seeds, judge."""
+    if not 0 <= config.seed < 2**62:
+        raise OptionError(f"--seed must be from 0 to 2**62 - 1, not {config.seed}")
+    size = SIZES[config.size]
+    with Report(config.logdir, "optimizers", config) as report:
+        trials = [t for budget in (size.short, size.long) for t in tuning_trials(size, budget, config.seed)]
+        with progress_bar(len(trials), "training", "tuning") as bar:
+            tuning = dict(zip(trials, in_parallel(run_trial, trials, bar.update), strict=True))
+
+        contests = (
+            Contest(f"{size.short}, default rate", size.short, tuned=False),
+            Contest(f"{size.short}, tuned", size.short, tuned=True),
+            Contest(f"{size.long}, tuned", size.long, tuned=True),
+        )
+        choices = [
+            (contest, choice(size, contest, name, tuning)) for contest in contests for name in CONTENDERS
+        ]
+        finals = [trial for _, chosen in choices for trial in final_trials(size, chosen, config.seed)]
+        with progress_bar(len(finals), "training", "final") as bar:
+            outcomes = iter(in_parallel(run_trial, finals, bar.update))
+        results = [Result(*pair, [next(outcomes) for _ in range(size.seeds)]) for pair in choices]
+
+        for result in results:
+            tag = f"{result.contest.name.replace(', ', '/')}/{result.choice.optimizer}".replace(" ", "_")
+            report.curve(tag, result.mean_curve, result.outcomes[0].steps)
+        by_rate = {
+            (budget, name): sensitivity(name, budget, tuning)
+            for budget in (size.short, size.long)
+            for name in CONTENDERS
+        }
+        report.picture("sensitivity", draw_sensitivity(by_rate))
+        report.picture("validation_accuracy", draw_curves(results))
+        report.picture("test_accuracy", draw_spread(results))
+        rows = [row(result, tuning) for result in results]
+        report.finish(text(rows), rows, verdict(results))
+
+
+def tuning_trials(size: Size, budget: Budget, seed: int) -> list[Trial]:
+    """The same trainings for every optimizer: each rate with each schedule."""
+    return [
+        Trial(size.task, name, lr, schedule, budget.epochs, looks=1, seed=seed)
+        for name in CONTENDERS
+        for schedule in SCHEDULES
+        for lr in size.rates
+    ]
+
+
+def choice(size: Size, contest: Contest, name: str, tuning: Mapping[Trial, Outcome]) -> Trial:
+    """What did best on the validation rows, or what the optimizer does if it is told nothing."""
+    if not contest.tuned:
+        return Trial(size.task, name, None, "constant", contest.budget.epochs, looks=1, seed=0)
+    return best(final_accuracies(name, contest.budget, tuning))
+
+
+def final_accuracies(name: str, budget: Budget, tuning: Mapping[Trial, Outcome]) -> dict[Trial, float]:
+    """Validation accuracy at the end of each training that one optimizer was tuned with."""
+    return {
+        trial: outcome.accuracy[-1]
+        for trial, outcome in tuning.items()
+        if trial.optimizer == name and trial.epochs == budget.epochs
+    }
+
+
+def sensitivity(name: str, budget: Budget, tuning: Mapping[Trial, Outcome]) -> dict[float, float]:
+    """The better schedule's accuracy at each rate."""
+    by_rate: dict[float, float] = {}
+    for trial, accuracy in final_accuracies(name, budget, tuning).items():
+        assert trial.lr is not None
+        by_rate[trial.lr] = max(accuracy, by_rate.get(trial.lr, 0.0))
+    return by_rate
+
+
+def final_trials(size: Size, chosen: Trial, seed: int) -> list[Trial]:
+    """A choice from fresh seeds, looked at often, and on the test rows."""
+    looks = max(10, chosen.epochs)
+    return [replace(chosen, looks=looks, seed=seed + n, test=True) for n in range(1, size.seeds + 1)]
+
+
+def verdict(results: Sequence[Result]) -> Verdict:
+    """The criterion at the top of this file, applied."""
+    adam, momentum = (
+        [result.tests for result in results if result.choice.optimizer == name]
+        for name in ("Adam", "Momentum")
+    )
+    default, short, long = (lead(ours, theirs) for ours, theirs in zip(adam, momentum, strict=True))
+    hurry = ahead(default) and not ahead(minus(short))
+    time = ahead(minus(long))
+    budgets = [result.contest.budget for result in results]
+    held = {True: "held", False: "did not hold"}
+    evidence = (
+        f"the first half {held[hurry]}, the second {held[time]}; "
+        f"Adam's lead over Momentum in test accuracy was {points(default)} after {budgets[0]} "
+        f"with default rates, {points(short)} with tuned ones, and {points(long)} after {budgets[-1]} "
+        f"with tuned ones (means of {len(adam[0])} seeds ± standard error)"
+    )
+    return Verdict(CLAIM, hurry and time, evidence)
+
+
+def ahead(lead: tuple[float, float]) -> bool:
+    """By more than two standard errors."""
+    return lead[0] > 2 * lead[1]
+
+
+def minus(lead: tuple[float, float]) -> tuple[float, float]:
+    """The other's lead."""
+    return -lead[0], lead[1]
+
+
+def points(lead: tuple[float, float]) -> str:
+    """In percentage points; never a lead of "-0.0"."""
+    return f"{round(100 * lead[0], 1) + 0.0:+.1f} ± {100 * lead[1]:.1f} points"
+
+
+def row(result: Result, tuning: Mapping[Trial, Outcome]) -> dict[str, Any]:
+    """A line of the table as numbers."""
+    name, budget = result.choice.optimizer, result.contest.budget
+    accuracies = sensitivity(name, budget, tuning)
+    steps = median_steps(budget.target, result.outcomes)
+    return {
+        "contest": result.contest.name,
+        "epochs": budget.epochs,
+        "optimizer": name,
+        "lr": default_rate(name) if result.choice.lr is None else result.choice.lr,
+        "schedule": result.choice.schedule,
+        "rate_at_edge": result.choice.lr in (min(accuracies), max(accuracies)),
+        "target_accuracy": budget.target,
+        "median_steps_to_target": steps if math.isfinite(steps) else None,  # JSON knows no infinity
+        "test_accuracy": fmean(result.tests),
+        "test_accuracy_spread": stdev(result.tests),
+        "test_accuracy_of_seeds": result.tests,
+        "good_rates": sum(accuracy >= max(accuracies.values()) - 0.02 for accuracy in accuracies.values()),
+        "rates": len(accuracies),
+    }
+
+
+def default_rate(name: str) -> float:
+    """The learning rate of an optimizer that is told nothing."""
+    return float(CONTENDERS[name]([torch.nn.Parameter(torch.zeros(1))]).defaults["lr"])
+
+
+def text(rows: Sequence[Mapping[str, Any]]) -> str:
+    """A table for each contest."""
+    parts = []
+    for contest in dict.fromkeys(row["contest"] for row in rows):
+        mine = [row for row in rows if row["contest"] == contest]
+        head = [
+            "",
+            "rate",
+            "schedule",
+            f"steps to\n{mine[0]['target_accuracy']:.0%}",
+            "test accuracy",
+            "good rates",
+        ]
+        lines = [
+            [
+                row["optimizer"],
+                f"{row['lr']:.2g}" + ("!" if row["rate_at_edge"] else " "),
+                row["schedule"],
+                "missed" if row["median_steps_to_target"] is None else f"{row['median_steps_to_target']:.0f}",
+                f"{row['test_accuracy']:.1%} ± {100 * row['test_accuracy_spread']:.1f}",
+                f"{row['good_rates']} of {row['rates']}",
+            ]
+            for row in mine
+        ]
+        parts.append(f"{contest}\n{table(head, lines)}")
+    notes = (
+        "test accuracy: mean ± standard deviation over the seeds; steps: median over the seeds\n"
+        "good rates: within 2 points of the best on the validation rows; !: the end of the grid"
+    )
+    return "\n\n".join([*parts, notes])
+
+
+def main() -> None:
+    """Parse, compare, report."""
+    config = parse(Config)
+    with plain_endings():
+        run(config)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,301 @@
+"""The comparison of optimizers: equal budgets, honest rows, and the arithmetic of targets and choices."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import sys
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.image import imread
+from scipy.stats import ttest_ind
+from torch.nn import functional as F
+
+from recipes import optimizers
+from recipes.common.model import make_model
+from recipes.common.pictures import COLORS
+from recipes.common.trials import (
+    CONTENDERS,
+    Budget,
+    Contest,
+    Outcome,
+    Result,
+    Task,
+    Trial,
+    batches,
+    best,
+    lead,
+    median_steps,
+    rows_of,
+    run_trial,
+    share_of_rate,
+    steps_to,
+)  # fmt: skip
+from recipes.optimizers import CLAIM, SIZES, Config, default_rate, final_trials, tuning_trials, verdict
+
+NAN, MISSED = math.nan, math.inf
+TASK = Task("digits", train_rows=100, validation_rows=50, model="mlp", batch_size=32)
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "steps"),
+    [
+        ([0.1, 0.5, 0.9], 30),
+        ([0.1, 0.8, 0.7], 20),  # exactly the target, and the first time counts
+        ([0.9, 0.1, 0.1], 10),
+        ([0.1, 0.2, 0.799], MISSED),
+        ([NAN, NAN, 0.9], 30),
+        ([0.5, NAN, NAN], MISSED),
+        ([0.0, 0.0, 0.0], MISSED),
+    ],
+)
+def test_steps_to_the_target(accuracy: list[float], steps: float) -> None:
+    assert steps_to(0.8, Outcome([10, 20, 30], accuracy, NAN)) == steps
+
+
+@pytest.mark.parametrize(
+    ("first_steps", "median"),
+    [
+        ([10, 20, 30, 40, 50], 30),
+        ([10, MISSED, 30, MISSED, 50], 50),  # two of five may miss
+        ([10, MISSED, 30, MISSED, MISSED], MISSED),
+        ([10, MISSED], MISSED),  # half is not most
+    ],
+)
+def test_the_median_over_seeds_takes_a_miss_for_infinite(first_steps: list[float], median: float) -> None:
+    looks = [10, 20, 30, 40, 50]
+    outcomes = [Outcome(looks, [float(step >= first) for step in looks], NAN) for first in first_steps]
+    assert median_steps(0.8, outcomes) == median
+
+
+def test_the_choice_is_the_highest_accuracy_and_never_nan() -> None:
+    assert best({0.1: 0.5, 0.3: 0.9, 1.0: 0.7}) == 0.3
+    assert best({0.1: NAN, 0.3: 0.2, 1.0: NAN}) == 0.3
+    assert best({0.3: 0.2, 0.1: 0.2}) == 0.3  # of equals the first
+    assert best({0.3: NAN, 0.1: NAN}) == 0.3
+
+
+def test_the_lead_and_its_error_are_welchs() -> None:
+    ours, theirs = [0.91, 0.93, 0.92, 0.95], [0.90, 0.91, 0.93]
+    difference, error = lead(ours, theirs)
+    assert difference == pytest.approx(np.mean(ours) - np.mean(theirs))
+    assert difference / error == pytest.approx(ttest_ind(ours, theirs, equal_var=False).statistic)
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_everybody_has_the_same_budget(name: str) -> None:
+    size = SIZES[name]
+    for budget in (size.short, size.long):
+        trials = tuning_trials(size, budget, seed=7)
+        assert len(set(trials)) == len(trials)
+        without_name = {
+            optimizer: Counter(
+                replace(trial, optimizer="") for trial in trials if trial.optimizer == optimizer
+            )
+            for optimizer in CONTENDERS
+        }
+        assert all(mine == without_name["SGD"] for mine in without_name.values())
+        assert without_name["SGD"].total() == 2 * len(size.rates)
+        assert {trial.epochs for trial in trials} == {budget.epochs}
+        assert not any(trial.test for trial in trials)  # the test rows are out of reach of the tuning
+    assert size.short.epochs < size.long.epochs
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_the_grid_is_logarithmic_and_holds_the_default_rates(name: str) -> None:
+    rates = SIZES[name].rates
+    ratios = [b / a for a, b in itertools.pairwise(rates)]
+    assert ratios == pytest.approx([ratios[0]] * len(ratios))
+    for optimizer in CONTENDERS:
+        assert any(math.isclose(default_rate(optimizer), rate) for rate in rates)
+
+
+def test_a_choice_is_trained_from_fresh_seeds_and_otherwise_unchanged() -> None:
+    size = SIZES["gallery"]
+    chosen = tuning_trials(size, size.short, seed=7)[3]
+    finals = final_trials(size, chosen, seed=7)
+    assert [trial.seed for trial in finals] == [8, 9, 10, 11, 12]
+    assert all(replace(trial, seed=7, looks=1, test=False) == chosen and trial.test for trial in finals)
+
+
+def test_every_optimizer_has_a_colour_of_its_own() -> None:
+    assert set(COLORS) == set(CONTENDERS)
+    assert len(set(COLORS.values())) == len(COLORS)
+
+
+def test_default_rates_are_torchs() -> None:
+    for name, optimizer in {"SGD": "SGD", "Adagrad": "Adagrad", "RMSprop": "RMSprop", "Adam": "Adam"}.items():
+        weight = torch.nn.Parameter(torch.zeros(1))
+        assert default_rate(name) == getattr(torch.optim, optimizer)([weight]).defaults["lr"]
+
+
+def test_the_rows_are_apart() -> None:
+    validation, test = rows_of(TASK, "validation"), rows_of(TASK, "test")
+    assert (len(validation.train_rows), len(validation.eval_rows), len(test.eval_rows)) == (100, 50, 360)
+    assert len(validation.eval_inputs) == len(validation.eval_targets) == 50
+    parts = [set(part.tolist()) for part in (validation.train_rows, validation.eval_rows, test.eval_rows)]
+    assert len(set.union(*parts)) == sum(map(len, parts))
+
+
+def test_an_epoch_sees_every_row_once() -> None:
+    seen = list(batches(rows=10, batch_size=4, steps=7, seed=0))
+    assert [step for step, _ in seen] == [1, 2, 3, 4, 5, 6, 7]
+    epochs = [torch.cat([rows for _, rows in seen[start : start + 3]]).tolist() for start in (0, 3)]
+    assert [sorted(epoch) for epoch in epochs] == [list(range(10))] * 2
+    assert epochs[0] != epochs[1]
+
+
+def test_the_cosine_is_torchs() -> None:
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=20)
+    for step in range(20):
+        assert share_of_rate("cosine", step / 20) == pytest.approx(cosine.get_last_lr()[0])
+        assert share_of_rate("constant", step / 20) == 1
+        optimizer.step()
+        cosine.step()
+
+
+def test_a_trial_is_the_plain_loop_with_torchs_optimizer_and_schedule() -> None:
+    trial = Trial(TASK, "Nesterov", 0.05, "cosine", epochs=6, looks=3, seed=4, test=True)
+    outcome = run_trial(trial)
+
+    data = rows_of(TASK, "validation")
+    torch.manual_seed(4)
+    model = make_model("mlp", data)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, nesterov=True)
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=24)
+    expected = []
+    for step, rows in batches(100, 32, 24, seed=4):
+        optimizer.zero_grad()
+        F.cross_entropy(model(data.train_inputs[rows]), data.train_targets[rows]).backward()
+        optimizer.step()
+        scheduler.step()
+        if step % 8 == 0:
+            right = model(data.eval_inputs).argmax(dim=1) == data.eval_targets
+            expected.append(right.float().mean().item())
+    test = rows_of(TASK, "test")
+    right = model(test.eval_inputs).argmax(dim=1) == test.eval_targets
+    assert outcome.steps == [8, 16, 24]
+    # One row may lie on the border between two classes, where the last bit decides.
+    assert outcome.accuracy == pytest.approx(expected, abs=1 / 50 + 1e-6)
+    assert outcome.test_accuracy == pytest.approx(right.float().mean().item(), abs=1 / 360 + 1e-6)
+    assert outcome.accuracy[-1] > 0.5
+
+
+def test_weights_that_diverged_answer_nothing_rightly() -> None:
+    trial = Trial(TASK, "SGD", 1e30, "constant", epochs=2, looks=2, seed=0, test=True)
+    assert run_trial(trial) == Outcome([4, 8], [0.0, 0.0], 0.0)
+
+
+def test_without_being_asked_no_test_row_is_measured() -> None:
+    assert math.isnan(
+        run_trial(Trial(TASK, "SGD", None, "constant", epochs=1, looks=1, seed=0)).test_accuracy
+    )
+
+
+def results(*pairs: tuple[float, float]) -> list[Result]:
+    """The means of Adam and of Momentum in three contests, from two seeds, a point to either side.
+
+    Each mean then has a standard error of a point, their difference one of sqrt(2) points.
+    """
+    made = []
+    for number, pair in enumerate(pairs):
+        contest = Contest(f"contest {number}", Budget(epochs=number + 1, target=0.5), tuned=True)
+        for name, mean in zip(("Adam", "Momentum"), pair, strict=True):
+            choice = Trial(TASK, name, 0.1, "constant", epochs=1, looks=1, seed=0)
+            outcomes = [Outcome([1], [0.5], mean + side) for side in (-0.01, 0.01)]
+            made.append(Result(contest, choice, outcomes))
+    return made
+
+
+@pytest.mark.parametrize(
+    ("default", "short", "long", "borne_out"),
+    [
+        ((0.8, 0.7), (0.8, 0.8), (0.8, 0.9), True),
+        ((0.8, 0.7), (0.9, 0.8), (0.8, 0.9), True),
+        ((0.8, 0.79), (0.8, 0.8), (0.8, 0.9), False),  # within two standard errors
+        ((0.8, 0.7), (0.7, 0.8), (0.8, 0.9), False),  # tuned momentum is ahead in the hurry
+        ((0.8, 0.7), (0.8, 0.8), (0.8, 0.81), False),
+        ((0.8, 0.7), (0.8, 0.8), (0.9, 0.8), False),
+    ],
+)
+def test_the_verdict_is_the_criterion(default: Any, short: Any, long: Any, borne_out: bool) -> None:
+    judged = verdict(results(default, short, long))
+    assert judged.borne_out is borne_out
+    assert f"{100 * (long[0] - long[1]):+.1f} ± 1.4 points" in judged.evidence
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "optimizers"
+    torch.set_num_threads(1)
+
+    def in_turn(function: Any, jobs: Any, on_done: Any) -> list[Any]:
+        """In this process: two others would take longer to start than all the trainings do."""
+        return [(function(job), on_done())[0] for job in jobs]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(optimizers, "in_parallel", in_turn)
+        optimizers.run(Config(size="smoke", logdir=folder))
+    return folder
+
+
+def test_the_result_can_be_read_by_a_program(folder: Path) -> None:
+    result = json.loads((folder / "result.json").read_text())
+    assert (result["recipe"], result["claim"]) == ("optimizers", CLAIM)
+    assert isinstance(result["borne_out"], bool)
+    assert result["verdict"].endswith(f"{result['evidence']}.")
+    assert [row["optimizer"] for row in result["rows"]] == list(CONTENDERS) * 3
+    for row in result["rows"]:
+        assert any(math.isclose(row["lr"], rate) for rate in SIZES["smoke"].rates)
+        assert row["test_accuracy"] == pytest.approx(np.mean(row["test_accuracy_of_seeds"]))
+        assert row["test_accuracy_spread"] == pytest.approx(np.std(row["test_accuracy_of_seeds"], ddof=1))
+        assert 1 <= row["good_rates"] <= row["rates"] == 3
+    assert result["table"]
+    assert result["seconds"] > 0
+    assert result["torch_version"] == torch.__version__
+
+
+def test_the_pictures_show_something(folder: Path) -> None:
+    pictures = json.loads((folder / "result.json").read_text())["pictures"]
+    assert pictures == ["sensitivity.png", "validation_accuracy.png", "test_accuracy.png"]
+    for name in pictures:
+        assert np.ptp(imread(folder / name)) > 0.5
+
+
+def test_tensorboard_has_pictures_and_curves(folder: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    tags = EventAccumulator(str(folder)).Reload().Tags()
+    pictures = ("sensitivity", "validation_accuracy", "test_accuracy")
+    assert set(tags["images"]) == {f"optimizers/{name}" for name in pictures}
+    contests = ("1_epoch/default_rate", "1_epoch/tuned", "3_epochs/tuned")
+    assert set(tags["scalars"]) == {f"{contest}/{name}" for contest in contests for name in CONTENDERS}
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [(["--size", "huge"], "huge"), (["--seed", "-1"], "--seed"), (["--speed", "3"], "--speed")],
+)
+def test_bad_options_end_with_one_line(
+    words: list[str],
+    named: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["optimizers.py", *words, "--logdir", str(tmp_path / "new")])
+    with pytest.raises(SystemExit) as stop:
+        optimizers.main()
+    assert stop.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("optimizers.py: ")
+    assert named in line
+    assert not (tmp_path / "new").exists()
