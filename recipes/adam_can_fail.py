@@ -16,10 +16,10 @@ if not __package__:  # run by its path: Python looks for modules in recipes/, th
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torchopt_course as optim
-from recipes.common.adam_can_fail_pictures import Course, draw_games, draw_memory
 from recipes.common.command_line import OptionError, parse, plain_endings, progress_bar
 from recipes.common.loop import one_thread
 from recipes.common.report import Report, Verdict, table
+from recipes.parts.adam_can_fail_pictures import Course, draw_games, draw_memory
 
 
 @dataclass(frozen=True)

@@ -43,14 +43,14 @@ if not __package__:  # run by its path: Python looks for modules in recipes/, th
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torchopt_course as optim
-from recipes.common.batch_size_pictures import draw_cost, draw_noise, draw_race
 from recipes.common.command_line import OptionError, parse, plain_endings, progress_bar
 from recipes.common.data import Data, DataName, load_data
-from recipes.common.gradient_noise import noise
 from recipes.common.loop import evaluate, one_thread
 from recipes.common.model import make_model
 from recipes.common.report import Report, Verdict, table
-from recipes.common.trials import batches
+from recipes.parts.batch_size_pictures import draw_cost, draw_noise, draw_race
+from recipes.parts.gradient_noise import noise
+from recipes.parts.trials import batches
 
 CLAIM = "The variance of the gradient falls as 1/B, and mini-batches are the compromise: in seconds they win"
 

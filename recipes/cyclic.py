@@ -41,7 +41,7 @@ from recipes.common.data import Data
 from recipes.common.loop import evaluate, one_thread
 from recipes.common.pictures import decorate, figure
 from recipes.common.report import Report, Verdict, table
-from recipes.common.schedule_runs import (
+from recipes.parts.schedule_runs import (
     Ending,
     Job,
     Run,

@@ -41,12 +41,13 @@ from torch import Tensor
 if not __package__:  # run by its path: Python looks for modules in recipes/, the package lies one higher
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from recipes.common import derivative_pictures as pictures
 from recipes.common.command_line import parse, plain_endings
-from recipes.common.counted_work import shortest, work
-from recipes.common.difference_errors import Errors, Y, errors_against_h, loglog_slope
 from recipes.common.loop import one_thread
 from recipes.common.report import Report, Verdict, table
+from recipes.parts import derivative_pictures as pictures
+from recipes.parts.counted_work import shortest, work
+from recipes.parts.difference_errors import Errors, Y, errors_against_h
+from recipes.parts.power_law import loglog_slope
 from torchopt_course import autograd
 from torchopt_course.autograd import Variable, numerical, symbolic
 

@@ -75,10 +75,10 @@ def write_page(config: Config, results: dict[str, dict[str, Any]]) -> None:
     lines = [
         "# Every claim of the lecture, tried",
         "",
-        f"Written by `make gallery` (`python recipes/gallery.py`) from runs at the size `{config.size}`, with torch "
-        f"{results['train']['torch_version']}. Each recipe is one script that reads from top to bottom; `--help` "
-        "explains its options, `--size full` takes the size of a paper. Every run can be looked at in TensorBoard: "
-        "`tensorboard --logdir runs`.",
+        f"Written by `make gallery` from runs at the size `{config.size}`, with torch "
+        f"{results['train']['torch_version']}. Each recipe is one script that reads from top to bottom; "
+        "`--help` explains its options, `--size full` takes the size of a paper. Every run can be looked at "
+        "in TensorBoard: `tensorboard --logdir runs`.",
         "",
         "| recipe | the lecture says | borne out by this run |",
         "|---|---|---|",
@@ -118,8 +118,8 @@ def write_page(config: Config, results: dict[str, dict[str, Any]]) -> None:
 def train_words(result: dict[str, Any]) -> str:
     """What one training reached."""
     return (
-        f"Test accuracy {result['accuracy']:.1%} after {result['epochs']} epochs, {result['seconds']:.0f} seconds; "
-        "measured after the last epoch, which is not the best one of several."
+        f"Test accuracy {result['accuracy']:.1%} after {result['epochs']} epochs, {result['seconds']:.0f} "
+        "seconds; measured after the last epoch, which is not the best one of several."
     )
 
 

@@ -16,11 +16,11 @@ if not __package__:  # run by its path: Python looks for modules in recipes/, th
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torchopt_course as optim
-from recipes.common import landscape_pictures as pictures
 from recipes.common.command_line import parse, plain_endings, progress_bar
-from recipes.common.ground import LANDSCAPES, Landscape, Walk, turned
 from recipes.common.loop import one_thread
 from recipes.common.report import Report, Verdict, table
+from recipes.parts import landscape_pictures as pictures
+from recipes.parts.ground import LANDSCAPES, Landscape, Walk, turned
 
 
 @dataclass(frozen=True)

@@ -35,10 +35,10 @@ if not __package__:  # run by its path: Python looks for modules in recipes/, th
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from recipes.common.command_line import OptionError, parse, plain_endings, progress_bar
-from recipes.common.optimizers_pictures import draw_curves, draw_sensitivity, draw_spread
 from recipes.common.parallel import in_parallel
 from recipes.common.report import Report, Verdict, table
-from recipes.common.trials import (
+from recipes.parts.optimizers_pictures import draw_curves, draw_sensitivity, draw_spread
+from recipes.parts.trials import (
     CONTENDERS,
     Budget,
     Contest,

@@ -38,7 +38,7 @@ from recipes.common.command_line import parse, plain_endings
 from recipes.common.loop import Epoch, TrainingDivergedError, train
 from recipes.common.pictures import decorate, figure
 from recipes.common.report import Report, Verdict, table
-from recipes.common.schedule_runs import (
+from recipes.parts.schedule_runs import (
     Ending,
     Job,
     Run,

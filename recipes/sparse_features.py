@@ -47,12 +47,12 @@ from typing import Literal
 if not __package__:  # run by its path: Python looks for modules in recipes/, the package lies one higher
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from recipes.common import sparse_pictures as pictures
 from recipes.common.command_line import parse, plain_endings, progress_bar
 from recipes.common.loop import one_thread
 from recipes.common.parallel import in_parallel
 from recipes.common.report import Report, Verdict, table
-from recipes.common.sparse_digits import OPTIMIZERS, Job, Outcome, rows_of, train
+from recipes.parts import sparse_pictures as pictures
+from recipes.parts.sparse_digits import OPTIMIZERS, Job, Outcome, rows_of, train
 
 CLAIM = "Adagrad is particularly effective for sparse features"
 

@@ -18,7 +18,8 @@ from torch.nn import functional as F
 
 from recipes import batch_size
 from recipes.batch_size import CLAIM, SIZES, Config, Descent, descend, fewest_steps, verdict
-from recipes.common.gradient_noise import measured_variance, population, predicted_variance, slope
+from recipes.parts.gradient_noise import measured_variance, population, predicted_variance
+from recipes.parts.power_law import loglog_slope
 
 ROWS = 6
 
@@ -90,7 +91,7 @@ def test_all_rows_without_replacement_leave_no_noise(toy: tuple[Any, ...]) -> No
 
 
 def test_the_slope_of_a_power_law_is_its_exponent() -> None:
-    assert slope([1, 2, 8, 64], [5 * b**-1.5 for b in (1, 2, 8, 64)]) == pytest.approx(-1.5)
+    assert loglog_slope([1, 2, 8, 64], [5 * b**-1.5 for b in (1, 2, 8, 64)]) == pytest.approx(-1.5)
 
 
 def test_the_rate_with_the_fewest_steps_wins_the_smaller_of_equals() -> None:

@@ -19,8 +19,8 @@ from recipes import cyclic
 from recipes.common.command_line import OptionError
 from recipes.common.data import Data, load_data
 from recipes.common.loop import train
-from recipes.common.schedule_runs import Ending, Job, Size
 from recipes.cyclic import Setting, epochs_to, judge, range_test, to_try, train_once
+from recipes.parts.schedule_runs import Ending, Job, Size
 
 SMOKE = cyclic.SIZES["smoke"]
 NAMES = ["constant", "constant, half", "linear decay", "triangular", "triangular2", "exp_range"]

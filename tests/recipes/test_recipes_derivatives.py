@@ -15,9 +15,9 @@ from matplotlib.image import imread
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from recipes import derivatives
-from recipes.common.counted_work import work
-from recipes.common.difference_errors import Errors, errors_against_h
 from recipes.derivatives import Config, Cost, costs, four_ways, judge, program
+from recipes.parts.counted_work import work
+from recipes.parts.difference_errors import Errors, errors_against_h
 
 COUNTS = derivatives.SIZES["smoke"].counts
 

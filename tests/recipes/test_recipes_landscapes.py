@@ -16,7 +16,6 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import Tensor
 
 from recipes import landscapes
-from recipes.common.ground import LANDSCAPES, Landscape, Walk, turned
 from recipes.landscapes import (
     OPTIMIZERS,
     SIZES,
@@ -31,6 +30,7 @@ from recipes.landscapes import (
     symptoms,
     walk,
 )
+from recipes.parts.ground import LANDSCAPES, Landscape, Walk, turned
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,8 @@ from torch.nn import functional as F
 from recipes import optimizers
 from recipes.common.model import make_model
 from recipes.common.pictures import COLORS
-from recipes.common.trials import (
+from recipes.optimizers import CLAIM, SIZES, Config, default_rate, final_trials, tuning_trials, verdict
+from recipes.parts.trials import (
     CONTENDERS,
     Budget,
     Contest,
@@ -38,7 +39,6 @@ from recipes.common.trials import (
     share_of_rate,
     steps_to,
 )  # fmt: skip
-from recipes.optimizers import CLAIM, SIZES, Config, default_rate, final_trials, tuning_trials, verdict
 
 NAN, MISSED = math.nan, math.inf
 TASK = Task("digits", train_rows=100, validation_rows=50, model="mlp", batch_size=32)

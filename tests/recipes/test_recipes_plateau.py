@@ -19,10 +19,10 @@ from matplotlib.image import imread
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from recipes import plateau
-from recipes.common import schedule_runs
 from recipes.common.data import Data, load_data
 from recipes.common.loop import Epoch, TrainingDivergedError
-from recipes.common.schedule_runs import Ending, Job, Lead, Run, choose, ending, mean_curve, search, train_all
+from recipes.parts import schedule_runs
+from recipes.parts.schedule_runs import Ending, Job, Lead, Run, choose, ending, mean_curve, search, train_all
 from recipes.plateau import TRIED, Setting, first_drop, judge, span, too_early, train_once
 
 SMOKE = plateau.SIZES["smoke"]

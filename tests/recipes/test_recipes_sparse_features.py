@@ -20,8 +20,8 @@ from torch.nn import functional as F
 
 import torchopt_course as optim
 from recipes import sparse_features
-from recipes.common import sparse_digits
-from recipes.common.sparse_digits import (
+from recipes.parts import sparse_digits
+from recipes.parts.sparse_digits import (
     FEATURES,
     HIDDEN,
     OPTIMIZERS,

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import TYPE_CHECKING
 
-from recipes.common.gradient_noise import Noise, predicted_variance
 from recipes.common.pictures import decorate, figure
+from recipes.parts.gradient_noise import Noise, predicted_variance
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 import torchopt_course as optim
-from recipes.common.ground import LANDSCAPES, Landscape, Walk
 from recipes.common.pictures import COLORS as OPTIMIZER_COLORS
 from recipes.common.pictures import decorate, figure
+from recipes.parts.ground import LANDSCAPES, Landscape, Walk
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from statistics import linear_regression
 from typing import Any
 
 import torch
 
+from recipes.parts.power_law import loglog_slope
 from torchopt_course.autograd import numerical
 
 Y = 3.0
@@ -68,8 +68,3 @@ def rms(values: Any, root: bool = False) -> float:
     """Root mean square; with `root` the values are squares already."""
     values = torch.as_tensor(values, dtype=torch.float64)
     return math.sqrt((values if root else values.square()).mean())
-
-
-def loglog_slope(x: Sequence[float], y: Sequence[float]) -> float:
-    """The power of x that y grows with, by least squares."""
-    return linear_regression([math.log(v) for v in x], [math.log(v) for v in y]).slope

@@ -7,7 +7,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING
 
 from recipes.common.pictures import COLORS, decorate, figure
-from recipes.common.trials import CONTENDERS, Budget, Result, best
+from recipes.parts.trials import CONTENDERS, Budget, Result, best
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch.func import functional_call, grad, vmap
 from torch.nn import functional as F
 
 from recipes.common.data import Data
+from recipes.parts.power_law import loglog_slope
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -64,13 +65,6 @@ def predicted_variance(variance: float, batch_size: int, rows: int, *, replaceme
     return variance / batch_size * (1.0 if replacement else (rows - batch_size) / (rows - 1))
 
 
-def slope(x: Sequence[float], y: Sequence[float]) -> float:
-    """Of the straight line through log y against log x, by least squares."""
-    import numpy as np
-
-    return float(np.polyfit(np.log(x), np.log(y), 1)[0])
-
-
 @dataclass(frozen=True)
 class Noise:
     """The gradient's variance against the batch size, at one place."""
@@ -84,7 +78,7 @@ class Noise:
 
     @property
     def slope(self) -> float:
-        return slope(self.batch_sizes, self.with_replacement)
+        return loglog_slope(self.batch_sizes, self.with_replacement)
 
 
 def noise(place: str, model: nn.Module, data: Data, draws: int, seed: int) -> Noise:
