@@ -6,14 +6,13 @@ import contextlib
 import dataclasses
 import json
 import math
-import os
 import signal
 import statistics
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any
 
 import torch
 import tyro
@@ -23,12 +22,13 @@ if not __package__:  # run by its path: Python looks for modules in recipes/, th
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from recipes.common.board import pictures_are_due, tensorboard_command
-from recipes.common.command_line import OptionError, parse, plain_endings, progress_bar
+from recipes.common.checks import check
+from recipes.common.command_line import parse, plain_endings, progress_bar
 from recipes.common.data import DataName, Split, load_data
 from recipes.common.loop import AutogradName, Training, threads_for
 from recipes.common.measure import Epoch, weights_sha256
 from recipes.common.model import ModelName, make_model
-from recipes.common.optimizers import LEARNING_RATES, OptimizerName, make_optimizer
+from recipes.common.optimizers import OptimizerName, learning_rate, make_optimizer
 from recipes.common.processes import World, is_first_process, joined, local_device
 from recipes.common.run_folder import RunFolder, read_json
 from recipes.common.schedulers import SchedulerName, make_scheduler
@@ -202,7 +202,7 @@ def finish(config: Config, digest: str, folder: RunFolder | None) -> Result:
     last = epochs[-1]
     result = Result(
         optimizer=config.optimizer,
-        lr=learning_rate(config),
+        lr=learning_rate(config.optimizer, config.lr),
         scheduler=config.scheduler,
         seed=config.seed,
         epochs=config.epochs,
@@ -228,7 +228,7 @@ def set_up(config: Config, world: World | None = None) -> Training:
     torch.manual_seed(config.seed)
     model = make_model(config.model, data).to(device)  # made on the CPU: the same weights on every device
     forward = world.spread(model, device, config.shard)
-    lr = learning_rate(config)
+    lr = learning_rate(config.optimizer, config.lr)
     optimizer = make_optimizer(config.optimizer, model.parameters(), lr)
     scheduler = make_scheduler(
         config.scheduler,
@@ -261,59 +261,10 @@ def settings_of(config: Config, training: Training) -> dict[str, Any]:
     return {
         "recipe": "train",
         **plain,
-        "lr": learning_rate(config),
+        "lr": learning_rate(config.optimizer, config.lr),
         "data_sha256": training.data.sha256(),
         "weights": sum(w.numel() for w in training.model.parameters()),
     }
-
-
-def learning_rate(config: Config) -> float:
-    """The one asked for, or the one chosen for the optimizer."""
-    return LEARNING_RATES[config.optimizer] if config.lr is None else config.lr
-
-
-def check(config: Config) -> None:
-    """Refuse what cannot work before anything is written."""
-    named: dict[str, Any] = {
-        "data": DataName,
-        "split": Split,
-        "model": ModelName,
-        "autograd": AutogradName,
-        "optimizer": OptimizerName,
-        "scheduler": SchedulerName,
-    }
-    for option, choices in named.items():
-        if (value := getattr(config, option)) not in get_args(choices):
-            raise OptionError(f"--{option} must be one of {', '.join(get_args(choices))}, not {value!r}")
-    if config.lr is not None and not (0 <= config.lr < math.inf):
-        raise OptionError(f"--lr must be a number from 0 up, not {config.lr}")
-    if config.max_lr is not None and not (learning_rate(config) <= config.max_lr < math.inf):
-        raise OptionError(f"--max-lr must be a number from the learning rate up, not {config.max_lr}")
-    if not config.save_every >= 0:
-        raise OptionError(f"--save-every must be a number of seconds from 0 up, not {config.save_every}")
-    for option in ("epochs", "batch_size", "cycle_epochs"):
-        if (value := getattr(config, option)) < 1:
-            raise OptionError(f"--{option.replace('_', '-')} must be at least 1, not {value}")
-    if not 0 <= config.seed < 2**63:
-        raise OptionError(f"--seed must be from 0 to 2**63 - 1, not {config.seed}")
-    check_device(config.device)
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
-    if processes > 1 and config.autograd == "mini":
-        raise OptionError("--autograd mini trains on one process: torch's backward pass averages gradients")
-    if config.batch_size < processes:
-        raise OptionError(f"--batch-size must be at least {processes}, a row for each process")
-
-
-def check_device(name: str) -> None:
-    """Refuse a device that is not there."""
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        device = None
-    if device is None or device.type not in ("cpu", "cuda"):
-        raise OptionError(f"--device must be cpu, cuda or cuda:N, not {name!r}")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise OptionError(f"--device {name}: this machine has {torch.cuda.device_count()} CUDA devices")
 
 
 def summary(result: Result) -> dict[str, str | int | float]:

@@ -32,6 +32,11 @@ LEARNING_RATES: dict[OptimizerName, float] = {
 }
 
 
+def learning_rate(name: OptimizerName, lr: float | None) -> float:
+    """The rate asked for, or the one chosen for the optimizer."""
+    return LEARNING_RATES[name] if lr is None else lr
+
+
 def make_optimizer(
     name: OptimizerName, parameters: Iterable[torch.nn.Parameter], lr: float
 ) -> torch.optim.Optimizer:
