@@ -1,7 +1,8 @@
 """Forward and backward through the mini autograd, torch's and others: `python -m benchmarks.autograd`.
 
 All contenders of a case take turns (see :mod:`benchmarks.timing`). The aim: an MLP at most 1.05 times torch's
-time, a small CNN 1.10, x * y + sin(x) 1.0, a chain of 1000 scalar operations 1.2.
+time, a small CNN 1.10, x * y + sin(x) 1.0, a chain of 1000 scalar operations 1.2. The tables are printed and
+written to ``benchmarks/results/autograd.md``.
 """
 
 from __future__ import annotations
@@ -9,7 +10,9 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import os
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,12 +22,13 @@ from torch.nn import functional as F
 
 from torchopt_course import autograd
 
-from .machine import torch_threads
+from .machine import this_machine, torch_threads
 from .tables import Table, three_digits
 from .timing import Call, Pace, interleave, microseconds, ratio
 
 AIMS = {"MLP 784-256-10": 1.05, "small CNN": 1.10, "x * y + sin(x)": 1.0, "chain of 1000": 1.2}
 BATCH = 64
+RESULTS = Path(__file__).parent / "results"
 
 
 def of_module(model: nn.Module, *shape: int) -> dict[str, Call]:
@@ -45,18 +49,7 @@ def of_module(model: nn.Module, *shape: int) -> dict[str, Call]:
 
 
 def mlp() -> dict[str, Call]:
-    contenders = of_module(nn.Sequential(nn.Linear(784, 256), nn.ReLU(), nn.Linear(256, 10)), 784)
-    for name, make in PEERS.items():
-        if importlib.util.find_spec(name) is None:
-            continue
-        try:
-            step = make()
-            step()
-        except Exception as error:  # installed, but not for this machine: tinygrad wants a C compiler
-            print(f"{name} is left out: {error}")
-        else:
-            contenders[name] = step
-    return contenders
+    return of_module(nn.Sequential(nn.Linear(784, 256), nn.ReLU(), nn.Linear(256, 10)), 784)
 
 
 def cnn() -> dict[str, Call]:
@@ -157,25 +150,75 @@ def tinygrad() -> Call:
     return step
 
 
-# micrograd is no contender here: it builds a node for each of 13 million multiplications, some minute a step.
-PEERS: dict[str, Callable[[], Call]] = {"autograd": hips_autograd, "mygrad": mygrad, "tinygrad": tinygrad}
+def micrograd() -> Call:
+    """The chain, in Python's numbers. An MLP would be 13 million of its nodes, some minute a step."""
+    from micrograd.engine import Value  # type: ignore[import-not-found]
+
+    sys.setrecursionlimit(10_000)  # it walks back recursively
+    return lambda: chain(Value(1.0)).backward()
 
 
-def measure(seconds: float, rounds: int, threads: int) -> Table:
+# Who takes part in which case, if it is installed.
+PEERS: dict[str, dict[str, Callable[[], Call]]] = {
+    "MLP 784-256-10": {"autograd": hips_autograd, "mygrad": mygrad, "tinygrad": tinygrad},
+    "chain of 1000": {"micrograd": micrograd},
+}
+
+
+def peers(case: str, left_out: dict[str, str]) -> dict[str, Call]:
+    """The other autograds that can do this case here; why one cannot goes to ``left_out``."""
+    found: dict[str, Call] = {}
+    for name, make in PEERS.get(case, {}).items():
+        if importlib.util.find_spec(name) is None:
+            left_out[name] = "not installed"
+            continue
+        try:
+            step = make()
+            step()
+        except Exception as error:  # installed, but not for this machine
+            hint = " (on the CPU it needs clang)" if name == "tinygrad" else ""
+            left_out[name] = f"{type(error).__name__}: {error}{hint}"
+        else:
+            found[name] = step
+    return found
+
+
+def measure(seconds: float, rounds: int, threads: int, left_out: dict[str, str]) -> Table:
     """All cases with this many threads: medians in microseconds, and each contender's time by torch's."""
     rows = []
     # The peers compute with numpy, whose BLAS has threads of its own.
     with torch_threads(threads), threadpool_limits(threads):
         for name, make in CASES.items():
             torch.manual_seed(0)
-            samples = interleave(make(), Pace(seconds=seconds, least_rounds=rounds))
+            contenders = {**make(), **peers(name, left_out)}
+            samples = interleave(contenders, Pace(seconds=seconds, least_rounds=rounds))
             for contender, taken in samples.items():
-                against = ratio(taken, samples["torch"]).median
+                against = ratio(taken, samples["torch"])
                 aim = f"{AIMS[name]:.2f}" if contender == "ours" else ""
+                quartiles = f"{against.lower:.2f} to {against.upper:.2f}"
                 median = three_digits(microseconds(taken).median)
-                rows.append([name, contender, median, f"{against:.2f}", aim])
-    title = f"Forward and backward, batch of {BATCH}, {threads} thread{'s' * (threads > 1)}"
-    return Table(title, ["case", "contender", "median µs", "to torch's", "aim"], rows)
+                rows.append([name, contender, median, f"{against.median:.2f}", quartiles, aim])
+    return Table(
+        f"Forward and backward, batch of {BATCH}, {threads} thread{'s' * (threads > 1)}",
+        ["case", "contender", "median µs", "to torch's", "quartiles", "aim"],
+        rows,
+        "To torch's: the median over the rounds of a contender's time divided by torch's in the same round.",
+    )
+
+
+def markdown(tables: list[Table], left_out: Mapping[str, str]) -> str:
+    machine = this_machine()
+    facts = [
+        f"- {machine.title}, {machine.system}",
+        f"- {machine.date}",
+        "- " + ", ".join(f"{name} {version}" for name, version in machine.versions.items()),
+    ]
+    if machine.load is not None:
+        facts.append(f"- load at the end of the run: {machine.load:.1f}")
+    parts = ["# The mini autograd on the CPU", "\n".join(facts), *(table.as_markdown() for table in tables)]
+    if left_out:
+        parts.append("## Left out\n\n" + "\n".join(f"- {name}: {why}" for name, why in left_out.items()))
+    return "\n\n".join(parts) + "\n"
 
 
 def main() -> None:
@@ -184,9 +227,25 @@ def main() -> None:
     )
     parser.add_argument("--seconds", type=float, default=5.0, help="for each case (default: 5)")
     parser.add_argument("--rounds", type=int, default=5, help="at least, for each case (default: 5)")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        help="folder for autograd.md (default benchmarks/results; its subfolder partial for a shorter run)",
+    )
     options = parser.parse_args()
+    left_out: dict[str, str] = {}
+    tables = []
     for threads in sorted({1, torch.get_num_threads()}):
-        print(measure(options.seconds, options.rounds, threads).as_markdown(), end="\n\n")
+        tables.append(measure(options.seconds, options.rounds, threads, left_out))
+        print(f"\n{tables[-1].as_text()}", flush=True)
+    for name, why in left_out.items():
+        print(f"{name} is left out: {why}")
+    shorter = options.seconds < parser.get_default("seconds")
+    folder = options.out or (RESULTS / "partial" if shorter else RESULTS)
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "autograd.md"
+    path.write_text(markdown(tables, left_out), encoding="utf-8")
+    print(f"wrote {path}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -640,18 +640,22 @@ def layer_norm(draw: Draw) -> Case:
     ])  # fmt: skip
 
 
-@sample
-def nll_loss(draw: Draw) -> Case:
-    reduction, shape = draw.pick(["mean", "sum", "none"]), draw.pick([(4, 3), (2, 3, 2), (3,)])
-    target = draw.labels(3, *shape[:1], *shape[2:]) if len(shape) > 1 else draw.labels(3)
-    weight = draw.pick([None, torch.tensor([0.5, 1.0, 2.0], dtype=draw.dtype)])
-    ignored = draw.pick([-100, 1])
-    target = (
-        torch.where(torch.ones_like(target).cumsum(0) == 1, 0, target) if target.dim() else torch.tensor(2)
-    )
-    return lambda x: F.nll_loss(x, target, weight, ignore_index=ignored, reduction=reduction), (
-        draw.tensor(*shape),
-    )
+def _labelled(loss: Callable[..., Any]) -> Callable[[Draw], Case]:
+    def case(draw: Draw) -> Case:
+        reduction, shape = draw.pick(["mean", "sum", "none"]), draw.pick([(4, 3), (2, 3, 2), (3,)])
+        target = draw.labels(3, *shape[:1], *shape[2:]) if len(shape) > 1 else draw.labels(3)
+        weight = draw.pick([None, torch.tensor([0.5, 1.0, 2.0], dtype=draw.dtype)])
+        ignored = draw.pick([-100, 1])
+        # The first label is none that is ignored: the mean of nothing is no number.
+        first = torch.ones_like(target).cumsum(0) == 1 if target.dim() else None
+        target = torch.tensor(2) if first is None else torch.where(first, 0, target)
+        how = {"ignore_index": ignored, "reduction": reduction}
+        return lambda x: loss(x, target, weight, **how), (draw.tensor(*shape),)
+
+    return case
+
+
+SAMPLES |= {"nll_loss": _labelled(F.nll_loss), "cross_entropy": _labelled(F.cross_entropy)}
 
 
 # -- functions that are made of primitives, under the names that they have in torch --------------------------

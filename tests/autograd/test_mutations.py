@@ -6,6 +6,7 @@ by a choice. It is killed if one of a few samples of its primitive fails.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -16,6 +17,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from torchopt_course.autograd import PRIMITIVES, Primitive, reverse
+from torchopt_course.autograd.primitives.rules import Rule
 
 from .agreement import TOLERANCE, check_first_order, check_second_order
 from .samples import FIRST_ORDER, SAMPLES, Draw
@@ -34,60 +36,51 @@ def doubled(g: Any) -> Any:
     return 2 * g
 
 
-@contextmanager
-def replaced(op: Primitive, attribute: str, value: Any) -> Iterator[None]:
-    original = getattr(op, attribute)
-    setattr(op, attribute, value)
-    try:
-        yield
-    finally:
-        setattr(op, attribute, original)
-
-
 def mutants(op: Primitive) -> Iterator[tuple[str, Any]]:
     for change in (negated, doubled):
-        for arg, (rule, slots, wants) in op.rules.items():
-            yield f"{change.__name__} VJP of {arg}", mutated_rule(op, arg, (rule, slots, wants), change)
+        for arg in op.rules:
+            yield f"{change.__name__} VJP of {arg}", mutated_rule(op, op.rules, arg, change)
         for arg in op.kernels:
-            yield (
-                f"{change.__name__} kernel of {arg}",
-                mutated_rule(op, arg, op.kernels[arg], change, kernel=True),
-            )
+            yield f"{change.__name__} kernel of {arg}", mutated_rule(op, op.kernels, arg, change)
         if callable(op.jvp):
-            yield (
-                f"{change.__name__} JVP",
-                replaced(op, "push", lambda *a, op=op, c=change: c(Primitive.push(op, *a))),
-            )
+            yield f"{change.__name__} JVP", mutated_jvp(op, change)
 
 
 @contextmanager
-def mutated_rule(
-    op: Primitive, arg: str, entry: Any, change: Callable, kernel: bool = False
-) -> Iterator[None]:
-    """The rule with its result changed; the fast kernel goes, so that the rule is what runs (and v.v.)."""
-    rule, slots, wants = entry
+def mutated_rule(op: Primitive, where: dict[str, Rule], arg: str, change: Callable) -> Iterator[None]:
+    """The rule with its result changed. If it is not a kernel, the kernel goes, so that the rule runs."""
+    original, kernels = where[arg], dict(op.kernels)
 
     def wrong(*args: Any) -> Any:
-        result = rule(*args)
+        result = original.function(*args)
         if isinstance(result, list | tuple):
             return [None if r is None else change(r) for r in result]
         return change(result)
 
-    rules, kernels = dict(op.rules), dict(op.kernels)
-    if kernel:
-        op.kernels[arg] = (wrong, slots, wants)
-    else:
-        op.rules[arg] = (wrong, slots, wants)
+    where[arg] = original._replace(function=wrong)
+    if where is op.rules:
         op.kernels.pop(arg, None)
-    pullers, joint = op.by_position, op._joint_puller
-    op.by_position = [op._puller(p) if p in op.rules else None for p in op.parameters]
-    op._joint_puller = op._puller("*") if op.joint else None
-    op._kept.clear()  # what is saved depends on which rules there are
+    op.plans.clear()
     try:
         yield
     finally:
-        op.rules, op.kernels, op.by_position, op._joint_puller = rules, kernels, pullers, joint
-        op._kept.clear()
+        where[arg], op.kernels = original, kernels
+        op.plans.clear()
+
+
+@contextmanager
+def mutated_jvp(op: Primitive, change: Callable) -> Iterator[None]:
+    original = op.jvp
+
+    @functools.wraps(original)  # what it asks for is read from its signature
+    def wrong(**known: Any) -> Any:
+        return change(original(**known))
+
+    op.jvp = wrong
+    try:
+        yield
+    finally:
+        op.jvp = original
 
 
 def survives(name: str, examples: int = 40) -> bool:

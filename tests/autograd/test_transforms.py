@@ -127,9 +127,9 @@ def test_levels_are_restored_after_an_error(x: Tensor):
     for transform in (ag.grad(fails), lambda x: ag.jvp(fails, (x,), (x,))):
         with pytest.raises(KeyError, match="mine"):
             ag.grad(lambda x, transform=transform: transform(x).sum())(x)
-    from torchopt_course.autograd import variable
+    from torchopt_course.autograd import traced
 
-    assert variable._depth.now == 0
+    assert traced._depth.now == 0
     same(ag.hessian(f)(x), torch.func.hessian(f)(x))
 
 

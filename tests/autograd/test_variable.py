@@ -306,3 +306,14 @@ def test_rules_that_cannot_work_are_refused():
             crooked(Variable([1.0, 2.0])).sum().backward()
     finally:
         del ag.PRIMITIVES["crooked"]
+
+    @ag.primitive(x=lambda g: g.to("meta"))
+    def elsewhere(x):
+        return x * 1
+
+    try:
+        with pytest.raises(RuntimeError, match="gradient on meta for a leaf on cpu"):
+            elsewhere(x := Variable([1.0, 2.0])).sum().backward()
+        assert x.grad is None
+    finally:
+        del ag.PRIMITIVES["elsewhere"]

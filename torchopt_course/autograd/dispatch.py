@@ -55,13 +55,16 @@ def means(*names: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
 
 def call(func: Any, /, *args: Any, **kwargs: Any) -> Any:
     """Call a torch function some of whose arguments are traced."""
-    meaning = TABLE.get(func)
+    return (TABLE.get(func) or find(func))(*args, **kwargs)
+
+
+def find(func: Any) -> Callable[..., Any]:
+    """The meaning of a torch function that has no entry yet; it gets one."""
+    meaning = in_place(func) or body_of(func)
     if meaning is None:
-        meaning = in_place(func) or body_of(func)
-        if meaning is None:
-            raise NotImplementedError(unknown(func))
-        TABLE[func] = meaning
-    return meaning(*args, **kwargs)
+        raise NotImplementedError(unknown(func))
+    TABLE[func] = meaning
+    return meaning
 
 
 def body_of(func: Any) -> Callable[..., Any] | None:
@@ -94,7 +97,7 @@ def in_place(func: Any) -> Callable[..., Any] | None:
         return None
 
     def compute_and_replace(x: Any, *args: Any, **kwargs: Any) -> Any:
-        from .reverse import replace
+        from .inplace import replace
 
         return replace(x, TABLE[function](x, *args, **kwargs), name)
 

@@ -6,18 +6,22 @@ one row, whatever the number of inputs.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from .primitives.table import ELEMENTWISE, LINEAR, MULTILINEAR, Primitive
+from .reverse import Leaf, fit, sweep
+from .traced import Level, Traced, Value, is_tensor, raw
 from .transforms import Argnums, basis, check_tensors, chosen, unchosen
-from .variable import Level, Traced, Value, raw
+from .variable import ReverseLevel, Variable, tracked_variable
 
 if TYPE_CHECKING:
-    from .primitives.table import Primitive
+    from .primitives.rules import Plan
 
 
 class Dual(Traced):
@@ -44,7 +48,65 @@ class ForwardLevel(Level):
         values = [arg.data if own else _constant(arg) for arg, own in zip(args, mine, strict=True)]
         tangents = [arg.tangent if own else None for arg, own in zip(args, mine, strict=True)]
         result = op(*values)
-        return Dual(result, like(op.push(tangents, values, result), result, op), self)
+        return Dual(result, like(push(op, tangents, values, result), result, op), self)
+
+
+def push(op: Primitive, tangents: Sequence[Value], args: Sequence[Value], result: Value) -> Value:
+    """The tangent of the result, from those of the arguments (``None`` for constants)."""
+    moving = [i for i, tangent in enumerate(tangents) if tangent is not None]
+    plan = op.plan(sum(1 << len(args) - 1 - i for i in moving) | 1 << len(args))
+    if op.jvp == LINEAR:
+        return op(*_filled(op, tangents, args))
+    if op.jvp == MULTILINEAR:
+        return _sum(op(*args[:i], tangents[i], *args[i + 1 :]) for i in moving)
+    known = [*args, result, *op.no_aux]
+    if op.jvp == ELEMENTWISE:
+        saved, _ = plan.save(known)
+        return _sum(puller(tangents[i], saved) for i, puller in zip(moving, plan.pullers, strict=True))
+    if callable(op.jvp):
+        given = dict(zip((*op.parameters, "ans"), known, strict=False))
+        given |= {
+            f"{name}_dot": x for name, x in zip(op.parameters, _filled(op, tangents, args), strict=True)
+        }
+        return op.jvp(**{name: given[name] for name in inspect.signature(op.jvp).parameters})
+    return _push_through_vjp(op, plan, [tangents[i] for i in moving], known, result)
+
+
+def _filled(op: Primitive, tangents: Sequence[Value], args: Sequence[Value]) -> list[Value]:
+    """The tangents; zero for arguments that stand still, and those without a derivative as they are."""
+
+    def zero(i: int, arg: Value) -> Value:
+        if not op.differentiates(i):
+            return arg
+        if is_tensor(arg):
+            return torch.zeros_like(raw(arg))
+        return 0 if isinstance(arg, int | float) and not op.joint else arg
+
+    return [zero(i, arg) if t is None else t for i, (t, arg) in enumerate(zip(tangents, args, strict=True))]
+
+
+def _push_through_vjp(
+    op: Primitive, plan: Plan, tangents: Sequence[Value], known: Sequence[Value], result: Value
+) -> Value:
+    """A VJP is linear in g, with the transposed Jacobian as its matrix. Transpose it once more."""
+    with ReverseLevel() as level:
+        leaf = Leaf(result)
+        g = tracked_variable(torch.zeros_like(raw(result)), level, leaf)
+        shares = plan.pull(g, plan.save(known)[0])
+    # A share that does not belong to the level does not depend on g: the Jacobian is zero there.
+    seeds = [
+        (share.node, fit(tangent.expand(share.shape), Leaf(share), op))
+        for share, tangent in zip(shares, tangents, strict=True)
+        if isinstance(share, Variable) and share.level is level
+    ]
+    return sweep(seeds).get(leaf, torch.zeros_like(raw(result)))
+
+
+def _sum(terms: Iterable[Value]) -> Value:
+    first, *others = terms
+    for term in others:
+        first = first + term
+    return first
 
 
 def _constant(arg: Value) -> Value:

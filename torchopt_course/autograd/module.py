@@ -14,8 +14,8 @@ from typing import Any, TypeAlias
 
 from torch import Tensor, nn
 
-from .reverse import BASE, Leaf
-from .variable import Variable
+from .reverse import Leaf
+from .variable import BASE, Variable, tracked_variable
 
 
 @contextmanager
@@ -38,17 +38,19 @@ def record(*modules: nn.Module) -> Iterator[None]:
         TypeError: something that is not a module.
         NotImplementedError: within the block, a torch function without an entry in the table of primitives.
     """
-    variables: dict[int, Variable] = {}
     for module in modules:
         if not isinstance(module, nn.Module):
             raise TypeError(f"record() takes torch.nn modules, not {type(module).__name__}")
-        for name, parameter in module.named_parameters():
-            if is_trained(parameter) and id(parameter) not in variables:
-                variables[id(parameter)] = variable_over(parameter, name)
+    parts = [named for module in modules for named in module.named_modules()]
+    variables: dict[int, Variable] = {}
+    for path, part in parts:
+        for name, parameter in part._parameters.items():
+            if parameter is not None and id(parameter) not in variables and is_trained(parameter):
+                variables[id(parameter)] = variable_over(parameter, f"{path}.{name}" if path else name)
     uncover: list[Undo] = []
     try:
-        for module in modules:
-            _cover(module, variables, uncover)
+        for _, part in parts:
+            _cover(part, part._parameters, variables, uncover)
         yield
     finally:
         _restore(uncover)
@@ -56,14 +58,18 @@ def record(*modules: nn.Module) -> Iterator[None]:
 
 def variable_over(parameter: Tensor, name: str) -> Variable:
     """A leaf whose gradient goes to the parameter itself."""
-    variable = Variable.__new__(Variable)
-    variable.data, variable.level, variable.grad = parameter.detach(), BASE, None
-    variable.node = Leaf(variable.data, weakref.ref(variable), parameter, name)
+    leaf = Leaf(parameter, parameter=parameter, name=name)
+    variable = tracked_variable(parameter.detach(), BASE, leaf)
+    leaf.owner = weakref.ref(variable)
     return variable
 
 
 def is_trained(parameter: Tensor) -> bool:
-    """The user's mark on a parameter. Nothing else here asks for it: no derivative depends on it."""
+    """The user's mark on a parameter: the one thing asked of torch's autograd; no derivative depends on it.
+
+    A parameter frozen with ``requires_grad_(False)`` must keep its ``grad`` at ``None``, or an optimizer
+    would move it. Torch has that mark nowhere else, and an argument ``frozen=`` would be a second truth.
+    """
     return parameter.requires_grad and parameter.is_floating_point()
 
 
@@ -89,7 +95,9 @@ def functional_call(
             raise KeyError(f"{type(module).__name__} has no parameter or buffer {name!r}")
     uncover: list[Undo] = []
     try:
-        _cover(module, {id(own[name]): value for name, value in values.items()}, uncover)
+        covers = {id(own[name]): value for name, value in values.items()}
+        for part in module.modules():
+            _cover(part, {**part._parameters, **part._buffers}, covers, uncover)
         return module(*(args if isinstance(args, tuple) else (args,)), **(kwargs or {}))
     finally:
         _restore(uncover)
@@ -100,23 +108,20 @@ Undo: TypeAlias = tuple[dict[str, Any], str, Any]
 _NOTHING = object()
 
 
-def _cover(module: nn.Module, covers: Mapping[int, Any], uncover: list[Undo]) -> None:
-    """Put values over tensors, by identity, in a module and its children."""
-    for part in module.modules():
-        space = part.__dict__
-        changes = [
-            (name, covers[id(tensor)])
-            for tensors in (part._parameters, part._buffers)
-            for name, tensor in tensors.items()
-            if id(tensor) in covers
-        ]
+def _cover(
+    part: nn.Module, own: Mapping[str, Tensor | None], covers: Mapping[int, Any], uncover: list[Undo]
+) -> None:
+    """Put values over a module's own tensors, by identity (not over those of its children)."""
+    space = part.__dict__
+    changes = [(name, covers[id(tensor)]) for name, tensor in own.items() if id(tensor) in covers]
+    # A module may keep its weights in a list as well. Of torch's own only the recurrent ones do.
+    if isinstance(part, nn.RNNBase) or not type(part).__module__.startswith("torch.nn."):
         for name, value in space.items():
-            # Recurrent modules keep their weights in a list as well.
             if type(value) is list and any(id(each) in covers for each in value):
                 changes.append((name, [covers.get(id(each), each) for each in value]))
-        for name, value in changes:
-            uncover.append((space, name, space.get(name, _NOTHING)))
-            space[name] = value
+    for name, value in changes:
+        uncover.append((space, name, space.get(name, _NOTHING)))
+        space[name] = value
 
 
 def _restore(uncover: list[Undo]) -> None:

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from .traced import raw
 from .transforms import Argnums, check_tensors, chosen, unchosen
-from .variable import raw
 
 
 def step_for(x: float, dtype: torch.dtype) -> float:

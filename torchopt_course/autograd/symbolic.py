@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import torch
 from torch import Tensor
 
-from .variable import Level, Traced, Value, is_tensor, raw
+from .traced import Level, Traced, Value, is_tensor, raw
 
 if TYPE_CHECKING:
     from .primitives.table import Primitive

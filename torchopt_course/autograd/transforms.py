@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from .reverse import Leaf, Node, ReverseLevel, sweep
-from .variable import Level, Traced, Value, Variable, is_tensor, raw, tracked_variable
+from .reverse import Leaf, sweep
+from .traced import Level, Traced, Value, is_tensor, raw
+from .variable import ReverseLevel, Variable, tracked_variable
 
 Argnums = int | tuple[int, ...]
 
@@ -60,13 +61,10 @@ def vjp(func: Callable[..., Any], *primals: Any, has_aux: bool = False) -> tuple
                     f"vjp_fn: a gradient of shape {tuple(g.shape)}, {g.dtype} for an output of shape "
                     f"{tuple(look.shape)}, {look.dtype}"
                 )
-        arrived: dict[Node, Value] = {}
-        seeds = [(node, g) for g, (node, _) in zip(given, ends, strict=True) if node is not None]
-        sweep(
-            seeds, lambda node, g: arrived.update({node: g}) if node.op is None else None, retain_graph=True
-        )
+        arrived = sweep((node, g) for g, (node, _) in zip(given, ends, strict=True) if node is not None)
         gradients = [
-            arrived.get(node, torch.zeros_like(raw(x))) for node, x in zip(nodes, leaves, strict=True)
+            arrived[node] if node in arrived else torch.zeros_like(raw(x))
+            for node, x in zip(nodes, leaves, strict=True)
         ]
         return pytree.tree_unflatten(gradients, spec)
 

@@ -1,249 +1,19 @@
-"""A tensor with a past: what it holds, how it behaves like a torch tensor, and which trace it belongs to.
-
-A value is *traced* while somebody wants to know its derivative. Two kinds of traced values exist:
-
-- :class:`Variable` remembers the operation that made it (reverse mode, :mod:`.reverse`),
-- :class:`~torchopt_course.autograd.forward.Dual` carries its derivative along (:mod:`.forward`).
-
-Everything else is a constant, and constants are plain tensors and numbers. Each traced value belongs to a
-*level*: one run of one transform. ``grad(grad(f))`` runs f on level 2, whose values hold values of level 1,
-which hold tensors. An operation always belongs to the highest level among its arguments and sees the others
-as constants, so derivatives of different transforms are never confused.
-"""
+"""A tensor with a past: each operation on variables gives one that remembers how it was made."""
 
 from __future__ import annotations
 
-import threading
 import weakref
-from collections.abc import Iterator
-from functools import partial
-from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from . import dispatch
+from .reverse import Leaf, Node, sweep
+from .traced import Level, Traced, Value, raw
 
 if TYPE_CHECKING:
     from .primitives.table import Primitive
-    from .reverse import Node
-
-# A tensor, a number, or a traced value: whatever an operation may be given.
-Value: TypeAlias = Any
-
-
-class _Depth(threading.local):
-    """How many transforms are running in this thread, one inside the other."""
-
-    def __init__(self) -> None:
-        self.now = 0
-
-
-_depth = _Depth()
-
-
-class Level:
-    """One run of one transform; a context manager. Its values may be computed with while it is open."""
-
-    __slots__ = ("depth", "open")
-
-    def __init__(self) -> None:
-        self.depth, self.open = 0, False
-
-    def __enter__(self) -> Level:
-        _depth.now += 1
-        self.depth, self.open = _depth.now, True
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        # Python calls this as a `finally`: after an error the next transform starts at the right depth.
-        _depth.now -= 1
-        self.open = False
-
-    def apply(self, op: Primitive, args: tuple[Value, ...]) -> Value:
-        """Compute ``op(*args)`` and note what this level needs for the derivative."""
-        raise NotImplementedError
-
-    def check_open(self, op: object) -> None:
-        if not self.open:
-            raise RuntimeError(
-                f"{op} got a variable from a finished trace: it was made inside of a function given to grad, "
-                "vjp, jvp or the like, and kept after that had returned. Return it from the function instead "
-                "(has_aux=True), or keep x.detach()"
-            )
-
-
-def raw(value: Value) -> Value:
-    """The tensor at the bottom of a traced value; everything else as it is."""
-    while isinstance(value, Traced):
-        value = value.data
-    return value
-
-
-def is_tensor(value: object) -> bool:
-    """Plain or traced."""
-    return isinstance(value, Tensor | Traced)
-
-
-class Traced:
-    """Behaves like a torch tensor; every operation on it goes through the table of primitives."""
-
-    __slots__ = ("__weakref__", "data", "level")
-    data: Value
-    level: Level
-
-    # -- torch's functions and methods -----------------------------------------------------------------
-
-    @classmethod
-    def __torch_function__(
-        cls, func: Any, types: object, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        return dispatch.call(func, *args, **(kwargs or {}))
-
-    def __getattr__(self, name: str) -> Any:
-        """Any method or attribute that a tensor has."""
-        attribute = getattr(Tensor, name, None)
-        if attribute is None or name.startswith("__"):
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        if callable(attribute):
-            return partial(dispatch.call, attribute, self)
-        if attribute.__get__ in dispatch.TABLE:
-            return dispatch.call(attribute.__get__, self)
-        return getattr(raw(self), name)  # device, is_cuda, layout, ...: nothing to differentiate
-
-    @property
-    def shape(self) -> torch.Size:
-        return self.data.shape  # type: ignore[no-any-return]
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.data.dtype  # type: ignore[no-any-return]
-
-    def detach(self) -> Tensor:
-        """The plain tensor, sharing memory: a constant to every transform."""
-        return raw(self)  # type: ignore[no-any-return]
-
-    # -- operators -------------------------------------------------------------------------------------
-
-    def __add__(self, other: Value) -> Value:
-        return dispatch.TABLE[torch.add](self, other)
-
-    def __radd__(self, other: Value) -> Value:
-        return dispatch.TABLE[torch.add](other, self)
-
-    def __sub__(self, other: Value) -> Value:
-        return dispatch.TABLE[torch.sub](self, other)
-
-    def __rsub__(self, other: Value) -> Value:
-        return dispatch.TABLE[torch.sub](other, self)
-
-    def __mul__(self, other: Value) -> Value:
-        return dispatch.TABLE[torch.mul](self, other)
-
-    def __rmul__(self, other: Value) -> Value:
-        return dispatch.TABLE[torch.mul](other, self)
-
-    def __truediv__(self, other: Value) -> Value:
-        return dispatch.TABLE[torch.div](self, other)
-
-    def __rtruediv__(self, other: Value) -> Value:
-        return dispatch.TABLE[torch.div](other, self)
-
-    def __pow__(self, other: Value) -> Value:
-        return dispatch.TABLE[torch.pow](self, other)
-
-    def __rpow__(self, other: Value) -> Value:
-        return dispatch.TABLE[torch.pow](other, self)
-
-    def __matmul__(self, other: Value) -> Value:
-        return dispatch.TABLE[torch.matmul](self, other)
-
-    def __rmatmul__(self, other: Value) -> Value:
-        return dispatch.TABLE[torch.matmul](other, self)
-
-    def __floordiv__(self, other: Value) -> Value:
-        return dispatch.TABLE[torch.div](self, other, rounding_mode="floor")
-
-    def __rfloordiv__(self, other: Value) -> Value:
-        return dispatch.TABLE[torch.div](other, self, rounding_mode="floor")
-
-    def __mod__(self, other: Value) -> Value:
-        return dispatch.TABLE[torch.remainder](self, other)
-
-    def __neg__(self) -> Value:
-        return dispatch.TABLE[torch.neg](self)
-
-    def __pos__(self) -> Value:
-        return self
-
-    def __abs__(self) -> Value:
-        return dispatch.TABLE[torch.abs](self)
-
-    def __getitem__(self, index: Any) -> Value:
-        return dispatch.TABLE[Tensor.__getitem__](self, index)
-
-    def __setitem__(self, index: Any, value: Value) -> None:
-        dispatch.call(Tensor.__setitem__, self, index, value)
-
-    # -- comparisons and what Python asks of a number or a list: constants ------------------------------
-
-    def __eq__(self, other: object) -> Any:
-        return raw(self) == raw(other)
-
-    def __ne__(self, other: object) -> Any:
-        return raw(self) != raw(other)
-
-    def __lt__(self, other: Value) -> Tensor:
-        return raw(self) < raw(other)  # type: ignore[no-any-return]
-
-    def __le__(self, other: Value) -> Tensor:
-        return raw(self) <= raw(other)  # type: ignore[no-any-return]
-
-    def __gt__(self, other: Value) -> Tensor:
-        return raw(self) > raw(other)  # type: ignore[no-any-return]
-
-    def __ge__(self, other: Value) -> Tensor:
-        return raw(self) >= raw(other)  # type: ignore[no-any-return]
-
-    def __hash__(self) -> int:
-        return id(self)
-
-    def __len__(self) -> int:
-        return len(self.data)
-
-    def __iter__(self) -> Iterator[Value]:
-        if not self.shape:
-            raise TypeError("iteration over a 0-d tensor")
-        return (self[i] for i in range(self.shape[0]))
-
-    def __bool__(self) -> bool:
-        return bool(raw(self))
-
-    def __float__(self) -> float:
-        return float(raw(self))
-
-    def __int__(self) -> int:
-        return int(raw(self))
-
-    def __contains__(self, item: Value) -> bool:
-        return bool((raw(self) == raw(item)).any())
-
-    def __format__(self, spec: str) -> str:
-        return format(raw(self), spec) if spec and not self.shape else str(self)
-
-    def __array__(self, *args: object, **kwargs: object) -> NoReturn:
-        raise RuntimeError(
-            f"numpy would lose the derivative of a {type(self).__name__}; use x.detach().numpy()"
-        )
-
-    def numpy(self, *args: object, **kwargs: object) -> NoReturn:
-        self.__array__()
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> NoReturn:
-        raise RuntimeError(f"a {type(self).__name__} cannot be copied with its past; copy x.detach()")
-
-    def __reduce_ex__(self, protocol: object) -> NoReturn:
-        raise RuntimeError(f"a {type(self).__name__} cannot be saved with its past; save x.detach()")
 
 
 class Variable(Traced):
@@ -284,8 +54,8 @@ class Variable(Traced):
             if data.is_complex():
                 raise TypeError(f"a Variable must be real, not {data.dtype}")
             raise RuntimeError(f"only floating-point tensors have derivatives, not {data.dtype}")
-        self.data, self.level, self.grad = data, reverse.BASE, None
-        self.node = reverse.Leaf(data, owner=weakref.ref(self))
+        self.data, self.level, self.grad = data, BASE, None
+        self.node = Leaf(data, owner=weakref.ref(self))
 
     def backward(
         self,
@@ -307,7 +77,7 @@ class Variable(Traced):
                 through what the first one has freed; a saved tensor that was changed in place since.
         """
         retain = create_graph if retain_graph is None else retain_graph
-        reverse.backward(self, gradient, retain, create_graph, inputs)
+        backward(self, gradient, retain, create_graph, inputs)
 
     @property
     def is_leaf(self) -> bool:
@@ -333,4 +103,117 @@ def tracked_variable(data: Value, level: Level, node: Node) -> Variable:
     return variable
 
 
-from . import reverse  # noqa: E402  it needs the classes above, and is needed when a variable is made
+# -- recording -----------------------------------------------------------------------------------------------
+
+
+class ReverseLevel(Level):
+    """Records operations. :data:`BASE` is the level of ``Variable(...)``, always open."""
+
+    __slots__ = ()
+
+    def apply(self, op: Primitive, args: tuple[Value, ...]) -> Value:
+        if not self.open:
+            self.check_open(op)
+        known: list[Value] = []  # the arguments, then the result and what else the computation leaves
+        parents: list[Node] = []
+        variables, deeper = 1, False  # which arguments are variables: a bit each, behind a leading 1
+        for arg in args:
+            variables <<= 1
+            if isinstance(arg, Traced):
+                if arg.level is self:
+                    variables |= 1
+                    parents.append(arg.node)
+                    arg = arg.data
+                deeper = deeper or isinstance(arg, Traced)
+            elif isinstance(arg, Tensor):
+                arg = arg.detach()  # a constant, whatever torch may know about it
+            known.append(arg)
+
+        if deeper:
+            result, aux = op(*known), op.no_aux
+        elif op.no_aux:
+            result, aux = op.forward(*known)
+        else:
+            result, aux = op.forward(*known), ()
+        if not torch.is_grad_enabled():
+            return result
+        known += (result, *aux)
+        node = Node(op, parents, result)
+        node.plan = plan = op.plans.get(variables) or op.plan(variables)
+        node.saved, node.versions = plan.save(known)
+        variable = tracked_variable(result, self, node)
+        if op.views:
+            share_memory(args[0], variable)
+        return variable
+
+
+BASE = ReverseLevel()
+BASE.open = True
+
+
+def share_memory(base: Variable, view: Variable) -> None:
+    """Note who shares memory: one list for a variable and all of its views."""
+    sharing = getattr(base.node, "sharing", None)
+    if sharing is None:
+        base.node.sharing = sharing = [weakref.ref(base)]
+    sharing.append(weakref.ref(view))
+    view.node.sharing = sharing
+
+
+# -- backward() ----------------------------------------------------------------------------------------------
+
+
+def backward(
+    output: Variable, gradient: Value, retain_graph: bool, create_graph: bool, inputs: Any = None
+) -> None:
+    """What :meth:`Variable.backward` does."""
+    if output.level is not BASE:
+        raise RuntimeError(
+            "backward() inside of a function that is being transformed; use autograd.grad there"
+        )
+    seed = seed_for(output, gradient)
+    only = None
+    if inputs is not None:
+        only = {v.node for v in ([inputs] if isinstance(inputs, Traced) else inputs)}
+        if not only or not all(isinstance(node, Leaf) for node in only):
+            raise RuntimeError("backward(inputs=...) must be one or more leaves: Variables you made yourself")
+    with torch.set_grad_enabled(create_graph):
+        gradients = sweep([(output.node, seed)], retain_graph, rewrap=rewrap if create_graph else None)
+        # The sweep may hand the same memory to several leaves (z = x + y); whoever writes into x.grad later
+        # must not change y.grad, nor what the caller passed in.
+        taken = {raw(seed).untyped_storage().data_ptr()}
+        for leaf, g in gradients.items():
+            if only is None or leaf in only:
+                memory = raw(g).untyped_storage().data_ptr()
+                leaf.accumulate(g.clone() if memory in taken else g)  # type: ignore[attr-defined]
+                taken.add(memory)
+
+
+def rewrap(node: Node, saved: Sequence[Value]) -> Sequence[Value]:
+    """What a node has saved of its arguments and its result as variables again, with their past."""
+    pasts = [*node.parents, node]
+    return [
+        value if past is None or value is None else tracked_variable(value, BASE, pasts[past])
+        for value, past in zip(saved, node.plan.pasts, strict=True)
+    ]
+
+
+def seed_for(output: Value, gradient: Value) -> Value:
+    """The gradient to start with, checked."""
+    if gradient is None:
+        value = raw(output)
+        if value.numel() != 1:
+            raise RuntimeError(
+                "backward() starts from a single number, such as a loss; this result has shape "
+                f"{tuple(output.shape)}. Reduce it, or pass backward(gradient) of that shape"
+            )
+        return torch.ones_like(value)
+    if not isinstance(gradient, Traced):
+        gradient = torch.as_tensor(gradient).detach()
+    if gradient.shape != output.shape:
+        raise RuntimeError(
+            f"gradient has shape {tuple(gradient.shape)}, but the result has shape {tuple(output.shape)}"
+        )
+    if gradient.dtype != output.dtype:
+        raise RuntimeError(f"gradient has dtype {gradient.dtype}, but the result has dtype {output.dtype}")
+    return gradient

@@ -8,6 +8,7 @@ from . import (
     activations,
     attention,
     constants,
+    conversion,
     convolution,
     elementwise,
     indexing,
@@ -15,6 +16,7 @@ from . import (
     normalization,
     pooling,
     products,
+    recurrent,
     reductions,
     shapes,
 )
@@ -29,6 +31,7 @@ __all__ = [
     "activations",
     "attention",
     "constants",
+    "conversion",
     "convolution",
     "elementwise",
     "indexing",
@@ -37,6 +40,7 @@ __all__ = [
     "pooling",
     "primitive",
     "products",
+    "recurrent",
     "reductions",
     "shapes",
 ]

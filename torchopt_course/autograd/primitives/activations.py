@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..dispatch import means
-from ..variable import Value
+from ..traced import Value
 from .elementwise import clamp, tanh, where
 from .table import ELEMENTWISE, elementwise, primitive
 
@@ -24,7 +24,7 @@ sigmoid = elementwise(
 )  # fmt: skip
 
 
-@primitive(x=lambda g, ans: g * (ans > 0), fast=lambda g, ans: aten.threshold_backward(g, ans, 0),
+@primitive(x=lambda g, ans: g * (ans > 0), fast=lambda g, ans: aten.threshold_backward.default(g, ans, 0),
            jvp=ELEMENTWISE, symbolic=lambda x: _positive_part(x))  # fmt: skip
 def relu(x: Tensor) -> Tensor:
     return torch.relu(x)
@@ -104,14 +104,14 @@ def _logistic(x: Value) -> Value:
 def _inplace(x: Value, result: Value, inplace: bool, name: str) -> Value:
     if not inplace:
         return result
-    from ..reverse import replace
+    from ..inplace import replace
 
     return replace(x, result, f"{name}_")
 
 
 @means("relu")
 def _relu(input: Value, inplace: bool = False) -> Value:
-    return _inplace(input, relu(input), inplace, "relu")
+    return relu(input) if not inplace else _inplace(input, relu(input), True, "relu")
 
 
 @means("relu6")

@@ -14,7 +14,7 @@ import torch
 from torch.nn import functional as F
 
 from ..dispatch import means
-from ..variable import Value, raw
+from ..traced import Value, raw
 
 
 @means("scaled_dot_product_attention", "_scaled_dot_product_attention")

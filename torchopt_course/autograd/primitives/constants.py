@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..dispatch import named, register
-from ..variable import Traced, raw
+from ..traced import Traced, raw
 
 NAMES = [
     "eq",

@@ -1,12 +1,14 @@
 """Convolution. Its derivatives are convolutions again, so three primitives close the circle.
 
-========================  ====================================================================
+========================  ==============================================================
 what                      computed by
-========================  ====================================================================
+========================  ==============================================================
 value                     ``torch.convolution``
-gradient of the input     ``torch.convolution`` of g, transposed; nothing traced: torch's raw backward kernel
+gradient of the input     ``torch.convolution`` of g, transposed
 gradient of the weight    torch's raw backward kernel, as a primitive
-============================================================================================
+both, if nothing is       torch's raw backward kernel, with the bias in one call
+traced
+========================  ==============================================================
 
 :func:`conv2d_by_unfold` is the readable rule: cut out the patches, multiply matrices. It is slower and tests
 the others.
@@ -23,7 +25,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..dispatch import means
-from ..variable import Value
+from ..traced import Value
 from .table import LINEAR, MULTILINEAR, primitive
 
 Ints = Sequence[int]
@@ -43,14 +45,6 @@ def _input_gradient(
             for n, m, s, p, r in zip(input_shape[2:], g.shape[2:], stride, padding, reach, strict=True)
         ]
     return torch.convolution(g, weight, None, stride, padding, dilation, not transposed, lost, groups)
-
-
-def _input_kernel(
-    g: Tensor, input: Tensor, weight: Tensor, stride: Ints, padding: Ints, dilation: Ints, transposed: bool,
-    output_padding: Ints, groups: int,
-) -> Tensor:  # fmt: skip
-    how = (stride, padding, dilation, transposed, output_padding, groups)
-    return _backward(g, input, weight, None, *how, [True, False, False])[0]  # type: ignore[no-any-return]
 
 
 def _convolution_jvp(
@@ -82,18 +76,29 @@ def convolution_weight(
     return _backward(g, input, weight, None, *how, [False, True, False])[1]  # type: ignore[no-any-return]
 
 
-@primitive(
-    "convolution",
-    input=_input_gradient,
-    weight=lambda g, input, weight_shape, stride, padding, dilation, transposed, output_padding, groups: (
-        convolution_weight(
-            g, input, weight_shape, stride, padding, dilation, transposed, output_padding, groups
-        )
-    ),
-    bias=lambda g: g.sum([0, *range(2, len(g.shape))]),
-    fast={"input": _input_kernel},
-    jvp=_convolution_jvp,
-)
+def _convolution_vjp(
+    g: Value, wanted: Sequence[bool], input: Value, weight: Value, stride: Ints, padding: Ints,
+    dilation: Ints, transposed: bool, output_padding: Ints, groups: int,
+) -> list[Value]:  # fmt: skip
+    how = (stride, padding, dilation, transposed)
+    return [
+        _input_gradient(g, weight, input.shape, *how, groups) if wanted[0] else None,
+        convolution_weight(g, input, weight.shape, *how, output_padding, groups) if wanted[1] else None,
+        g.sum([0, *range(2, len(g.shape))]) if wanted[2] else None,
+        *[None] * 6,
+    ]
+
+
+def _convolution_kernel(
+    g: Tensor, wanted: Sequence[bool], input: Tensor, weight: Tensor, stride: Ints, padding: Ints,
+    dilation: Ints, transposed: bool, output_padding: Ints, groups: int,
+) -> list[Tensor | None]:  # fmt: skip
+    how = (stride, padding, dilation, transposed, output_padding, groups)
+    channels = [weight.shape[1] * groups if transposed else weight.shape[0]]
+    return [*_backward(g, input, weight, channels, *how, list(wanted[:3])), *[None] * 6]
+
+
+@primitive("convolution", vjp=_convolution_vjp, fast=_convolution_kernel, jvp=_convolution_jvp)
 def convolution(
     input: Tensor, weight: Tensor, bias: Tensor | None, stride: Ints, padding: Ints, dilation: Ints,
     transposed: bool, output_padding: Ints, groups: int,

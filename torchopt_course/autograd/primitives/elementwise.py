@@ -3,23 +3,35 @@
 from __future__ import annotations
 
 import math
+import operator
 
 import torch
 from torch import Tensor
 
 from ..dispatch import means
-from ..variable import Value, is_tensor
+from ..traced import Value, is_tensor
 from .table import ELEMENTWISE, elementwise, primitive
 
 aten = torch.ops.aten
 
 # -- arithmetic ----------------------------------------------------------------------------------------------
 
-add = elementwise(torch.add, a=lambda g: g, b=lambda g: g, symbolic=lambda a, b: a + b)
-sub = elementwise(torch.sub, a=lambda g: g, b=lambda g: -g, symbolic=lambda a, b: a - b)
-mul = elementwise(torch.mul, a=lambda g, b: g * b, b=lambda g, a: g * a, symbolic=lambda a, b: a * b)
+add = elementwise(operator.add, "__add__", a=lambda g: g, b=lambda g: g, symbolic=lambda a, b: a + b)
+sub = elementwise(operator.sub, "__sub__", a=lambda g: g, b=lambda g: -g, symbolic=lambda a, b: a - b)
+mul = elementwise(
+    operator.mul,
+    "__mul__",
+    "multiply",
+    a=lambda g, b: g * b,
+    b=lambda g, a: g * a,
+    symbolic=lambda a, b: a * b,
+)
 div = elementwise(
-    torch.div, a=lambda g, b: g / b, b=lambda g, b, ans: -g * ans / b, symbolic=lambda a, b: a / b
+    torch.div,
+    "__truediv__",
+    a=lambda g, b: g / b,
+    b=lambda g, b, ans: -g * ans / b,
+    symbolic=lambda a, b: a / b,
 )
 neg = elementwise(torch.neg, "negative", "__neg__", x=lambda g: -g, symbolic=lambda x: -x)
 reciprocal = elementwise(torch.reciprocal, x=lambda g, ans: -g * ans * ans, symbolic=lambda x: 1 / x)
@@ -141,12 +153,12 @@ def clamp(x: Tensor, min: Value = None, max: Value = None) -> Tensor:
 # -- the same under other names, and what is made of the above -----------------------------------------------
 
 
-@means("add", "__add__", "__radd__")
+@means("add", "__radd__")
 def _add(a: Value, b: Value, *, alpha: float = 1) -> Value:
     return add(a, b if alpha == 1 else b * alpha)
 
 
-@means("sub", "subtract", "__sub__")
+@means("sub", "subtract")
 def _sub(a: Value, b: Value, *, alpha: float = 1) -> Value:
     return sub(a, b if alpha == 1 else b * alpha)
 
@@ -156,12 +168,11 @@ def _rsub(a: Value, b: Value, *, alpha: float = 1) -> Value:
     return _sub(b, a, alpha=alpha)
 
 
-@means("div", "divide", "true_divide", "__truediv__", "__div__")
+@means("div", "divide", "true_divide", "__div__")
 def _div(a: Value, b: Value, *, rounding_mode: str | None = None) -> Value:
-    rounding = {None: lambda x: x, "floor": torch.floor, "trunc": torch.trunc}
-    if rounding_mode not in rounding:
+    if rounding_mode not in (None, "floor", "trunc"):
         raise RuntimeError(f"rounding_mode must be None, 'trunc' or 'floor', not {rounding_mode!r}")
-    return rounding[rounding_mode](div(a, b))
+    return div(a, b) if rounding_mode is None else (floor if rounding_mode == "floor" else trunc)(div(a, b))
 
 
 @means("__rtruediv__", "__rdiv__")

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..dispatch import means
-from ..variable import Traced, Value, is_tensor, raw
+from ..traced import Traced, Value, is_tensor, raw
 from .table import LINEAR, primitive
 
 
@@ -104,7 +104,7 @@ def _getitem(x: Value, index: Any) -> Value:
 @means(Tensor.__setitem__)
 def _setitem(x: Value, index: Any, value: Value) -> None:
     """x with new elements at the index takes the place of x."""
-    from ..reverse import replace
+    from ..inplace import replace
 
     if not isinstance(x, Traced):
         replace(x, value, "x[index] = value")

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..dispatch import means
-from ..variable import Value, raw
+from ..traced import Value, raw
 from .table import LINEAR, primitive
 
 aten = torch.ops.aten
@@ -44,7 +44,7 @@ def _nll_kernel(
     g: Tensor, log_probs: Tensor, target: Tensor, weight: Tensor | None, reduction: str, ignore_index: int,
     total: Tensor,
 ) -> Tensor:  # fmt: skip
-    return aten.nll_loss_backward(  # type: ignore[no-any-return]
+    return aten.nll_loss_backward.default(  # type: ignore[no-any-return]
         g, log_probs, target, weight, REDUCTIONS[reduction], ignore_index, total
     )
 
@@ -55,10 +55,51 @@ def nll_loss(
 ) -> tuple[Tensor, tuple[Tensor | None]]:
     """Minus the log probability of the right class."""
     if log_probs.dim() == 2:
-        loss, total = aten.nll_loss_forward(log_probs, target, weight, REDUCTIONS[reduction], ignore_index)
+        loss, total = aten.nll_loss_forward.default(
+            log_probs, target, weight, REDUCTIONS[reduction], ignore_index
+        )
         return loss, (total,)
     loss = F.nll_loss(log_probs, target, weight, ignore_index=ignore_index, reduction=reduction)
     return loss, (None,)
+
+
+def _cross_entropy_vjp(
+    g: Value, x: Value, target: Tensor, weight: Any, reduction: str, ignore_index: int
+) -> Value:
+    """The probabilities minus what they should be: softmax(x) - 1 at the target, for g and weight 1."""
+    slopes = _nll_vjp(g, x.shape, target, weight, reduction, ignore_index)
+    return slopes - torch.softmax(x, _classes(x)) * slopes.sum(_classes(x), keepdim=True)
+
+
+def _cross_entropy_kernel(
+    g: Tensor, target: Tensor, weight: Tensor | None, reduction: str, ignore_index: int, log_probs: Tensor,
+    total: Tensor,
+) -> Tensor:  # fmt: skip
+    g = _nll_kernel(g, log_probs, target, weight, reduction, ignore_index, total)
+    return torch._log_softmax_backward_data(g, log_probs, 1, log_probs.dtype)
+
+
+def _cross_entropy_jvp(
+    x_dot: Value, x: Value, target: Tensor, weight: Any, reduction: str, ignore_index: int
+) -> Value:
+    change = x_dot - (torch.softmax(x, _classes(x)) * x_dot).sum(_classes(x), keepdim=True)
+    return nll_loss(change, target, weight, reduction, ignore_index)
+
+
+def _classes(x: Value) -> int:
+    return 1 if len(x.shape) > 1 else 0
+
+
+@primitive(
+    x=_cross_entropy_vjp, fast=_cross_entropy_kernel, jvp=_cross_entropy_jvp, aux=("log_probs", "total")
+)
+def cross_entropy(
+    x: Tensor, target: Tensor, weight: Tensor | None, reduction: str, ignore_index: int
+) -> tuple[Tensor, tuple[Tensor, Tensor | None]]:
+    """nll_loss(log_softmax(x)), in one step as in torch."""
+    log_probs = torch.log_softmax(x, _classes(x))
+    loss, (total,) = nll_loss.forward(log_probs, target, weight, reduction, ignore_index)
+    return loss, (log_probs, total)
 
 
 # -- made of primitives --------------------------------------------------------------------------------------
@@ -92,14 +133,15 @@ def _cross_entropy(
     reduction, weight = _reduction(reduction, size_average, reduce), raw(weight)
     if not 0 <= label_smoothing <= 1:
         raise RuntimeError(f"label_smoothing must be between 0.0 and 1.0. Got: {label_smoothing}")
-    classes = 1 if len(input.shape) > 1 else 0
-    log_probs = torch.log_softmax(input, classes)
-    if tuple(target.shape) == tuple(input.shape) and target.dtype.is_floating_point:
+    classes = _classes(input)
+    if target.shape == input.shape and target.dtype.is_floating_point:
+        log_probs = torch.log_softmax(input, classes)
         return _soft_cross_entropy(log_probs, target, weight, reduction, label_smoothing, classes)
     target = raw(target)
-    hard = nll_loss(log_probs, target, weight, reduction, ignore_index)
     if not label_smoothing:
-        return hard
+        return cross_entropy(input, target, weight, reduction, ignore_index)
+    log_probs = torch.log_softmax(input, classes)
+    hard = nll_loss(log_probs, target, weight, reduction, ignore_index)
     # Smoothing mixes in the loss of guessing all classes alike.
     shape = [-1 if d == classes else 1 for d in range(len(input.shape))]
     weighted = log_probs if weight is None else log_probs * weight.reshape(shape)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..dispatch import means
-from ..variable import Value, raw
+from ..traced import Value, raw
 from .table import primitive
 
 aten = torch.ops.aten
@@ -18,7 +18,7 @@ aten = torch.ops.aten
 
 @primitive(
     x=lambda g, ans, dim: ans * (g - (g * ans).sum(dim, keepdim=True)),
-    fast=lambda g, ans, dim: aten._softmax_backward_data(g, ans, dim, ans.dtype),
+    fast=lambda g, ans, dim: torch._softmax_backward_data(g, ans, dim, ans.dtype),
     jvp=lambda x_dot, ans, dim: ans * (x_dot - (x_dot * ans).sum(dim, keepdim=True)),
 )
 def softmax(x: Tensor, dim: int) -> Tensor:
@@ -27,7 +27,7 @@ def softmax(x: Tensor, dim: int) -> Tensor:
 
 @primitive(
     x=lambda g, ans, dim: g - torch.exp(ans) * g.sum(dim, keepdim=True),
-    fast=lambda g, ans, dim: aten._log_softmax_backward_data(g, ans, dim, ans.dtype),
+    fast=lambda g, ans, dim: torch._log_softmax_backward_data(g, ans, dim, ans.dtype),
     jvp=lambda x_dot, ans, dim: x_dot - (torch.exp(ans) * x_dot).sum(dim, keepdim=True),
 )
 def log_softmax(x: Tensor, dim: int) -> Tensor:

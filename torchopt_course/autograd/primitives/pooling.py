@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..dispatch import means
-from ..variable import Value, raw
+from ..traced import Value, raw
 from .convolution import _each
 from .table import LINEAR, primitive
 

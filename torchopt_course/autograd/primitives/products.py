@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..dispatch import means
-from ..variable import Value
+from ..traced import Value
 from .table import MULTILINEAR, primitive
 
 
@@ -53,13 +53,13 @@ def _linear_jvp(
 def _linear_weight(g: Value, input: Value, weight_shape: torch.Size) -> Value:
     if len(weight_shape) == 1:
         return (input * g.unsqueeze(-1)).reshape(-1, weight_shape[0]).sum(0)
-    return _rows(g).transpose(0, 1) @ _rows(input)
+    return torch.mm(_rows(g).t(), _rows(input))
 
 
 @primitive(
     "linear",
     input=lambda g, weight: g @ weight if len(weight.shape) == 2 else g.unsqueeze(-1) * weight,
-    weight=lambda g, input, weight_shape: _linear_weight(g, input, weight_shape),
+    weight=_linear_weight,
     bias=lambda g, bias_shape: _rows(g).sum(0) if len(bias_shape) == len(g.shape[-1:]) else g,
     jvp=_linear_jvp,
 )

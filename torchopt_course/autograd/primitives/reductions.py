@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..dispatch import means
-from ..variable import Value, is_tensor, raw
+from ..traced import Value, is_tensor, raw
 from .table import LINEAR, primitive
 
 Dims = Any  # None, a number or a tuple
@@ -172,32 +172,18 @@ def _correction(dim: Any, unbiased: Any, correction: float) -> tuple[Any, float]
     return dim, correction if unbiased is None else int(unbiased)
 
 
-@means("var")
-def _var(
-    x: Value,
-    dim: Any = None,
-    unbiased: Any = None,
-    keepdim: bool = False,
-    *,
-    correction: float = 1,
-    **named: Any,
-) -> Value:
-    dim, correction = _correction(_axis(dim, named), unbiased, correction)
-    return var(x, dim, correction, keepdim)
+def _spread(of: Any) -> Any:
+    def spread(
+        x: Value, dim: Any = None, unbiased: Any = None, keepdim: bool = False, *, correction: float = 1,
+        **named: Any,
+    ) -> Value:  # fmt: skip
+        dim, correction = _correction(_axis(dim, named), unbiased, correction)
+        return of(x, dim, correction, keepdim)
+
+    return spread
 
 
-@means("std")
-def _std(
-    x: Value,
-    dim: Any = None,
-    unbiased: Any = None,
-    keepdim: bool = False,
-    *,
-    correction: float = 1,
-    **named: Any,
-) -> Value:
-    dim, correction = _correction(_axis(dim, named), unbiased, correction)
-    return std(x, dim, correction, keepdim)
+_var, _std = means("var")(_spread(var)), means("std")(_spread(std))
 
 
 @means("var_mean")

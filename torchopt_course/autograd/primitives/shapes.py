@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..dispatch import means
-from ..variable import Traced, Value, raw
+from ..traced import Value, raw
 from .table import LINEAR, primitive
 
 
@@ -100,11 +100,6 @@ def pad_constant(x: Tensor, padding: Sequence[int], value: float = 0.0) -> Tenso
 @primitive("clone", x=lambda g: g, jvp=LINEAR)
 def clone(x: Tensor, memory_format: torch.memory_format = torch.preserve_format) -> Tensor:
     return x.clone(memory_format=memory_format)
-
-
-@primitive(x=lambda g, x_device, x_dtype: g.to(x_device, x_dtype), jvp=LINEAR)
-def convert(x: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
-    return x.to(device, dtype)
 
 
 # -- the same as torch calls them ----------------------------------------------------------------------------
@@ -266,43 +261,6 @@ def _pad(input: Value, pad: Sequence[int], mode: str = "constant", value: float 
 def _contiguous(x: Value, memory_format: torch.memory_format = torch.contiguous_format) -> Value:
     already = raw(x).is_contiguous(memory_format=memory_format)
     return x if already else clone(x, memory_format=memory_format)
-
-
-@means("to")
-def _to(x: Value, *args: Any, **kwargs: Any) -> Value:
-    """Another dtype or device; asks torch what is meant by trying it on one element."""
-    if args and isinstance(args[0], Traced):
-        args = (raw(args[0]), *args[1:])
-    copy, memory_format = kwargs.pop("copy", False), kwargs.pop("memory_format", None)
-    probe = raw(x).new_zeros(()).to(*args, **kwargs)
-    if probe.dtype != x.dtype or probe.device != raw(x).device:
-        if not probe.dtype.is_floating_point:
-            return raw(x).to(*args, **kwargs)
-        return convert(x, probe.device, probe.dtype)
-    if memory_format is not None:
-        return _contiguous(x, memory_format)
-    return clone(x) if copy else x
-
-
-@means("type")
-def _type(x: Value, dtype: Any = None) -> Any:
-    return raw(x).type() if dtype is None else _to(x, raw(x).new_zeros(()).type(dtype).dtype)
-
-
-@means("type_as")
-def _type_as(x: Value, other: Value) -> Value:
-    return _to(x, other.dtype)
-
-
-def _converter(name: str) -> None:
-    @means(name)
-    def converter(x: Value, *args: Any, **kwargs: Any) -> Value:
-        probe = getattr(raw(x).new_zeros(()), name)(*args)
-        return _to(x, probe.device, probe.dtype)
-
-
-for _name in ("float", "double", "half", "bfloat16", "cpu", "cuda", "int", "long", "bool"):
-    _converter(_name)
 
 
 @means("detach")

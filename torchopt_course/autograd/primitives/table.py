@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any
 
-import torch
 from torch import Tensor
 
 from .. import dispatch
-from ..variable import Traced, Value, is_tensor, raw, tracked_variable
-
-if TYPE_CHECKING:
-    from ..reverse import Node
-
-Rule: TypeAlias = Callable[..., Any]
+from ..traced import Traced, Value
+from .rules import Function, Plan, as_rule, slots_of
 
 PRIMITIVES: dict[str, Primitive] = {}
 
@@ -29,53 +24,38 @@ class Primitive:
     """A function of tensors that knows its derivatives.
 
     Called with plain tensors it just computes. Called with traced values it belongs to the highest of their
-    levels, which asks for the value (of the values one level below) and then for what it needs:
-    :meth:`pull` takes gradients from the result to the arguments, :meth:`push` takes tangents from the
-    arguments to the result.
+    levels, which asks for the value (of the values one level below) and then for what it needs.
     """
 
     def __init__(
         self,
         name: str,
-        forward: Rule,
+        forward: Function,
         parameters: Mapping[str, Any],
-        vjp: Mapping[str, Rule] | Rule,
+        vjp: Mapping[str, Function] | Function,
         *,
-        fast: Mapping[str, Rule] | Rule | None = None,
-        jvp: Rule | str | None = None,
+        fast: Mapping[str, Function] | Function | None = None,
+        jvp: Function | str | None = None,
         aux: Sequence[str] = (),
         symbolic: Any = None,
         views: bool = False,
     ) -> None:
         self.name, self.forward, self.symbolic, self.views = name, forward, symbolic, views
-        self.jvp: Rule | str | None = jvp
-        self.parameters = tuple(parameters)
-        self.variadic = any(kind is VARIADIC for kind in parameters.values())
-        self.defaults = tuple(parameters.values())
+        self.jvp: Function | str | None = jvp
+        self.parameters, self.defaults = tuple(parameters), tuple(parameters.values())
+        self.variadic = any(default is VARIADIC for default in self.defaults)
         self.arity = -1 if self.variadic else len(self.parameters)
         self.no_aux = (None,) * len(aux)
-        self._aux_names = tuple(aux)
 
-        # Where a rule finds what it asks for by name: the arguments, the result ("ans"), what the forward
-        # computation has left for it (aux), and "x_shape" and the like, which spare keeping x itself.
-        count = len(self.parameters)
-        names = [*self.parameters, "ans", *aux]
-        names += [f"{p}_{what}" for p in self.parameters for what in ("shape", "dtype", "device")]
-        self.slots = {} if self.variadic else {name: i for i, name in enumerate(names)}
-        self._count = count
-
+        # Rules by argument, or "*" for a joint one.
         self.joint = callable(vjp)
-        rules: dict[str, Rule] = {"*": vjp} if callable(vjp) else dict(vjp)
-        kernels: Mapping[str, Rule] = {next(iter(rules)): fast} if callable(fast) else fast or {}
-        self.rules = {arg: self._asks(rule) for arg, rule in rules.items()}
-        self.kernels = {arg: self._asks(kernel) for arg, kernel in kernels.items()}
-        self.by_position = [self._puller(p) if p in rules else None for p in self.parameters]
-        self._joint_puller = self._puller("*") if self.joint else None
-        self._takes_all = self.variadic and any(
-            parameter.kind is parameter.VAR_POSITIONAL
-            for parameter in inspect.signature(self.rules["*"][0]).parameters.values()
-        )
-        self._kept: dict[int, list[int]] = {}
+        rules = {"*": vjp} if callable(vjp) else vjp
+        kernels = {next(iter(rules)): fast} if callable(fast) else fast or {}
+        rest = self.parameters[-1] if self.variadic else None
+        self.slots = slots_of(self.parameters, aux, self.variadic)
+        self.rules = {arg: as_rule(rule, self.slots, name, rest) for arg, rule in rules.items()}
+        self.kernels = {arg: as_rule(kernel, self.slots, name, rest) for arg, kernel in kernels.items()}
+        self.plans: dict[int, Plan] = {}
 
     # -- calling -----------------------------------------------------------------------------------------
 
@@ -108,184 +88,20 @@ class Primitive:
     def evaluate(self, args: Sequence[Value]) -> tuple[Tensor, Sequence[Value]]:
         """The value for plain tensors, and what the computation leaves for the derivative."""
         result = self.forward(*args)
-        return result if self._aux_names else (result, ())
+        return result if self.no_aux else (result, ())
 
-    # -- reverse mode --------------------------------------------------------------------------------------
+    def plan(self, variables: int) -> Plan:
+        """How to differentiate when these arguments are variables: a bit for each, behind a leading 1."""
+        if variables not in self.plans:
+            self.plans[variables] = Plan(self, tuple(bit == "1" for bit in f"{variables:b}"[1:]))
+        return self.plans[variables]
 
-    def kept(self, mask: int) -> list[int]:
-        """The slots that the derivative needs when the arguments in the bit mask are variables."""
-        if mask not in self._kept:
-            wanted: set[int] = set()
-            for i, name in enumerate(self.parameters):
-                variable = mask >> i & 1 if not (self.variadic and i == self._count - 1) else mask >> i
-                if not variable:
-                    continue
-                if not self.joint and self.by_position[i] is None:
-                    raise NotImplementedError(
-                        f"{self} has no derivative with respect to {name!r}; pass {name}.detach()"
-                    )
-                for rules in (self.rules, self.kernels):
-                    rule = rules.get("*" if self.joint else name)
-                    wanted |= set(rule[1]) if rule else set()
-            self._kept[mask] = sorted(wanted)
-        return self._kept[mask]
-
-    def keep(
-        self, kept: Iterable[int], args: Sequence[Value], result: Value, aux: Sequence[Value]
-    ) -> list[Value]:
-        """Of all there is to know only the slots in `kept`; the rest is ``None`` and can be freed."""
-        if self.variadic:
-            return [*args] if self._takes_all else [*args[: self._count - 1]]
-        count = self._count
-        values: list[Value] = [None] * (count + 1 + len(aux) + 3 * count)
-        for j in kept:
-            if j < count:
-                values[j] = args[j]
-            elif j == count:
-                values[j] = result
-            elif j <= count + len(aux):
-                values[j] = aux[j - count - 1]
-            else:
-                position, what = divmod(j - count - 1 - len(aux), 3)
-                values[j] = getattr(args[position], ("shape", "dtype", "device")[what])
-        return values
-
-    def rewrap(self, values: list[Value], node: Node) -> list[Value]:
-        """The saved values as variables again, so that a sweep through them is recorded."""
-        from ..reverse import BASE
-
-        values = list(values)
-        for j, parent in enumerate(node.parents if self.variadic else (*node.parents, node)):
-            if parent is not None and j < len(values) and values[j] is not None:
-                values[j] = tracked_variable(values[j], BASE, parent)
-        return values
-
-    def pull(self, g: Value, values: list[Value], parents: Sequence[object]) -> Sequence[Value]:
-        """Gradients of the arguments that have a parent, from the gradient of the result."""
-        if self._joint_puller is not None:
-            wanted = tuple(parent is not None for parent in parents)
-            return self._joint_puller(g, values, wanted)  # type: ignore[no-any-return]
-        return [
-            None if parent is None else rule(g, values)  # type: ignore[misc]
-            for parent, rule in zip(parents, self.by_position, strict=True)
-        ]
-
-    def _asks(self, rule: Rule) -> tuple[Rule, tuple[int, ...], bool]:
-        """A rule with the slots of what it asks for, by the names of its parameters after the first, g."""
-        names = list(inspect.signature(rule).parameters)[1:]
-        wants = "wanted" in names
-        if wants and names.pop(0) != "wanted":
-            raise TypeError(f"{self.name}: a joint VJP is called with (g, wanted, ...)")
-        slots = self.slots if not self.variadic else {p: i for i, p in enumerate(self.parameters[:-1])}
-        if self.variadic and names and names[-1] == self.parameters[-1]:
-            names.pop()  # `*tensors`: all of them
-        for name in names:
-            if name not in slots:
-                raise TypeError(
-                    f"the VJP of {self.name} asks for {name!r}, which is none of {', '.join(slots)}"
-                )
-        return rule, tuple(slots[name] for name in names), wants
-
-    def _puller(self, key: str) -> Rule:
-        """A function of (g, values[, wanted]) that runs the kernel if nothing is traced, else the rule."""
-        rule, slots, wants = self.rules[key]
-        kernel, kernel_slots, _ = self.kernels.get(key, (None, (), False))
-
-        if self.variadic:
-            rest = self._count - 1
-            return lambda g, values, wanted: rule(g, wanted, *[values[j] for j in slots], *values[rest:])
-
-        def by_rule(g: Value, values: list[Value], *wanted: tuple[bool, ...]) -> Value:
-            return rule(g, *(wanted if wants else ()), *[values[j] for j in slots])
-
-        if kernel is None:
-            # Most rules ask for one value or none: spare them the list.
-            if not slots and not wants:
-                return lambda g, values: rule(g)
-            if len(slots) == 1 and not wants:
-                (only,) = slots
-                return lambda g, values: rule(g, values[only])
-            return by_rule
-        made_below = range(self._count + 1, self._count + 1 + len(self.no_aux))
-
-        def by_kernel(g: Value, values: list[Value], *wanted: tuple[bool, ...]) -> Value:
-            if isinstance(g, Traced) or any(isinstance(values[j], Traced) for j in kernel_slots):
-                return by_rule(g, values, *wanted)
-            if any(values[j] is None for j in made_below):
-                return by_rule(g, values, *wanted)
-            return kernel(g, *wanted, *[values[j] for j in kernel_slots])
-
-        return by_kernel
-
-    def slot_name(self, j: int) -> str:
-        """How an error calls a saved value."""
-        if self.variadic:
-            return f"argument {j}"
-        name = next(name for name, slot in self.slots.items() if slot == j)
-        return "its result" if name == "ans" else f"its argument {name!r}" if j < self._count else name
-
-    # -- forward mode --------------------------------------------------------------------------------------
-
-    def push(self, tangents: Sequence[Value], args: Sequence[Value], result: Value) -> Value:
-        """The tangent of the result, from those of the arguments (``None`` for constants)."""
-        self.kept(sum(1 << i for i, t in enumerate(tangents) if t is not None))  # refuses what has no rule
-        moving = [i for i, tangent in enumerate(tangents) if tangent is not None]
-        if self.jvp == LINEAR:
-            return self(*[self._or_zero(i, *pair) for i, pair in enumerate(zip(tangents, args, strict=True))])
-        if self.jvp == MULTILINEAR:
-            return _sum(self(*args[:i], tangents[i], *args[i + 1 :]) for i in moving)
-        if self.jvp == ELEMENTWISE:
-            values = self.keep(range(self._count + 1), args, result, self.no_aux)
-            return _sum(self.by_position[i](tangents[i], values) for i in moving)  # type: ignore[misc]
-        if callable(self.jvp):
-            zeros = [self._or_zero(i, *pair) for i, pair in enumerate(zip(tangents, args, strict=True))]
-            known = dict(zip(self.parameters, args, strict=True))
-            known |= {f"{name}_dot": zero for name, zero in zip(self.parameters, zeros, strict=True)}
-            known["ans"] = result
-            return self.jvp(**{name: known[name] for name in inspect.signature(self.jvp).parameters})
-        return self._push_through_vjp(tangents, args, result, moving)
-
-    def _or_zero(self, i: int, tangent: Value, arg: Value) -> Value:
-        if tangent is not None:
-            return tangent
-        differentiable = self.joint or self.by_position[i] is not None
-        return torch.zeros_like(raw(arg)) if differentiable and is_tensor(arg) else (
-            0 if differentiable and isinstance(arg, int | float) and not self.joint else arg
-        )  # fmt: skip
-
-    def _push_through_vjp(
-        self, tangents: Sequence[Value], args: Sequence[Value], result: Value, moving: Sequence[int]
-    ) -> Value:
-        """A VJP is linear in g, with the transposed Jacobian as its matrix. Transpose it once more."""
-        from ..reverse import Leaf, ReverseLevel, fit, sweep
-
-        with ReverseLevel() as level:
-            leaf = Leaf(result)
-            g = tracked_variable(torch.zeros_like(raw(result)), level, leaf)
-            kept = self.kept(sum(1 << i for i in moving))
-            values = self.keep(kept, args, result, self.no_aux)
-            parents = [leaf if i in moving else None for i in range(len(args))]
-            shares = self.pull(g, values, parents)
-        # A share that does not belong to the level does not depend on g: the Jacobian is zero there.
-        seeds = []
-        for i in moving:
-            share = shares[i]
-            if isinstance(share, Traced) and share.level is level:
-                shape_of = Leaf(share)
-                seeds.append((share.node, fit(tangents[i].expand(shape_of.shape), shape_of, self)))
-        arrived: dict[Any, Value] = {}
-        sweep(seeds, arrived.__setitem__, retain_graph=False)
-        return arrived.get(leaf, torch.zeros_like(raw(result)))
+    def differentiates(self, i: int) -> bool:
+        """Whether there is a rule for this argument."""
+        return self.joint or self.parameters[i] in self.rules
 
     def __repr__(self) -> str:
         return self.name
-
-
-def _sum(terms: Iterable[Value]) -> Value:
-    first, *others = terms
-    for term in others:
-        first = first + term
-    return first
 
 
 class _Mark:
@@ -301,14 +117,14 @@ REQUIRED, VARIADIC = _Mark("required"), _Mark("any number")
 
 def primitive(
     *overrides: Any,
-    vjp: Rule | None = None,
-    fast: Mapping[str, Rule] | Rule | None = None,
-    jvp: Rule | str | None = None,
+    vjp: Function | None = None,
+    fast: Mapping[str, Function] | Function | None = None,
+    jvp: Function | str | None = None,
     aux: Sequence[str] = (),
     symbolic: Any = None,
     views: bool = False,
-    **vjps: Rule,
-) -> Callable[[Rule], Primitive]:
+    **vjps: Function,
+) -> Callable[[Function], Primitive]:
     """Decorator: a function of plain tensors and its derivatives become a primitive::
 
         @primitive(x=lambda g, x: g * 3 * x**2)
@@ -344,7 +160,7 @@ def primitive(
         TypeError: a rule that asks for something that does not exist.
     """
 
-    def define(forward: Rule) -> Primitive:
+    def define(forward: Function) -> Primitive:
         parameters = {}
         for name, parameter in inspect.signature(forward).parameters.items():
             required = parameter.default is inspect.Parameter.empty
@@ -365,11 +181,11 @@ def primitive(
 
 
 def elementwise(
-    function: Rule,
+    function: Function,
     *overrides: Any,
-    fast: Mapping[str, Rule] | Rule | None = None,
+    fast: Mapping[str, Function] | Function | None = None,
     symbolic: Any = None,
-    **vjps: Rule,
+    **vjps: Function,
 ) -> Primitive:
     """A torch function that treats each element alike, and its derivative in each argument."""
     name = function.__name__
@@ -380,5 +196,5 @@ def elementwise(
 
 def enter(op: Primitive, overrides: Iterable[Any]) -> Primitive:
     PRIMITIVES[op.name] = op
-    dispatch.register(op, overrides)
+    dispatch.register(op.__call__, overrides)  # the method: Python calls it faster than the object
     return op

@@ -1,0 +1,58 @@
+"""Other dtypes and devices for the same elements: the gradient is converted back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..dispatch import means
+from ..traced import Traced, Value, raw
+from .shapes import clone
+from .table import LINEAR, primitive
+
+
+@primitive(x=lambda g, x_device, x_dtype: g.to(x_device, x_dtype), jvp=LINEAR)
+def convert(x: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
+    return x.to(device, dtype)
+
+
+# -- the same as torch calls them ----------------------------------------------------------------------------
+
+
+@means("to")
+def _to(x: Value, *args: Any, **kwargs: Any) -> Value:
+    """Another dtype or device; asks torch what is meant by trying it on one element."""
+    if args and isinstance(args[0], Traced):
+        args = (raw(args[0]), *args[1:])
+    copy, memory_format = kwargs.pop("copy", False), kwargs.pop("memory_format", None)
+    probe = raw(x).new_zeros(()).to(*args, **kwargs)
+    if probe.dtype != x.dtype or probe.device != raw(x).device:
+        if not probe.dtype.is_floating_point:
+            return raw(x).to(*args, **kwargs)
+        return convert(x, probe.device, probe.dtype)
+    if memory_format is not None:
+        return x.contiguous(memory_format=memory_format)
+    return clone(x) if copy else x
+
+
+@means("type")
+def _type(x: Value, dtype: Any = None) -> Any:
+    return raw(x).type() if dtype is None else _to(x, raw(x).new_zeros(()).type(dtype).dtype)
+
+
+@means("type_as")
+def _type_as(x: Value, other: Value) -> Value:
+    return _to(x, other.dtype)
+
+
+def _converter(name: str) -> None:
+    @means(name)
+    def converter(x: Value, *args: Any, **kwargs: Any) -> Value:
+        probe = getattr(raw(x).new_zeros(()), name)(*args)
+        return _to(x, probe.device, probe.dtype)
+
+
+for _name in ("float", "double", "half", "bfloat16", "cpu", "cuda", "int", "long", "bool"):
+    _converter(_name)

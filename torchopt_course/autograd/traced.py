@@ -1,0 +1,215 @@
+"""A tensor with a past: what it holds, how it behaves like a torch tensor, and which trace it belongs to.
+
+A value is *traced* while somebody wants to know its derivative. Two kinds of traced values exist:
+
+- :class:`Variable` remembers the operation that made it (reverse mode, :mod:`.reverse`),
+- :class:`~torchopt_course.autograd.forward.Dual` carries its derivative along (:mod:`.forward`).
+
+Everything else is a constant, and constants are plain tensors and numbers. Each traced value belongs to a
+*level*: one run of one transform. ``grad(grad(f))`` runs f on level 2, whose values hold values of level 1,
+which hold tensors. An operation always belongs to the highest level among its arguments and sees the others
+as constants, so derivatives of different transforms are never confused.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
+
+import torch
+from torch import Tensor
+
+from . import dispatch
+from .dispatch import TABLE
+
+if TYPE_CHECKING:
+    from .primitives.table import Primitive
+
+# A tensor, a number, or a traced value: whatever an operation may be given.
+Value: TypeAlias = Any
+
+
+class _Depth(threading.local):
+    """How many transforms are running in this thread, one inside the other."""
+
+    def __init__(self) -> None:
+        self.now = 0
+
+
+_depth = _Depth()
+
+
+class Level:
+    """One run of one transform; a context manager. Its values may be computed with while it is open."""
+
+    __slots__ = ("depth", "open")
+
+    def __init__(self) -> None:
+        self.depth, self.open = 0, False
+
+    def __enter__(self) -> Level:
+        _depth.now += 1
+        self.depth, self.open = _depth.now, True
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        # Python calls this as a `finally`: after an error the next transform starts at the right depth.
+        _depth.now -= 1
+        self.open = False
+
+    def apply(self, op: Primitive, args: tuple[Value, ...]) -> Value:
+        """Compute ``op(*args)`` and note what this level needs for the derivative."""
+        raise NotImplementedError
+
+    def check_open(self, op: object) -> None:
+        if not self.open:
+            raise RuntimeError(
+                f"{op} got a variable from a finished trace: it was made inside of a function given to grad, "
+                "vjp, jvp or the like, and kept after that had returned. Return it from the function instead "
+                "(has_aux=True), or keep x.detach()"
+            )
+
+
+def raw(value: Value) -> Value:
+    """The tensor at the bottom of a traced value; everything else as it is."""
+    while isinstance(value, Traced):
+        value = value.data
+    return value
+
+
+def is_tensor(value: object) -> bool:
+    """Plain or traced."""
+    return isinstance(value, Tensor | Traced)
+
+
+def _operator(function: Any) -> tuple[Callable[[Any, Value], Value], Callable[[Any, Value], Value]]:
+    """``x + y`` for a traced x and for a traced y, as the table has it."""
+    return lambda x, y: TABLE[function](x, y), lambda y, x: TABLE[function](x, y)
+
+
+class Traced:
+    """Behaves like a torch tensor; every operation on it goes through the table of primitives."""
+
+    __slots__ = ("__weakref__", "data", "level")
+    data: Value
+    level: Level
+
+    # -- torch's functions and methods -----------------------------------------------------------------
+
+    @classmethod
+    def __torch_function__(
+        cls, func: Any, types: object, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        meaning = TABLE.get(func) or dispatch.find(func)
+        return meaning(*args, **kwargs) if kwargs else meaning(*args)
+
+    def __getattr__(self, name: str) -> Any:
+        """Any method or attribute that a tensor has."""
+        attribute = getattr(Tensor, name, None)
+        if attribute is None or name.startswith("__"):
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        if callable(attribute):
+            return partial(dispatch.call, attribute, self)
+        if attribute.__get__ in TABLE:
+            return dispatch.call(attribute.__get__, self)
+        return getattr(raw(self), name)  # device, is_cuda, layout, ...: nothing to differentiate
+
+    @property
+    def shape(self) -> torch.Size:
+        return self.data.shape  # type: ignore[no-any-return]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.data.dtype  # type: ignore[no-any-return]
+
+    def detach(self) -> Tensor:
+        """The plain tensor, sharing memory: a constant to every transform."""
+        return raw(self)  # type: ignore[no-any-return]
+
+    # -- operators -------------------------------------------------------------------------------------
+
+    __add__, __radd__ = _operator(Tensor.__add__)
+    __sub__, __rsub__ = _operator(Tensor.__sub__)
+    __mul__, __rmul__ = _operator(Tensor.__mul__)
+    __truediv__, __rtruediv__ = _operator(Tensor.__truediv__)
+    __floordiv__, __rfloordiv__ = _operator(Tensor.__floordiv__)
+    __mod__, __rmod__ = _operator(Tensor.__mod__)
+    __pow__, __rpow__ = _operator(Tensor.__pow__)
+    __matmul__, __rmatmul__ = _operator(Tensor.__matmul__)
+
+    def __neg__(self) -> Value:
+        return TABLE[torch.neg](self)
+
+    def __pos__(self) -> Value:
+        return self
+
+    def __abs__(self) -> Value:
+        return TABLE[torch.abs](self)
+
+    def __getitem__(self, index: Any) -> Value:
+        return TABLE[Tensor.__getitem__](self, index)
+
+    def __setitem__(self, index: Any, value: Value) -> None:
+        dispatch.call(Tensor.__setitem__, self, index, value)
+
+    # -- comparisons and what Python asks of a number or a list: constants ------------------------------
+
+    def __eq__(self, other: object) -> Any:
+        return raw(self) == raw(other)
+
+    def __ne__(self, other: object) -> Any:
+        return raw(self) != raw(other)
+
+    def __lt__(self, other: Value) -> Tensor:
+        return raw(self) < raw(other)  # type: ignore[no-any-return]
+
+    def __le__(self, other: Value) -> Tensor:
+        return raw(self) <= raw(other)  # type: ignore[no-any-return]
+
+    def __gt__(self, other: Value) -> Tensor:
+        return raw(self) > raw(other)  # type: ignore[no-any-return]
+
+    def __ge__(self, other: Value) -> Tensor:
+        return raw(self) >= raw(other)  # type: ignore[no-any-return]
+
+    def __hash__(self) -> int:
+        return id(self)
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __iter__(self) -> Iterator[Value]:
+        if not self.shape:
+            raise TypeError("iteration over a 0-d tensor")
+        return (self[i] for i in range(self.shape[0]))
+
+    def __bool__(self) -> bool:
+        return bool(raw(self))
+
+    def __float__(self) -> float:
+        return float(raw(self))
+
+    def __int__(self) -> int:
+        return int(raw(self))
+
+    def __contains__(self, item: Value) -> bool:
+        return bool((raw(self) == raw(item)).any())
+
+    def __format__(self, spec: str) -> str:
+        return format(raw(self), spec) if spec and not self.shape else str(self)
+
+    def __array__(self, *args: object, **kwargs: object) -> NoReturn:
+        raise RuntimeError(
+            f"numpy would lose the derivative of a {type(self).__name__}; use x.detach().numpy()"
+        )
+
+    def numpy(self, *args: object, **kwargs: object) -> NoReturn:
+        self.__array__()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> NoReturn:
+        raise RuntimeError(f"a {type(self).__name__} cannot be copied with its past; copy x.detach()")
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise RuntimeError(f"a {type(self).__name__} cannot be saved with its past; save x.detach()")
