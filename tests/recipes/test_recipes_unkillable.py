@@ -133,6 +133,25 @@ def test_killed_at_the_worst_moments(moment: str, uninterrupted: Path, tmp_path:
     assert_same_run(folder, uninterrupted)
 
 
+def test_what_was_logged_after_the_last_checkpoint_is_not_logged_twice(
+    uninterrupted: Path, tmp_path: Path
+) -> None:
+    # Dies with an epoch in the logs, twice: the second time in an event file that no checkpoint knows.
+    folder, output = tmp_path / "run", tmp_path / "output"
+    for goal in (1, 2):
+        words = words_of(replace(CONFIG, save_every=3600), folder)
+        process = start(train_and_die, words, output, "logged")
+        process.join(120)
+        assert process.exitcode == -signal.SIGKILL, output.read_text()
+        assert (folder / "metrics.jsonl").read_text().count("\n") == 1
+        assert saved_steps(folder) == [0]
+        assert len(list(folder.glob("events.out*"))) == goal
+    process = start(train_by_command, words_of(CONFIG, folder), output)
+    process.join(120)
+    assert process.exitcode == 0, output.read_text()
+    assert_same_run(folder, uninterrupted)
+
+
 def train_and_die(words: list[str], output: Path, moment: str) -> None:
     """Train, and be killed at a moment that chance would hardly find."""
     from recipes.common import run_folder
@@ -159,7 +178,15 @@ def train_and_die(words: list[str], output: Path, moment: str) -> None:
         if wanted[moment]:
             die()
 
-    if moment == "before the folder":
+    if moment == "logged":
+        log_epoch = run_folder.RunFolder.log_epoch
+
+        def log_and_die(*arguments: Any) -> None:
+            log_epoch(*arguments)
+            die()
+
+        run_folder.RunFolder.log_epoch = log_and_die  # type: ignore[method-assign]
+    elif moment == "before the folder":
         run_folder.Board = die  # type: ignore[assignment, misc]
     elif moment == "draft":
         checkpoint.write_to_disk = half_a_file
