@@ -8,6 +8,7 @@ import shlex
 import shutil
 import sys
 import sysconfig
+import time
 import types
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,24 +26,42 @@ if TYPE_CHECKING:
 # How the recipes know their own event files: no other is ever cut or deleted.
 EVENT_SUFFIX = ".torchopt_course"
 
+# The columns of TensorBoard's table of runs. How many epochs, on which device and where is not among them:
+# that may change when a run is taken up again, and TensorBoard keeps what it read first.
+HPARAMS: dict[str, type] = {
+    "optimizer": str,
+    "lr": float,
+    "scheduler": str,
+    "model": str,
+    "batch_size": int,
+    "seed": int,
+    "max_lr": str,  # a number or None; a column has one type
+    "cycle_epochs": int,
+    "data": str,
+    "split": str,
+    "autograd": str,
+    "amp": bool,
+}
+# TensorBoard first shows five columns only, those that are said to differ between runs.
+SHOWN_AT_ONCE = ("optimizer", "lr", "scheduler", "model", "batch_size")
 METRICS = ("accuracy/eval", "loss/eval", "loss/train")
+
+# Chart, and regular expressions of its curves. Steps and epochs do not share a chart: neither could be read.
 LAYOUT = {
-    "training": {
-        "loss": ["Multiline", ["loss/train", "loss/eval"]],
-        "loss of every step": ["Multiline", ["loss/train_step"]],
-        "accuracy": ["Multiline", ["accuracy/eval"]],
+    "after every epoch": {
+        "loss": ["Multiline", [r"^loss/train$", r"^loss/eval$"]],
+        "accuracy": ["Multiline", [r"^accuracy/eval$"]],
+        "update to weight": ["Multiline", [r"^update_to_weight_ratio$"]],
     },
-    "schedule": {
-        "learning rate": ["Multiline", ["schedule/learning_rate"]],
-        "momentum": ["Multiline", ["schedule/momentum"]],
-    },
-    "health": {
-        "length of the gradient": ["Multiline", ["gradient_norm/step", "gradient_norm/epoch"]],
-        "update to weight": ["Multiline", ["update_to_weight_ratio"]],
+    "at every step": {
+        "loss": ["Multiline", [r"^loss/train_step$"]],
+        "gradient norm": ["Multiline", [r"^gradient_norm$"]],
+        "learning rate": ["Multiline", [r"^schedule/learning_rate$"]],
+        "momentum": ["Multiline", [r"^schedule/momentum$"]],  # of the optimizers that have one
     },
 }
 SAMPLES = 24
-SAMPLE_COLUMNS = 8
+SAMPLE_COLUMNS = 6
 MOST_HISTOGRAMS = 20
 
 
@@ -50,23 +69,36 @@ class Board:
     """Writes the event file of a run, or of its continuation."""
 
     def __init__(self, folder: Path, from_step: int | None = None) -> None:
-        """`from_step` tells a TensorBoard that is watching to forget what it saw of later steps."""
+        """`from_step` tells a TensorBoard that is watching to forget what it saw from this step on."""
+        if from_step is not None:
+            wait_for_a_later_name(folder)
         self.writer = summary_writer(folder, from_step)
 
     def begin(self, settings: dict[str, Any]) -> None:
-        """What stands at the start of a run: settings as a table and as text, and how to group the curves."""
-        from torch.utils.tensorboard.summary import hparams
+        """What stands at the start of a run: its row in the table of runs, and how to group the curves."""
+        from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
 
-        # The same keys and metrics in every run, in the run's own file: then the runs are rows of one table.
-        plain = {
-            name: value if isinstance(value, (bool, int, float, str)) else str(value)
-            for name, value in settings.items()
-        }
-        experiment, session, _ = hparams(plain, dict.fromkeys(METRICS, math.nan))
-        for summary in (experiment, session):
-            self.writer.file_writer.add_summary(summary)  # type: ignore[union-attr, no-untyped-call]
+        # The same columns in every run, in the run's own file: then the runs are rows of one table.
+        table, row = api_pb2.Experiment(), plugin_data_pb2.SessionStartInfo()
+        for name, kind in HPARAMS.items():
+            value = kind(settings[name])
+            info = table.hparam_infos.add(name=name, differs=name in SHOWN_AT_ONCE)
+            if kind is str:
+                info.type, row.hparams[name].string_value = api_pb2.DATA_TYPE_STRING, value
+            elif kind is bool:
+                info.type, row.hparams[name].bool_value = api_pb2.DATA_TYPE_BOOL, value
+            else:
+                info.type, row.hparams[name].number_value = api_pb2.DATA_TYPE_FLOAT64, value
+        for tag in METRICS:
+            table.metric_infos.add(name=api_pb2.MetricName(tag=tag))
+        self._hparams(metadata.EXPERIMENT_TAG, experiment=table)
+        self._hparams(metadata.SESSION_START_INFO_TAG, session_start_info=row)
         self.writer.add_custom_scalars(LAYOUT)
-        self.writer.add_text("config", as_code(json.dumps(settings, indent=2)))
+        self.config(settings, 0)
+
+    def config(self, settings: dict[str, Any], step: int) -> None:
+        """The settings as text, from this step on."""
+        self.writer.add_text("config", as_code(json.dumps(settings, indent=2)), step)
 
     def step(self, step: Step) -> None:
         """The curves that have a point for every step."""
@@ -74,7 +106,7 @@ class Board:
             "loss/train_step": step.loss,
             "schedule/learning_rate": step.lr,
             "schedule/momentum": step.momentum,
-            "gradient_norm/step": step.grad_norm,
+            "gradient_norm": step.grad_norm,
         }.items():
             if value is not None:
                 self.writer.add_scalar(tag, value, step.step)
@@ -85,8 +117,6 @@ class Board:
             "loss/train": epoch.train_loss,
             "loss/eval": epoch.loss,
             "accuracy/eval": epoch.accuracy,
-            "learning_rate": epoch.lr,
-            "gradient_norm/epoch": epoch.grad_norm,
             "update_to_weight_ratio": epoch.update_ratio,
         }.items():
             self.writer.add_scalar(tag, value, epoch.epoch)
@@ -95,9 +125,9 @@ class Board:
         for name, part in closeups.items():
             self.writer.add_histogram(f"weights/{name}", part.after, epoch.epoch)
             self.writer.add_histogram(f"gradients/{name}", part.gradient, epoch.epoch)
-            sizes = part.effective_step_size()
-            if len(sizes := sizes[sizes > 0]):  # decades: step sizes differ by factors
-                self.writer.add_histogram(f"log10_effective_step_size/{name}", sizes.log10(), epoch.epoch)
+            if len(part.step_sizes):  # decades: they differ by factors
+                tag, decades = f"log10_effective_step_size/{name}", part.step_sizes.log10()
+                self.writer.add_histogram(tag, decades, epoch.epoch, bins=50)  # type: ignore[arg-type]
 
     def pictures(self, data: Data, predicted: Tensor, epoch: int) -> None:
         """Some of the measured rows with the kind that was seen in them, and all of them as a matrix."""
@@ -106,10 +136,19 @@ class Board:
 
     def end(self) -> None:
         """Tell the table of runs that this one has come to its end."""
-        from torch.utils.tensorboard.summary import hparams
+        from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
 
-        *_, end = hparams({}, {})
-        self.writer.file_writer.add_summary(end)  # type: ignore[union-attr, no-untyped-call]
+        end = plugin_data_pb2.SessionEndInfo(status=api_pb2.STATUS_SUCCESS)
+        self._hparams(metadata.SESSION_END_INFO_TAG, session_end_info=end)
+
+    def _hparams(self, tag: str, **content: Any) -> None:
+        """Write one part of what the table of runs is made from."""
+        from tensorboard.compat.proto.summary_pb2 import Summary
+        from tensorboard.plugins.hparams import metadata, plugin_data_pb2
+
+        about = metadata.create_summary_metadata(plugin_data_pb2.HParamsPluginData(**content))
+        value = Summary.Value(tag=tag, metadata=about, tensor=metadata.NULL_TENSOR)
+        self.writer.file_writer.add_summary(Summary(value=[value]))  # type: ignore[attr-defined]
 
 
 def pictures_are_due(epoch: int, epochs: int) -> bool:
@@ -127,14 +166,22 @@ def sample_figure(data: Data, predicted: Tensor) -> Figure:
     cell = side + frame
     # One large picture, which is drawn ten times as fast as one after the other.
     wall = torch.full((lines * cell, SAMPLE_COLUMNS * cell), pictures.min().item())
-    figure = Figure(figsize=(SAMPLE_COLUMNS * 1.2, lines * 1.2), layout="constrained")
+    figure = Figure(figsize=(SAMPLE_COLUMNS, lines * 1.1), layout="constrained")
     axes = figure.subplots()
     for i, picture in enumerate(pictures):
         top, left = i // SAMPLE_COLUMNS * cell + frame, i % SAMPLE_COLUMNS * cell + frame // 2
         wall[top : top + side, left : left + side] = picture
         said, true = data.classes[predicted[i]], data.classes[data.eval_targets[i]]
         words, color = (said, "black") if said == true else (f"{said}\n({true})", "red")
-        axes.text(left + side / 2, top, words, ha="center", va="bottom", fontsize=8, color=color)
+        axes.text(
+            left + side / 2 - 0.5,
+            top - 0.5 - side / 25,
+            words,
+            ha="center",
+            va="bottom",
+            fontsize=10,
+            color=color,
+        )
     axes.imshow(wall.numpy(), cmap="gray_r")
     axes.set_axis_off()
     return figure
@@ -148,7 +195,7 @@ def confusion_figure(data: Data, predicted: Tensor) -> Figure:
     pairs = data.eval_targets.cpu() * kinds + predicted
     counts = torch.bincount(pairs, minlength=kinds * kinds).view(kinds, kinds)
     shares = counts / counts.sum(dim=1, keepdim=True).clamp(min=1)
-    figure = Figure(figsize=(6.4, 6), layout="constrained")
+    figure = Figure(figsize=(5, 4.8), layout="constrained")  # a card is half as wide: larger letters
     axes = figure.subplots()
     axes.imshow(shares.numpy(), cmap="Blues", vmin=0, vmax=1)
     for row in range(kinds):
@@ -156,9 +203,12 @@ def confusion_figure(data: Data, predicted: Tensor) -> Figure:
             if counts[row, column]:
                 color = "white" if shares[row, column] > 0.5 else "black"
                 axes.text(
-                    column, row, int(counts[row, column]), ha="center", va="center", color=color, fontsize=8
+                    column, row, int(counts[row, column]), ha="center", va="center", color=color, fontsize=9
                 )
-    axes.set_xticks(range(kinds), data.classes, rotation=45, ha="right")
+    if max(map(len, data.classes)) > 2:
+        axes.set_xticks(range(kinds), data.classes, rotation=45, ha="right")
+    else:
+        axes.set_xticks(range(kinds), data.classes)
     axes.set_yticks(range(kinds), data.classes)
     axes.set(xlabel="answer", ylabel="truth")
     return figure
@@ -178,8 +228,27 @@ def summary_writer(folder: Path, from_step: int | None = None) -> SummaryWriter:
 
     # The queue to the writing thread holds an epoch's scalars: training need not wait for the disk.
     return SummaryWriter(
-        str(folder), purge_step=from_step, max_queue=1000, flush_secs=10, filename_suffix=EVENT_SUFFIX
+        str(folder),
+        # TensorBoard without its fast data server takes the first such mark for the run's beginning.
+        purge_step=from_step or 0,
+        max_queue=1000,
+        flush_secs=10,
+        filename_suffix=EVENT_SUFFIX,
     )
+
+
+def wait_for_a_later_name(folder: Path, most: float = 3.0) -> None:
+    """Let the second pass in which the last event file was made.
+
+    TensorBoard reads a run's files in the order of their names, and these begin with the second, which the
+    number of the process follows. Read in the wrong order, the earlier steps would hide the later ones.
+    A clock that was set back is not waited for any longer than `most` seconds.
+    """
+    names = [path.name for path in folder.glob(f"events.out.tfevents.*{EVENT_SUFFIX}")]
+    newest = max((int(name.split(".")[3]) for name in names), default=0)
+    deadline = time.monotonic() + most
+    while int(time.time()) <= newest and time.monotonic() < deadline:
+        time.sleep(0.05)
 
 
 def tensorboard_command(logdir: Path) -> str:

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from torch.optim.lr_scheduler import CyclicLR, LRScheduler, ReduceLROnPlateau
 
 from recipes.common.data import Data, DataName
-from recipes.common.measure import EVAL_ROWS, Closeup, Epoch, Step, evaluate, norm
+from recipes.common.measure import EVAL_ROWS, Closeup, Epoch, Step, effective_step_sizes, evaluate, norm
 from recipes.common.processes import World, load_whole_state, whole, whole_state
 
 AutogradName = Literal["torch", "mini"]
@@ -95,6 +95,7 @@ class Training:
 
         last = batch + 1 == self.steps_per_epoch
         before = {name: w.detach().clone() for name, w in self.weights.items()} if last else {}
+        sizes = effective_step_sizes(self.optimizer) if last else []
         wait_for(self.device)
         step_started = time.perf_counter()
         self.optimizer.step()
@@ -112,11 +113,16 @@ class Training:
             if value is not None:
                 self._numbers[name].append(float(value))
         lr = float(group["lr"])
-        if isinstance(self.scheduler, CyclicLR):
-            self.scheduler.step()
         self.steps_done += 1
         self.seconds += time.perf_counter() - started
-        epoch = self._close_epoch(before, grad_norm) if last else None
+        if last:
+            self.closeups = {
+                name: self._closeup(w, before[name], size)
+                for (name, w), size in zip(self.weights.items(), sizes, strict=True)
+            }
+        if isinstance(self.scheduler, CyclicLR):
+            self.scheduler.step()
+        epoch = self._close_epoch(grad_norm) if last else None
         return Step(self.steps_done, mean_loss, lr, momentum, grad_norm, epoch)
 
     def epochs(self, last: int) -> Iterator[Epoch]:
@@ -135,10 +141,9 @@ class Training:
             self._numbers.setdefault(name, [])
         self.model.train()
 
-    def _close_epoch(self, before: dict[str, Tensor], grad_norm: float) -> Epoch:
+    def _close_epoch(self, grad_norm: float) -> Epoch:
         """Measure, and let go of the epoch's numbers."""
         numbers, batches = self._numbers, self._batches
-        self.closeups = {name: self._closeup(w, before[name]) for name, w in self.weights.items()}
         eval_loss, accuracy = evaluate(self.model, self.data.eval_inputs, self.data.eval_targets, self.world)
         change = norm(part.after - part.before for part in self.closeups.values())
         rows = sum(map(len, batches))
@@ -179,17 +184,13 @@ class Training:
                 raise TrainingDivergedError(f"the gradient of {name} is not finite in {place}")
         return norm(gradients.values())  # finite, but too long for the squares of float32
 
-    def _closeup(self, weight: Tensor, before: Tensor) -> Closeup:
-        """What the step did to a parameter, and which way it was pulled."""
-        gradient = whole(weight.grad) if weight.grad is not None else torch.zeros_like(whole(before))
-        state = self.optimizer.state.get(weight, {})
-        # Adam and momentum follow an average of the gradients, the others the gradient.
-        average = next((state[name] for name in ("exp_avg", "momentum_buffer") if name in state), None)
+    def _closeup(self, weight: Tensor, before: Tensor, step_sizes: Tensor) -> Closeup:
+        """What the step did to a parameter, and why."""
         return Closeup(
             before=whole(before),
             after=whole(weight.detach()),
-            gradient=gradient,
-            direction=gradient if average is None else whole(average),
+            gradient=whole(weight.grad) if weight.grad is not None else torch.zeros_like(whole(before)),
+            step_sizes=step_sizes,
         )
 
     @torch.no_grad()

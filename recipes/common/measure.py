@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -67,17 +68,40 @@ class Closeup:
     before: Tensor
     after: Tensor
     gradient: Tensor
-    direction: Tensor
-    """The average of gradients that momentum and Adam keep; of the other optimizers the gradient."""
+    step_sizes: Tensor
+    """See `effective_step_sizes`."""
 
-    def effective_step_size(self) -> Tensor:
-        """How far each weight went for each unit of the direction, of the weights that had one.
 
-        Plain gradient descent has its learning rate everywhere, Adagrad lr / (sqrt(sum of g^2) + eps), Adam
-        lr / (sqrt(average of g^2) + eps). Measured, not computed: it is what the weights really did.
-        """
-        pulled = self.direction != 0
-        return ((self.after - self.before)[pulled] / self.direction[pulled]).abs()
+def effective_step_sizes(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    """How far each weight goes in the coming step for each unit of its gradient, a tensor for each parameter.
+
+    For each unit of the average gradient with the optimizers that follow one (Adam, momentum). Plain gradient
+    descent has its learning rate everywhere; Adagrad, RMSprop and Adam give each weight its own.
+
+    The optimizer itself is asked. A twin with the same state steps weights that are all 0, so that what they
+    are afterwards is the step alone, without rounding against a large weight and without weight decay.
+    Weights that nothing pulls, or that stand still, have no step size and are left out.
+    """
+    params = [p for group in optimizer.param_groups for p in group["params"]]
+    zeros = {p: torch.zeros_like(p).requires_grad_() for p in params}
+    groups = [{**group, "params": [zeros[p] for p in group["params"]]} for group in optimizer.param_groups]
+    twin = type(optimizer)(groups)  # type: ignore[call-arg]  # all options stand in the groups
+    twin.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    for param, zero in zeros.items():
+        zero.grad = param.grad
+    twin.step()
+    sizes = []
+    for param, zero in zeros.items():
+        state = twin.state.get(zero, {})
+        direction = next(
+            (state[name] for name in ("exp_avg", "momentum_buffer") if name in state), param.grad
+        )
+        if direction is None:
+            direction = torch.zeros_like(zero)
+        step, direction = whole(zero.detach()).abs(), whole(direction).abs()
+        moved = (direction > 0) & (step > 0)
+        sizes.append(step[moved] / direction[moved])
+    return sizes
 
 
 @torch.no_grad()

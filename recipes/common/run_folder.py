@@ -60,6 +60,7 @@ class RunFolder:
             stack.callback(self.board.writer.close)  # a writer that is never closed can leave nothing on disk
             if self.training is not None:  # the number of epochs, say, may be another now
                 write_json(path / "config.json", {"written_by": WRITTEN_BY, **settings})
+                self.board.config(settings, self.training["steps_done"] + 1)
             self._open = stack.pop_all()
 
     def __enter__(self) -> RunFolder:

@@ -15,9 +15,9 @@ import pytest
 from recipes import choose_lr, five_optimizers
 from recipes.choose_lr import GRID, validation_loss, winner
 from recipes.common import board
+from recipes.common.board import tensorboard_command
 from recipes.common.measure import Epoch
 from recipes.common.optimizers import LEARNING_RATES
-from recipes.common.board import tensorboard_command
 from recipes.train import Config
 
 
