@@ -18,17 +18,11 @@ from recipes.common.command_line import parse, plain_endings
 
 ROOT = Path(__file__).resolve().parents[1]
 
-# In the order of the lecture; beside each the pictures that the page shows.
-RECIPES: dict[str, tuple[str, ...]] = {
-    "derivatives": (),
-    "landscapes": (),
-    "optimizers": (),
-    "batch_size": (),
-    "sparse_features": (),
-    "adam_can_fail": (),
-    "plateau": (),
-    "cyclic": (),
-}
+# In the order of the lecture.
+RECIPES = (
+    *("derivatives", "landscapes", "optimizers", "batch_size"),
+    *("sparse_features", "adam_can_fail", "plateau", "cyclic"),
+)
 TRAIN = {
     "smoke": "--epochs 2",
     "gallery": "--data fashion-mnist --model cnn --optimizer momentum --lr 0.005 --max-lr 0.1 "
@@ -85,10 +79,10 @@ def write_page(config: Config, results: dict[str, dict[str, Any]]) -> None:
     ]
     for name in RECIPES:
         held = "yes" if results[name]["borne_out"] else "**no**"
-        lines.append(f"| [{name}](#{name}) | {results[name]['claim']} | {held} |")
-    for name, chosen in RECIPES.items():
+        lines.append(f"| [{name}](#{name}) | {results[name]['claim'].rstrip('.')} | {held} |")
+    for name in RECIPES:
         result = results[name]
-        pictures = [f"{picture}" for picture in chosen] or result["pictures"]
+        pictures = [*([result["animation"]] if "animation" in result else []), *result["pictures"]]
         lines += [
             "",
             f"## {name}",
