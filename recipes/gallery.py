@@ -9,7 +9,9 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+import tyro
 
 if not __package__:  # run by its path: Python looks for modules in recipes/, the package lies one higher
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -34,14 +36,17 @@ TRAIN = {
 
 @dataclass(frozen=True)
 class Config:
-    """Run every recipe and write docs/recipes.md with the pictures, tables and verdicts of these runs."""
+    """Run every recipe, and write a page with the pictures, tables and verdicts of these runs."""
 
     size: Literal["smoke", "gallery", "full"] = "gallery"
     """smoke: a minute or two in all; gallery: a quarter of an hour on two cores; full: hours."""
     logdir: Path = Path("runs/gallery")
     """Folder for the runs, one below it for each recipe; all of them in one TensorBoard."""
-    docs: Path = ROOT / "docs"
-    """Folder for recipes.md, with images/recipes/ below it."""
+    docs: Annotated[
+        Path | None,
+        tyro.conf.arg(help_behavior_hint="(default: docs/ for the gallery's size, else --logdir)"),
+    ] = None
+    """Folder for the page, recipes.md, with images/recipes/ below it."""
 
 
 def run(config: Config) -> None:
@@ -59,12 +64,13 @@ def run(config: Config) -> None:
         )
         results[name] = json.loads((folder / "result.json").read_text(encoding="utf-8"))
         print(f"== {name} took {time.perf_counter() - started:.0f} s", flush=True)
-    write_page(config, results)
+    docs = config.docs or (ROOT / "docs" if config.size == "gallery" else config.logdir)
+    write_page(docs, config, results)
 
 
-def write_page(config: Config, results: dict[str, dict[str, Any]]) -> None:
-    """docs/recipes.md and its pictures."""
-    images = config.docs / "images" / "recipes"
+def write_page(docs: Path, config: Config, results: dict[str, dict[str, Any]]) -> None:
+    """recipes.md and its pictures."""
+    images = docs / "images" / "recipes"
     shutil.rmtree(images, ignore_errors=True)
     lines = [
         "# Every claim of the lecture, tried",
@@ -105,8 +111,8 @@ def write_page(config: Config, results: dict[str, dict[str, Any]]) -> None:
         "",
         train_words(results["train"]),
     ]
-    (config.docs / "recipes.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    print(f"\nwrote {config.docs / 'recipes.md'}")
+    (docs / "recipes.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    print(f"\nwrote {docs / 'recipes.md'}")
 
 
 def train_words(result: dict[str, Any]) -> str:

@@ -12,8 +12,8 @@ Experiment, as DeepOBS (Schneider et al., 2019) and AlgoPerf (Dahl et al., 2023)
 - Steps to a target accuracy on the validation rows: the median over the seeds; a missed target is infinite.
 
 The verdict, agreed before any test row was measured, but after trial runs on validation rows. One optimizer
-is ahead of another if its mean test accuracy is higher by more than two standard errors of the difference over
-the seeds. The advice is borne out if
+is ahead of another if its mean test accuracy is higher by more than two standard errors of the difference
+over the seeds. The advice is borne out if
 
 1. after the short budget Adam is ahead of Momentum with default rates, and Momentum not ahead of Adam with
    tuned ones, and
