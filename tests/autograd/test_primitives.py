@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -40,3 +42,15 @@ def test_float32_agrees_with_torch(name: str):
         check_first_order(f, inputs, TOLERANCE[torch.float32])
 
     check()
+
+
+@pytest.mark.parametrize("padding", [None, 2])
+def test_embedding_scaled_by_frequency_with_repeated_rows(padding: int | None) -> None:
+    # Found once by chance: only the gradient is divided by how often a row was looked up, not the tangent.
+    tokens, weight = torch.tensor([0, 1, 2, 2, 2, 1]), torch.randn(5, 3, dtype=torch.float64)
+
+    def f(w: Any) -> Any:
+        return torch.nn.functional.embedding(tokens, w, padding, scale_grad_by_freq=True)
+
+    g = check_first_order(f, (weight,), 1e-10)
+    check_second_order(f, (weight,), g, 1e-10)

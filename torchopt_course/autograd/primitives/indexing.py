@@ -68,10 +68,10 @@ def gather(x: Tensor, dim: int, index: Tensor) -> Tensor:
     return torch.gather(x, dim, index)
 
 
-def _embedding_rows_vjp(v: Value, indices: Tensor, count: int, padding_idx: int, by_frequency: bool) -> Value:
+def _embedding_rows_vjp(v: Value, indices: Tensor, padding_idx: int) -> Value:
+    """The rows looked up, never divided by how often they were: that is torch's way of taking smaller steps,
+    not a derivative, and torch's own second derivative leaves it out as well."""
     rows = v[indices]
-    if by_frequency:
-        rows = rows / torch.bincount(indices.reshape(-1), minlength=count)[indices].unsqueeze(-1)
     return rows if padding_idx < 0 else torch.where((indices != padding_idx).unsqueeze(-1), rows, 0.0)
 
 
