@@ -74,6 +74,21 @@ class Draw:
         return self.pick([None, *([self.dim(shape)] if shape else []), *([several] if several else [])])
 
 
+class Turn(Draw):
+    """Takes the cases of a sample in turn, where it would pick one by chance."""
+
+    def __init__(self, data: st.DataObject, dtype: torch.dtype, turn: int) -> None:
+        super().__init__(data, dtype)
+        self.turn, self.cases = turn, 1
+
+    def pick(self, options: Sequence[Any]) -> Any:
+        first = options[0]
+        if not (callable(first) or (isinstance(first, tuple) and first and callable(first[0]))):
+            return super().pick(options)
+        self.cases = max(self.cases, len(options))
+        return options[self.turn % len(options)]
+
+
 FIRST_ORDER = ("composite_hard",)  # torch itself has no second
 # Where float64 cannot agree to 1e-10: a conversion to float32 on the way; torch's 1/6 is a float32 number.
 SINGLE_PRECISION = ("convert", "composite_hard")

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torchopt_course.autograd import PRIMITIVES
 
 from .agreement import TOLERANCE, check_first_order, check_second_order
-from .samples import FIRST_ORDER, SAMPLES, SINGLE_PRECISION, Draw
+from .samples import FIRST_ORDER, SAMPLES, SINGLE_PRECISION, Draw, Turn
 
 
 def test_every_primitive_has_a_sample():
@@ -31,6 +31,27 @@ def test_all_modes_agree_with_torch(name: str):
             check_second_order(f, inputs, g, tolerance)
 
     check()
+
+
+@pytest.mark.parametrize("name", list(SAMPLES))
+def test_every_case_of_a_sample_agrees_with_torch(name: str):
+    turn, cases = 0, 1
+
+    @settings(max_examples=1)
+    @given(st.data())
+    def check(data: st.DataObject):
+        nonlocal cases
+        draw = Turn(data, torch.float64, turn)
+        f, inputs = SAMPLES[name](draw)
+        cases = draw.cases
+        tolerance = 1e-6 if name in SINGLE_PRECISION else TOLERANCE[torch.float64]
+        g = check_first_order(f, inputs, tolerance)
+        if name not in FIRST_ORDER:
+            check_second_order(f, inputs, g, tolerance)
+
+    while turn < cases:
+        check()
+        turn += 1
 
 
 @pytest.mark.parametrize("name", list(SAMPLES))

@@ -265,3 +265,13 @@ def _rms_norm(
     eps = torch.finfo(input.dtype).eps if eps is None else eps
     result = input * torch.rsqrt((input * input).mean(over, keepdim=True) + eps)
     return result if weight is None else result * weight
+
+
+@means("cosine_similarity")
+def _cosine_similarity(x1: Value, x2: Value, dim: int = 1, eps: float = 1e-8) -> Value:
+    """Of two directions: x1 · x2 / (‖x1‖ ‖x2‖), each norm at least eps."""
+
+    def direction(x: Value) -> Value:
+        return x / torch.linalg.vector_norm(x, 2, dim, keepdim=True).clamp(min=eps)
+
+    return (direction(x1) * direction(x2)).sum(dim)
