@@ -30,7 +30,8 @@ from recipes.common.measure import Epoch, weights_sha256
 from recipes.common.model import ModelName, make_model
 from recipes.common.optimizers import OptimizerName, learning_rate, make_optimizer
 from recipes.common.processes import World, is_first_process, joined, local_device
-from recipes.common.run_folder import RunFolder, read_json
+from recipes.common.report import table
+from recipes.common.run_folder import METRICS_FILE, RunFolder, read_json
 from recipes.common.schedulers import SchedulerName, make_scheduler
 from recipes.common.stopping import StoppedError, StopRequest, stop_requests
 
@@ -44,6 +45,7 @@ class Config:
     - step-N.torchopt_course.pt: the two newest checkpoints
     - metrics.jsonl: a line for every epoch
     - events.out...: the files that TensorBoard reads
+    - predictions.png, confusion.png: what the model sees
     - result.json: the outcome
 
     The same command gives the same weights, bit for bit. Stopped in whatever way, even by kill -9, the same
@@ -272,6 +274,20 @@ def summary(result: Result) -> dict[str, str | int | float]:
     return {name: value for name, value in vars(result).items() if name != "model"}
 
 
+def epoch_table(config: Config) -> str:
+    """The epochs after which pictures were drawn."""
+    lines = (config.logdir / METRICS_FILE).read_text(encoding="utf-8").splitlines()
+    epochs = [epoch for epoch in map(json.loads, lines) if pictures_are_due(epoch["epoch"], len(lines))]
+    columns = {
+        "epoch": [str(epoch["epoch"]) for epoch in epochs],
+        "training\nloss": [f"{epoch['train_loss']:.5f}" for epoch in epochs],
+        f"{config.split}\nloss": [f"{epoch['loss']:.4f}" for epoch in epochs],
+        f"{config.split}\naccuracy": [f"{epoch['accuracy']:.1%}" for epoch in epochs],
+        "last\nrate": [f"{epoch['lr']:.4g}" for epoch in epochs],
+    }
+    return table(list(columns), list(zip(*columns.values(), strict=True)))
+
+
 def main() -> None:
     """Parse, train under a progress bar, and print the outcome; the last line is for programs."""
     config = parse(Config)
@@ -288,10 +304,11 @@ def main() -> None:
             return
         if finished_before == config.epochs:
             print(f"{config.logdir} had this run already, finished; --fresh trains it anew.")
+        print(f"{epoch_table(config)}\n")
         print(
             f"{result.optimizer}, learning rate {result.lr:g}: {config.split} accuracy {result.accuracy:.1%} "
-            f"after {result.epochs} epochs, {result.seconds:.1f} s, "
-            f"{result.step_microseconds:.0f} microseconds per step()"
+            f"after {result.epochs} epochs (the last, not the best), "
+            f"{result.seconds:.1f} s, {result.step_microseconds:.0f} microseconds per step()"
         )
         print(f"To look at the run: {tensorboard_command(config.logdir)}")
         print(json.dumps(summary(result)))

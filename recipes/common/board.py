@@ -129,10 +129,9 @@ class Board:
                 tag, decades = f"log10_effective_step_size/{name}", part.step_sizes.log10()
                 self.writer.add_histogram(tag, decades, epoch.epoch, bins=50)  # type: ignore[arg-type]
 
-    def pictures(self, data: Data, predicted: Tensor, epoch: int) -> None:
-        """Some of the measured rows with the kind that was seen in them, and all of them as a matrix."""
-        self.writer.add_figure("predictions", sample_figure(data, predicted.cpu()), epoch, close=False)
-        self.writer.add_figure("confusion", confusion_figure(data, predicted.cpu()), epoch, close=False)
+    def picture(self, name: str, figure: Figure, epoch: int) -> None:
+        """A drawing, as it was after an epoch."""
+        self.writer.add_figure(name, figure, epoch, close=False)
 
     def end(self) -> None:
         """Tell the table of runs that this one has come to its end."""

@@ -4,6 +4,7 @@
 - `step-NUMBER.torchopt_course.pt`: the two newest checkpoints
 - `metrics.jsonl`: one line an epoch
 - `events.out...`: TensorBoard's files, one for every time the run was taken up again
+- `predictions.png`, `confusion.png`: what the model saw when they were drawn last
 - `result.json`: the outcome, written last; it is there only if the run came to its end
 
 A checkpoint knows how long the logs were when it was made. Whoever goes on from it cuts them back to that
@@ -22,7 +23,7 @@ from typing import Any
 
 from torch import Tensor
 
-from recipes.common.board import EVENT_SUFFIX, Board
+from recipes.common.board import EVENT_SUFFIX, Board, confusion_figure, sample_figure
 from recipes.common.checkpoint import CheckpointError, Checkpoints, flush_folder, write_to_disk
 from recipes.common.data import Data
 from recipes.common.measure import Closeup, Epoch, Step
@@ -30,6 +31,7 @@ from recipes.common.measure import Closeup, Epoch, Step
 # How the recipes know their own files: nothing else in a folder is ever replaced or deleted.
 WRITTEN_BY = "torchopt_course/recipes"
 METRICS_FILE = "metrics.jsonl"
+PICTURES = ("predictions", "confusion")
 
 # What may be another when a run is taken up again: it changes how or how long is computed, but not what.
 MAY_CHANGE = {"epochs", "device", "compile", "shard", "save_every", "data_dir", "fresh", "logdir"}
@@ -128,9 +130,12 @@ class RunFolder:
             self.metrics.flush()
 
     def log_pictures(self, data: Data, predicted: Tensor, epoch: int) -> None:
-        """Draw what the model sees."""
+        """Draw what the model sees, for TensorBoard and as PICTURES."""
+        figures = sample_figure(data, predicted.cpu()), confusion_figure(data, predicted.cpu())
         with self._writing():
-            self.board.pictures(data, predicted, epoch)
+            for name, figure in zip(PICTURES, figures, strict=True):
+                figure.savefig(self.path / f"{name}.png")
+                self.board.picture(name, figure, epoch)
 
     def epochs(self) -> list[dict[str, Any]]:
         """The lines of the log, one for each epoch since the run began."""
@@ -208,7 +213,7 @@ def has_content(path: Path) -> bool:
 
 def clear(path: Path) -> None:
     """Remove the run that lies in the folder, and nothing else."""
-    for name in ("result.json", METRICS_FILE, "config.json"):
+    for name in ("result.json", METRICS_FILE, "config.json", *(f"{name}.png" for name in PICTURES)):
         (path / name).unlink(
             missing_ok=True
         )  # the result first: half a run must not look like a finished one

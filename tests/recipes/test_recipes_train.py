@@ -237,7 +237,9 @@ def test_the_files_of_a_run_agree_with_each_other(tmp_path: Path) -> None:
     assert {path.name for path in folder.iterdir()} == {
         ".lock",
         "config.json",
+        "confusion.png",
         "metrics.jsonl",
+        "predictions.png",
         "result.json",
         "step-0000000000.torchopt_course.pt",
         "step-0000000045.torchopt_course.pt",
