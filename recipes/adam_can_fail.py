@@ -16,7 +16,7 @@ if not __package__:  # run by its path: Python looks for modules in recipes/, th
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torchopt_course as optim
-from recipes.common.command_line import OptionError, parse, plain_endings, progress_bar
+from recipes.common.command_line import check_seed, parse, plain_endings, progress_bar
 from recipes.common.loop import one_thread
 from recipes.common.report import Report, Verdict, table
 from recipes.parts.adam_can_fail_pictures import Course, draw_games, draw_memory
@@ -217,8 +217,7 @@ def in_words(rows: Sequence[dict[str, Any]]) -> str:
 
 def run(config: Config) -> None:
     """Play, draw, judge."""
-    if not 0 <= config.seed < 2**63:
-        raise OptionError(f"--seed must be from 0 to 2**63 - 1, not {config.seed}")
+    check_seed(config.seed)
     size = SIZES[config.size]
     problem, (beta1, beta2) = size.problem, size.problem.betas
     settings = f"C = {problem.spike:g}, c = {problem.dip:g}, β₁ = {beta1:g}, β₂ = {beta2:g}"

@@ -43,7 +43,7 @@ if not __package__:  # run by its path: Python looks for modules in recipes/, th
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torchopt_course as optim
-from recipes.common.command_line import OptionError, parse, plain_endings, progress_bar
+from recipes.common.command_line import check_seed, parse, plain_endings, progress_bar
 from recipes.common.data import Data, DataName, load_data
 from recipes.common.loop import evaluate, one_thread
 from recipes.common.model import make_model
@@ -151,8 +151,7 @@ def fewest_steps(steps: Mapping[float, float]) -> float:
 
 def run(config: Config) -> None:
     """Choose the rates, measure the noise, race, judge."""
-    if not 0 <= config.seed < 2**62:
-        raise OptionError(f"--seed must be from 0 to 2**62 - 1, not {config.seed}")
+    check_seed(config.seed)
     size = SIZES[config.size]
     with one_thread(), Report(config.logdir, "batch_size", config) as report:
         data = load_data(size.data, "validation")

@@ -36,7 +36,7 @@ from torch.nn import functional as F
 from torch.optim.lr_scheduler import ConstantLR, LinearLR, LRScheduler
 
 import torchopt_course as optim
-from recipes.common.command_line import OptionError, parse, plain_endings
+from recipes.common.command_line import OptionError, check_seed, parse, plain_endings
 from recipes.common.data import Data
 from recipes.common.loop import evaluate, one_thread
 from recipes.common.pictures import decorate, figure
@@ -233,8 +233,8 @@ def draw(tested: dict[str, list[Run]]) -> Figure:
 
 def run(config: Config) -> None:
     """Range test, search on validation rows, train the choices, judge."""
+    check_seed(config.seed)
     size = SIZES[config.size]
-
     with Report(config.logdir, "cyclic", config) as report:
         with one_thread():
             found = range_test(size, size.load("validation"), config.seed)

@@ -35,7 +35,7 @@ import torch
 if not __package__:  # run by its path: Python looks for modules in recipes/, the package lies one higher
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from recipes.common.command_line import OptionError, parse, plain_endings, progress_bar
+from recipes.common.command_line import check_seed, parse, plain_endings, progress_bar
 from recipes.common.parallel import in_parallel
 from recipes.common.report import Report, Verdict, table
 from recipes.parts.optimizers_pictures import draw_curves, draw_sensitivity, draw_spread
@@ -109,8 +109,7 @@ class Config:
 
 def run(config: Config) -> None:
     """Tune, train the choices from fresh seeds, judge."""
-    if not 0 <= config.seed < 2**62:
-        raise OptionError(f"--seed must be from 0 to 2**62 - 1, not {config.seed}")
+    check_seed(config.seed)
     size = SIZES[config.size]
     with Report(config.logdir, "optimizers", config) as report:
         trials = [t for budget in (size.short, size.long) for t in tuning_trials(size, budget, config.seed)]

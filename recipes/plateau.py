@@ -34,7 +34,7 @@ import torch
 from torch.optim.lr_scheduler import ConstantLR, LRScheduler, StepLR
 
 import torchopt_course as optim
-from recipes.common.command_line import parse, plain_endings
+from recipes.common.command_line import check_seed, parse, plain_endings
 from recipes.common.loop import Epoch, TrainingDivergedError, train
 from recipes.common.pictures import decorate, figure
 from recipes.common.report import Report, Verdict, table
@@ -230,8 +230,8 @@ TITLES = ("Three schedules", "Plateau, and what makes it act too early")
 
 def run(config: Config) -> None:
     """Search on validation rows, train the choices, judge."""
+    check_seed(config.seed)
     size = SIZES[config.size]
-
     with Report(config.logdir, "plateau", config) as report:
         chosen, validation = search(train_once, TRIED, size, config.seed)
         chosen |= too_early(chosen["plateau"])

@@ -47,7 +47,7 @@ from typing import Literal
 if not __package__:  # run by its path: Python looks for modules in recipes/, the package lies one higher
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from recipes.common.command_line import parse, plain_endings, progress_bar
+from recipes.common.command_line import check_seed, parse, plain_endings, progress_bar
 from recipes.common.loop import one_thread
 from recipes.common.parallel import in_parallel
 from recipes.common.report import Report, Verdict, table
@@ -301,6 +301,7 @@ def finite(number: float) -> float | None:
 
 def run(config: Config) -> None:
     """Train them all, draw, judge."""
+    check_seed(config.seed)
     with Report(config.logdir, "sparse_features", config) as report:
         contenders, losses = compete(config)
         for c in contenders:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import torch
 
-from recipes.common.command_line import OptionError
+from recipes.common.command_line import OptionError, check_seed
 from recipes.common.data import DataName, Split
 from recipes.common.loop import AutogradName
 from recipes.common.model import ModelName
@@ -43,8 +43,7 @@ def check(config: Config) -> None:
     for option in ("epochs", "batch_size", "cycle_epochs"):
         if (value := getattr(config, option)) < 1:
             raise OptionError(f"--{option.replace('_', '-')} must be at least 1, not {value}")
-    if not 0 <= config.seed < 2**63:
-        raise OptionError(f"--seed must be from 0 to 2**63 - 1, not {config.seed}")
+    check_seed(config.seed)
     check_device(config.device)
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     if processes > 1 and config.autograd == "mini":

@@ -38,6 +38,12 @@ def parse(options: type[Options]) -> Options:
         fail(f"{in_one_line(complaint.getvalue())} (--help lists all options)", 2)
 
 
+def check_seed(seed: int) -> None:
+    """Refuse what torch's generators do not take; experiments count up from it, so it has room above."""
+    if not 0 <= seed < 2**62:
+        raise OptionError(f"--seed must be from 0 to 2**62 - 1, not {seed}")
+
+
 def in_one_line(box: str) -> str:
     """The first paragraph inside the box that tyro draws around a message."""
     inside = [line.strip("│ ") for line in box.splitlines() if not line.startswith(("╭", "╰"))]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import io
 import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from recipes.common.board import as_code, summary_writer, tensorboard_command
+from recipes.common.board import as_code, rendered, summary_writer, tensorboard_command
 from recipes.common.run_folder import WRITTEN_BY, claim, clear, locked, write_json
 
 if TYPE_CHECKING:
@@ -78,11 +77,9 @@ class Report:
 
     def picture(self, name: str, figure: Figure, dpi: int = 100) -> None:
         """Save a figure as `name.png` and show it in TensorBoard's images."""
-        buffer = io.BytesIO()
-        figure.savefig(buffer, dpi=dpi, format="png")
-        (self.folder / f"{name}.png").write_bytes(buffer.getvalue())
-        # Drawn once: drawing takes longer than reading the pixels back.
-        self.tensorboard.add_image(f"{self.recipe}/{name}", pixels(buffer), dataformats="HWC")
+        png, pixels = rendered(figure, dpi)
+        (self.folder / f"{name}.png").write_bytes(png)
+        self.tensorboard.add_image(f"{self.recipe}/{name}", pixels, dataformats="HWC")
         self.pictures.append(f"{name}.png")
 
     def finish(self, table: str, rows: Sequence[Mapping[str, Any]], verdict: Verdict, **more: Any) -> None:
@@ -106,14 +103,6 @@ class Report:
         print(f"\n{verdict}")
         print(f"\nPictures and result.json: {self.folder}")
         print(f"To look at the run: {tensorboard_command(self.folder)}")
-
-
-def pixels(png: io.BytesIO) -> Any:
-    """height x width x 3, bytes."""
-    import numpy as np
-    from PIL import Image
-
-    return np.asarray(Image.open(png).convert("RGB"))
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -23,7 +23,7 @@ from typing import Any
 
 from torch import Tensor
 
-from recipes.common.board import EVENT_SUFFIX, Board, confusion_figure, sample_figure
+from recipes.common.board import EVENT_SUFFIX, Board, confusion_figure, rendered, sample_figure
 from recipes.common.checkpoint import CheckpointError, Checkpoints, flush_folder, write_to_disk
 from recipes.common.data import Data
 from recipes.common.measure import Closeup, Epoch, Step
@@ -59,7 +59,7 @@ class RunFolder:
             """State of the training to go on from; None at the beginning."""
             self.metrics = stack.enter_context(open(path / METRICS_FILE, "a", encoding="utf-8"))
             self.board = Board(path, self.training and self.training["steps_done"] + 1)
-            stack.callback(self.board.writer.close)  # a writer that is never closed can leave nothing on disk
+            stack.callback(self.board.close)
             if self.training is not None:  # the number of epochs, say, may be another now
                 write_json(path / "config.json", {"written_by": WRITTEN_BY, **settings})
                 self.board.config(settings, self.training["steps_done"] + 1)
@@ -125,7 +125,7 @@ class RunFolder:
         line["first_step_seconds"] = epoch.step_seconds[0]
         with self._writing():
             self.board.epoch(epoch, closeups, self.settings["epochs"])
-            self.board.writer.flush()
+            self.board.flush()
             self.metrics.write(json.dumps(line) + "\n")
             self.metrics.flush()
 
@@ -134,8 +134,9 @@ class RunFolder:
         figures = sample_figure(data, predicted.cpu()), confusion_figure(data, predicted.cpu())
         with self._writing():
             for name, figure in zip(PICTURES, figures, strict=True):
-                figure.savefig(self.path / f"{name}.png")
-                self.board.picture(name, figure, epoch)
+                png, pixels = rendered(figure)
+                (self.path / f"{name}.png").write_bytes(png)
+                self.board.picture(name, pixels, epoch)
 
     def epochs(self) -> list[dict[str, Any]]:
         """The lines of the log, one for each epoch since the run began."""
@@ -144,7 +145,7 @@ class RunFolder:
     def save(self, training: dict[str, Any]) -> None:
         """Write a checkpoint, and before it all that was logged."""
         with self._writing():
-            self.board.writer.flush()
+            self.board.flush()
             self.metrics.flush()
             logs = {}
             for path in own_logs(self.path):
@@ -157,7 +158,7 @@ class RunFolder:
         """Write the outcome. The file says that the run is complete, so it is the last."""
         with self._writing():
             self.board.end()
-            self.board.writer.flush()
+            self.board.flush()
             write_json(self.path / "result.json", result)
 
     @contextlib.contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -126,27 +125,3 @@ def test_the_drift_is_what_one_period_does_in_the_long_run(amsgrad: bool, beta2:
 def test_without_memory_the_spike_is_worth_no_more_than_any_other_round() -> None:
     assert drift(False, 0.0, THEOREM_1) == pytest.approx(-1 + 2)
     assert drift(True, 0.0, THEOREM_1) == pytest.approx(-1 + 2 / 3)
-
-
-@pytest.mark.parametrize(
-    ("words", "complaint"),
-    [
-        (["--seed", "-1"], "--seed must be from 0 to 2**63 - 1, not -1"),
-        (["--size", "huge"], "huge"),
-    ],
-)
-def test_bad_options_end_with_one_line(
-    words: list[str],
-    complaint: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    monkeypatch.setattr(sys, "argv", ["adam_can_fail.py", *words, "--logdir", str(tmp_path / "run")])
-    with pytest.raises(SystemExit) as end:
-        adam_can_fail.main()
-    assert end.value.code == 2
-    printed = capsys.readouterr()
-    assert complaint in printed.err
-    assert len(printed.err.splitlines()) == 1
-    assert not (tmp_path / "run").exists()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import math
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -194,24 +193,3 @@ def test_tensorboard_has_pictures_and_curves(folder: Path) -> None:
     }
     variance = events.Scalars("gradient_variance/initial_weights")
     assert [event.step for event in variance] == [2**power for power in range(11)]
-
-
-@pytest.mark.parametrize(
-    ("words", "named"),
-    [(["--size", "huge"], "huge"), (["--seed", "-1"], "--seed"), (["--speed", "3"], "--speed")],
-)
-def test_bad_options_end_with_one_line(
-    words: list[str],
-    named: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    monkeypatch.setattr(sys, "argv", ["batch_size.py", *words, "--logdir", str(tmp_path / "new")])
-    with pytest.raises(SystemExit) as stop:
-        batch_size.main()
-    assert stop.value.code == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("batch_size.py: ")
-    assert named in line
-    assert not (tmp_path / "new").exists()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -182,17 +181,3 @@ def test_the_verdict_follows_the_written_criterion(triangular: float, borne_out:
     lead = f"{100 * (triangular - 0.9):+.1f} points (spread 1.0)"
     assert f"after 4 epochs, the constant rate 90.0% after 8, {lead};" in verdict.evidence
     assert f"triangular is {lead}, {size} the spread" in verdict.evidence
-
-
-@pytest.mark.parametrize("words", [["--size", "huge"], ["--seed", "x"], ["--no-such-option"]])
-def test_bad_options_end_with_one_line(
-    words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(sys, "argv", ["cyclic.py", *words])
-    with pytest.raises(SystemExit) as stop:
-        cyclic.main()
-    assert stop.value.code == 2
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert err.count("\n") == 1
-    assert err.startswith("cyclic.py: ")

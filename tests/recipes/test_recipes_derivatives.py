@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -150,21 +149,3 @@ def test_each_point_of_the_criterion_can_fail(measured: list[Cost], errors: Erro
     else:
         errors = replace(errors, slopes={**errors.slopes, "central truncation": 1.0})
     assert not judge(ways, errors, measured).borne_out
-
-
-def test_a_bad_option_is_one_line(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
-    monkeypatch.setattr(sys, "argv", ["derivatives.py", "--size", "huge"])
-    with pytest.raises(SystemExit) as stop:
-        derivatives.main()
-    assert stop.value.code == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert "huge" in line
-
-    (tmp_path / "config.json").write_text("{}")
-    monkeypatch.setattr(sys, "argv", ["derivatives.py", "--size", "smoke", "--logdir", str(tmp_path)])
-    with pytest.raises(SystemExit) as stop:
-        derivatives.main()
-    assert stop.value.code == 2
-    assert "another program" in capsys.readouterr().err

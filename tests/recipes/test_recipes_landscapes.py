@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import math
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -200,16 +199,3 @@ def test_momentum_needs_the_root_of_the_condition_number() -> None:
     growth = {name: steps[100_000][name] / steps[1000][name] for name in steps[1000]}
     assert growth == pytest.approx({"Gradient descent": 100, "Momentum": 10, "Nesterov": 10}, rel=0.02)
     assert steps_per_digit(0.1) == pytest.approx(1)
-
-
-def test_an_unknown_size_ends_with_one_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(sys, "argv", ["landscapes.py", "--size", "huge", "--logdir", str(tmp_path / "run")])
-    with pytest.raises(SystemExit) as end:
-        landscapes.main()
-    assert end.value.code == 2
-    printed = capsys.readouterr()
-    assert "huge" in printed.err
-    assert len(printed.err.splitlines()) == 1
-    assert not (tmp_path / "run").exists()

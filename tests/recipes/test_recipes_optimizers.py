@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import math
-import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -278,24 +277,3 @@ def test_tensorboard_has_pictures_and_curves(folder: Path) -> None:
     assert set(tags["images"]) == {f"optimizers/{name}" for name in pictures}
     contests = ("1_epoch/default_rate", "1_epoch/tuned", "3_epochs/tuned")
     assert set(tags["scalars"]) == {f"{contest}/{name}" for contest in contests for name in CONTENDERS}
-
-
-@pytest.mark.parametrize(
-    ("words", "named"),
-    [(["--size", "huge"], "huge"), (["--seed", "-1"], "--seed"), (["--speed", "3"], "--speed")],
-)
-def test_bad_options_end_with_one_line(
-    words: list[str],
-    named: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    monkeypatch.setattr(sys, "argv", ["optimizers.py", *words, "--logdir", str(tmp_path / "new")])
-    with pytest.raises(SystemExit) as stop:
-        optimizers.main()
-    assert stop.value.code == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("optimizers.py: ")
-    assert named in line
-    assert not (tmp_path / "new").exists()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -257,17 +256,3 @@ def test_the_verdict_follows_the_written_criterion(constant: float, early: float
         in verdict.evidence
     )
     assert "+2.0 points (spread 1.0) against step decay" in verdict.evidence
-
-
-@pytest.mark.parametrize("words", [["--size", "huge"], ["--seed", "x"], ["--no-such-option"]])
-def test_bad_options_end_with_one_line(
-    words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(sys, "argv", ["plateau.py", *words])
-    with pytest.raises(SystemExit) as stop:
-        plateau.main()
-    assert stop.value.code == 2
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert err.count("\n") == 1
-    assert err.startswith("plateau.py: ")

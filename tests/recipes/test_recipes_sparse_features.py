@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -239,15 +238,3 @@ def test_each_point_of_the_criterion_can_fail() -> None:
         for c in ahead
     ]
     assert not judge(everywhere).borne_out
-
-
-@pytest.mark.parametrize("words", [["--size", "huge"], ["--seed", "one"]])
-def test_a_bad_option_is_one_line(
-    words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(sys, "argv", ["sparse_features.py", *words])
-    with pytest.raises(SystemExit) as stop:
-        sparse_features.main()
-    assert stop.value.code == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert words[1] in line
