@@ -78,22 +78,20 @@ def load_data(
     """
     if name == "digits":
         inputs, targets = load_digits()
-        test = stratified_part(torch.arange(len(targets)), targets, 0.2)
+        train, held_out = stratified(torch.arange(len(targets)), targets, 0.2)
         classes, side, validation_share = DIGITS, 8, 0.2
     elif name == "fashion-mnist":
         from recipes.common.fashion_mnist import load_fashion_mnist
 
         inputs, targets = load_fashion_mnist(data_dir)
-        test = torch.arange(60_000, 70_000)
+        train, held_out = torch.arange(60_000), torch.arange(60_000, 70_000)
         classes, side, validation_share = CLOTHES, 28, 1 / 6
     else:
         raise ValueError(f"data must be one of {', '.join(get_args(DataName))}, not {name!r}")
 
-    train = others(torch.arange(len(targets)), test)
-    held_out = test
     if split == "validation":  # the test part is out of reach from here
-        held_out = stratified_part(train, targets, validation_share)
-        train = others(train, held_out)
+        train, held_out = stratified(train, targets, validation_share)
+    train = train.sort().values  # in the order of the source; every epoch shuffles them anyway
     return Data(
         train_inputs=inputs[train].to(device),
         train_targets=targets[train].to(device),
@@ -115,16 +113,12 @@ def load_digits() -> tuple[Tensor, Tensor]:
     return torch.tensor(pixels, dtype=torch.float32) / 16, torch.tensor(digits)
 
 
-def stratified_part(rows: Tensor, targets: Tensor, share: float) -> Tensor:
-    """A random part of `rows` in which every class keeps its share."""
+def stratified(rows: Tensor, targets: Tensor, share: float) -> tuple[Tensor, Tensor]:
+    """Divide `rows` at random: most of them, and a share in which every class is as frequent as before."""
     from sklearn.model_selection import train_test_split
 
     parts: list[Any] = train_test_split(
         rows.numpy(), test_size=share, random_state=SPLIT_SEED, stratify=targets[rows].numpy()
     )
-    return torch.from_numpy(parts[1])
-
-
-def others(rows: Tensor, taken: Tensor) -> Tensor:
-    """The rows that are not taken, in their order."""
-    return rows[~torch.isin(rows, taken)]
+    most, some = map(torch.from_numpy, parts)
+    return most, some
