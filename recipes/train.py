@@ -31,7 +31,7 @@ from recipes.common.model import ModelName, make_model
 from recipes.common.optimizers import OptimizerName, learning_rate, make_optimizer
 from recipes.common.processes import World, is_first_process, joined, local_device
 from recipes.common.report import table
-from recipes.common.run_folder import METRICS_FILE, RunFolder, read_json
+from recipes.common.run_folder import RunFolder, plain_settings, read_epochs, read_json
 from recipes.common.schedulers import SchedulerName, make_scheduler
 from recipes.common.stopping import StoppedError, StopRequest, stop_requests
 
@@ -200,7 +200,7 @@ def save(training: Training, folder: RunFolder | None, begin: bool = False) -> N
 def finish(config: Config, digest: str, folder: RunFolder | None) -> Result:
     """Write result.json and return what is in it."""
     assert folder is not None
-    epochs = folder.epochs()
+    epochs = read_epochs(folder.path)
     last = epochs[-1]
     result = Result(
         optimizer=config.optimizer,
@@ -255,11 +255,8 @@ def set_up(config: Config, world: World | None = None) -> Training:
 
 def settings_of(config: Config, training: Training) -> dict[str, Any]:
     """What config.json says, and a run that is taken up again is compared by."""
-    plain = {
-        name: str(value) if isinstance(value, Path) else value
-        for name, value in vars(config).items()
-        if name != "fresh"
-    }
+    plain = plain_settings(config)
+    del plain["fresh"]  # it says what to do with an earlier run, nothing of this one
     return {
         "recipe": "train",
         **plain,
@@ -276,8 +273,8 @@ def summary(result: Result) -> dict[str, str | int | float]:
 
 def epoch_table(config: Config) -> str:
     """The epochs after which pictures were drawn."""
-    lines = (config.logdir / METRICS_FILE).read_text(encoding="utf-8").splitlines()
-    epochs = [epoch for epoch in map(json.loads, lines) if pictures_are_due(epoch["epoch"], len(lines))]
+    everything = read_epochs(config.logdir)
+    epochs = [epoch for epoch in everything if pictures_are_due(epoch["epoch"], len(everything))]
     columns = {
         "epoch": [str(epoch["epoch"]) for epoch in epochs],
         "training\nloss": [f"{epoch['train_loss']:.5f}" for epoch in epochs],

@@ -92,6 +92,11 @@ class Checkpoints:
                 path.unlink()
 
 
+def step_of(path: Path) -> int:
+    """The step after which a checkpoint was made, by its name."""
+    return int(NAME.fullmatch(path.name)[1])  # type: ignore[index]
+
+
 def sealed(content: dict[str, Any]) -> bytes:
     """The bytes of the file: torch's own, and their digest."""
     buffer = io.BytesIO()

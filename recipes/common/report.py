@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from recipes.common.board import as_code, rendered, summary_writer, tensorboard_command
-from recipes.common.run_folder import WRITTEN_BY, claim, clear, locked, write_json
+from recipes.common.run_folder import WRITTEN_BY, claim, clear, locked, plain_settings, write_json
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -49,8 +49,7 @@ class Report:
         self.recipe = recipe
         self.pictures: list[str] = []
         self.started = time.perf_counter()
-        plain = {field.name: getattr(settings, field.name) for field in dataclasses.fields(settings)}  # type: ignore[arg-type]
-        plain = {name: str(value) if isinstance(value, Path) else value for name, value in plain.items()}
+        plain = plain_settings(settings)
         claim(folder, recipe)  # before a lock is laid into somebody else's folder
         with contextlib.ExitStack() as stack:
             stack.enter_context(locked(folder))

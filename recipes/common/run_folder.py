@@ -24,7 +24,7 @@ from typing import Any
 from torch import Tensor
 
 from recipes.common.board import EVENT_SUFFIX, Board, confusion_figure, rendered, sample_figure
-from recipes.common.checkpoint import CheckpointError, Checkpoints, flush_folder, write_to_disk
+from recipes.common.checkpoint import CheckpointError, Checkpoints, flush_folder, step_of, write_to_disk
 from recipes.common.data import Data
 from recipes.common.measure import Closeup, Epoch, Step
 
@@ -34,7 +34,7 @@ METRICS_FILE = "metrics.jsonl"
 PICTURES = ("predictions", "confusion")
 
 # What may be another when a run is taken up again: it changes how or how long is computed, but not what.
-MAY_CHANGE = {"epochs", "device", "compile", "shard", "save_every", "data_dir", "fresh", "logdir"}
+MAY_CHANGE = {"epochs", "device", "compile", "shard", "save_every", "data_dir", "logdir"}
 
 
 class FolderError(Exception):
@@ -79,7 +79,7 @@ class RunFolder:
         """The newest valid state of the run in this folder, with the logs as they were at that moment."""
         config = claim(self.path, "train")
         saved = self.checkpoints.paths()
-        if fresh or (config is None and not any(file_step(path) for path in saved)):
+        if fresh or (config is None and not any(step_of(path) for path in saved)):
             clear(self.path)  # nothing worth going on from: a run that was killed before its first step
             return None
         if config is None or not saved:
@@ -137,10 +137,6 @@ class RunFolder:
                 png, pixels = rendered(figure)
                 (self.path / f"{name}.png").write_bytes(png)
                 self.board.picture(name, pixels, epoch)
-
-    def epochs(self) -> list[dict[str, Any]]:
-        """The lines of the log, one for each epoch since the run began."""
-        return [json.loads(line) for line in (self.path / METRICS_FILE).read_text("utf-8").splitlines()]
 
     def save(self, training: dict[str, Any]) -> None:
         """Write a checkpoint, and before it all that was logged."""
@@ -238,9 +234,14 @@ def roll_back(path: Path, lengths: dict[str, int]) -> None:
             os.truncate(log, lengths[log.name])
 
 
-def file_step(path: Path) -> int:
-    """The step in the name of a checkpoint."""
-    return int(path.name.split(".")[0].split("-")[1])
+def read_epochs(path: Path) -> list[dict[str, Any]]:
+    """The lines of a run's log, one for each epoch since it began."""
+    return [json.loads(line) for line in (path / METRICS_FILE).read_text("utf-8").splitlines()]
+
+
+def plain_settings(options: object) -> dict[str, Any]:
+    """What a command line was read into, as JSON can say it."""
+    return {name: str(value) if isinstance(value, Path) else value for name, value in vars(options).items()}
 
 
 def read_json(path: Path) -> dict[str, Any] | None:

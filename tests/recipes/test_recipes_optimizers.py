@@ -162,13 +162,13 @@ def test_the_cosine_is_torchs() -> None:
 
 
 def test_a_trial_is_the_plain_loop_with_torchs_optimizer_and_schedule() -> None:
-    trial = Trial(TASK, "Nesterov", 0.05, "cosine", epochs=6, looks=3, seed=4, test=True)
+    trial = Trial(TASK, "Nesterov", 0.3, "cosine", epochs=6, looks=3, seed=4, test=True)
     outcome = run_trial(trial)
 
     data = rows_of(TASK, "validation")
     torch.manual_seed(4)
     model = make_model("mlp", data)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, nesterov=True)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.3, momentum=0.9, nesterov=True)
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=24)
     expected = []
     for step, rows in batches(100, 32, 24, seed=4):
@@ -185,7 +185,7 @@ def test_a_trial_is_the_plain_loop_with_torchs_optimizer_and_schedule() -> None:
     # One row may lie on the border between two classes, where the last bit decides.
     assert outcome.accuracy == pytest.approx(expected, abs=1 / 50 + 1e-6)
     assert outcome.test_accuracy == pytest.approx(right.float().mean().item(), abs=1 / 360 + 1e-6)
-    assert outcome.accuracy[-1] > 0.2  # twice chance: 24 steps, and a fifth of the 100 rows are fours
+    assert outcome.accuracy[-1] > 0.5
 
 
 def test_weights_that_diverged_answer_nothing_rightly() -> None:
