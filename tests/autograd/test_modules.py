@@ -197,6 +197,21 @@ def test_the_module_is_itself_again_after_an_error():
         pass
 
 
+def test_a_record_can_be_entered_again_and_within_itself():
+    model = nn.Sequential(nn.Linear(3, 2), nn.LSTM(2, 2))
+    recording = autograd.record(model)
+    for _ in range(2):
+        with recording:
+            outer = model[0].weight
+            with recording:
+                assert isinstance(model[0].weight, autograd.Variable)
+                assert model[0].weight is not outer
+            assert model[0].weight is outer
+        assert isinstance(model[0].weight, nn.Parameter)
+        assert all(isinstance(w, nn.Parameter) for w in model[1]._flat_weights)
+        assert "weight" not in vars(model[0])
+
+
 def test_an_unchanged_backward_after_the_optimizer_moved_a_weight_is_an_error():
     model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 1))
     with autograd.record(model):

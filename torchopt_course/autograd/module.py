@@ -8,18 +8,17 @@ changing it: ``model.parameters()``, the optimizer and the state dict still see 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeAlias
 
 from torch import Tensor, nn
 
 from .reverse import Leaf
+from .traced import Value
 from .variable import BASE, Variable, tracked_variable
 
 
-@contextmanager
-def record(*modules: nn.Module) -> Iterator[None]:
+class record:
     """Within the block the modules compute with variables; ``backward()`` then writes the real gradients::
 
         with autograd.record(model):
@@ -38,27 +37,55 @@ def record(*modules: nn.Module) -> Iterator[None]:
         TypeError: something that is not a module.
         NotImplementedError: within the block, a torch function without an entry in the table of primitives.
     """
-    for module in modules:
-        if not isinstance(module, nn.Module):
-            raise TypeError(f"record() takes torch.nn modules, not {type(module).__name__}")
-    parts = [named for module in modules for named in module.named_modules()]
-    variables: dict[int, Variable] = {}
+
+    def __init__(self, *modules: nn.Module) -> None:
+        for module in modules:
+            if not isinstance(module, nn.Module):
+                raise TypeError(f"record() takes torch.nn modules, not {type(module).__name__}")
+        self._modules = modules
+        self._blocks: list[list[Undo]] = []  # what to restore at the end of each, the innermost last
+
+    def __enter__(self) -> None:
+        parts = named_parts(self._modules)
+        variables: dict[int, Value] = {}
+        uncover: list[Undo] = []
+        self._blocks.append(uncover)
+        try:
+            for path, part in parts:
+                space = part.__dict__
+                for name, parameter in part._parameters.items():
+                    if parameter is None:
+                        continue
+                    variable = variables.get(id(parameter))  # another module may have it too
+                    if variable is None:
+                        if not is_trained(parameter):
+                            continue
+                        variable = variables[id(parameter)] = variable_over(parameter, path + name)
+                    _cover(space, name, variable, uncover)
+            _cover_lists(parts, variables, uncover)
+        except BaseException:
+            self.__exit__()
+            raise
+
+    def __exit__(self, *exception: object) -> None:
+        _restore(self._blocks.pop())
+
+
+def named_parts(modules: Iterable[nn.Module]) -> list[tuple[str, nn.Module]]:
+    """The modules with all that they are made of, each once, and what to write before a parameter's name."""
+    parts = [("", module) for module in modules]
+    known = {id(module) for _, module in parts}
     for path, part in parts:
-        for name, parameter in part._parameters.items():
-            if parameter is not None and id(parameter) not in variables and is_trained(parameter):
-                variables[id(parameter)] = variable_over(parameter, f"{path}.{name}" if path else name)
-    uncover: list[Undo] = []
-    try:
-        for _, part in parts:
-            _cover(part, part._parameters, variables, uncover)
-        yield
-    finally:
-        _restore(uncover)
+        for name, child in part._modules.items():
+            if child is not None and id(child) not in known:
+                known.add(id(child))
+                parts.append((f"{path}{name}.", child))
+    return parts
 
 
 def variable_over(parameter: Tensor, name: str) -> Variable:
     """A leaf whose gradient goes to the parameter itself."""
-    leaf = Leaf(parameter, parameter=parameter, name=name)
+    leaf = Leaf(parameter, None, parameter, name)
     variable = tracked_variable(parameter.detach(), BASE, leaf)
     leaf.owner = weakref.ref(variable)
     return variable
@@ -94,10 +121,14 @@ def functional_call(
         if name not in own:
             raise KeyError(f"{type(module).__name__} has no parameter or buffer {name!r}")
     uncover: list[Undo] = []
+    parts = named_parts([module])
     try:
         covers = {id(own[name]): value for name, value in values.items()}
-        for part in module.modules():
-            _cover(part, {**part._parameters, **part._buffers}, covers, uncover)
+        for _, part in parts:
+            for name, tensor in (*part._parameters.items(), *part._buffers.items()):
+                if id(tensor) in covers:
+                    _cover(part.__dict__, name, covers[id(tensor)], uncover)
+        _cover_lists(parts, covers, uncover)
         return module(*(args if isinstance(args, tuple) else (args,)), **(kwargs or {}))
     finally:
         _restore(uncover)
@@ -106,22 +137,29 @@ def functional_call(
 # A namespace, a name in it, and what was there before.
 Undo: TypeAlias = tuple[dict[str, Any], str, Any]
 _NOTHING = object()
+# Torch's own modules have their weights as attributes, only the recurrent ones in a list as well.
+_WITHOUT_LISTS = frozenset(
+    kind for kind in vars(nn).values()
+    if isinstance(kind, type) and issubclass(kind, nn.Module)
+    and kind is not nn.Module and not issubclass(kind, nn.RNNBase)
+)  # fmt: skip
 
 
-def _cover(
-    part: nn.Module, own: Mapping[str, Tensor | None], covers: Mapping[int, Any], uncover: list[Undo]
+def _cover(space: dict[str, Any], name: str, value: Any, uncover: list[Undo]) -> None:
+    uncover.append((space, name, space.get(name, _NOTHING)))
+    space[name] = value
+
+
+def _cover_lists(
+    parts: Iterable[tuple[str, nn.Module]], covers: Mapping[int, Any], uncover: list[Undo]
 ) -> None:
-    """Put values over a module's own tensors, by identity (not over those of its children)."""
-    space = part.__dict__
-    changes = [(name, covers[id(tensor)]) for name, tensor in own.items() if id(tensor) in covers]
-    # A module may keep its weights in a list as well. Of torch's own only the recurrent ones do.
-    if isinstance(part, nn.RNNBase) or not type(part).__module__.startswith("torch.nn."):
-        for name, value in space.items():
+    """A module may keep its weights in a list as well."""
+    for _, part in parts:
+        if type(part) in _WITHOUT_LISTS:
+            continue
+        for name, value in list(part.__dict__.items()):
             if type(value) is list and any(id(each) in covers for each in value):
-                changes.append((name, [covers.get(id(each), each) for each in value]))
-    for name, value in changes:
-        uncover.append((space, name, space.get(name, _NOTHING)))
-        space[name] = value
+                _cover(part.__dict__, name, [covers.get(id(each), each) for each in value], uncover)
 
 
 def _restore(uncover: list[Undo]) -> None:

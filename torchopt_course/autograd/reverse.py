@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import torch
 from torch import Tensor
 
-from .traced import Value, raw
+from .traced import Traced, Value, raw
 
 if TYPE_CHECKING:
     from .primitives.rules import Plan
     from .primitives.table import Primitive
     from .variable import Variable
 
-_clock = count(0, -1)
+clock = count(0, -1)
 
 
 class Node:
@@ -37,25 +37,26 @@ class Node:
         parents: the nodes of those arguments.
         saved: what the derivative needs (see ``Plan.slots``), ``None`` after it was freed.
         versions: each tensor among the saved values with its version counter, as it was.
+        plain: the arguments held plain tensors, so that raw kernels may run.
         shape, dtype: of the result, hence of its gradient.
         age: the later an operation, the smaller.
         sharing: the variables that may share the result's memory; set only when there are views.
     """
 
     __slots__ = (
-        *("__weakref__", "age", "dtype", "op", "parents", "plan"),
+        *("__weakref__", "age", "dtype", "op", "parents", "plain", "plan"),
         *("saved", "shape", "sharing", "versions"),
     )
     op: Primitive | None
+    age: int
+    shape: torch.Size
+    dtype: torch.dtype
     parents: Sequence[Node]
+    plain: bool
     plan: Plan
     saved: Sequence[Value] | None
     versions: Sequence[tuple[Tensor, int]]
     sharing: list[weakref.ref[Variable]]
-
-    def __init__(self, op: Primitive | None, parents: Sequence[Node], result: Value) -> None:
-        self.op, self.parents, self.age = op, parents, next(_clock)
-        self.shape, self.dtype = result.shape, result.dtype
 
     def pull(self, g: Value, rewrap: Rewrap | None = None) -> Sequence[Value]:
         """The gradients of the parents, given the gradient of the result."""
@@ -72,8 +73,11 @@ class Node:
                     f"was changed in place: it was saved at version {version} and is at version "
                     f"{tensor._version} now"
                 )
-        shares: Sequence[Value] = self.plan.pull(g, saved if rewrap is None else rewrap(self, saved))
-        return shares
+        if rewrap is not None:
+            return self.plan.pull(g, rewrap(self, saved))
+        if self.plain and not isinstance(g, Traced):
+            return self.plan.pull_plain(g, saved)
+        return self.plan.pull(g, saved)
 
     def _name(self, tensor: Tensor) -> str:
         assert self.saved is not None
@@ -104,7 +108,8 @@ class Leaf(Node):
         parameter: Tensor | None = None,
         name: str = "",
     ) -> None:
-        super().__init__(None, (), data)
+        self.op, self.parents, self.age = None, (), next(clock)
+        self.shape, self.dtype = data.shape, data.dtype
         self.owner, self.parameter, self.name = owner, parameter, name
 
     def accumulate(self, g: Value) -> None:

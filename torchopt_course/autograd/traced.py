@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 # A tensor, a number, or a traced value: whatever an operation may be given.
 Value: TypeAlias = Any
 
+# Arguments that are certainly no tensors: asking for a type is faster than isinstance(x, Tensor).
+PLAIN = frozenset({bool, int, float, str, tuple, list, type(None)})
+
 
 class _Depth(threading.local):
     """How many transforms are running in this thread, one inside the other."""

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from .reverse import Leaf, Node, sweep
-from .traced import Level, Traced, Value, raw
+from .reverse import Leaf, Node, clock, sweep
+from .traced import PLAIN, Level, Traced, Value, raw
 
 if TYPE_CHECKING:
     from .primitives.table import Primitive
@@ -96,9 +96,12 @@ def _indented(data: Value, prefix: str) -> str:
     return text
 
 
+new = object.__new__  # looked up once: variables are made all the time
+
+
 def tracked_variable(data: Value, level: Level, node: Node) -> Variable:
     """A variable on any level, made by an operation (or a leaf of a transform)."""
-    variable = Variable.__new__(Variable)
+    variable: Variable = new(Variable)
     variable.data, variable.level, variable.node, variable.grad = data, level, node, None
     return variable
 
@@ -119,7 +122,9 @@ class ReverseLevel(Level):
         variables, deeper = 1, False  # which arguments are variables: a bit each, behind a leading 1
         for arg in args:
             variables <<= 1
-            if isinstance(arg, Traced):
+            if type(arg) in PLAIN:
+                pass
+            elif isinstance(arg, Traced):
                 if arg.level is self:
                     variables |= 1
                     parents.append(arg.node)
@@ -128,6 +133,8 @@ class ReverseLevel(Level):
             elif isinstance(arg, Tensor):
                 arg = arg.detach()  # a constant, whatever torch may know about it
             known.append(arg)
+        if op.prepare is not None:
+            known[:] = op.prepare(*known)
 
         if deeper:
             result, aux = op(*known), op.no_aux
@@ -138,7 +145,9 @@ class ReverseLevel(Level):
         if not torch.is_grad_enabled():
             return result
         known += (result, *aux)
-        node = Node(op, parents, result)
+        node = Node()  # field by field: this is done for every operation, and a constructor takes its time
+        node.op, node.parents, node.age, node.plain = op, parents, next(clock), not deeper
+        node.shape, node.dtype = result.shape, result.dtype
         node.plan = plan = op.plans.get(variables) or op.plan(variables)
         node.saved, node.versions = plan.save(known)
         variable = tracked_variable(result, self, node)

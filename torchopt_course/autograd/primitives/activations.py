@@ -31,7 +31,7 @@ def relu(x: Tensor) -> Tensor:
 
 
 @primitive(
-    x=lambda g, x, negative_slope: g * torch.where(x > 0, 1.0, negative_slope).to(g.dtype),
+    x=lambda g, x, negative_slope: torch.where(x > 0, g, g * negative_slope),
     fast=lambda g, x, negative_slope: aten.leaky_relu_backward(g, x, negative_slope, False),
     jvp=ELEMENTWISE,
 )

@@ -10,14 +10,29 @@ from torch import Tensor
 
 from ..dispatch import means
 from ..traced import Value, is_tensor
+from .numbers import with_tensors
 from .table import ELEMENTWISE, elementwise, primitive
 
 aten = torch.ops.aten
 
 # -- arithmetic ----------------------------------------------------------------------------------------------
 
-add = elementwise(operator.add, "__add__", a=lambda g: g, b=lambda g: g, symbolic=lambda a, b: a + b)
-sub = elementwise(operator.sub, "__sub__", a=lambda g: g, b=lambda g: -g, symbolic=lambda a, b: a - b)
+add = elementwise(
+    operator.add,
+    "__add__",
+    a=lambda g: g,
+    b=lambda g: g,
+    symbolic=lambda a, b: a + b,
+    prepare=with_tensors,
+)
+sub = elementwise(
+    operator.sub,
+    "__sub__",
+    a=lambda g: g,
+    b=lambda g: -g,
+    symbolic=lambda a, b: a - b,
+    prepare=with_tensors,
+)
 mul = elementwise(
     operator.mul,
     "__mul__",
@@ -25,6 +40,7 @@ mul = elementwise(
     a=lambda g, b: g * b,
     b=lambda g, a: g * a,
     symbolic=lambda a, b: a * b,
+    prepare=with_tensors,
 )
 div = elementwise(
     torch.div,
@@ -32,6 +48,7 @@ div = elementwise(
     a=lambda g, b: g / b,
     b=lambda g, b, ans: -g * ans / b,
     symbolic=lambda a, b: a / b,
+    prepare=with_tensors,
 )
 neg = elementwise(torch.neg, "negative", "__neg__", x=lambda g: -g, symbolic=lambda x: -x)
 reciprocal = elementwise(torch.reciprocal, x=lambda g, ans: -g * ans * ans, symbolic=lambda x: 1 / x)

@@ -13,6 +13,7 @@ from ..traced import Value, raw
 from .table import LINEAR, primitive
 
 aten = torch.ops.aten
+nll_loss_forward, nll_loss_backward = aten.nll_loss_forward.default, aten.nll_loss_backward.default
 
 
 def _slopes(
@@ -42,9 +43,11 @@ REDUCTIONS = {"none": 0, "mean": 1, "sum": 2}
 
 def _nll_kernel(
     g: Tensor, log_probs: Tensor, target: Tensor, weight: Tensor | None, reduction: str, ignore_index: int,
-    total: Tensor,
+    total: Tensor | None,
 ) -> Tensor:  # fmt: skip
-    return aten.nll_loss_backward.default(  # type: ignore[no-any-return]
+    if total is None:
+        return _nll_vjp(g, log_probs.shape, target, weight, reduction, ignore_index)  # type: ignore[no-any-return]
+    return nll_loss_backward(  # type: ignore[no-any-return]
         g, log_probs, target, weight, REDUCTIONS[reduction], ignore_index, total
     )
 
@@ -55,9 +58,7 @@ def nll_loss(
 ) -> tuple[Tensor, tuple[Tensor | None]]:
     """Minus the log probability of the right class."""
     if log_probs.dim() == 2:
-        loss, total = aten.nll_loss_forward.default(
-            log_probs, target, weight, REDUCTIONS[reduction], ignore_index
-        )
+        loss, total = nll_loss_forward(log_probs, target, weight, REDUCTIONS[reduction], ignore_index)
         return loss, (total,)
     loss = F.nll_loss(log_probs, target, weight, ignore_index=ignore_index, reduction=reduction)
     return loss, (None,)
@@ -72,9 +73,11 @@ def _cross_entropy_vjp(
 
 
 def _cross_entropy_kernel(
-    g: Tensor, target: Tensor, weight: Tensor | None, reduction: str, ignore_index: int, log_probs: Tensor,
-    total: Tensor,
+    g: Tensor, x: Tensor, target: Tensor, weight: Tensor | None, reduction: str, ignore_index: int,
+    log_probs: Tensor, total: Tensor | None,
 ) -> Tensor:  # fmt: skip
+    if total is None:
+        return _cross_entropy_vjp(g, x, target, weight, reduction, ignore_index)  # type: ignore[no-any-return]
     g = _nll_kernel(g, log_probs, target, weight, reduction, ignore_index, total)
     return torch._log_softmax_backward_data(g, log_probs, 1, log_probs.dtype)
 
@@ -133,14 +136,14 @@ def _cross_entropy(
     reduction, weight = _reduction(reduction, size_average, reduce), raw(weight)
     if not 0 <= label_smoothing <= 1:
         raise RuntimeError(f"label_smoothing must be between 0.0 and 1.0. Got: {label_smoothing}")
+    probabilities = target.dtype.is_floating_point and target.shape == input.shape
+    if not (probabilities or label_smoothing):
+        return cross_entropy(input, raw(target), weight, reduction, ignore_index)
     classes = _classes(input)
-    if target.shape == input.shape and target.dtype.is_floating_point:
-        log_probs = torch.log_softmax(input, classes)
+    log_probs = torch.log_softmax(input, classes)
+    if probabilities:
         return _soft_cross_entropy(log_probs, target, weight, reduction, label_smoothing, classes)
     target = raw(target)
-    if not label_smoothing:
-        return cross_entropy(input, target, weight, reduction, ignore_index)
-    log_probs = torch.log_softmax(input, classes)
     hard = nll_loss(log_probs, target, weight, reduction, ignore_index)
     # Smoothing mixes in the loss of guessing all classes alike.
     shape = [-1 if d == classes else 1 for d in range(len(input.shape))]

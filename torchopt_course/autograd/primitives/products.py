@@ -50,9 +50,9 @@ def _linear_jvp(
     return change if bias is None else change + bias_dot
 
 
-def _linear_weight(g: Value, input: Value, weight_shape: torch.Size) -> Value:
-    if len(weight_shape) == 1:
-        return (input * g.unsqueeze(-1)).reshape(-1, weight_shape[0]).sum(0)
+def _linear_weight(g: Value, input: Value) -> Value:
+    if len(g.shape) < len(input.shape):  # a single output: the weight is a vector
+        return (input * g.unsqueeze(-1)).reshape(-1, input.shape[-1]).sum(0)
     return torch.mm(_rows(g).t(), _rows(input))
 
 
@@ -60,7 +60,7 @@ def _linear_weight(g: Value, input: Value, weight_shape: torch.Size) -> Value:
     "linear",
     input=lambda g, weight: g @ weight if len(weight.shape) == 2 else g.unsqueeze(-1) * weight,
     weight=_linear_weight,
-    bias=lambda g, bias_shape: _rows(g).sum(0) if len(bias_shape) == len(g.shape[-1:]) else g,
+    bias=lambda g: g.sum(0) if len(g.shape) == 2 else g,
     jvp=_linear_jvp,
 )
 def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

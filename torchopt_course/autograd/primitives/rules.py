@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from torch import Tensor
 
-from ..traced import Traced, Value, raw
+from ..traced import PLAIN, Traced, Value, raw
 
 if TYPE_CHECKING:
     from .table import Primitive
 
 Function: TypeAlias = Callable[..., Any]
 Puller: TypeAlias = Callable[[Value, Sequence[Value]], Any]
+JointPuller: TypeAlias = Callable[[Value, Sequence[Value]], Sequence[Value]]
 
 
 class Slot(NamedTuple):
@@ -63,16 +64,18 @@ class Plan:
 
     Attributes:
         variables: the positions of those arguments.
-        slots: what is saved.
+        slots: what is saved, whole values first.
         pasts: whose value each of them is: the number of a variable among the parents, -1 for the result,
             ``None`` for a constant.
         pullers: for each variable the function (g, saved) -> its gradient; a joint rule is a single one.
         pull: the function (g, saved) -> the gradients of all variables.
+        pull_plain: the same with raw kernels where there are some, for when nothing is traced.
     """
 
-    pull: Puller
-    pullers: list[Puller]
-    __slots__ = ("_op", "pasts", "pull", "pullers", "slots", "variables")
+    __slots__ = (
+        *("_kept", "_looks", "_op", "pasts", "pull"),
+        *("pull_plain", "pullers", "slots", "variables"),
+    )
 
     def __init__(self, op: Primitive, wanted: tuple[bool, ...]) -> None:
         self._op = op
@@ -83,59 +86,45 @@ class Plan:
                 raise NotImplementedError(
                     f"{op} has no derivative with respect to {key!r}; pass {key}.detach()"
                 )
-        rules = [rule for key in keys for rule in (op.rules[key], op.kernels.get(key)) if rule is not None]
-        slots = [slot for rule in rules for slot in rule.slots]
+        rules = [op.rules[key] for key in keys]
+        kernels = [op.kernels.get(key, op.rules[key]) for key in keys]
+        slots = [slot for rule in (*rules, *kernels) for slot in rule.slots]
         if any(rule.takes_rest for rule in rules):
             slots += [Slot(i) for i in range(len(op.parameters) - 1, len(wanted))]
-        self.slots = tuple(dict.fromkeys(slots))
+        self.slots = tuple(sorted(dict.fromkeys(slots), key=lambda slot: slot.attribute is not None))
+        self._kept = [slot.place for slot in self.slots if slot.attribute is None]
+        self._looks = [(slot.place, slot.attribute) for slot in self.slots if slot.attribute is not None]
         pasts = {Slot(i): n for n, i in enumerate(variables)} | {Slot(len(wanted)): -1}
         self.pasts = [pasts.get(slot) for slot in self.slots]
 
-        self.pullers = [self._puller(op.rules[key], op.kernels.get(key), wanted) for key in keys]
-        first, pullers = self.pullers[0], self.pullers
-        if op.joint:
-            self.pull = lambda g, saved: [shares[i] for shares in (first(g, saved),) for i in variables]
-        elif len(pullers) == 1:
-            self.pull = lambda g, saved: (first(g, saved),)
-        else:
-            self.pull = lambda g, saved: [puller(g, saved) for puller in pullers]
+        self.pullers = [self._caller(rule, wanted) for rule in rules]
+        self.pull = self._all(self.pullers)
+        self.pull_plain = self._all([self._caller(kernel, wanted) for kernel in kernels])
 
     def save(self, known: Sequence[Value]) -> tuple[list[Value], list[tuple[Tensor, int]]]:
         """Of ``[*arguments, result, *aux]`` what the rules ask for, and the versions of the tensors in it."""
         saved, versions = [], []
-        for place, attribute in self.slots:
+        for place in self._kept:
             value = known[place]
-            if attribute is not None:
-                value = getattr(value, attribute)
-            elif isinstance(value, Tensor):
-                versions.append((value, value._version))
-            elif isinstance(value, Traced):
-                tensor = raw(value)
-                versions.append((tensor, tensor._version))
             saved.append(value)
+            if type(value) in PLAIN:
+                continue
+            if isinstance(value, Traced):
+                value = raw(value)
+            if isinstance(value, Tensor):
+                versions.append((value, value._version))
+        for place, attribute in self._looks:
+            saved.append(getattr(known[place], attribute))
         return saved, versions
 
-    def _puller(self, rule: Rule, kernel: Rule | None, wanted: tuple[bool, ...]) -> Puller:
-        """Runs the kernel if nothing is traced, else the rule."""
-        by_rule = self._caller(rule, wanted)
-        if kernel is None:
-            return by_rule
-        by_kernel = self._caller(kernel, wanted)
-        # What the forward computation leaves beside its result is there only if it saw plain tensors.
-        made_below = [self.slots.index(slot) for slot in kernel.slots if slot.place > len(wanted)]
-
-        def choose(g: Value, saved: Sequence[Value]) -> Value:
-            if isinstance(g, Traced):
-                return by_rule(g, saved)
-            for value in saved:
-                if isinstance(value, Traced):
-                    return by_rule(g, saved)
-            for j in made_below:
-                if saved[j] is None:
-                    return by_rule(g, saved)
-            return by_kernel(g, saved)
-
-        return choose
+    def _all(self, pullers: list[Puller]) -> JointPuller:
+        """One function for all variables."""
+        first, variables = pullers[0], self.variables
+        if self._op.joint:
+            return lambda g, saved: [shares[i] for shares in (first(g, saved),) for i in variables]
+        if len(pullers) == 1:
+            return lambda g, saved: (first(g, saved),)
+        return lambda g, saved: [puller(g, saved) for puller in pullers]
 
     def _caller(self, rule: Rule, wanted: tuple[bool, ...]) -> Puller:
         """Hands the rule what it asks for."""

@@ -39,8 +39,10 @@ class Primitive:
         aux: Sequence[str] = (),
         symbolic: Any = None,
         views: bool = False,
+        prepare: Function | None = None,
     ) -> None:
         self.name, self.forward, self.symbolic, self.views = name, forward, symbolic, views
+        self.prepare = prepare
         self.jvp: Function | str | None = jvp
         self.parameters, self.defaults = tuple(parameters), tuple(parameters.values())
         self.variadic = any(default is VARIADIC for default in self.defaults)
@@ -185,12 +187,18 @@ def elementwise(
     *overrides: Any,
     fast: Mapping[str, Function] | Function | None = None,
     symbolic: Any = None,
+    prepare: Function | None = None,
     **vjps: Function,
 ) -> Primitive:
-    """A torch function that treats each element alike, and its derivative in each argument."""
+    """A torch function that treats each element alike, and its derivative in each argument.
+
+    ``prepare`` maps the arguments to those that are recorded.
+    """
     name = function.__name__
     parameters = dict.fromkeys(vjps, REQUIRED)
-    op = Primitive(name, function, parameters, vjps, fast=fast, jvp=ELEMENTWISE, symbolic=symbolic)
+    op = Primitive(
+        name, function, parameters, vjps, fast=fast, jvp=ELEMENTWISE, symbolic=symbolic, prepare=prepare
+    )
     return enter(op, (name, *overrides))
 
 
