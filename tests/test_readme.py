@@ -24,6 +24,8 @@ def test_your_own_optimizer_runs_as_shown() -> None:
     optimizer = names["optimizer"]
     assert isinstance(optimizer, oc.ElementwiseOptimizer)
     assert not optimizer._plans[0].reasons, "it runs fused"
+    [check] = [block for block in BLOCKS if "assert_optimizer_agrees" in block]
+    exec(check, names)
 
 
 def test_autograd_block_writes_the_gradients_as_torch() -> None:

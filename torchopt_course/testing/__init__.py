@@ -1,5 +1,6 @@
 """Checks for your own tests."""
 
 from .gradients import GradientError, assert_gradients_agree
+from .optimizers import OptimizerError, assert_optimizer_agrees
 
-__all__ = ["GradientError", "assert_gradients_agree"]
+__all__ = ["GradientError", "OptimizerError", "assert_gradients_agree", "assert_optimizer_agrees"]
