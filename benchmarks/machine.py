@@ -36,6 +36,16 @@ class Machine:
     def title(self) -> str:
         return f"{self.processor}, {self.cores} core{'s' * (self.cores != 1)}"
 
+    def facts(self) -> str:
+        """What stands above the tables, as a Markdown list."""
+        lines = [
+            f"{self.title}, {self.system}",
+            self.date,
+            ", ".join(f"{name} {version}" for name, version in self.versions.items()),
+            *([] if self.load is None else [f"load before the run: {self.load:.1f}"]),
+        ]
+        return "\n".join(f"- {line}" for line in lines)
+
 
 def this_machine() -> Machine:
     return Machine(

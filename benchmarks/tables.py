@@ -156,17 +156,9 @@ def all_tables(report: Report) -> list[Table]:
 
 
 def markdown(report: Report) -> str:
-    machine = report.machine
-    facts = [
-        f"- {machine.title}, {machine.system}, torch on {_threads(machine.threads)}",
-        f"- {machine.date}",
-        "- " + ", ".join(f"{name} {version}" for name, version in machine.versions.items()),
-    ]
-    if machine.load is not None:
-        facts.append(f"- load before the run: {machine.load:.1f}")
     parts = [
         "# Benchmarks on the CPU",
-        "\n".join(facts),
+        report.machine.facts(),
         *(table.as_markdown() for table in all_tables(report)),
         *(["## Skipped", "\n".join(f"- {text}" for text in report.skipped)] if report.skipped else []),
         f"## CUDA: {report.cuda}",
