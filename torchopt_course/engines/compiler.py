@@ -110,8 +110,17 @@ def _compiled(
     except Exception as error:  # numba fails in many ways; all of them mean the same here
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise CompilationError(f"numba cannot compile {name}: {' '.join(reason)[:400]}") from error
+    needs = sorted(
+        function.name
+        for function in library._final_module.functions
+        if function.is_declaration and not function.name.startswith("llvm.")
+    )
+    if any(symbol.startswith("NRT_") for symbol in needs):
+        raise CompilationError(
+            f"numba cannot compile {name} for single numbers: one of the functions in it makes arrays"
+        )
     _kept_alive.append(compiled)
-    _keep_on_disk(name, digest, symbol, library)
+    _keep_on_disk(name, digest, symbol, needs, library._get_compiled_object())
     return _callable(address, arity, holds_gil)
 
 
@@ -121,17 +130,11 @@ def _callable(address: Address, arity: int, holds_gil: bool) -> NativeFunction:
     return partial(function, _RETURN, _EXCEPTION)
 
 
-def _keep_on_disk(name: str, digest: str, symbol: str, library: Any) -> None:
+def _keep_on_disk(name: str, digest: str, symbol: str, needs: list[str], code: bytes) -> None:
     """Write the object code next to others of its kind, whole or not at all."""
-    needed = sorted(
-        function.name
-        for function in library._final_module.functions
-        if function.is_declaration and not function.name.startswith("llvm.")
-    )
-    if not all(map(_resolves, needed)):
-        return  # it needs numba's run-time library: such code is compiled anew in each process
-    code = library._get_compiled_object()
-    head = {"symbol": symbol, "needs": needed, "sha256": hashlib.sha256(code).hexdigest()}
+    if not all(map(_resolves, needs)):
+        return  # it needs numba's own library: such code is compiled anew in each process
+    head = {"symbol": symbol, "needs": needs, "sha256": hashlib.sha256(code).hexdigest()}
     try:
         folder = cache_folder()
         folder.mkdir(parents=True, exist_ok=True)

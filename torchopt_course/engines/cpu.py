@@ -127,7 +127,7 @@ def kernel(variant: Variant, dtype: torch.dtype, step_dtype: torch.dtype | None)
     )
 
 
-_OWN_CODE = repr(pkgutil.get_data(__package__, "cpu.py"))
+_OWN_CODE = repr([pkgutil.get_data(__package__, file) for file in ("cpu.py", "namespaces/scalars.py")])
 
 
 def _has_float16() -> bool:
@@ -140,9 +140,13 @@ def _build(rule: Rule, source: str, dtype: torch.dtype, step_real: str | None) -
     import numba
 
     from . import intrinsics
+    from .namespaces.scalars import Scalars
 
     stored, real, read, write = _KINDS[dtype]
     pointer_to = intrinsics.pointer_to
+    inline = numba.njit(inline="always", error_model="numpy")
+    # A Python number in the formula would make numba compute in double precision.
+    rounded = np.float32 if real == "float32" else None
     names = {
         "__name__": __name__,
         "integers": pointer_to(numba.int64),
@@ -152,13 +156,7 @@ def _build(rule: Rule, source: str, dtype: torch.dtype, step_real: str | None) -
         "real": getattr(np, real),
         "read": getattr(intrinsics, read),
         "write": getattr(intrinsics, write),
-        "rule": bind(
-            rule,
-            np,
-            numba.njit(inline="always", error_model="numpy"),
-            # A Python number in the formula would make numba compute in double precision.
-            real=np.float32 if real == "float32" else None,
-        ),
+        "rule": bind(rule, Scalars(inline, rounded), inline, real=rounded),
     }
     exec(source, names)
     function: Callable[..., Any] = names["kernel"]

@@ -6,6 +6,7 @@ Each check is a run of a few steps that must end like another one, compared step
 from __future__ import annotations
 
 import copy
+import inspect
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -113,7 +114,7 @@ class _Trial:
     def gradient(self, step: int, i: int, shape: tuple[int, ...]) -> Tensor:
         return self.normal(100 * (step + 1) + i, shape)
 
-    def optimizer(self, params: list[Parameter], **options: Any) -> Optimizer:
+    def optimizer(self, params: list[Parameter], **options: Any) -> ElementwiseOptimizer:
         optimizer = self.make(params)
         if not isinstance(optimizer, ElementwiseOptimizer):
             raise TypeError(f"make() must give an ElementwiseOptimizer, not {type(optimizer).__name__}")
@@ -227,14 +228,15 @@ class _Trial:
         self.compare(optimizer, "maximize=True with -g", up, "descent on g", down, exact=True)
 
     def check_learning_rate(self) -> None:
-        def steps(halved_in: int) -> tuple[Optimizer, History]:
+        def steps(halved_in: int) -> tuple[ElementwiseOptimizer, History]:
             optimizer = self.optimizer(self.parameters())
             before = self.run(optimizer, 0, halved_in)
             for group in optimizer.param_groups:
                 group["lr"] *= 0.5
             return optimizer, before + self.run(optimizer, halved_in)
 
-        if "lr" in self.optimizer(self.parameters()).defaults:
+        wants = inspect.signature(self.optimizer(self.parameters()).coefficients).parameters
+        if "lr" in wants:
             optimizer, early = steps(1)
             _, late = steps(self.steps - 1)
             if all(torch.equal(value, late[1][name]) for name, value in early[1].items()):

@@ -81,9 +81,12 @@ def sigmoid(x):
 
 @triton.jit
 def tanh(x):
-    # From the side where the exponential cannot overflow.
+    # From the side where the exponential cannot overflow. Near zero 1 - e has no digits: Taylor's series.
     e = tl.exp(-2.0 * tl.abs(x))
-    return tl.where(x < 0, (e - 1.0) / (1.0 + e), (1.0 - e) / (1.0 + e))
+    s = x * x
+    series = x * (1.0 + s * (-1.0 / 3 + s * (2.0 / 15 + s * (-17.0 / 315 + s * (62.0 / 2835)))))
+    far = tl.where(x < 0, (e - 1.0) / (1.0 + e), (1.0 - e) / (1.0 + e))
+    return tl.where(tl.abs(x) < 0.05, series, far)
 
 
 @triton.jit
@@ -109,3 +112,13 @@ def minimum(x, y):
 @triton.jit
 def where(condition, x, y):
     return tl.where(condition, x, y)
+
+
+@triton.jit
+def clamp(x, min, max):
+    return minimum(maximum(x, min), max)
+
+
+@triton.jit
+def clip(x, min, max):
+    return clamp(x, min, max)
