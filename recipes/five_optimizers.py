@@ -14,6 +14,7 @@ from recipes.common.board import tensorboard_command
 from recipes.common.command_line import parse, plain_endings, progress_bar
 from recipes.common.measure import Epoch
 from recipes.common.optimizers import OPTIMIZERS, OptimizerName
+from recipes.common.report import table
 from recipes.train import Config, Result, run
 
 FIVE: tuple[OptimizerName, ...] = ("sgd", "momentum", "adagrad", "rmsprop", "adam")
@@ -51,29 +52,24 @@ def train_all(options: Options) -> list[Result]:
     return results
 
 
-def table(results: Sequence[Result]) -> str:
-    """The outcomes side by side."""
-    rows: list[tuple[str, ...]] = [
-        ("", "learning", "test", "final", "", "microseconds"),
-        ("optimizer", "rate", "accuracy", "training loss", "seconds", "per step()"),
-    ]
-    for name, result in zip(FIVE, results, strict=True):
-        rows.append(
-            (
-                OPTIMIZERS[name].__name__,
-                f"{result.lr:g}",
-                f"{result.accuracy:.1%}",
-                f"{result.train_loss:.5f}",
-                f"{result.seconds:.2f}",
-                f"{result.step_microseconds:.0f}",
-            )
+def outcomes(results: Sequence[Result]) -> str:
+    """Side by side."""
+    header = (
+        *("optimizer", "learning\nrate", "test\naccuracy", "final\ntraining loss", "seconds"),
+        "microseconds\nper step()",
+    )
+    rows = [
+        (
+            OPTIMIZERS[name].__name__,
+            f"{result.lr:g}",
+            f"{result.accuracy:.1%}",
+            f"{result.train_loss:.5f}",
+            f"{result.seconds:.2f}",
+            f"{result.step_microseconds:.0f}",
         )
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    rows.insert(2, tuple("-" * width for width in widths))
-    lines = [
-        "  ".join([name.ljust(widths[0]), *map(str.rjust, numbers, widths[1:])]) for name, *numbers in rows
+        for name, result in zip(FIVE, results, strict=True)
     ]
-
+    lines = [table(header, rows)]
     compiling = sum(result.first_step_seconds for result in results)
     if compiling > 1:
         note = (
@@ -88,7 +84,7 @@ def main() -> None:
     options = parse(Options)
     with plain_endings():
         results = train_all(options)
-        print(table(results))
+        print(outcomes(results))
         print(f"\nTo see the runs side by side:\n\n    {tensorboard_command(options.logdir)}")
 
 
