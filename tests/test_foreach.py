@@ -90,29 +90,31 @@ def test_torch_overwrites_the_gradient_and_we_do_not() -> None:
         assert torch.equal(param.grad, torch.ones(3)) is same
 
 
-def test_results_that_change_places() -> None:
-    """The new parameter stands in the memory of the state and the reverse: neither may get lost."""
+def test_a_function_that_returns_its_argument_itself() -> None:
+    """``+x`` is x: what is computed in its memory must not destroy x, nor be destroyed with it."""
 
-    class Swap(oc.ElementwiseOptimizer):
-        states = ("other",)
-
-        def __init__(self, params: Any) -> None:
-            super().__init__(params, {"one": 1.0, "foreach": True})
+    class Plus(oc.ElementwiseOptimizer):
+        states = ("first", "second")
 
         @staticmethod
-        def coefficients(one: float) -> dict[str, float]:
-            return {"one": one}
+        def coefficients(lr: float) -> dict[str, float]:
+            return {"lr": lr}
 
         @staticmethod
-        def rule(p: Any, g: Any, other: Any, one: Any) -> Any:
-            return other + one, p * one
+        def rule(p: Any, g: Any, first: Any, second: Any, lr: Any) -> Any:
+            doubled = (+p) * 2 + lr * g
+            return p + doubled, g, +(3 * first) + second
 
-    param = nn.Parameter(torch.full((3,), 5.0))
-    optimizer = Swap([param])
-    param.grad = torch.ones(3)
-    optimizer.step()
-    assert param.tolist() == [1.0] * 3
-    assert optimizer.state[param]["other"].tolist() == [5.0] * 3
+    results = []
+    for engine in ({"foreach": True}, {"fused": False}):
+        param = nn.Parameter(torch.arange(3.0))
+        optimizer = Plus([param], {"lr": 0.5, **engine})
+        for step in range(3):
+            param.grad = torch.full((3,), 1.0 + step)
+            optimizer.step()
+        results.append([param.detach(), *(optimizer.state[param][name] for name in Plus.states)])
+    for mine, expected in zip(*results, strict=True):
+        torch.testing.assert_close(mine, expected)
 
 
 def test_a_rule_that_looks_at_values_says_so() -> None:

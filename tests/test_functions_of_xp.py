@@ -18,7 +18,7 @@ EXPRESSIONS = [
     *("xp.sqrt(xp.abs(g))", "xp.rsqrt(1 + g * g)", "xp.reciprocal(g)", "xp.square(g)", "xp.abs(g)"),
     *("xp.exp(-xp.abs(g))", "xp.log(1 + g * g)", "xp.sin(p)", "xp.cos(p)", "xp.sigmoid(g)", "xp.tanh(g)"),
     *("xp.sign(p)", "xp.floor(g)", "xp.ceil(g)", "xp.maximum(p, g)", "xp.minimum(p, g)"),
-    *("xp.clamp(g, -lr, 0.5)", "xp.clip(g, -lr, 0.5)", "g**2", "-g**3", "(1 + g * g) ** -0.5"),
+    *("xp.clamp(g, -lr, 0.5)", "xp.clip(g, -lr, 0.5)", "g**2", "-(g**3)", "(1 + g * g) ** -0.5", "+g"),
     *("xp.where(g > 0, g, -2 * g)", "xp.where(g < 0, 0 * p, xp.where(p > 0, lr * g, p))"),
 ]
 SPECIAL = [0.0, -0.0, 1.0, -1.0, 0.3, -2.5, 1e-30, 1e30, -1e30, torch.inf, -torch.inf, torch.nan]

@@ -119,6 +119,33 @@ def test_rule_may_use_helpers_constants_and_flags_that_change(engine: dict[str, 
     assert optimizer.state[weights]["step"] == 4
 
 
+@every_engine
+def test_results_that_change_places(engine: dict[str, bool]) -> None:
+    """The new parameter stands in the memory of the state and the reverse: neither may get lost."""
+
+    class Swap(ElementwiseOptimizer):
+        states = ("other", "kept")
+
+        def __init__(self, params: Any) -> None:
+            super().__init__(params, {"one": 1.0, **engine})
+
+        @staticmethod
+        def coefficients(one: float) -> dict[str, float]:
+            return {"one": one}
+
+        @staticmethod
+        def rule(p: Any, g: Any, other: Any, kept: Any, one: Any) -> Any:
+            return other + one, p * one, p
+
+    param = nn.Parameter(torch.full((3,), 5.0))
+    optimizer = Swap([param])
+    param.grad = torch.ones(3)
+    optimizer.step()
+    assert param.tolist() == [1.0] * 3
+    assert optimizer.state[param]["other"].tolist() == [5.0] * 3
+    assert optimizer.state[param]["kept"].tolist() == [5.0] * 3
+
+
 def test_numbers_in_the_formula_do_not_make_it_double_precision() -> None:
     """numba would compute ``1.1 * g`` in float64; the fused kernel must round as float32 does."""
 

@@ -176,7 +176,7 @@ def _jit(function: Rule) -> Any:
     (tree,) = ast.parse(textwrap.dedent(inspect.getsource(function))).body
     if not isinstance(tree, ast.FunctionDef):
         raise TypeError(f"{function.__qualname__} is not defined by a `def`")
-    _Powers().visit(tree)
+    _Operators().visit(tree)
     tree.decorator_list, tree.returns = [], None
     for argument in (*tree.args.posonlyargs, *tree.args.args, *tree.args.kwonlyargs):
         argument.annotation = None
@@ -186,8 +186,12 @@ def _jit(function: Rule) -> Any:
     return triton.jit(_from_text(text, tree.name, {**function.__globals__, **closed}))
 
 
-class _Powers(ast.NodeTransformer):
-    """Triton has no ``**``: whole and half exponents become what they mean."""
+class _Operators(ast.NodeTransformer):
+    """Triton has no ``+x`` and no ``**``: whole and half exponents become what they mean."""
+
+    def visit_UnaryOp(self, node: ast.UnaryOp) -> ast.AST:
+        self.generic_visit(node)
+        return node.operand if isinstance(node.op, ast.UAdd) else node
 
     def visit_BinOp(self, node: ast.BinOp) -> ast.AST:
         from .namespaces.triton import ROOTS

@@ -48,6 +48,8 @@ def update(
             real = [as_real(target) for target in targets]
             old = [tensor.clone() for tensor in real] if differentiable else real
             new = _applied(variant, old, as_real(grad), coefficients)
+            if not differentiable:
+                new = _apart(new, real)
             for target, values in zip(real, new, strict=True):
                 target.copy_(values)
 
@@ -63,6 +65,16 @@ def _applied(
     new_p, *new = result if variant.formula.states else (result,)
     kept = dict(zip(variant.formula.states, new, strict=True))
     return [new_p, *(kept[name] for name in variant.states)]
+
+
+def _apart(new: Sequence[Tensor], targets: Sequence[Tensor]) -> list[Tensor]:
+    """Copies of results that stand in another target's memory (the old ``p``, say): that is written first."""
+    memory = [target.untyped_storage().data_ptr() for target in targets]
+    places = [values.untyped_storage().data_ptr() for values in new]
+    return [
+        values.clone() if place in memory and place != own else values
+        for values, place, own in zip(new, places, memory, strict=True)
+    ]
 
 
 @cache

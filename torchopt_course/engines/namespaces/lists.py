@@ -43,8 +43,15 @@ def apply(function: Callable[..., Any], operands: list[Any], free: list[bool]) -
     if name is None or not is_list[0]:
         length = len(operands[is_list.index(True)])
         columns = [o if listed else [o] * length for o, listed in zip(operands, is_list, strict=True)]
-        return [function(*items) for items in zip(*columns, strict=True)]
+        return [_apart(function(*items), items) for items in zip(*columns, strict=True)]
     return _call(name, operands, in_place=free[0])
+
+
+def _apart(result: Tensor, items: tuple[Any, ...]) -> Tensor:
+    """In memory of its own: ``+x`` and ``x.float()`` may be x itself, and would be written over with it."""
+    memory = result.untyped_storage().data_ptr()
+    shared = any(isinstance(x, Tensor) and x.untyped_storage().data_ptr() == memory for x in items)
+    return result.clone() if shared else result
 
 
 def add_product(x: list[Tensor], *factors: Any, in_place: bool) -> list[Tensor]:
