@@ -197,6 +197,24 @@ def test_the_module_is_itself_again_after_an_error():
         pass
 
 
+def test_parameters_are_called_as_torch_calls_them():
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = nn.ModuleDict(
+                {"embedding": nn.Embedding(5, 3), "mixer": nn.Sequential(nn.Linear(3, 3))}
+            )
+            self.head = nn.Linear(3, 5, bias=False)
+            self.head.weight = self.body["embedding"].weight
+            self.again, self.nothing = self.body["mixer"], None
+
+    model = Tied()
+    with autograd.record(model):
+        names = [model.head.weight.node.name]
+        names += [v.node.name for v in (model.again[0].weight, model.again[0].bias)]
+    assert names == [name for name, _ in model.named_parameters()]
+
+
 def test_a_record_can_be_entered_again_and_within_itself():
     model = nn.Sequential(nn.Linear(3, 2), nn.LSTM(2, 2))
     recording = autograd.record(model)

@@ -8,7 +8,7 @@ changing it: ``model.parameters()``, the optimizer and the state dict still see 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from torch import Tensor, nn
@@ -71,15 +71,20 @@ class record:
         _restore(self._blocks.pop())
 
 
-def named_parts(modules: Iterable[nn.Module]) -> list[tuple[str, nn.Module]]:
-    """The modules with all that they are made of, each once, and what to write before a parameter's name."""
-    parts = [("", module) for module in modules]
-    known = {id(module) for _, module in parts}
-    for path, part in parts:
-        for name, child in part._modules.items():
-            if child is not None and id(child) not in known:
-                known.add(id(child))
-                parts.append((f"{path}{name}.", child))
+def named_parts(modules: Sequence[nn.Module]) -> list[tuple[str, nn.Module]]:
+    """The modules with all that they are made of, each once, and what to write before a parameter's name.
+
+    In the order of ``named_modules()``, so that a shared parameter has the name that torch gives it.
+    """
+    parts: list[tuple[str, nn.Module]] = []
+    known = set()
+    waiting: list[tuple[str, nn.Module | None]] = [("", module) for module in reversed(modules)]
+    while waiting:
+        path, part = waiting.pop()
+        if part is not None and id(part) not in known:
+            known.add(id(part))
+            parts.append((path, part))
+            waiting += [(f"{path}{name}.", child) for name, child in reversed(part._modules.items())]
     return parts
 
 
