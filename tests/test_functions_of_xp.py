@@ -59,11 +59,12 @@ def check(expression: str, dtype: torch.dtype, name: str, **engine: bool) -> Non
     torch.testing.assert_close(got, expected, rtol=tolerance, atol=0, equal_nan=True)
 
 
-every_case = pytest.mark.parametrize(
-    ("expression", "dtype"),
-    [(expression, dtype) for expression in EXPRESSIONS for dtype in (torch.float64, torch.float32)],
-    ids=str,
-)
+SINGLE = [(expression, torch.float32) for expression in EXPRESSIONS]
+# Where the kernels tell the precisions apart: the numbers in a formula for numba, roots for Triton.
+DOUBLE = [
+    (expression, torch.float64) for expression in EXPRESSIONS if "1" in expression or "sqrt" in expression
+]
+every_case = pytest.mark.parametrize(("expression", "dtype"), SINGLE + DOUBLE, ids=str)
 
 
 @every_case

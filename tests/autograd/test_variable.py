@@ -159,7 +159,8 @@ def test_saved_values_are_freed_while_backward_sweeps():
 @pytest.mark.parametrize("create_graph", [False, True])
 def test_no_reference_cycles(create_graph: bool):
     def count() -> int:
-        return sum(isinstance(o, Node) for o in gc.get_objects())
+        # By type: isinstance() asks the object, and others' dead weak proxies answer with an error.
+        return sum(issubclass(type(o), Node) for o in gc.get_objects())
 
     def one_graph() -> None:
         x = Variable(torch.ones(4))
