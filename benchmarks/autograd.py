@@ -27,7 +27,7 @@ from torchopt_course import autograd
 
 from .machine import Machine, this_machine, torch_threads
 from .tables import Table, three_digits
-from .timing import Call, Pace, interleave, microseconds, ratio
+from .timing import Call, Pace, Samples, interleave, microseconds, ratio
 
 AIMS = {"MLP 784-256-10": 1.05, "small CNN": 1.10, "x * y + sin(x)": 1.0, "chain of 1000": 1.2}
 BATCH = 64
@@ -187,6 +187,15 @@ def peers(case: str, left_out: dict[str, str]) -> dict[str, Call]:
     return found
 
 
+def row(case: str, contender: str, samples: Samples) -> list[str]:
+    """A contender's line of the table, from samples that were taken beside torch's."""
+    against = ratio(samples[contender], samples["torch"])
+    quartiles = f"{against.lower:.2f} to {against.upper:.2f}"
+    median = three_digits(microseconds(samples[contender]).median)
+    aim = f"{AIMS[case]:.2f}" if contender == "ours" else ""
+    return [case, contender, median, f"{against.median:.2f}", quartiles, aim]
+
+
 def measure(seconds: float, rounds: int, threads: int, left_out: dict[str, str]) -> Table:
     """All cases with this many threads: medians in microseconds, and each contender's time by torch's."""
     rows = []
@@ -194,22 +203,12 @@ def measure(seconds: float, rounds: int, threads: int, left_out: dict[str, str])
     with torch_threads(threads), threadpool_limits(threads):
         for name, make in CASES.items():
             torch.manual_seed(0)
-            ours = make()
+            contenders, pace = make(), Pace(seconds=seconds, least_rounds=rounds)
             # Torch and we alone, in short rounds; then each of the others with torch.
-            groups = [
-                ours,
-                *({"torch": ours["torch"], peer: step} for peer, step in peers(name, left_out).items()),
-            ]
-            for contenders in groups:
-                samples = interleave(contenders, Pace(seconds=seconds, least_rounds=rounds))
-                for contender, taken in samples.items():
-                    if contender == "torch" and contenders is not ours:
-                        continue
-                    against = ratio(taken, samples["torch"])
-                    aim = f"{AIMS[name]:.2f}" if contender == "ours" else ""
-                    quartiles = f"{against.lower:.2f} to {against.upper:.2f}"
-                    median = three_digits(microseconds(taken).median)
-                    rows.append([name, contender, median, f"{against.median:.2f}", quartiles, aim])
+            samples = interleave(contenders, pace)
+            rows += [row(name, contender, samples) for contender in contenders]
+            for peer, step in peers(name, left_out).items():
+                rows.append(row(name, peer, interleave({"torch": contenders["torch"], peer: step}, pace)))
     return Table(
         f"Forward and backward, batch of {BATCH}, {threads} thread{'s' * (threads > 1)}",
         ["case", "contender", "median µs", "to torch's", "quartiles", "aim"],

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
-import numpy as np
 import numpy as xp
 
 from ..rules import Rule, bind
@@ -49,7 +48,7 @@ class Scalars(ModuleType):
     def __init__(self, wrap: Callable[[Rule], Rule], real: Callable[[float], Any] | None) -> None:
         super().__init__("xp")
         for name, function in FUNCTIONS.items():
-            setattr(self, name, bind(function, np, wrap, real))
+            setattr(self, name, bind(function, xp, wrap, real))
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(np, name)
+        return getattr(xp, name)
