@@ -53,12 +53,34 @@ def refuse_misfits(
         )
     if group.get("capturable") and param.device.type == "cpu":
         raise AssertionError(f"capturable=True needs parameters on an accelerator, {where} is on the cpu")
-    if param.layout == torch.strided and param.numel() and not param.untyped_storage().nbytes():
-        raise RuntimeError(f"{where} has no memory: its storage was resized to 0")
+    _refuse_unwritable(where, param)
     _compare(f"the gradient of {where}", grad, param, ("device", "dtype", "shape"))
     for name, tensor in states.items():
         hint = " as the parameter: was it moved or resized after the optimizer had stepped it?"
         _compare(f"state {name!r} of {where}", tensor, param, ("device", "shape"), hint)
+        _refuse_unwritable(f"state {name!r} of {where}", tensor)
+
+
+def _refuse_unwritable(what: str, tensor: Tensor) -> None:
+    """Refuse what a step could not write to; tensor subclasses know that themselves."""
+    if type(tensor) not in (Tensor, torch.nn.Parameter) or tensor.layout != torch.strided:
+        return
+    if torch._C._functorch.is_functorch_wrapped_tensor(tensor):
+        return
+    if tensor.numel() and not tensor.untyped_storage().nbytes():
+        raise RuntimeError(f"{what} has no memory: its storage was resized to 0")
+    if torch._debug_has_internal_overlap(tensor) == 1:
+        raise RuntimeError(
+            f"{what} has several elements in one memory location, as expand() makes them "
+            f"(shape {tuple(tensor.shape)}, strides {tensor.stride()}): clone() it before optimizing it"
+        )
+    if tensor.is_inference() and not torch.is_inference_mode_enabled():
+        raise RuntimeError(f"{what} was made in inference mode and cannot be written to: clone() it")
+    if tensor.dtype.is_floating_point and tensor.dtype.itemsize == 1:
+        raise RuntimeError(
+            f"{what} is of dtype {tensor.dtype}, which torch does not calculate with: optimize a float32 or "
+            "bfloat16 copy"
+        )
 
 
 def _compare(what: str, tensor: Tensor, param: Tensor, properties: tuple[str, ...], hint: str = "") -> None:

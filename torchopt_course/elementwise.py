@@ -77,7 +77,7 @@ class ElementwiseOptimizer(PlannedOptimizer):
     def __init__(self, params: Params, defaults: dict[str, Any]) -> None:
         engine = {"foreach": None, "maximize": False, "differentiable": False, "fused": None}
         defaults = {**defaults, **{name: value for name, value in engine.items() if name not in defaults}}
-        self._plans, self._shards = {}, {}
+        self._plans = {}
         self._read_formula()
         self.defaults = defaults
         self.check_options(defaults)
@@ -151,7 +151,7 @@ class ElementwiseOptimizer(PlannedOptimizer):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        self._plans, self._shards = {}, {}
+        self._plans = {}
         self._read_formula()
         # An older checkpoint may lack options that were added since: they are off, as in the constructor.
         constructor = inspect.signature(type(self).__init__).parameters

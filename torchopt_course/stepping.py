@@ -17,10 +17,11 @@ from torch.optim import Optimizer
 from .checks import refuse_misfits
 from .engines.batch import Coefficients, Job, Scaling
 from .engines.compiler import warn_once
+from .engines.interception import interceptor
 from .engines.layout import in_layout_of
 from .engines.plan import Plan, Terms
 from .engines.rules import Formula, Rule
-from .engines.shards import ORDINARY, Shards, View, is_distributed
+from .engines.shards import ORDINARY, View, is_distributed, shards
 
 
 class PlannedOptimizer(Optimizer):
@@ -35,7 +36,6 @@ class PlannedOptimizer(Optimizer):
     coefficients: ClassVar[Callable[..., Mapping[str, Any]]]
 
     _plans: dict[int, Plan]
-    _shards: dict[int, Shards]
 
     def initial_state(self, name: str, param: Tensor, group: Mapping[str, Any]) -> Tensor:
         raise NotImplementedError
@@ -94,25 +94,38 @@ class PlannedOptimizer(Optimizer):
         scaling = self._scaling()
         try:
             views = self._renew_plans(grads, created)
-            work = self._prepare_all(views, scaling)
-            if scaling is not None and (created or any(plan.asks_the_host for plan in self._plans.values())):
+            asks_the_host = bool(created) or self._asks_the_host
+            work = [] if scaling and asks_the_host else self._prepare_all(views, scaling)
+            # Asked again: a kernel may have turned out to be impossible.
+            if scaling and (asks_the_host or self._asks_the_host):
                 if scaling.found_inf.item():
                     self._take_back(created)
                     return
-                work = [partial(self._unscale, views, scaling), *self._prepare_all(views, None)]
+                work = self._prepare_unscaled(views, scaling)
         except BaseException:
             # Nothing was stepped, so nothing may look as if it had been.
             self._take_back(created)
             raise
-        for job in work:
-            job()
+        try:
+            for job in work:
+                job()
+        except BaseException:  # Ctrl-C, no memory left: what the plans know is no longer so
+            self._plans = {}
+            raise
 
     def _prepare_all(self, views: list[View], scaling: Scaling | None) -> list[Job]:
         return [job for i, view in enumerate(views) for job in self._prepare(i, view, scaling)]
 
+    @property
+    def _asks_the_host(self) -> bool:
+        return any(plan.asks_the_host for plan in self._plans.values())
+
     def _take_back(self, created: list[tuple[int, int, str]]) -> None:
         for i, position, name in created:
-            del self.state[self.param_groups[i]["params"][position]][name]
+            param = self.param_groups[i]["params"][position]
+            del self.state[param][name]
+            if not self.state[param]:
+                del self.state[param]
         self._plans = {}
 
     def _renew_plans(
@@ -122,7 +135,8 @@ class PlannedOptimizer(Optimizer):
 
         Returns for each group what the engines see of it. ``created`` gets the states that were made.
         """
-        terms = [self._terms(group) for group in self.param_groups]
+        reason = interceptor()
+        terms = [self._terms(group, reason) for group in self.param_groups]
         views = [self._view(i, grads[i]) for i in range(len(terms))]
         stale = [i for i in range(len(terms)) if not self._holds(i, terms[i], views[i])]
         if not stale and not any(plan.reasons for plan in self._plans.values()):
@@ -136,11 +150,13 @@ class PlannedOptimizer(Optimizer):
         stale = [i for i in stale if not self._holds(i, terms[i], views[i])]
         for i in stale:
             group = self.param_groups[i]
+            kept = set(self._kept_states(group))
             firsts = set()
             for position, (param, grad) in enumerate(zip(group["params"], grads[i], strict=True)):
                 if grad is not None:
                     names = self.complete_state(param, group)
-                    if names:
+                    # An option that is switched on late brings a new state to a parameter that has others.
+                    if kept and kept.issubset(names):
                         firsts.add(position)
                     created += [(i, position, name) for name in names]
             views[i] = self._view(i, grads[i])
@@ -152,21 +168,24 @@ class PlannedOptimizer(Optimizer):
     def _holds(self, i: int, terms: Terms, view: View) -> bool:
         return i in self._plans and self._plans[i].holds(terms, view)
 
-    def _terms(self, group: Mapping[str, Any]) -> Terms:
+    def _terms(self, group: Mapping[str, Any], interceptor: str | None) -> Terms:
         lists = False if group["fused"] is False and group["foreach"] is None else group["foreach"]
-        return Terms(self._kept_states(group), _refusal(group), lists, bool(group["differentiable"]))
+        lists = False if interceptor else lists
+        refusal = interceptor or _refusal(group)
+        return Terms(self._kept_states(group), refusal, lists, bool(group["differentiable"]))
 
     def _view(self, i: int, grads: list[Tensor | None]) -> View:
         view = View(self.param_groups[i]["params"], grads, self.state, set(map(type, grads)))
-        if not view.kinds <= ORDINARY and is_distributed(view.kinds):
-            return self._shards.setdefault(i, Shards()).view(view)
+        known = self._plans.get(i)
+        if (known and known.is_distributed) or (view.kinds - ORDINARY and is_distributed(view.kinds)):
+            return shards(view)
         return view
 
     def _prepare(self, i: int, view: View, scaling: Scaling | None) -> list[Job]:
         """All that may fail in a step, before anything is changed."""
         group, plan = self.param_groups[i], self._plans[i]
-        if not view.params or view.params[0].device.type != "cpu":
-            self._cuda_graph_capture_health_check()
+        if view.params and view.params[0].device.type != "cpu":
+            self._capture_health_check()
         coefficients = self._coefficients_after(group)
         specialise = partial(self._formula.specialise, plan.terms.states, group["maximize"])
         jobs = plan.prepare(view, coefficients, specialise, scaling)
@@ -180,6 +199,11 @@ class PlannedOptimizer(Optimizer):
         if view.wrappers:
             jobs.append(partial(torch.autograd.graph.increment_version, view.wrappers))
         return jobs
+
+    def _capture_health_check(self) -> None:
+        """torch's warning about ``capturable``, under today's name or that of before torch 2.14."""
+        name = "_accelerator_graph_capture_health_check"
+        (getattr(self, name, None) or self._cuda_graph_capture_health_check)()
 
     def _without_sparse(self, i: int, grads: list[Tensor | None]) -> list[Tensor | None]:
         """Sparse gradients made dense, unless the rule may visit their rows alone."""
@@ -203,11 +227,19 @@ class PlannedOptimizer(Optimizer):
         found_inf = self.__dict__.get("found_inf")
         return None if found_inf is None else Scaling(self.__dict__.get("grad_scale"), found_inf)
 
-    def _unscale(self, views: list[View], scaling: Scaling) -> None:
-        """Undo the scale in ``p.grad``, as ``GradScaler.unscale_``, and in copies that the engines got."""
+    def _prepare_unscaled(self, views: list[View], scaling: Scaling) -> list[Job]:
+        """All the work, for gradients from which the scale is gone, as after ``GradScaler.unscale_``."""
         if scaling.grad_scale is None:
-            return
-        factor = scaling.grad_scale.double().reciprocal().float().item()
+            return self._prepare_all(views, None)
+        self._multiply_gradients(views, scaling.grad_scale.double().reciprocal().float().item())
+        try:
+            return self._prepare_all(views, None)
+        except BaseException:
+            self._multiply_gradients(views, scaling.grad_scale.item())
+            raise
+
+    def _multiply_gradients(self, views: list[View], factor: float) -> None:
+        """In ``p.grad`` and in the copies that the engines got."""
         for group, view in zip(self.param_groups, views, strict=True):
             for param, grad in zip(group["params"], view.grads, strict=True):
                 if grad is not None:
@@ -265,7 +297,8 @@ class PlannedOptimizer(Optimizer):
     def _insist(self, i: int, group: Mapping[str, Any]) -> None:
         """``fused=True`` is a demand, ``fused=None`` a wish."""
         plan = self._plans[i]
-        if group["fused"] and plan.reasons:
+        # Where each operation is followed there is nothing that a kernel could be faster at.
+        if group["fused"] and plan.reasons and interceptor() is None:
             position, reason = next(iter(plan.reasons.items()))
             raise RuntimeError(
                 f"fused=True, but the fused engine cannot take {self._where(i, position)}: {reason}"

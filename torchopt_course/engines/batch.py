@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from .rules import Variant
+from .same_tensors import SameTensors
 from .survey import Survey
 
 Words = np.ndarray[Any, np.dtype[np.int64]]
@@ -37,7 +38,7 @@ class Batch:
     Args:
         positions: where each parameter stands in ``group["params"]``.
         params: the parameters themselves, dense and of one dtype in ``DTYPES``.
-        optimizer_state: the optimizer's ``state``; it has an entry for each parameter.
+        state: for each of ``params`` that has states, its states by name.
         names: the states that the rule reads and writes.
         counts_steps: whether the states also hold a ``"step"``.
         ages: how many steps each parameter has taken, where steps are not counted: 0 or 1 for "some".
@@ -55,30 +56,21 @@ class Batch:
         self,
         positions: Sequence[int],
         params: Sequence[Tensor],
-        optimizer_state: Mapping[Tensor, dict[str, Any]],
+        state: Mapping[Tensor, dict[str, Any]],
         names: tuple[str, ...],
         *,
         counts_steps: bool,
         ages: Sequence[int],
     ) -> None:
-        place = {id(param): i for i, param in enumerate(optimizer_state)}
-        has_state = bool(names) or counts_steps
-        states = [optimizer_state[param] if has_state else {} for param in params]
         self.positions = positions
-        self.survey = Survey(
-            positions,
-            params,
-            [place.get(id(param), 0) for param in params],
-            states,
-            names,
-            counts_steps=counts_steps,
-        )
+        self.survey = Survey(positions, params, state, names, counts_steps=counts_steps)
         self.survey.ages[:] = ages
         self._counts_steps = counts_steps
         self._dtype = params[0].dtype
         self._device = params[0].device
-        self._steps = [state["step"] for state in states] if counts_steps else []
-        self._step_dtype = self._steps[0].dtype if counts_steps else None
+        steps = [state[param]["step"] for param in params] if counts_steps else []
+        self._step_dtype = steps[0].dtype if counts_steps else None
+        self._steps = SameTensors(steps)
         self._sizes = np.array([param.numel() for param in params])
         self._rows: Words = np.array(
             [
@@ -109,22 +101,36 @@ class Batch:
         """What the engine's kernel goes through, row by row: which tensor, from which byte on, how many."""
         raise NotImplementedError
 
-    def _parts(self) -> list[tuple[float, Any]]:
-        """The numbers of steps taken, each with its work list; most often one, for all tensors."""
-        ages = self.survey.ages
-        if self.survey.same_age:
+    def _parts(self, *, by_age: bool = True) -> list[tuple[float, Any]]:
+        """The numbers of steps taken, each with its work list; most often one, for all tensors.
+
+        Parameters without a gradient are in none of them.
+        """
+        ages = self.survey.ages if by_age else np.ones_like(self.survey.ages)
+        if self.survey.present == len(ages) and (self.survey.same_age or not by_age):
             return [(ages.item(0), self._whole)]
-        oldest = ages.max()
+        if not self.survey.present:
+            return []
+        stepped = self.survey.absent == 0
+        if not np.isfinite(
+            ages[stepped]
+        ).all():  # someone has written it into a "step": torch takes it as it is
+            each = [(ages.item(i), self._rows[:, 0] == i) for i in np.flatnonzero(stepped)]
+            return [(age, self._work_list(self._rows[mine])) for age, mine in each]
+        oldest = ages[stepped].max()
         # Parameters that are all stepped keep their distance in age, so the parts stay the same for long.
-        pattern = (oldest - ages).tobytes()
+        behind = np.where(stepped, oldest - ages, -1)
+        pattern = behind.tobytes()
         if pattern != self._pattern:
-            behind = (oldest - ages)[self._rows[:, 0]]
+            of_row, lags = behind[self._rows[:, 0]], np.unique(behind[stepped])
+            self._split = [(lag, self._work_list(self._rows[of_row == lag])) for lag in lags]
             self._pattern = pattern
-            self._split = [(lag, self._work_list(self._rows[behind == lag])) for lag in np.unique(behind)]
         return [(float(oldest - lag), work) for lag, work in self._split]
 
     def _settle(self) -> None:
         """Tell autograd what has been written behind its back, and remember that a step was taken."""
+        written = self.survey.written
         if not self._counts_steps:
-            self.survey.ages.fill(1)
-        torch.autograd.graph.increment_version(self.survey.tensors)
+            self.survey.ages[self.survey.absent == 0] = 1
+        torch.autograd.graph.increment_version(written)
+        written.clear()

@@ -97,15 +97,16 @@ class CpuBatch(Batch):
 
     def _overlap(self) -> bool:
         """Whether two tensors share memory: then the order of updates counts, and one thread does it."""
-        addresses = self.survey.table.tobytes()
+        addresses = self.survey.table.tobytes() + self.survey.absent.tobytes()
         if addresses != self._judged[0]:
             self._judged = addresses, self._judge_overlap()
         return self._judged[1]
 
     def _judge_overlap(self) -> bool:
         width = self.survey.table.shape[1] - self._counts_steps
-        starts = self.survey.table[:, :width].ravel()
-        stops = starts + np.repeat(self._sizes * self._dtype.itemsize, width)
+        stepped = self.survey.absent == 0
+        starts = self.survey.table[stepped, :width].ravel()
+        stops = starts + np.repeat(self._sizes[stepped] * self._dtype.itemsize, width)
         order = np.argsort(starts)
         return bool((stops[order][:-1] > starts[order][1:]).any())
 

@@ -36,7 +36,8 @@ class CudaBatch(Batch):
     HEEDS_SCALING = True
 
     def _set_up(self) -> None:
-        self._counts_on_device = self._counts_steps and _is_on_device(self._steps[0])
+        step = next(iter(self._steps.now()), None)
+        self._counts_on_device = step is not None and _is_on_device(step)
         # The addresses that were uploaded last, their copy on the device, whether all are aligned.
         self._seen: tuple[bytes, Tensor, bool] = b"", self._whole, False
         # Pinned memory cannot be had while a graph is captured: some is kept ready.
@@ -48,9 +49,9 @@ class CudaBatch(Batch):
     def prepare(self, coefficients: Coefficients, specialise: Specialise, scaling: Scaling | None) -> Job:
         table = self._table()
         if self._counts_on_device:
-            steps = torch.stack(self._steps).double()
+            steps = torch.stack(self._steps.now()).double()
             try:
-                passes = [(self._whole, coefficients(steps))]
+                passes = [(work, coefficients(steps)) for _, work in self._parts(by_age=False)]
             except (TypeError, ValueError, RuntimeError) as error:
                 reason = f"its coefficients cannot be computed for a tensor of steps: {error}"
                 raise CompilationError(reason) from error
@@ -98,8 +99,8 @@ class CudaBatch(Batch):
             for launch in launches:
                 launch()
         if self._step_dtype is not None and not self._counts_on_device:
-            table = self.survey.table
-            _count_steps(self._step_dtype)(table.ctypes.data, *table.shape)
+            table, absent = self.survey.table, self.survey.absent
+            _count_steps(self._step_dtype)(table.ctypes.data, *table.shape, absent.ctypes.data)
         self._settle()
 
     # -- tables on the device --------------------------------------------------------------------------
@@ -141,7 +142,8 @@ def _is_on_device(value: Any) -> bool:
 
 @cache
 def _count_steps(dtype: torch.dtype) -> Callable[..., object]:
-    """``count(table, rows, columns)``: one more for each row's last column, an address in host memory."""
+    """``count(table, rows, columns, absent)``: one more at the address, in host memory, that ends each row
+    which is not absent."""
     kind = str(dtype).removeprefix("torch.")
 
     def build() -> Callable[..., Any]:
@@ -151,11 +153,13 @@ def _count_steps(dtype: torch.dtype) -> Callable[..., object]:
 
         words, steps = pointer_to(numba.int64), pointer_to(getattr(numba, kind))
 
-        def count(table: Any, rows: Any, columns: Any) -> Any:
+        def count(table: Any, rows: Any, columns: Any, absent: Any) -> Any:
             last = words(table + 8 * (columns - 1))
+            left_out = words(absent)
             for i in range(rows):
-                steps(last[i * columns])[0] += 1
+                if not left_out[i]:
+                    steps(last[i * columns])[0] += 1
 
         return count
 
-    return native("count_steps", f"count_steps {kind} 1", build, 3, holds_gil=False)
+    return native("count_steps", f"count_steps {kind} 2", build, 4, holds_gil=False)

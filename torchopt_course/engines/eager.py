@@ -1,14 +1,18 @@
 """The eager engine: the rule over torch operations, one tensor at a time.
 
-It is the reference. It runs wherever torch runs: every dtype and device, complex numbers, sparse gradients
-and, since every operation is one that autograd knows, also ``differentiable=True``.
+It is the reference. It runs wherever torch runs: every dtype and device, complex numbers, sparse gradients,
+tensor subclasses, under dispatch modes and function transforms and, since every operation is one that
+autograd knows, also ``differentiable=True``.
+
+A rule may fail for any parameter, a user's may even raise an error of its own. So all new values are computed
+first and written when nothing can fail any more: either all parameters are stepped or none.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,42 +20,60 @@ from torch import Tensor
 from .rules import Rule, Variant, bind
 
 
-def update(
+class Write(NamedTuple):
+    """New values for a tensor, or for some of its rows."""
+
+    target: Tensor
+    values: Tensor
+    rows: tuple[Tensor, ...] | None = None
+
+
+def compute(
     variant: Variant,
-    params: Sequence[Tensor],
-    grads: Sequence[Tensor],
-    states: Sequence[Mapping[str, Tensor]],
+    param: Tensor,
+    grad: Tensor,
+    states: Mapping[str, Tensor],
     coefficients: Mapping[str, Any],
     *,
     differentiable: bool = False,
-) -> None:
-    """Apply a rule to parameters and their states, in place.
+) -> list[Write]:
+    """Apply a rule to a parameter and its states; nothing is changed yet.
 
     Args:
         variant: the rule with its options fixed.
-        params, grads: tensors of the same shapes. A sparse gradient updates its rows and nothing else.
-        states: for each parameter the states that ``variant`` keeps, by name.
+        param, grad: tensors of the same shape. A sparse gradient updates its rows and nothing else.
+        states: the states that ``variant`` keeps, by name.
         coefficients: the rule's coefficients, by name.
         differentiable: let gradients flow through the update: what autograd saves of the old values is
-            then a copy, for the originals are overwritten.
+            then a copy, for the originals will be overwritten.
     """
-    for param, grad, own in zip(params, grads, states, strict=True):
-        targets = [param, *(own[name] for name in variant.states)]
-        if grad.is_sparse:
-            grad = grad.coalesce()
-            rows = tuple(grad.indices())
-            touched = [target[rows] for target in targets]
-            new = _applied(variant, touched, grad.values(), coefficients)
-            for target, values in zip(targets, new, strict=True):
-                target[rows] = values
+    targets = [param, *(states[name] for name in variant.states)]
+    if grad.is_sparse:
+        grad = grad.coalesce()
+        rows = tuple(grad.indices())
+        new = _applied(variant, [target[rows] for target in targets], grad.values(), coefficients)
+        return [Write(target, values, rows) for target, values in zip(targets, new, strict=True)]
+    real = [as_real(target) for target in targets]
+    old = [tensor.clone() for tensor in real] if differentiable else real
+    new = _applied(variant, old, as_real(grad), coefficients)
+    if not differentiable:
+        new = _apart(new, real)
+    for target, values in zip(real, new, strict=True):
+        if not torch.can_cast(values.dtype, target.dtype):
+            raise RuntimeError(
+                f"the step of {variant.formula.owner} would put {values.dtype} into a tensor of "
+                f"{target.dtype}: optimize parameters of a floating point dtype"
+            )
+    return [Write(target, values) for target, values in zip(real, new, strict=True)]
+
+
+def write(writes: Sequence[Write]) -> None:
+    """Write new values, in place."""
+    for target, values, rows in writes:
+        if rows is None:
+            target.copy_(values)
         else:
-            real = [as_real(target) for target in targets]
-            old = [tensor.clone() for tensor in real] if differentiable else real
-            new = _applied(variant, old, as_real(grad), coefficients)
-            if not differentiable:
-                new = _apart(new, real)
-            for target, values in zip(real, new, strict=True):
-                target.copy_(values)
+            target[rows] = values
 
 
 def _applied(
@@ -69,12 +91,19 @@ def _applied(
 
 def _apart(new: Sequence[Tensor], targets: Sequence[Tensor]) -> list[Tensor]:
     """Copies of results that stand in another target's memory (the old ``p``, say): that is written first."""
-    memory = [target.untyped_storage().data_ptr() for target in targets]
-    places = [values.untyped_storage().data_ptr() for values in new]
+    memory = [_memory(target) for target in targets]
     return [
-        values.clone() if place in memory and place != own else values
-        for values, place, own in zip(new, places, memory, strict=True)
+        values.clone() if (place := _memory(values)) in memory and place != own else values
+        for values, own in zip(new, memory, strict=True)
     ]
+
+
+def _memory(tensor: Tensor) -> int:
+    """What is the same for two tensors that share memory."""
+    try:
+        return int(tensor.untyped_storage()._cdata)
+    except (NotImplementedError, RuntimeError):  # inside of a function transform tensors have no storage
+        return id(tensor._base if tensor._is_view() else tensor)
 
 
 @cache

@@ -7,29 +7,23 @@ reason.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import Parameter
 from torch.utils._foreach_utils import _get_foreach_kernels_supported_devices
 
 from . import eager, foreach
 from .batch import Batch, Coefficients, Job, Scaling, Specialise
 from .compiler import CompilationError
-from .cpu import CpuBatch
-from .cuda import CudaBatch
-from .layout import in_layout_of, is_dense, same_layout
-from .rules import Variant
+from .fused import FUSED, PLAIN, why_not_fused
+from .layout import in_layout_of
+from .same_tensors import SameTensors
 from .shards import View
 from .survey import GRADIENT_LAYOUT, HOLDS
 
-# The fused engines, by the device that they run on.
-FUSED: dict[str, type[Batch]] = {"cpu": CpuBatch, "cuda": CudaBatch}
-_PLAIN = frozenset({Tensor, Parameter})
-_STEP_DTYPES = (torch.float32, torch.float64)
 State = dict[str, Any]
 
 
@@ -52,6 +46,9 @@ class Terms(NamedTuple):
 class Plan:
     """How one parameter group is stepped.
 
+    Parameters may come without a gradient in any step and be left out of it: which ones they are does not
+    change the plan, as long as it has met them before.
+
     Args:
         terms: what the group's options ask for; compared by :meth:`holds`.
         view: the group; its states are complete for all parameters that have a gradient. Gradients of
@@ -73,43 +70,49 @@ class Plan:
         firsts: frozenset[int],
     ) -> None:
         self.terms = terms
-        params, grads, state, *_ = view
-        self._params = list(params)
-        self._absent = [grad is None for grad in grads]
-        self._any_absent = True in self._absent
         self._counts_steps = counts_steps
+        self._names = (*terms.states, "step") if counts_steps else terms.states
+        self._count = len(view.params)
+        self._same = SameTensors(view.originals or view.params)
+        self.is_distributed = view.originals is not None
         self.reasons: dict[int, str] = {}
         self.trouble: str | None = None
         self._final = terms.refusal is not None
-        self._ages: dict[int, int] = {}
+        self._ages: dict[int, int] = {}  # of those with a reason
         self._batches: list[Batch] = []
-        self._listed: set[int] = set()  # which of those with a reason went to foreach in the last step
+        self._unknown: list[int] = []  # parameters without a gradient, that nothing is known of
+        self._engines: dict[int, str] = {}  # which took those with a reason in the last step
 
         taken: dict[Any, list[int]] = {}
-        for position, (param, grad) in enumerate(zip(params, grads, strict=True)):
-            if grad is None:
+        for position, (param, grad) in enumerate(zip(view.params, view.grads, strict=True)):
+            own = view.state.get(param, {})
+            if grad is None and not all(name in own for name in self._names):
+                self._unknown.append(position)
                 continue
-            self._ages[position] = 0 if position in firsts else 1
-            states = {name: state[param][name] for name in terms.states}
-            step = state[param]["step"] if counts_steps else None
+            states = {name: own[name] for name in terms.states}
+            step = own["step"] if counts_steps else None
             reason = terms.refusal or why_not_fused(param, grad, states, step)
-            if reason:
-                self.reasons[position] = reason
-            else:
-                alike = (param.device, param.dtype, *((step.device, step.dtype) if step is not None else ()))
+            self._ages[position] = 0 if position in firsts else 1
+            if reason is None:
+                alike = (param.device, param.dtype, *(() if step is None else (step.device, step.dtype)))
                 taken.setdefault(alike, []).append(position)
+            elif grad is None:
+                self._unknown.append(position)
+            else:
+                self.reasons[position] = reason
         for positions in taken.values():
+            params = [view.params[i] for i in positions]
             try:
-                batch = FUSED[params[positions[0]].device.type](
+                batch = FUSED[params[0].device.type](
                     positions,
-                    [params[i] for i in positions],
-                    state,
+                    params,
+                    view.state,
                     terms.states,
                     counts_steps=counts_steps,
                     ages=[self._ages[i] for i in positions],
                 )
             except CompilationError as error:
-                self._give_up(positions, error)
+                self._give_up(view, positions, error)
             else:
                 self._batches.append(batch)
         self._settle(view)
@@ -121,11 +124,16 @@ class Plan:
 
         Gradients of another memory layout are replaced in the view by copies in their parameter's.
         """
-        params, grads, state, kinds, _ = view
-        if terms != self.terms or len(params) != len(self._params):
+        params, grads, state, kinds, _, originals = view
+        if terms != self.terms or len(params) != self._count:
             return False
-        if (self._any_absent or not kinds <= _PLAIN) and [grad is None for grad in grads] != self._absent:
+        if any(grads[i] is not None for i in self._unknown):
             return False
+        if (self.reasons or self.is_distributed) and not self._same.are(originals or params):
+            return False
+        if self.is_distributed:
+            for batch in self._batches:
+                batch.survey.expect([params[i] for i in batch.positions], state)
         if self._batches:
             if not self._all_plain(grads, kinds):
                 return False
@@ -140,8 +148,7 @@ class Plan:
         for batch in list(self._batches):
             if not self._look(batch, params, grads, list(state), list(state.values())):
                 self._batches.remove(batch)
-                self.reasons |= dict.fromkeys(batch.positions, "DLPack cannot describe its memory")
-                self._final = True
+                self._set_apart(view, batch.positions, "DLPack cannot describe its memory")
 
     @staticmethod
     def _look(
@@ -154,29 +161,28 @@ class Plan:
         verdict = batch.survey.look(params, grads, keys, states)
         if verdict == GRADIENT_LAYOUT:
             for i in batch.positions:
-                grads[i] = in_layout_of(params[i], grads[i])  # type: ignore[arg-type]
+                if (grad := grads[i]) is not None:
+                    grads[i] = in_layout_of(params[i], grad)
             verdict = batch.survey.look(params, grads, keys, states)
         return verdict == HOLDS
 
     def _all_plain(self, grads: Sequence[Tensor | None], kinds: set[type]) -> bool:
-        if not kinds <= _PLAIN:  # absent ones, or a subclass that is not a fused engine's business
-            mine = [grads[i] for batch in self._batches for i in batch.positions]
-            return set(map(type, mine)) <= _PLAIN and not any(map(Tensor.is_neg, mine))  # type: ignore[arg-type]
+        if not kinds <= PLAIN:  # absent ones, or a subclass that is not a fused engine's business
+            grads = [grads[i] for batch in self._batches for i in batch.positions if grads[i] is not None]
+            if not set(map(type, grads)) <= PLAIN:
+                return False
         return not any(map(Tensor.is_neg, grads))  # type: ignore[arg-type]
 
     def _still_apart(self, i: int, param: Tensor, grad: Tensor | None, state: Mapping[Tensor, State]) -> bool:
-        """Still the same parameter, its state complete, and still not fit for a fused engine."""
-        own = state.get(param)
-        names = self.terms.states
-        if param is not self._params[i] or (own is None and (names or self._counts_steps)):
-            return False
-        own = own or {}
-        if any(name not in own for name in (*names, *(["step"] if self._counts_steps else []))):
-            return False
+        """Its state still complete, and still not fit for a fused engine."""
         if grad is None:
+            return True
+        own = state.get(param, {})
+        if not all(name in own for name in self._names):
             return False
-        states = {name: own[name] for name in names}
-        return self._final or why_not_fused(param, grad, states, own.get("step")) is not None
+        states = {name: own[name] for name in self.terms.states}
+        step = own["step"] if self._counts_steps else None
+        return self._final or why_not_fused(param, grad, states, step) is not None
 
     # -- the step --------------------------------------------------------------------------------------
 
@@ -190,7 +196,8 @@ class Plan:
                 jobs.append(batch.prepare(coefficients, specialise, scaling))
             except CompilationError as error:
                 self._batches.remove(batch)
-                self._give_up(batch.positions, error)
+                self._give_up(view, batch.positions, error, batch.survey.ages)
+        self._engines = {}
         if self.reasons:
             jobs += self._apart(view, coefficients, specialise)
             jobs.append(self._remember)
@@ -198,36 +205,37 @@ class Plan:
 
     def _apart(self, view: View, coefficients: Coefficients, specialise: Specialise) -> Iterator[Job]:
         """The parameters that no fused engine takes: in lists where that is wished, else one by one."""
-        _, grads, state, *_ = view
         together: dict[Any, list[int]] = {}
-        self._listed = set()
         for i in sorted(self.reasons):
-            param = self._params[i]
-            step = state[param]["step"] if self._counts_steps else None
-            if self._in_lists(param, grads[i], step):
-                together.setdefault((param.device, param.dtype, self._age(i, step)), []).append(i)
-                self._listed.add(i)
-            else:
-                together[i] = [i]
+            param, grad = view.params[i], view.grads[i]
+            if grad is None:
+                continue
+            step = view.state[param]["step"] if self._counts_steps else None
+            in_lists = self._in_lists(param, grad, step)
+            self._engines[i] = "foreach engine" if in_lists else "eager engine"
+            key = (param.device, param.dtype, self._age(i, step)) if in_lists else i
+            together.setdefault(key, []).append(i)
         for key, positions in together.items():
-            params = [self._params[i] for i in positions]
-            steps = [state[param]["step"] for param in params] if self._counts_steps else []
+            params = [view.params[i] for i in positions]
+            grads = [grad for i in positions if (grad := view.grads[i]) is not None]
+            states = [{name: view.state[param][name] for name in self.terms.states} for param in params]
+            steps = [view.state[param]["step"] for param in params] if self._counts_steps else []
             values = coefficients(self._age(positions[0], steps[0] if steps else None))
             variant = specialise(values)
-            engine: Callable[..., None] = partial(eager.update, differentiable=self.terms.differentiable)
             if isinstance(key, tuple):
                 foreach.program(variant)  # what may fail fails now
-                engine = foreach.update
-            yield partial(
-                _update_and_count,
-                engine,
-                variant,
-                params,
-                [grads[i] for i in positions],
-                [{name: state[param][name] for name in self.terms.states} for param in params],
-                values,
-                steps,
-            )
+                yield partial(foreach.update, variant, params, grads, states, values)
+            else:
+                writes = eager.compute(
+                    variant,
+                    params[0],
+                    grads[0],
+                    states[0],
+                    values,
+                    differentiable=self.terms.differentiable,
+                )
+                yield partial(eager.write, writes)
+            yield partial(_count, steps)
 
     def _age(self, i: int, step: Tensor | None) -> Any:
         """How many steps parameter i has taken."""
@@ -243,31 +251,44 @@ class Plan:
         return bool(
             wished
             and not self.terms.differentiable
-            and type(param) in _PLAIN
-            and type(grad) in _PLAIN
+            and (param.is_floating_point() or param.is_complex())
+            and type(param) in PLAIN
+            and type(grad) in PLAIN
             and grad is not None
             and grad.layout == torch.strided
             and (step is None or step.device.type == "cpu")
         )
 
     def _remember(self) -> None:
-        self._ages = dict.fromkeys(self._ages, 1)
+        self._ages |= dict.fromkeys(self._engines, 1)
 
-    def _give_up(self, positions: Sequence[int], error: CompilationError) -> None:
+    def _give_up(
+        self, view: View, positions: Sequence[int], error: CompilationError, ages: Iterable[float] = ()
+    ) -> None:
         """No compiler: the same result, only slower."""
         self.trouble = str(error)
-        self.reasons |= dict.fromkeys(positions, str(error))
+        self._ages |= {i: int(age) for i, age in zip(positions, ages, strict=False)}
+        self._set_apart(view, positions, str(error))
+
+    def _set_apart(self, view: View, positions: Sequence[int], reason: str) -> None:
+        for i in positions:
+            if view.grads[i] is None:
+                self._unknown.append(i)
+            else:
+                self.reasons[i] = reason
         self._final = True
 
     # -- reports ---------------------------------------------------------------------------------------
 
     def engines(self) -> dict[int, tuple[str, str]]:
-        """For each parameter that is stepped, by position: which engine takes it, and why no faster one."""
-        fused = {i: (batch.ENGINE, "") for batch in self._batches for i in batch.positions}
-        return fused | {
-            i: ("foreach engine" if i in self._listed else "eager engine", reason)
-            for i, reason in self.reasons.items()
+        """For each parameter of the last step, by position: which engine took it, and why no faster one."""
+        fused = {
+            i: (batch.ENGINE, "")
+            for batch in self._batches
+            for i, absent in zip(batch.positions, batch.survey.absent, strict=True)
+            if not absent
         }
+        return fused | {i: (engine, self.reasons[i]) for i, engine in self._engines.items()}
 
     @property
     def asks_the_host(self) -> bool:
@@ -275,51 +296,6 @@ class Plan:
         return bool(self.reasons) or not all(batch.HEEDS_SCALING for batch in self._batches)
 
 
-def _update_and_count(
-    update: Callable[..., None],
-    variant: Variant,
-    params: list[Tensor],
-    grads: list[Tensor | None],
-    states: list[State],
-    values: Mapping[str, Any],
-    steps: list[Tensor],
-) -> None:
-    update(variant, params, grads, states, values)
+def _count(steps: Sequence[Tensor]) -> None:
     for step in steps:
         step += 1
-
-
-def why_not_fused(
-    param: Tensor, grad: Tensor, states: Mapping[str, Tensor], step: Tensor | None
-) -> str | None:
-    """Why no fused engine can take a parameter; ``None`` if one can."""
-    engine = FUSED.get(param.device.type)
-    for label, tensor in {"it": param, "its gradient": grad, **states}.items():
-        if type(tensor) not in _PLAIN:
-            return f"{label} is a {type(tensor).__name__}"
-        if tensor.layout != torch.strided:
-            return f"{label} is sparse" if tensor.is_sparse else f"{label} has the layout {tensor.layout}"
-        if engine is None:
-            return f"{label} is on {tensor.device}"
-        if tensor.dtype not in engine.DTYPES:
-            return f"{label} is of dtype {tensor.dtype}"
-        if tensor.device != param.device or tensor.dtype != param.dtype:
-            return (
-                f"{label} is {tensor.dtype} on {tensor.device}, the parameter {param.dtype} on {param.device}"
-            )
-        if tensor.is_neg() or tensor._is_zerotensor():
-            return f"{label} is a lazy view"
-        if tensor.is_inference() and label != "its gradient":
-            return f"{label} was made in inference mode"
-        if label not in ("it", "its gradient") and not same_layout(param, tensor):
-            return f"{label} is laid out in memory otherwise than the parameter"
-    if not is_dense(param):
-        return "its elements are not next to one another in memory"
-    if step is not None and not (
-        type(step) is Tensor
-        and step.dtype in _STEP_DTYPES
-        and step.dim() == 0
-        and (step.device.type == "cpu" or step.device == param.device)
-    ):
-        return f"its step is not a 0-d float tensor on the CPU or on {param.device}"
-    return None

@@ -26,6 +26,8 @@ class View(NamedTuple):
         state: for each of ``params`` that has states, its states by name.
         kinds: the types in ``grads``.
         wrappers: distributed tensors whose shards a step writes to.
+        originals: where some are distributed, the group's own parameters and then its distributed states:
+            the shards of one and the same ``DTensor`` are new objects each time.
     """
 
     params: list[Tensor]
@@ -33,6 +35,7 @@ class View(NamedTuple):
     state: Mapping[Tensor, State]
     kinds: set[type]
     wrappers: tuple[Tensor, ...] = ()
+    originals: list[Tensor] | None = None
 
 
 def is_distributed(kinds: set[type]) -> bool:
@@ -41,44 +44,36 @@ def is_distributed(kinds: set[type]) -> bool:
     return module is not None and any(issubclass(kind, module.DTensor) for kind in kinds)
 
 
-class Shards:
-    """The local shards of one parameter group; the same objects as long as the tensors are the same."""
+def shards(view: View) -> View:
+    """The same group with every ``DTensor`` replaced by the shard that this process holds.
 
-    def __init__(self) -> None:
-        self._states: dict[Tensor, State] = {}
-
-    def view(self, view: View) -> View:
-        """The same group with every ``DTensor`` replaced by the shard that this process holds.
-
-        Raises:
-            RuntimeError: a gradient or a state is not distributed although its parameter is.
-        """
-        params, grads, state = [], [], {}
-        wrappers: list[Tensor] = []
-        for param, grad in zip(view.params, view.grads, strict=True):
-            own = view.state.get(param)
-            if not is_distributed({type(param)}):
-                shard, shard_states = param, own
-            else:
-                shard, shard_states = _local(param), None
-                if grad is not None:
-                    grad = _local(_placed("its gradient", grad, param))
-                    wrappers.append(param)
-                if own is not None:
-                    # States placed otherwise, by a checkpoint for instance, are placed anew once and for all.
-                    names = [name for name in own if name != "step" and isinstance(own[name], Tensor)]
-                    own.update({name: _placed(f"state {name!r}", own[name], param) for name in names})
-                    wrappers += [own[name] for name in names]
-                    fresh = {n: _local(value) if n in names else value for n, value in own.items()}
-                    shard_states = self._states.setdefault(shard, {})
-                    if list(map(id, fresh.values())) != list(map(id, shard_states.values())):
-                        shard_states.clear()
-                        shard_states.update(fresh)
-            params.append(shard)
-            grads.append(grad)
-            if shard_states is not None:
-                state[shard] = shard_states
-        return View(params, grads, state, set(map(type, grads)), tuple(wrappers))
+    Raises:
+        RuntimeError: a gradient or a state is not distributed although its parameter is.
+    """
+    params, grads, state = [], [], {}
+    wrappers: list[Tensor] = []
+    distributed_states: list[Tensor] = []
+    for param, grad in zip(view.params, view.grads, strict=True):
+        own = view.state.get(param)
+        if is_distributed({type(param)}):
+            local = _local(param)
+            names = [n for n, value in (own or {}).items() if n != "step" and isinstance(value, Tensor)]
+            if own is not None:
+                # States placed otherwise, by a checkpoint for instance, are placed anew once and for all.
+                own.update({name: _placed(f"state {name!r}", own[name], param) for name in names})
+                distributed_states += [own[name] for name in names]
+                own = {name: _local(own[name]) if name in names else own[name] for name in own}
+            if grad is not None:
+                grad = _local(_placed("its gradient", grad, param))
+                wrappers += [param, *distributed_states[len(distributed_states) - len(names) :]]
+        else:
+            local = param
+        params.append(local)
+        grads.append(grad)
+        if own is not None:
+            state[local] = own
+    originals = [*view.params, *distributed_states]
+    return View(params, grads, state, set(map(type, grads)), tuple(wrappers), originals)
 
 
 def _placed(label: str, tensor: Any, param: Any) -> Any:

@@ -5,20 +5,24 @@ anything can have happened: ``p.data = ...``, ``module.to(...)``, ``load_state_d
 replaced, a gradient of another layout. Asking each tensor from Python costs more than the update itself.
 This is the same set of questions in one compiled loop:
 
-- is item i of ``group["params"]`` still this parameter, and its state dict the one that we know?
-- does the state dict still hold these tensors?
+- has parameter i a gradient now? If not, it is left out of this step and nothing else is asked of it;
+- is item i of ``group["params"]`` still this parameter, and does its state still hold these tensors?
 - have parameter, gradient and states the device, dtype, shape and strides that were planned for?
 
 Python's C API answers the first two. The third is what DLPack's C exchange table is for (DLPack 1.3,
 ``torch.Tensor.__dlpack_c_exchange_api__``): address, dtype, shape and strides of a tensor without a single
-Python object. Along the way the loop writes down the addresses for the kernel and the steps taken so far.
+Python object. Along the way the loop writes down the addresses for the kernel, the steps taken so far and
+which tensors the step is going to write to.
+
+Nothing here keeps a tensor of the user's alive: tensors are known by their ids, and a weak reference tells
+when one is gone and its id may come to mean something else.
 """
 
 from __future__ import annotations
 
 import ctypes
 import pkgutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from typing import Any
 
@@ -27,14 +31,15 @@ import torch
 from torch import Tensor
 
 from .compiler import CompilationError, NativeFunction, native
+from .same_tensors import SameTensors
 
 HOLDS, CHANGED, GRADIENT_LAYOUT = 0, 1, 2  # what a survey can find
 
 # Words of the frame, the array through which a survey and its caller talk.
-_VERDICT, _SAME_AGE, _COUNT, _STATES, _COLUMNS, _AGE_BITS = range(6)
-_EXPECTED, _NAMES, _TABLE, _AGES, _VIEW, _STEP_LAYOUT = range(6, 12)
+_VERDICT, _SAME_AGE, _PRESENT, _COUNT, _STATES, _COLUMNS, _AGE_BITS = range(7)
+_EXPECTED, _NAMES, _TABLE, _AGES, _ABSENT, _VIEW, _STEP_LAYOUT = range(7, 14)
 # Words of one row of `expected`; the ids of the state tensors follow, then that of the step.
-_POSITION, _PARAM, _STATE_POSITION, _STATE_DICT, _LAYOUT, _FIRST_STATE = range(6)
+_POSITION, _PARAM, _STATE_POSITION, _LAYOUT, _FIRST_STATE = range(5)
 # DLPack's DLTensor as 64-bit words: data, device, ndim and dtype, shape, strides, byte offset.
 _DATA, _DEVICE, _KIND, _SHAPE, _STRIDES, _OFFSET = range(6)
 _VIEW_WORDS = 6
@@ -46,8 +51,7 @@ class Survey:
     Args:
         positions: where each parameter stands in ``group["params"]``.
         params: the parameters, contiguous in memory in some order of their dimensions.
-        state_positions: where each parameter stands in the optimizer's ``state``.
-        state_dicts: each parameter's own dictionary in ``state``.
+        state: for each of ``params`` that has states, its states by name.
         names: the states that the rule reads and writes.
         counts_steps: whether the states also hold a ``"step"`` (0-d, float32 or float64, all on one device).
 
@@ -55,50 +59,74 @@ class Survey:
         table: addresses, one row a parameter: p, g, states, and the step where there is one.
         ages: the steps that each parameter has taken, as its ``"step"`` on the CPU says. Where steps are
             not counted the caller keeps them here; steps on another device are not read.
-        tensors: all that a step writes to.
+        absent: not zero for each parameter that has no gradient in the coming step; in its row of the
+            table nothing can be relied on.
+        written: all that the coming step writes to. The caller empties it.
     """
 
     def __init__(
         self,
         positions: Sequence[int],
         params: Sequence[Tensor],
-        state_positions: Sequence[int],
-        state_dicts: Sequence[dict[str, Any]],
+        state: Mapping[Tensor, dict[str, Any]],
         names: tuple[str, ...],
         *,
         counts_steps: bool,
     ) -> None:
         self._look = _compiled_look()
-        columns = (*names, "step") if counts_steps else names
-        self.tensors = (*params, *(state[name] for state in state_dicts for name in columns))
-        # What is known by its id is held, or the id might come to mean something else.
-        self._held = state_dicts, columns
+        self._positions = positions
+        self._columns = columns = (*names, "step") if counts_steps else names
         self._names = np.array([id(name) for name in columns], dtype=np.int64)
         self.table = np.zeros((len(params), 2 + len(columns)), dtype=np.int64)
         self.ages = np.ones(len(params))
+        self.absent = np.zeros(len(params), dtype=np.int64)
+        self.written: list[Tensor] = []
         self._view = np.zeros(_VIEW_WORDS, dtype=np.int64)
 
         layouts: list[int] = []
-        expected = np.zeros((len(params), _FIRST_STATE + len(columns)), dtype=np.int64)
-        for row, position, param, state_position, state in zip(
-            expected, positions, params, state_positions, state_dicts, strict=True
-        ):
-            row[:_FIRST_STATE] = (position, id(param), state_position, id(state), len(layouts))
-            row[_FIRST_STATE:] = [id(state[name]) for name in columns]
+        self._expected = np.zeros((len(params), _FIRST_STATE + len(columns)), dtype=np.int64)
+        for row, position, param in zip(self._expected, positions, params, strict=True):
+            row[_POSITION], row[_LAYOUT] = position, len(layouts)
             layouts += layout(param)
         self._layouts = np.array(layouts, dtype=np.int64)
-        expected[:, _LAYOUT] = self._layouts.ctypes.data + 8 * expected[:, _LAYOUT]
-        self._expected = expected
+        self._expected[:, _LAYOUT] = self._layouts.ctypes.data + 8 * self._expected[:, _LAYOUT]
+        self.expect(params, state)
 
-        step = state_dicts[0]["step"] if counts_steps else None
+        step = state[params[0]]["step"] if counts_steps else None
         age_bits = torch.finfo(step.dtype).bits if step is not None and step.device.type == "cpu" else 0
         self._step_layout = np.array([] if step is None else layout(step), dtype=np.int64)
         self._frame = np.zeros(1 + _STEP_LAYOUT, dtype=np.int64)
         self._frame[[_COUNT, _STATES, _COLUMNS, _AGE_BITS]] = len(params), len(names), len(columns), age_bits
-        arrays = (self._expected, self._names, self.table, self.ages, self._view, self._step_layout)
+        arrays = (
+            self._expected,
+            self._names,
+            self.table,
+            self.ages,
+            self.absent,
+            self._view,
+            self._step_layout,
+        )
         self._frame[_EXPECTED:] = [array.ctypes.data for array in arrays]
         self._frame_at = self._frame.ctypes.data
         self._read = self._frame.item
+
+    def expect(self, params: Sequence[Tensor], state: Mapping[Tensor, dict[str, Any]]) -> None:
+        """Expect these objects from now on, with the layouts that were planned for.
+
+        Args:
+            params: the batch's parameters, in its order.
+            state: as in the constructor.
+        """
+        tensors = list(params)
+        self._expected[:, _PARAM] = [id(param) for param in params]
+        if self._columns:
+            place = {id(param): i for i, param in enumerate(state)}
+            self._expected[:, _STATE_POSITION] = [place[id(param)] for param in params]
+            for column, name in enumerate(self._columns, _FIRST_STATE):
+                of_name = [state[param][name] for param in params]
+                self._expected[:, column] = [id(tensor) for tensor in of_name]
+                tensors += of_name
+        self._same = SameTensors(tensors)
 
     def look(
         self,
@@ -113,16 +141,24 @@ class Survey:
             params, grads: the group's parameters and their gradients as they are now.
             keys, states: the optimizer's ``state``, as lists of its keys and its values.
         """
+        self.written.clear()
+        if self._same.any_is_gone:
+            return CHANGED
         try:
-            self._look(self._frame_at, id(params), id(grads), id(keys), id(states))
+            self._look(self._frame_at, id(params), id(grads), id(keys), id(states), id(self.written))
         except Exception:  # a tensor without memory, on a device unknown to DLPack, ...
             return CHANGED
         return self._read(_VERDICT)
 
     @property
     def same_age(self) -> bool:
-        """Whether all parameters have taken equally many steps."""
+        """Whether all parameters that are stepped have taken equally many steps."""
         return bool(self._read(_SAME_AGE))
+
+    @property
+    def present(self) -> int:
+        """How many parameters have a gradient."""
+        return self._read(_PRESENT)
 
 
 def layout(tensor: Tensor) -> list[int]:
@@ -159,11 +195,16 @@ def _compiled_look() -> NativeFunction:
         _exchange_api(),
         *(
             ctypes.cast(function, ctypes.c_void_p).value
-            for function in (ctypes.pythonapi.PyList_GetItem, ctypes.pythonapi.PyDict_GetItem)
+            for function in (
+                ctypes.pythonapi.PyList_GetItem,
+                ctypes.pythonapi.PyList_Append,
+                ctypes.pythonapi.PyDict_GetItem,
+            )
         ),
+        id(None),  # it lies elsewhere in each process
     ]
     source = repr(pkgutil.get_data(__package__, "survey.py"))
-    look = native("survey", source, _build_look, 5 + len(addresses), holds_gil=True)
+    look = native("survey", source, _build_look, 6 + len(addresses), holds_gil=True)
     return partial(look, *addresses)
 
 
@@ -216,12 +257,15 @@ def _build_look() -> Callable[..., Any]:
     def look(
         exchange: Any,
         list_item: Any,
+        list_append: Any,
         dict_item: Any,
+        none: Any,
         frame_at: Any,
         params: Any,
         grads: Any,
         keys: Any,
         states: Any,
+        written: Any,
     ) -> Any:
         frame = words(frame_at)
         frame[_VERDICT] = CHANGED
@@ -229,29 +273,35 @@ def _build_look() -> Callable[..., Any]:
         n_states = frame[_STATES]
         columns, age_bits = frame[_COLUMNS], frame[_AGE_BITS]
         names, ages, view_at = words(frame[_NAMES]), longs(frame[_AGES]), frame[_VIEW]
-        scalar = words(frame[_STEP_LAYOUT])
+        absent, scalar = words(frame[_ABSENT]), words(frame[_STEP_LAYOUT])
         verdict = HOLDS
+        present, age = 0, 0.0
         for i in range(frame[_COUNT]):
             row = words(frame[_EXPECTED] + 8 * i * (_FIRST_STATE + columns))
             addresses = words(frame[_TABLE] + 8 * i * (2 + columns))
             planned = words(row[_LAYOUT])
+            grad = call2(list_item, grads, row[_POSITION])
+            absent[i] = grad == none
+            if absent[i]:
+                continue
             if call2(list_item, params, row[_POSITION]) != row[_PARAM]:
                 return
-            if columns and (
-                call2(list_item, keys, row[_STATE_POSITION]) != row[_PARAM]
-                or call2(list_item, states, row[_STATE_POSITION]) != row[_STATE_DICT]
-            ):
-                return
+            own = 0
+            if columns:
+                if call2(list_item, keys, row[_STATE_POSITION]) != row[_PARAM]:
+                    return
+                own = call2(list_item, states, row[_STATE_POSITION])
             addresses[0] = memory(exchange, row[_PARAM], view_at, planned)
             if addresses[0] < 0:
                 return
-            addresses[1] = memory(exchange, call2(list_item, grads, row[_POSITION]), view_at, planned)
+            call2(list_append, written, row[_PARAM])
+            addresses[1] = memory(exchange, grad, view_at, planned)
             if addresses[1] == -1:
                 return
             if addresses[1] == -2:
                 verdict = GRADIENT_LAYOUT
             for s in range(columns):
-                tensor = call2(dict_item, row[_STATE_DICT], names[s])
+                tensor = call2(dict_item, own, names[s])
                 if tensor != row[_FIRST_STATE + s]:
                     return
                 if s < n_states:
@@ -260,12 +310,17 @@ def _build_look() -> Callable[..., Any]:
                     addresses[2 + s] = memory(exchange, tensor, view_at, scalar)
                 if addresses[2 + s] < 0:
                     return
+                call2(list_append, written, tensor)
             if age_bits == 32:
                 ages[i] = shorts(addresses[2 + n_states])[0]
             elif age_bits == 64:
                 ages[i] = longs(addresses[2 + n_states])[0]
-            if ages[i] != ages[0]:
+            if present == 0:
+                age = ages[i]
+            elif ages[i] != age:
                 frame[_SAME_AGE] = 0
+            present += 1
+        frame[_PRESENT] = present
         frame[_VERDICT] = verdict
 
     return look

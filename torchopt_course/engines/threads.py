@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from itertools import count
 
 import torch
@@ -36,7 +37,10 @@ def share(work: Callable[[int, int], object], pieces: Sequence[tuple[int, int]])
         while (i := next_piece()) < len(pieces):
             work(*pieces[i])
 
-    futures = [_workers(helpers).submit(take_pieces) for _ in range(helpers)] if helpers > 0 else []
+    futures: list[Future[None]] = []
+    # When the main thread has ended Python starts no more threads: this one does it alone.
+    with suppress(RuntimeError):
+        futures += (_workers(helpers).submit(take_pieces) for _ in range(helpers))
     try:
         take_pieces()
     finally:
