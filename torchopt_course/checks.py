@@ -76,7 +76,7 @@ def _refuse_unwritable(what: str, tensor: Tensor) -> None:
         )
     if tensor.is_inference() and not torch.is_inference_mode_enabled():
         raise RuntimeError(f"{what} was made in inference mode and cannot be written to: clone() it")
-    if tensor.dtype.is_floating_point and tensor.dtype.itemsize == 1:
+    if tensor.dtype == torch.bool or (tensor.dtype.is_floating_point and tensor.dtype.itemsize == 1):
         raise RuntimeError(
             f"{what} is of dtype {tensor.dtype}, which torch does not calculate with: optimize a float32 or "
             "bfloat16 copy"
