@@ -118,3 +118,32 @@ def test_another_tensor_under_the_same_id_is_noticed() -> None:
         optimizer.step()
         reference.step()
     assert_same(params, twins, optimizer, reference)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_module_may_swap_its_parameters(name: str, engine: dict[str, bool]) -> None:
+    """`module.to` with `swap_tensors` refuses parameters that somebody has a weak reference to."""
+    modules = [torch.nn.Linear(3, 2, dtype=torch.float64) for _ in range(2)]
+    modules[1].load_state_dict(modules[0].state_dict())
+    options = {"lr": 0.01, **OPTIONS.get(name, {})}
+    optimizers = (
+        ours(name)(modules[0].parameters(), **options, **engine),
+        theirs(name)(modules[1].parameters(), **options),
+    )
+    torch.__future__.set_swap_module_params_on_conversion(True)
+    try:
+        for step, dtype in enumerate([torch.float64, torch.float32, torch.float64]):
+            for module, optimizer in zip(modules, optimizers, strict=True):
+                optimizer.zero_grad()
+                module.to(dtype)
+                for state in optimizer.state.values():
+                    for key in state:
+                        state[key] = state[key] if key == "step" else state[key].to(dtype)
+            for i in range(2):
+                generator = torch.Generator().manual_seed(step)
+                modules[i](torch.randn(4, 3, generator=generator).to(dtype)).sum().backward()
+                optimizers[i].step()
+    finally:
+        torch.__future__.set_swap_module_params_on_conversion(False)
+    for param, twin in zip(modules[0].parameters(), modules[1].parameters(), strict=True):
+        torch.testing.assert_close(param, twin, rtol=1e-6, atol=1e-7)

@@ -7,16 +7,30 @@ from __future__ import annotations
 
 import copy
 import pickle
+import warnings
 from collections.abc import Callable
+from typing import Any, ClassVar
 
 import pytest
 import torch
+import torch as xp
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import torchopt_course as oc
 from torchopt_course.engines import cpu
 
-from .helpers import assert_same, engines_used, parameters, set_gradients
+from .helpers import (
+    ENGINES,
+    assert_same,
+    engines_used,
+    every_engine,
+    ours,
+    parameters,
+    set_gradients,
+    theirs,
+)
 
 KINDS = ["vector", "matrix", "channels_last", "scalar"]
 Pair = tuple[oc.Adam, torch.optim.Adam]
@@ -145,6 +159,105 @@ def test_gradients_come_and_go() -> None:
         for optimizer in optimizers:
             optimizer.step()
     assert_same(mine, reference, *optimizers)
+
+
+MANY = ["vector", "matrix", "channels_last", "scalar", "transposed", "one", "empty", "matrix"]
+
+
+@every_engine
+@pytest.mark.parametrize("name", ["SGD", "Momentum", "Adagrad", "Adam"])
+@settings(max_examples=10, deadline=None)
+@given(patterns=st.lists(st.sets(st.integers(0, len(MANY) - 1)), min_size=1, max_size=12))
+def test_any_parameters_have_gradients(name: str, engine: dict[str, bool], patterns: list[set[int]]) -> None:
+    """A mixture of experts: others in each step. What is known of a parameter is not thrown away."""
+    mine, reference = parameters(MANY, torch.float64), parameters(MANY, torch.float64)
+    optimizers = ours(name)(mine, lr=0.1, **engine), theirs(name)(reference, lr=0.1)
+    known: set[int] = set()
+    for step, pattern in enumerate(patterns):
+        set_gradients(step, mine, reference)
+        for params in (mine, reference):
+            for i in set(range(len(MANY))) - pattern:
+                params[i].grad = None
+        before = optimizers[0]._plans.get(0)
+        for optimizer in optimizers:
+            optimizer.step()
+        used = engines_used(optimizers[0])
+        assert used["cpu"] + used["foreach"] + len(used["eager"]) == len(pattern)
+        assert step == 0 or pattern - known or optimizers[0]._plans[0] is before, "a new plan for nothing new"
+        known |= pattern
+    assert_same(mine, reference, *optimizers)
+
+
+def test_a_step_that_is_no_number_is_taken_as_it_is() -> None:
+    """As torch does: the update is NaN, not left out."""
+    mine, reference, optimizers = pair()
+    set_gradients(3, mine, reference)
+    for params, optimizer in zip((mine, reference), optimizers, strict=True):
+        for i, value in enumerate([float("nan"), float("inf"), 3.0, 2.0]):
+            optimizer.state[params[i]]["step"].fill_(value)
+        optimizer.step()
+    for param, twin in zip(mine, reference, strict=True):
+        torch.testing.assert_close(param, twin, equal_nan=True)
+
+
+class Counting(oc.ElementwiseOptimizer):
+    """What `first` was in each step, written down in a state: 1 for true, one more digit a step."""
+
+    states = ("seen",)
+    optional_states: ClassVar = {"extra": "keep"}
+
+    def __init__(self, params: list[nn.Parameter], **options: Any) -> None:
+        super().__init__(params, dict(keep=False, other=False, **options))
+
+    @staticmethod
+    def coefficients(first: bool, other: bool) -> dict[str, Any]:
+        return {"first": first, "other": other}
+
+    @staticmethod
+    def rule(p: Any, g: Any, seen: Any, extra: Any, first: bool, other: bool) -> Any:
+        if other:
+            g = xp.erf(g)  # no engine but eager knows it
+        if extra is not None:
+            extra = extra + g
+        return p, 10 * seen + (1 if first else 2), extra
+
+
+@pytest.mark.filterwarnings("ignore:.*engine is off")
+@pytest.mark.parametrize("change", ["nothing", "keep", "other", "data", "late", "copy", "loaded"])
+@pytest.mark.parametrize(
+    "engine", [{}, ENGINES["foreach"], ENGINES["eager"]], ids=["default", "foreach", "eager"]
+)
+def test_first_is_true_once(engine: dict[str, bool], change: str) -> None:
+    """Whatever becomes of the plan later."""
+    params = parameters(["vector", "matrix"], torch.float64)
+    optimizer = Counting(params, **engine)
+    for step in range(6):
+        set_gradients(step, params)
+        if change == "late" and step < 2:
+            params[1].grad = None
+        if step == 3:
+            if change in ("keep", "other"):
+                optimizer.param_groups[0][change] = True
+            elif change == "data":
+                params[0].data = params[0].detach().clone()
+            elif change == "copy":
+                params, optimizer = copy.deepcopy((params, optimizer))
+                set_gradients(step, params)
+            elif change == "loaded":
+                optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+        optimizer.step()
+    assert optimizer.state[params[0]]["seen"].unique().item() == 122222
+    assert optimizer.state[params[1]]["seen"].unique().item() == (1222 if change == "late" else 122222)
+
+
+def test_nothing_of_torchs_is_called_that_warns() -> None:
+    """An empty group, as a frozen backbone leaves it; under `-W error` a deprecated call would be an end."""
+    weights = nn.Parameter(torch.ones(2))
+    optimizer = oc.Adam([{"params": [weights]}, {"params": []}])
+    weights.grad = torch.ones(2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        optimizer.step()
 
 
 def test_gradient_changes_layout() -> None:

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 import torchopt_course as oc
 
-from .helpers import NAMES, engines_used, ours
+from .helpers import NAMES, engines_used, ours, run_python
 
 LARGE = 400_003  # above the size from which a step is shared between threads
 
@@ -137,3 +137,24 @@ def test_forked_data_loader_workers() -> None:
         DataLoader(Steps(), batch_size=1, num_workers=2, multiprocessing_context="fork", timeout=60)
     )
     assert torch.equal(torch.cat(batches)[:, 0], -torch.arange(4.0))
+
+
+def test_training_goes_on_after_the_main_thread_has_ended() -> None:
+    """Then Python starts no more threads."""
+    code = """
+import threading, time, torch, torchopt_course as oc
+torch.set_num_threads(2)
+def train():
+    weights = torch.nn.Parameter(torch.ones(1_000_000))
+    optimizer = oc.SGD([weights], lr=0.5, fused=True)
+    for step in range(3):
+        if step == 1:
+            threading.main_thread().join()
+            time.sleep(0.2)  # the interpreter closes its pools
+        weights.grad = torch.ones_like(weights)
+        optimizer.step()
+    print("trained", weights.unique().tolist(), flush=True)
+threading.Thread(target=train).start()
+"""
+    done = run_python(code)
+    assert done.stdout.strip() == "trained [-0.5]", done.stderr

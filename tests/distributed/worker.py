@@ -16,6 +16,7 @@ import os
 import re
 import sys
 import traceback
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from copy import deepcopy
 from datetime import timedelta
@@ -37,6 +38,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 import torchopt_course
+from torchopt_course.engines.plan import Plan
 
 TOLERANCE = 1e-10
 STEPS = 4
@@ -312,12 +314,51 @@ KINDS: dict[str, tuple[Prepare, bool, StateDictOptions]] = {
 }
 
 
+def one_plan(prepare: Prepare, dtypes: tuple[torch.dtype, ...]) -> None:
+    """A plan for each dtype that the network has had, not for each step; what is pruned or moved is gone."""
+    model = prepare(network())
+    optimizer = torchopt_course.Adam(model.parameters())
+    made, init = [0], Plan.__init__
+
+    def counted(plan: Plan, *arguments: Any, **options: Any) -> None:
+        made[0] += 1
+        init(plan, *arguments, **options)
+
+    Plan.__init__ = counted  # type: ignore[method-assign]
+    try:
+        for plans, dtype in enumerate(dtypes, 1):
+            model.to(dtype)
+            for step in range(50):
+                inputs = torch.randn(4, 6, dtype=dtype, generator=torch.Generator().manual_seed(step))
+                model(inputs).square().sum().backward()
+                optimizer.step()
+                optimizer.zero_grad()
+            assert made[0] == plans, f"{made[0]} plans"
+    finally:
+        Plan.__init__ = init  # type: ignore[method-assign]
+    assert_fused(optimizer)
+    for state in optimizer.state.values():
+        for name in state:
+            kept = weakref.ref(local(state[name]))
+            whole_state = weakref.ref(state[name])
+            state[name] = state[name].clone()
+            assert whole_state() is None, f"state {name} is kept"
+            assert kept() is None, f"the shard of state {name} is kept"
+
+
 def scenarios(processes: int) -> Iterator[tuple[str, Callable[[Path], None]]]:
     for name in ("SGD", "Adam"):
         yield f"DistributedDataParallel {name}", partial(agree_with_torch, name, data_parallel, True)
         yield f"half tensor-parallel {name}", partial(agree_with_torch, name, half_tensor_parallel, False)
         yield f"ZeroRedundancyOptimizer {name}", partial(zero_redundancy, name, name == "Adam")
     if processes == 4:
+        both = torch.float64, torch.float32, torch.float64
+        yield (
+            "one plan, fully_shard",
+            lambda _: one_plan(sharded, both[:1]),
+        )  # it does not survive another dtype
+        for name, prepare in {"tensor-parallel": tensor_parallel, "half": half_tensor_parallel}.items():
+            yield f"one plan, {name}", lambda _, prepare=prepare: one_plan(prepare, both)
         yield "tensor-parallel and fully_shard Adam", partial(agree_with_torch, "Adam", divided_twice, False)
     else:
         for name, what in itertools.product(("SGD", "Adam"), ("gradients", "states")):

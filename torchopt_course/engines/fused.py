@@ -38,6 +38,8 @@ def why_not_fused(
             return (
                 f"{label} is {tensor.dtype} on {tensor.device}, the parameter {param.dtype} on {param.device}"
             )
+        if tensor.shape != param.shape:
+            return f"{label} has the shape {tuple(tensor.shape)}, the parameter {tuple(param.shape)}"
         if tensor.is_neg() or tensor._is_zerotensor():
             return f"{label} is a lazy view"
         if tensor.is_inference() and label != "its gradient":

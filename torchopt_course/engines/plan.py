@@ -73,8 +73,10 @@ class Plan:
         self._counts_steps = counts_steps
         self._names = (*terms.states, "step") if counts_steps else terms.states
         self._count = len(view.params)
-        self._same = SameTensors(view.originals or view.params)
-        self.is_distributed = view.originals is not None
+        self._originals: tuple[list[int], SameTensors] | None = None
+        if view.originals is not None:
+            distributed, their_states = view.originals
+            self._originals = list(map(id, distributed)), SameTensors(their_states)
         self.reasons: dict[int, str] = {}
         self.trouble: str | None = None
         self._final = terms.refusal is not None
@@ -96,8 +98,6 @@ class Plan:
             if reason is None:
                 alike = (param.device, param.dtype, *(() if step is None else (step.device, step.dtype)))
                 taken.setdefault(alike, []).append(position)
-            elif grad is None:
-                self._unknown.append(position)
             else:
                 self.reasons[position] = reason
         for positions in taken.values():
@@ -112,7 +112,7 @@ class Plan:
                     ages=[self._ages[i] for i in positions],
                 )
             except CompilationError as error:
-                self._give_up(view, positions, error)
+                self._give_up(positions, error)
             else:
                 self._batches.append(batch)
         self._settle(view)
@@ -129,16 +129,22 @@ class Plan:
             return False
         if any(grads[i] is not None for i in self._unknown):
             return False
-        if (self.reasons or self.is_distributed) and not self._same.are(originals or params):
-            return False
-        if self.is_distributed:
-            for batch in self._batches:
-                batch.survey.expect([params[i] for i in batch.positions], state)
+        if self._originals is not None and originals is not None:
+            ids, same_states = self._originals
+            if list(map(id, originals[0])) != ids or not same_states.are(originals[1]):
+                return False
+            try:
+                for batch in self._batches:
+                    batch.survey.expect([params[i] for i in batch.positions], state)
+            except KeyError:  # a state is missing
+                return False
         if self._batches:
             if not self._all_plain(grads, kinds):
                 return False
-            keys, states = list(state), list(state.values())
-            if not all(self._look(batch, params, grads, keys, states) for batch in self._batches):
+            if not self._names and not self._all_writable(params):
+                return False
+            keys, values = list(state), list(state.values())
+            if not all(self._look(batch, params, grads, keys, values) for batch in self._batches):
                 return False
         return all(self._still_apart(i, params[i], grads[i], state) for i in self.reasons)
 
@@ -148,7 +154,7 @@ class Plan:
         for batch in list(self._batches):
             if not self._look(batch, params, grads, list(state), list(state.values())):
                 self._batches.remove(batch)
-                self._set_apart(view, batch.positions, "DLPack cannot describe its memory")
+                self._set_apart(batch.positions, "DLPack cannot describe its memory")
 
     @staticmethod
     def _look(
@@ -173,6 +179,13 @@ class Plan:
                 return False
         return not any(map(Tensor.is_neg, grads))  # type: ignore[arg-type]
 
+    def _all_writable(self, params: list[Tensor]) -> bool:
+        """Asked where there are no states that would tell of a new parameter under an old one's id."""
+        mine = [params[i] for batch in self._batches for i in batch.positions]
+        return set(map(type, mine)) <= PLAIN and not (
+            any(map(Tensor.is_neg, mine)) or any(map(Tensor.is_inference, mine))
+        )
+
     def _still_apart(self, i: int, param: Tensor, grad: Tensor | None, state: Mapping[Tensor, State]) -> bool:
         """Its state still complete, and still not fit for a fused engine."""
         if grad is None:
@@ -196,7 +209,7 @@ class Plan:
                 jobs.append(batch.prepare(coefficients, specialise, scaling))
             except CompilationError as error:
                 self._batches.remove(batch)
-                self._give_up(view, batch.positions, error, batch.survey.ages)
+                self._give_up(batch.positions, error, batch.survey.ages)
         self._engines = {}
         if self.reasons:
             jobs += self._apart(view, coefficients, specialise)
@@ -262,20 +275,14 @@ class Plan:
     def _remember(self) -> None:
         self._ages |= dict.fromkeys(self._engines, 1)
 
-    def _give_up(
-        self, view: View, positions: Sequence[int], error: CompilationError, ages: Iterable[float] = ()
-    ) -> None:
+    def _give_up(self, positions: Sequence[int], error: CompilationError, ages: Iterable[float] = ()) -> None:
         """No compiler: the same result, only slower."""
         self.trouble = str(error)
         self._ages |= {i: int(age) for i, age in zip(positions, ages, strict=False)}
-        self._set_apart(view, positions, str(error))
+        self._set_apart(positions, str(error))
 
-    def _set_apart(self, view: View, positions: Sequence[int], reason: str) -> None:
-        for i in positions:
-            if view.grads[i] is None:
-                self._unknown.append(i)
-            else:
-                self.reasons[i] = reason
+    def _set_apart(self, positions: Sequence[int], reason: str) -> None:
+        self.reasons |= dict.fromkeys(positions, reason)
         self._final = True
 
     # -- reports ---------------------------------------------------------------------------------------
@@ -289,6 +296,11 @@ class Plan:
             if not absent
         }
         return fused | {i: (engine, self.reasons[i]) for i, engine in self._engines.items()}
+
+    @property
+    def is_distributed(self) -> bool:
+        """Whether it was made for shards of distributed tensors."""
+        return self._originals is not None
 
     @property
     def asks_the_host(self) -> bool:

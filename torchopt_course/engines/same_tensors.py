@@ -1,4 +1,4 @@
-"""Are these still the same tensors? Asked without keeping any of them alive."""
+"""Are these still the same states? Asked without keeping any of them alive."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ from torch import Tensor
 
 
 class SameTensors:
-    """Some of the user's tensors, known by their ids for as long as they live.
+    """Some of an optimizer's state tensors, known by their ids for as long as they live.
 
     A plan must not own what it plans for: states that are moved to the host must free the memory that they
-    had, a parameter that is pruned must be gone at once. An id alone would come to mean another object
-    once its own is gone; so each tensor's weak reference reports its end.
+    had. An id alone would come to mean another object once its own is gone; so each tensor's weak reference
+    reports its end.
+
+    Not for parameters: ``torch.utils.swap_tensors``, by which ``module.to()`` may work, refuses tensors
+    that somebody has a weak reference to.
 
     Args:
         tensors: what to remember, in this order.

@@ -26,8 +26,8 @@ class View(NamedTuple):
         state: for each of ``params`` that has states, its states by name.
         kinds: the types in ``grads``.
         wrappers: distributed tensors whose shards a step writes to.
-        originals: where some are distributed, the group's own parameters and then its distributed states:
-            the shards of one and the same ``DTensor`` are new objects each time.
+        originals: where some are distributed, the group's own parameters and its distributed states: the
+            shards of one and the same ``DTensor`` are new objects each time.
     """
 
     params: list[Tensor]
@@ -35,7 +35,7 @@ class View(NamedTuple):
     state: Mapping[Tensor, State]
     kinds: set[type]
     wrappers: tuple[Tensor, ...] = ()
-    originals: list[Tensor] | None = None
+    originals: tuple[list[Tensor], list[Tensor]] | None = None
 
 
 def is_distributed(kinds: set[type]) -> bool:
@@ -72,7 +72,7 @@ def shards(view: View) -> View:
         grads.append(grad)
         if own is not None:
             state[local] = own
-    originals = [*view.params, *distributed_states]
+    originals = view.params, distributed_states
     return View(params, grads, state, set(map(type, grads)), tuple(wrappers), originals)
 
 

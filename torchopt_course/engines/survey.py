@@ -14,8 +14,9 @@ Python's C API answers the first two. The third is what DLPack's C exchange tabl
 Python object. Along the way the loop writes down the addresses for the kernel, the steps taken so far and
 which tensors the step is going to write to.
 
-Nothing here keeps a tensor of the user's alive: tensors are known by their ids, and a weak reference tells
-when one is gone and its id may come to mean something else.
+Nothing here keeps a tensor of the user's alive: tensors are known by their ids. When a state is gone a weak
+reference tells it, before the id comes to mean something else; a new parameter under an old one's id has no
+states, or else all of those that were planned for.
 """
 
 from __future__ import annotations
@@ -117,7 +118,7 @@ class Survey:
             params: the batch's parameters, in its order.
             state: as in the constructor.
         """
-        tensors = list(params)
+        tensors: list[Tensor] = []
         self._expected[:, _PARAM] = [id(param) for param in params]
         if self._columns:
             place = {id(param): i for i, param in enumerate(state)}
