@@ -153,7 +153,8 @@ class PlannedOptimizer(Optimizer):
             kept = set(self._kept_states(group))
             firsts = set()
             for position, (param, grad) in enumerate(zip(group["params"], grads[i], strict=True)):
-                if grad is not None:
+                # The states of one that is left out today are brought into its memory layout all the same.
+                if grad is not None or self._has_states(param, group):
                     names = self.complete_state(param, group)
                     # An option that is switched on late brings a new state to a parameter that has others.
                     if kept and kept.issubset(names):
@@ -249,6 +250,11 @@ class PlannedOptimizer(Optimizer):
 
     # -- state -----------------------------------------------------------------------------------------
 
+    def _has_states(self, param: Tensor, group: Mapping[str, Any]) -> bool:
+        own, names = self.state.get(param, {}), self._kept_states(group)
+        fit = all(isinstance(own.get(name), Tensor) and own[name].shape == param.shape for name in names)
+        return fit and (not self._counts_steps or own.get("step") is not None)
+
     def complete_state(self, param: Tensor, group: Mapping[str, Any]) -> list[str]:
         """Create what is missing in a parameter's state; returns the names of what was created."""
         names = self._kept_states(group)
@@ -298,8 +304,8 @@ class PlannedOptimizer(Optimizer):
         """``fused=True`` is a demand, ``fused=None`` a wish."""
         plan = self._plans[i]
         # Where each operation is followed there is nothing that a kernel could be faster at.
-        if group["fused"] and plan.reasons and interceptor() is None:
-            position, reason = next(iter(plan.reasons.items()))
+        if group["fused"] and plan.left_over and interceptor() is None:
+            position, reason = next(iter(plan.left_over.items()))
             raise RuntimeError(
                 f"fused=True, but the fused engine cannot take {self._where(i, position)}: {reason}"
             )

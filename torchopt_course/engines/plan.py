@@ -88,7 +88,7 @@ class Plan:
         taken: dict[Any, list[int]] = {}
         for position, (param, grad) in enumerate(zip(view.params, view.grads, strict=True)):
             own = view.state.get(param, {})
-            if grad is None and not all(name in own for name in self._names):
+            if grad is None and any(own.get(name) is None for name in self._names):
                 self._unknown.append(position)
                 continue
             states = {name: own[name] for name in terms.states}
@@ -191,7 +191,7 @@ class Plan:
         if grad is None:
             return True
         own = state.get(param, {})
-        if not all(name in own for name in self._names):
+        if any(own.get(name) is None for name in self._names):
             return False
         states = {name: own[name] for name in self.terms.states}
         step = own["step"] if self._counts_steps else None
@@ -296,6 +296,11 @@ class Plan:
             if not absent
         }
         return fused | {i: (engine, self.reasons[i]) for i, engine in self._engines.items()}
+
+    @property
+    def left_over(self) -> dict[int, str]:
+        """Why parameters that have a gradient in the step that was prepared last go to no fused engine."""
+        return {i: self.reasons[i] for i in self._engines}
 
     @property
     def is_distributed(self) -> bool:
