@@ -26,6 +26,12 @@ NAMESPACES: tuple[Any, ...] = (
 )
 
 
+ARITHMETIC = frozenset({"add", "sub", "mul", "truediv", "div", "floordiv", "mod", "pow"})
+
+# Attributes that are other values made from the tensor's.
+DIFFERENTIABLE = frozenset(getattr(Tensor, name).__get__ for name in ("imag", "real", "T", "mT", "H", "mH"))
+
+
 def named(name: str) -> list[Any]:
     """Every torch function of this name; for an attribute of tensors what torch calls when it is read."""
     found = [getattr(space, name) for space in NAMESPACES if hasattr(space, name)]
@@ -53,18 +59,41 @@ def means(*names: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     return enter
 
 
-def call(func: Any, /, *args: Any, **kwargs: Any) -> Any:
-    """Call a torch function some of whose arguments are traced."""
-    return (TABLE.get(func) or find(func))(*args, **kwargs)
+# Those who may know the meaning of a torch function that has no entry; they enter themselves.
+FINDERS: list[Callable[[Any], Callable[..., Any] | None]] = []
+
+
+def look_up(func: Any) -> Callable[..., Any] | None:
+    """The meaning of a torch function, if there is one; it gets an entry."""
+    meaning = TABLE.get(func)
+    if meaning is None:
+        meaning = next((found for finder in FINDERS if (found := finder(func)) is not None), None)
+        if meaning is not None:
+            TABLE[func] = meaning
+    return meaning
 
 
 def find(func: Any) -> Callable[..., Any]:
-    """The meaning of a torch function that has no entry yet; it gets one."""
-    meaning = in_place(func) or body_of(func)
+    """The meaning of a torch function, or an error that names it."""
+    meaning = look_up(func)
     if meaning is None:
         raise NotImplementedError(unknown(func))
-    TABLE[func] = meaning
     return meaning
+
+
+def is_attribute(func: Any) -> bool:
+    """Whether a function reads or sets what says nothing of a tensor's value, as its device."""
+    return (
+        getattr(func, "__name__", "") in ("__get__", "__set__", "__delete__") and func not in DIFFERENTIABLE
+    )
+
+
+def writes(func: Any) -> bool:
+    """Whether a function changes its first argument."""
+    name = getattr(func, "__name__", "")
+    if name.startswith("__"):
+        return name == "__setitem__" or (name.startswith("__i") and name[3:-2] in ARITHMETIC)
+    return name.endswith("_")
 
 
 def body_of(func: Any) -> Callable[..., Any] | None:
@@ -76,8 +105,8 @@ def body_of(func: Any) -> Callable[..., Any] | None:
     ``has_torch_function`` that says no.
     """
     func = inspect.unwrap(func) if callable(func) else func
-    if not isinstance(func, types.FunctionType):
-        return None
+    if not isinstance(func, types.FunctionType) or func.__qualname__.startswith("Tensor."):
+        return None  # Tensor's own Python methods are about the object, not about its value
     asks = [name for name in func.__code__.co_names if name.startswith("has_torch_function")]
     if not asks or not func.__module__.startswith("torch"):
         return None
@@ -87,21 +116,15 @@ def body_of(func: Any) -> Callable[..., Any] | None:
     return body
 
 
-def in_place(func: Any) -> Callable[..., Any] | None:
-    """``x.mul_(y)`` as ``x * y`` that takes the place of x."""
-    name = getattr(func, "__name__", "")
-    if not name.endswith("_") or name.endswith("__"):
+def attribute(func: Any) -> Callable[..., Any] | None:
+    """Other attributes are those of the plain tensor: in a device, a layout or a number of dimensions there is
+    nothing to differentiate."""
+    if not is_attribute(func) or func.__name__ != "__get__":
         return None
-    function = next((f for f in named(name[:-1]) if f in TABLE), None)
-    if function is None:
-        return None
+    return lambda x, *owner: func(x.detach())
 
-    def compute_and_replace(x: Any, *args: Any, **kwargs: Any) -> Any:
-        from .inplace import replace
 
-        return replace(x, TABLE[function](x, *args, **kwargs), name)
-
-    return compute_and_replace
+FINDERS += [body_of, attribute]
 
 
 def unknown(func: Any) -> str:

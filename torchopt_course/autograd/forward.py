@@ -16,7 +16,7 @@ from torch.utils import _pytree as pytree
 
 from .primitives.table import ELEMENTWISE, LINEAR, MULTILINEAR, Primitive
 from .reverse import Leaf, fit, sweep
-from .traced import Level, Traced, Value, is_tensor, raw
+from .traced import Follows, Level, Traced, Value, in_memory, is_tensor, raw, shares
 from .transforms import Argnums, basis, check_tensors, chosen, unchosen
 from .variable import ReverseLevel, Variable, tracked_variable
 
@@ -27,14 +27,36 @@ if TYPE_CHECKING:
 class Dual(Traced):
     """A value x + ẋ ε with ε² = 0, so that f(x + ẋ ε) = f(x) + f'(x) ẋ ε. Made by :func:`jvp`."""
 
-    __slots__ = ("tangent",)
     tangent: Value
 
-    def __init__(self, data: Value, tangent: Value, level: Level) -> None:
-        self.data, self.tangent, self.level = data, tangent, level
+    def __new__(cls, data: Value, tangent: Value, level: Level) -> Dual:
+        dual: Dual = Tensor._make_subclass(cls, raw(data))
+        dual._data, dual.tangent, dual.level = data, tangent, level
+        return dual
 
-    def __repr__(self) -> str:
+    def moved(self, memory: Tensor) -> Dual:
+        return Dual(in_memory(self._data, memory), self.tangent, self.level)
+
+    def adopt(self, other: Traced) -> None:
+        assert isinstance(other, Dual)
+        self._data, self.level = in_memory(other.data, raw(self)), other.level
+        self.tangent = other.tangent
+
+    def __repr__(self) -> str:  # type: ignore[override]
         return f"Dual({self.data!r}, tangent={self.tangent!r})"
+
+
+class DualView(Follows, Dual):
+    """A dual number that shares the memory of another one."""
+
+    @property
+    def tangent(self) -> Value:  # type: ignore[override]
+        self.follow()
+        return self._past
+
+    @tangent.setter
+    def tangent(self, tangent: Value) -> None:
+        self._past = tangent
 
 
 class ForwardLevel(Level):
@@ -45,10 +67,13 @@ class ForwardLevel(Level):
     def apply(self, op: Primitive, args: tuple[Value, ...]) -> Value:
         self.check_open(op)
         mine = [isinstance(arg, Dual) and arg.level is self for arg in args]
-        values = [arg.data if own else _constant(arg) for arg, own in zip(args, mine, strict=True)]
+        values = [arg.data if own else arg for arg, own in zip(args, mine, strict=True)]
         tangents = [arg.tangent if own else None for arg, own in zip(args, mine, strict=True)]
         result = op(*values)
-        return Dual(result, like(push(op, tangents, values, result), result, op), self)
+        tangent = like(push(op, tangents, values, result), result, op)
+        if op.views and mine[0] and shares(raw(result), raw(values[0])):
+            return DualView.taken(args[0], (op, args[1:]), result, tangent)
+        return Dual(result, tangent, self)
 
 
 def push(op: Primitive, tangents: Sequence[Value], args: Sequence[Value], result: Value) -> Value:
@@ -107,10 +132,6 @@ def _sum(terms: Iterable[Value]) -> Value:
     for term in others:
         first = first + term
     return first
-
-
-def _constant(arg: Value) -> Value:
-    return arg.detach() if isinstance(arg, Tensor) and not isinstance(arg, Traced) else arg
 
 
 def like(tangent: Value, result: Value, op: object) -> Value:

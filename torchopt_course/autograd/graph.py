@@ -16,10 +16,11 @@ from typing import Any
 
 import torch
 
+from .backward import seed_for
 from .primitives.table import Primitive
 from .reverse import Leaf, Node, sweep
 from .traced import Value, raw
-from .variable import BASE, Variable, seed_for
+from .variable import BASE, Variable
 
 
 @dataclass(frozen=True)

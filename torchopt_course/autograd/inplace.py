@@ -1,25 +1,316 @@
-"""In-place operations: the variable stays the same object and gets another past."""
+"""In-place operations on variables, and what their aliases and views see of them.
+
+``h.mul_(2)`` computes ``h * 2``, writes it into h's memory, and gives h the past of the result. If h is a view,
+its base gets a new past as well: a :func:`write_view` of the old base and the new part. Other views of the base
+notice when they are asked for their own past, and take themselves anew (:meth:`.traced.Follows.follow`).
+A plain tensor that a variable is written into becomes a variable, as a tensor does in torch.
+"""
 
 from __future__ import annotations
 
-from .reverse import Leaf
-from .traced import Traced, Value
-from .variable import Variable
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import dispatch
+from .dispatch import TABLE, means, named
+from .forward import Dual, DualView
+from .primitives.indexing import is_basic, unpick
+from .primitives.table import LINEAR, primitive
+from .traced import Follows, Step, Traced, Value, all_raw, in_memory, raw, replay
+from .variable import Variable, View
 
 
-def replace(x: Value, new: Value, name: str) -> Value:
-    """What an in-place operation comes to: ``x.mul_(2)`` is ``x * 2`` that takes the place of x."""
-    if not isinstance(x, Variable):
-        kind = "a plain tensor, which cannot remember it" if not isinstance(x, Traced) else "a dual number"
-        raise RuntimeError(f"{name} would write a variable's value into {kind}; write x = x.{name[:-1]}(...)")
-    if isinstance(x.node, Leaf):
-        raise RuntimeError(f"{name} on a leaf variable: its gradient could no longer be told; use x.detach()")
-    if any((other := ref()) is not None and other is not x for ref in getattr(x.node, "sharing", ())):
-        raise RuntimeError(
-            f"{name} on a variable that shares memory with another one, which would have to change with it "
-            f"(one is a view of the other); write x = x.{name.rstrip('_')}(...)"
-        )
-    if not isinstance(new, Variable):
-        raise RuntimeError(f"{name} under no_grad would forget the variable's past; use x.detach()")
-    x.data, x.node, x.level = new.data, new.node, new.level
+def write(x: Value, new: Value, name: str) -> Value:
+    """Write a result into the memory of x, which gets its past, and so do all that share the memory.
+
+    Args:
+        x: a traced value, or a plain tensor, which becomes one.
+        new: what to write; made from the old value of x (see :func:`before`) or not.
+        name: of the operation, for errors.
+
+    Raises:
+        RuntimeError: x is a leaf, or a view of one; the result has another shape; x is a plain tensor
+            whose memory other plain tensors share, which would not become variables with it.
+    """
+    if not records(x, new) or not (isinstance(x, Traced) or isinstance(new, Traced)):
+        raw(x).copy_(raw(new))
+        return x
+    base, steps = _base(x, name)
+    new = _fitted(new, x, name)
+    with torch.no_grad():
+        raw(x).detach().copy_(raw(new))
+    whole = write_view(base, new, tuple(steps), memory_of(base)) if steps else new
+    if not isinstance(base, Traced):
+        _become(base, Variable if isinstance(whole, Variable) else Dual)
+    base.times_written += 1
+    base.adopt(whole)
+    if not isinstance(x, Traced):
+        _become(x, View if isinstance(whole, Variable) else DualView)
+        x._set(base, steps[0])
+    elif x is not base:
+        x.adopt(new)
     return x
+
+
+def _base(x: Value, name: str) -> tuple[Value, list[Step]]:
+    """Whose memory x is, and how x was taken from it; checked that one may write there."""
+    base, steps = x, []
+    if isinstance(x, Follows):
+        base, steps = x.base, x.steps
+    elif not isinstance(x, Traced) and x._is_view():
+        base = x._base
+        offset = x.storage_offset() - raw(base).storage_offset()
+        steps = [(strided_view, (x.shape, x.stride(), offset, memory_of(base)))]
+    if not isinstance(base, Traced):
+        sharing = torch._C._storage_Use_Count(x.untyped_storage()._cdata) - 1  # this very handle counts too
+        if sharing > (1 if base is x else 2):
+            raise RuntimeError(
+                f"{name} writes a variable into a plain tensor {tuple(x.shape)} whose memory other tensors "
+                "share (views or x.detach()), and they would not see its derivative: write into a tensor "
+                "that nobody has taken views of yet, such as x.clone()"
+            )
+    is_leaf = base.is_leaf and base.requires_grad if not isinstance(base, Dual) else False
+    if is_leaf:
+        what = "a leaf Variable" if base is x else "a view of a leaf Variable"
+        raise RuntimeError(
+            f"{what} that requires grad is being used in an in-place operation ({name}); use the operation "
+            "that gives a new tensor, or torch.no_grad() to change the values alone"
+        )
+    return base, steps
+
+
+def _fitted(new: Value, x: Value, name: str) -> Value:
+    """The new value as x can hold it: of its dtype, and traced if x is."""
+    if not isinstance(new, Tensor):
+        new = torch.full_like(raw(x), new)
+    if new.shape != x.shape:
+        raise RuntimeError(
+            f"{name}: output with shape {list(x.shape)} doesn't match the broadcast shape {list(new.shape)}"
+        )
+    if new.dtype != x.dtype:
+        if not x.dtype.is_floating_point:
+            raise RuntimeError(f"{name}: result type {new.dtype} can't be cast to {x.dtype}")
+        new = new.to(x.dtype)
+    if isinstance(new, Traced):
+        if isinstance(x, Traced) and new.level.depth > x.level.depth:
+            raise RuntimeError(
+                f"{name} writes a value of an inner transform into one from outside, which would outlive it; "
+                "use the operation that gives a new tensor"
+            )
+        if not isinstance(x, Traced) or new.level is x.level:
+            return new
+    return overwrite(x, new)
+
+
+def _become(x: Tensor, kind: type[Traced]) -> None:
+    """A plain tensor turns into a traced value, the same object with the same memory."""
+    if type(x) not in (Tensor, torch.nn.Parameter, torch.nn.Buffer):
+        raise RuntimeError(f"a {type(x).__name__} cannot become a variable; write into a plain tensor")
+    x._data = x.detach()  # type: ignore[attr-defined]
+    x.__class__ = kind
+
+
+def memory_of(base: Value) -> tuple[Any, Any]:
+    return tuple(base.shape), tuple(raw(base).stride())
+
+
+# -- the operations that this comes to -----------------------------------------------------------------------
+
+
+@primitive(x=lambda g: torch.zeros_like(g), new=lambda g: g, jvp=LINEAR)
+def overwrite(x: Tensor, new: Tensor) -> Tensor:
+    """What a tensor is after it was filled with something else: its old value does not count."""
+    return new
+
+
+@primitive(x=lambda g: g, jvp=LINEAR)
+def laid_out(x: Tensor, stride: Sequence[int]) -> Tensor:
+    """The same elements, with other distances in memory."""
+    return torch.empty_strided(x.shape, tuple(stride), dtype=x.dtype, device=x.device).copy_(x)
+
+
+def _back_from_strides(g: Value, size: Any, stride: Any, offset: int, memory: tuple[Any, Any]) -> Value:
+    def select(positions: Tensor) -> Tensor:
+        return laid_out(positions, memory[1]).as_strided(size, stride, offset)  # type: ignore[no-any-return]
+
+    return unpick(g, select, memory[0])
+
+
+@primitive(x=_back_from_strides, jvp=LINEAR, views=True)
+def strided_view(
+    x: Tensor, size: Sequence[int], stride: Sequence[int], offset: int, memory: tuple[Any, Any]
+) -> Tensor:
+    """A view of a tensor by distances in memory."""
+    if x.stride() != memory[1]:
+        x = laid_out(x, memory[1])
+    return x.as_strided(tuple(size), tuple(stride), x.storage_offset() + offset)
+
+
+def _part(g: Value, steps: Sequence[Step], memory: tuple[Any, Any]) -> Value:
+    """The elements of g that a view has."""
+    return replay(laid_out(g, memory[1]), steps)
+
+
+def _without_part(g: Value, steps: Sequence[Step], memory: tuple[Any, Any]) -> Value:
+    """g, but 0 where the view is."""
+    rest = laid_out(g, memory[1])
+    torch.Tensor.zero_(replay(rest, steps))
+    return rest
+
+
+def _with_part(x_dot: Value, new_dot: Value, steps: Sequence[Step], memory: tuple[Any, Any]) -> Value:
+    whole = laid_out(x_dot, memory[1])
+    torch.Tensor.copy_(replay(whole, steps), new_dot)
+    return whole
+
+
+@primitive(x=_without_part, new=_part, jvp=_with_part)
+def write_view(x: Tensor, new: Tensor, steps: Sequence[Step], memory: tuple[Any, Any]) -> Tensor:
+    """What the base is after a view of it was written to. The memory has the new values already."""
+    return x.detach()
+
+
+# -- torch's names -------------------------------------------------------------------------------------------
+
+RANDOM = frozenset(f"{name}_" for name in (
+    "uniform", "normal", "bernoulli", "random", "exponential", "geometric", "cauchy", "log_normal",
+))  # fmt: skip
+
+
+def records(x: Value, *others: Any) -> bool:
+    """Whether somebody wants to know the derivative: under no_grad only forward mode does."""
+    return torch.is_grad_enabled() or any(isinstance(each, Dual) for each in (x, *others))
+
+
+def before(x: Value) -> Value:
+    """The value of x as it is now, apart from its memory."""
+    return in_memory(x, raw(x).clone()) if isinstance(x, Traced) else x.clone()
+
+
+def also_in_place(meaning: Callable[..., Value]) -> Callable[..., Value]:
+    """Decorator: the function takes ``inplace=True``, as torch's activations do."""
+
+    @functools.wraps(meaning)
+    def either(input: Value, *args: Any, inplace: bool = False, **kwargs: Any) -> Value:
+        if not inplace:
+            return meaning(input, *args, **kwargs)
+        return write(input, meaning(before(input), *args, **kwargs), f"{meaning.__name__.strip('_')}_")
+
+    return either
+
+
+def in_place(func: Any) -> Callable[..., Any] | None:
+    """``x.mul_(y)`` and ``x *= y``: compute ``x * y`` and write it into x."""
+    if not dispatch.writes(func):
+        return None
+    name = func.__name__
+    if name in RANDOM:
+        return lambda x, *args, **kwargs: _fill_at_random(func, x, *args, **kwargs)
+    if name in RESHAPES:
+        return lambda x, *args, **kwargs: _reshape(func, x, *args, **kwargs)
+    plain_name = f"__{name[3:]}" if name.startswith("__i") else name[:-1]
+    function = next((f for f in named(plain_name) if f in TABLE and not dispatch.is_attribute(f)), None)
+    if function is None:
+        return None
+
+    def compute_and_write(x: Any, *args: Any, **kwargs: Any) -> Any:
+        if not records(x, *args, *kwargs.values()):
+            func(raw(x), *[all_raw(arg) for arg in args], **{key: all_raw(v) for key, v in kwargs.items()})
+            return x
+        return write(x, TABLE[function](before(x), *args, **kwargs), name)
+
+    return compute_and_write
+
+
+dispatch.FINDERS.insert(0, in_place)
+
+
+RESHAPES = frozenset(("unsqueeze_", "squeeze_", "t_", "transpose_", "swapaxes_", "swapdims_"))
+
+
+def _reshape(func: Any, x: Value, *args: Any, **kwargs: Any) -> Value:
+    """``x.t_()``: x becomes a view of what it was. Views of it that were taken before cannot follow."""
+    name = func.__name__
+    if not records(x):
+        x.data = func(raw(x).detach(), *args, **kwargs)
+        return x
+    base, _ = _base(x, name)
+    if isinstance(x, Follows):
+        before = type(x).taken(x.above, x.step, x.data, x._past)
+        view = TABLE[getattr(Tensor, name[:-1])](before, *args, **kwargs)
+        x.above, x.step = view.above, view.step
+    else:
+        view = TABLE[getattr(Tensor, name[:-1])](x, *args, **kwargs)
+    x.data = view.data
+    x.adopt(view)
+    base.times_written += 1
+    base.reshaped = base.times_written
+    if isinstance(x, Follows):
+        x.seen = base.times_written
+    return x
+
+
+def _fill_at_random(func: Any, x: Value, *args: Any, **kwargs: Any) -> Value:
+    if not records(x):
+        func(raw(x), *args, **kwargs)
+        return x
+    return write(x, func(raw(x).clone(), *args, **kwargs), func.__name__)
+
+
+@means("zero_")
+def _zero(x: Value) -> Value:
+    return _fill(x, 0.0)
+
+
+@means("fill_")
+def _fill(x: Value, value: Value) -> Value:
+    if not records(x, value):
+        raw(x).fill_(raw(value))
+        return x
+    if isinstance(value, Tensor):
+        value = value.to(x.dtype).expand(x.shape)
+    return write(x, value, "fill_")
+
+
+@means("copy_")
+def _copy(x: Value, src: Value, non_blocking: bool = False) -> Value:
+    if not records(x, src):
+        raw(x).copy_(raw(src), non_blocking)
+        return x
+    return write(x, src.to(raw(x).device, x.dtype).expand(x.shape), "copy_")
+
+
+@means(Tensor.__setitem__)
+def _set_item(x: Value, index: Any, value: Value) -> None:
+    """``x[index] = value``: written through a view where the index takes one."""
+    index = all_raw(index)
+    if not records(x, value):
+        raw(x)[index] = raw(value)
+        return
+    if not isinstance(value, Tensor):
+        value = torch.full((), value, dtype=x.dtype, device=raw(x).device)
+    if is_basic(index):
+        part = x[index]
+        while len(value.shape) > len(part.shape) and value.shape[0] == 1:
+            value = value[0]
+        _copy(part, value)
+    else:
+        write(x, put_items(before(x), value.to(x.dtype), index), "x[index] = value")
+
+
+def _left_over(g: Value, index: Any) -> Value:
+    rest = torch.ones(g.shape, dtype=torch.bool, device=raw(g).device)
+    rest[index] = False
+    return torch.where(rest, g, 0.0)
+
+
+@primitive(x=_left_over, value=lambda g, index: g[index], jvp=LINEAR)
+def put_items(x: Tensor, value: Tensor, index: Any) -> Tensor:
+    """x with other elements at the index."""
+    result = x.clone()
+    result[index] = value
+    return result

@@ -7,68 +7,99 @@ changing it: ``model.parameters()``, the optimizer and the state dict still see 
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
+import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
+from . import dispatch
+from .dispatch import TABLE
 from .reverse import Leaf
-from .traced import Value
-from .variable import BASE, Variable, tracked_variable
+from .traced import Traced, Value, recording
+from .variable import lift
 
 
-class record:
-    """Within the block the modules compute with variables; ``backward()`` then writes the real gradients::
+class record(TorchFunctionMode):
+    """Within the block torch's functions compute with variables; ``backward()`` then writes the real gradients::
 
         with autograd.record(model):
             loss = F.cross_entropy(model(x), y)
         loss.backward()  # adds to p.grad of the module's parameters
         optimizer.step()
 
-    Parameters that the user has frozen stay constants. The block records, it need not contain the backward
-    pass. Buffers such as running statistics are updated as ever. Threads that share a module must not record
-    it at the same time.
+    Each function that gets a tensor with ``requires_grad``, be it a parameter of the modules or any other,
+    is recorded by this autograd instead of torch's. Parameters that the user has frozen are constants. The
+    block records, it need not contain the backward pass. Buffers such as running statistics are updated as
+    ever.
 
     Args:
-        modules: one or several; a parameter that several share gets one gradient.
+        modules: whose parameters have their names in graphs and messages.
 
     Raises:
         TypeError: something that is not a module.
-        NotImplementedError: within the block, a torch function without an entry in the table of primitives.
+        NotImplementedError: within the block, of a variable: a torch function without an entry in the table
+            of primitives.
     """
 
     def __init__(self, *modules: nn.Module) -> None:
+        super().__init__()
         for module in modules:
             if not isinstance(module, nn.Module):
                 raise TypeError(f"record() takes torch.nn modules, not {type(module).__name__}")
         self._modules = modules
-        self._blocks: list[list[Undo]] = []  # what to restore at the end of each, the innermost last
+        self._names: dict[int, str] | None = None
 
-    def __enter__(self) -> None:
-        parts = named_parts(self._modules)
-        variables: dict[int, Value] = {}
-        uncover: list[Undo] = []
-        self._blocks.append(uncover)
-        try:
-            for path, part in parts:
-                space = part.__dict__
-                for name, parameter in part._parameters.items():
-                    if parameter is None:
-                        continue
-                    variable = variables.get(id(parameter))  # another module may have it too
-                    if variable is None:
-                        if not is_trained(parameter):
-                            continue
-                        variable = variables[id(parameter)] = variable_over(parameter, path + name)
-                    _cover(space, name, variable, uncover)
-            _cover_lists(parts, variables, uncover)
-        except BaseException:
-            self.__exit__()
-            raise
+    def __enter__(self) -> None:  # type: ignore[override]
+        recording.now += 1
+        super().__enter__()
 
-    def __exit__(self, *exception: object) -> None:
-        _restore(self._blocks.pop())
+    def __exit__(self, *exception: Any) -> None:
+        recording.now -= 1
+        super().__exit__(*exception)
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if torch.is_grad_enabled() and not dispatch.is_attribute(func):
+            given, found = self._lifted(args)
+            named, found_named = self._lifted(kwargs.values()) if kwargs else ([], False)
+            if found or found_named:
+                meaning = TABLE.get(func) or dispatch.look_up(func)
+                if meaning is not None:
+                    if kwargs.get("inplace") or dispatch.writes(func):
+                        given[:1] = args[:1]  # the tensor itself, which becomes a variable
+                    return meaning(*given, **dict(zip(kwargs, named, strict=True)))
+        return func(*args, **kwargs)
+
+    def _lifted(self, args: Iterable[Any]) -> tuple[list[Any], bool]:
+        """Plain tensors that require a gradient as variables, and whether there were any."""
+        result, found = [], False
+        for arg in args:
+            if isinstance(arg, Tensor):
+                if not isinstance(arg, Traced) and arg.requires_grad:
+                    arg, found = self._variable(arg), True
+            elif type(arg) in (list, tuple):
+                inside, among = self._lifted(arg)
+                if among:
+                    arg, found = type(arg)(inside), True
+            result.append(arg)
+        return result, found
+
+    def _variable(self, tensor: Tensor) -> Value:
+        variable = lift(tensor)
+        leaf = variable.node
+        if isinstance(leaf, Leaf) and not leaf.name:
+            if self._names is None:  # of all parameters, once
+                self._names = {
+                    id(parameter): path + name
+                    for path, part in reversed(named_parts(self._modules))
+                    for name, parameter in part._parameters.items()
+                }
+            leaf.name = self._names.get(id(tensor), "")
+        return variable
 
 
 def named_parts(modules: Sequence[nn.Module]) -> list[tuple[str, nn.Module]]:
@@ -86,23 +117,6 @@ def named_parts(modules: Sequence[nn.Module]) -> list[tuple[str, nn.Module]]:
             parts.append((path, part))
             waiting += [(f"{path}{name}.", child) for name, child in reversed(part._modules.items())]
     return parts
-
-
-def variable_over(parameter: Tensor, name: str) -> Variable:
-    """A leaf whose gradient goes to the parameter itself."""
-    leaf = Leaf(parameter, None, parameter, name)
-    variable = tracked_variable(parameter.detach(), BASE, leaf)
-    leaf.owner = weakref.ref(variable)
-    return variable
-
-
-def is_trained(parameter: Tensor) -> bool:
-    """The user's mark on a parameter: the one thing asked of torch's autograd; no derivative depends on it.
-
-    A parameter frozen with ``requires_grad_(False)`` must keep its ``grad`` at ``None``, or an optimizer
-    would move it. Torch has that mark nowhere else, and an argument ``frozen=`` would be a second truth.
-    """
-    return parameter.requires_grad and parameter.is_floating_point()
 
 
 def functional_call(

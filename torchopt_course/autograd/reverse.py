@@ -22,8 +22,6 @@ from .traced import Traced, Value, raw
 
 if TYPE_CHECKING:
     from .primitives.rules import Plan
-    from .primitives.table import Primitive
-    from .variable import Variable
 
 clock = count(0, -1)
 
@@ -40,14 +38,13 @@ class Node:
         plain: the arguments held plain tensors, so that raw kernels may run.
         shape, dtype: of the result, hence of its gradient.
         age: the later an operation, the smaller.
-        sharing: the variables that may share the result's memory; set only when there are views.
     """
 
     __slots__ = (
         *("__weakref__", "age", "dtype", "op", "parents", "plain", "plan"),
-        *("saved", "shape", "sharing", "versions"),
+        *("saved", "shape", "versions"),
     )
-    op: Primitive | None
+    op: Any  # a Primitive
     age: int
     shape: torch.Size
     dtype: torch.dtype
@@ -56,7 +53,6 @@ class Node:
     plan: Plan
     saved: Sequence[Value] | None
     versions: Sequence[tuple[Tensor, int]]
-    sharing: list[weakref.ref[Variable]]
 
     def pull(self, g: Value, rewrap: Rewrap | None = None) -> Sequence[Value]:
         """The gradients of the parents, given the gradient of the result."""
@@ -97,38 +93,42 @@ Rewrap: TypeAlias = Callable[[Node, Sequence[Value]], Sequence[Value]]
 
 
 class Leaf(Node):
-    """Where a sweep ends: a variable of the user, a parameter of a module, an input of a transform."""
+    """Where a sweep ends: a variable of the user, a tensor that requires a gradient, an input of a transform.
 
-    __slots__ = ("name", "owner", "parameter")
+    Attributes:
+        owner: whose ``grad`` the gradient is added to; ``None`` for an input of a transform, and for a
+            variable that was detached.
+        name: of a module's parameter.
+    """
 
-    def __init__(
-        self,
-        data: Value,
-        owner: weakref.ref[Variable] | None = None,
-        parameter: Tensor | None = None,
-        name: str = "",
-    ) -> None:
+    __slots__ = ("name", "owner")
+    owner: weakref.ref[Tensor] | None
+    name: str
+
+    def __init__(self, data: Value, owner: weakref.ref[Tensor] | None = None, name: str = "") -> None:
         self.op, self.parents, self.age = None, (), next(clock)
         self.shape, self.dtype = data.shape, data.dtype
-        self.owner, self.parameter, self.name = owner, parameter, name
+        self.owner, self.name = owner, name
 
     def accumulate(self, g: Value) -> None:
         """Add to ``.grad`` out of place: nobody who kept the old gradient sees it change."""
-        variable = None if self.owner is None else self.owner()
-        if variable is not None:
-            if raw(g).device != variable.data.device:
-                raise RuntimeError(
-                    f"a VJP gave a gradient on {raw(g).device} for a leaf on {variable.data.device}"
-                )
-            variable.grad = g if variable.grad is None else variable.grad + g
-        if self.parameter is not None:
-            g, old = raw(g), self.parameter.grad
-            self.parameter.grad = laid_out_like(self.parameter, g) if old is None else old + g
+        tensor = None if self.owner is None else self.owner()
+        if tensor is None:
+            return
+        if raw(g).device != tensor.device:
+            raise RuntimeError(f"a VJP gave a gradient on {raw(g).device} for a leaf on {tensor.device}")
+        old = tensor.grad
+        if old is not None:
+            tensor.grad = old + g
+        else:
+            tensor.grad = g if isinstance(tensor, Traced) else laid_out_like(tensor, g)
 
 
-def laid_out_like(parameter: Tensor, g: Tensor) -> Tensor:
+def laid_out_like(parameter: Tensor, g: Value) -> Value:
     """The gradient with the strides of its parameter, as optimizers expect it."""
-    return g if g.stride() == parameter.stride() else torch.empty_like(parameter).detach().copy_(g)
+    if isinstance(g, Traced) or g.stride() == parameter.stride():
+        return g
+    return torch.empty_like(parameter).detach().copy_(g)
 
 
 def sweep(

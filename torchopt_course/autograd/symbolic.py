@@ -34,11 +34,13 @@ if TYPE_CHECKING:
 class Symbol(Traced):
     """A number of which only the name, or the formula, is known."""
 
-    __slots__ = ("expression",)
+    expression: Any
 
-    def __init__(self, expression: Any, level: Level) -> None:
-        self.data = torch.tensor(torch.nan, dtype=torch.float64)
-        self.level, self.expression = level, expression
+    def __new__(cls, expression: Any, level: Level) -> Symbol:
+        value = torch.tensor(torch.nan, dtype=torch.float64)
+        symbol: Symbol = Tensor._make_subclass(cls, value)
+        symbol._data, symbol.level, symbol.expression = value, level, expression
+        return symbol
 
     def _no_value(self, *args: object) -> NoReturn:
         raise TypeError(

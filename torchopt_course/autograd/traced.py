@@ -14,18 +14,14 @@ as constants, so derivatives of different transforms are never confused.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
-from functools import partial
-from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NoReturn, Protocol, TypeAlias
 
 import torch
 from torch import Tensor
 
 from . import dispatch
 from .dispatch import TABLE
-
-if TYPE_CHECKING:
-    from .primitives.table import Primitive
 
 # A tensor, a number, or a traced value: whatever an operation may be given.
 Value: TypeAlias = Any
@@ -34,14 +30,20 @@ Value: TypeAlias = Any
 PLAIN = frozenset({bool, int, float, str, tuple, list, type(None)})
 
 
+class Operation(Protocol):
+    """What a level needs to know of a primitive to call it; :class:`.primitives.table.Primitive` is one."""
+
+    def __call__(self, *args: Value) -> Value: ...
+
+
 class _Depth(threading.local):
-    """How many transforms are running in this thread, one inside the other."""
+    """How many transforms, or ``record`` blocks, are running in this thread, one inside the other."""
 
     def __init__(self) -> None:
         self.now = 0
 
 
-_depth = _Depth()
+_depth, recording = _Depth(), _Depth()
 
 
 class Level:
@@ -62,7 +64,7 @@ class Level:
         _depth.now -= 1
         self.open = False
 
-    def apply(self, op: Primitive, args: tuple[Value, ...]) -> Value:
+    def apply(self, op: Any, args: tuple[Value, ...]) -> Value:
         """Compute ``op(*args)`` and note what this level needs for the derivative."""
         raise NotImplementedError
 
@@ -78,13 +80,20 @@ class Level:
 def raw(value: Value) -> Value:
     """The tensor at the bottom of a traced value; everything else as it is."""
     while isinstance(value, Traced):
-        value = value.data
+        value = value._data
     return value
+
+
+def all_raw(value: Any) -> Any:
+    """The same for what is in lists and tuples."""
+    if isinstance(value, list | tuple) and any(isinstance(each, Traced | list | tuple) for each in value):
+        return type(value)(all_raw(each) for each in value)
+    return raw(value)
 
 
 def is_tensor(value: object) -> bool:
     """Plain or traced."""
-    return isinstance(value, Tensor | Traced)
+    return isinstance(value, Tensor)
 
 
 def _operator(function: Any) -> tuple[Callable[[Any, Value], Value], Callable[[Any, Value], Value]]:
@@ -92,11 +101,16 @@ def _operator(function: Any) -> tuple[Callable[[Any, Value], Value], Callable[[A
     return lambda x, y: TABLE[function](x, y), lambda y, x: TABLE[function](x, y)
 
 
-class Traced:
-    """Behaves like a torch tensor; every operation on it goes through the table of primitives."""
+class Traced(Tensor):
+    """A torch tensor that goes through the table of primitives instead of torch's own autograd.
 
-    __slots__ = ("__weakref__", "data", "level")
-    data: Value
+    For torch it is a tensor with the memory of the one it holds, so that whoever asks ``isinstance(x,
+    torch.Tensor)`` is told yes. Its functions and methods come here by ``__torch_function__``; what Python
+    can answer itself, faster, stands below. Torch's C++ code never computes with it behind our back: that
+    would come to ``__torch_dispatch__``.
+    """
+
+    _data: Value
     level: Level
 
     # -- torch's functions and methods -----------------------------------------------------------------
@@ -108,24 +122,41 @@ class Traced:
         meaning = TABLE.get(func) or dispatch.find(func)
         return meaning(*args, **kwargs) if kwargs else meaning(*args)
 
-    def __getattr__(self, name: str) -> Any:
-        """Any method or attribute that a tensor has."""
-        attribute = getattr(Tensor, name, None)
-        if attribute is None or name.startswith("__"):
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        if callable(attribute):
-            return partial(dispatch.call, attribute, self)
-        if attribute.__get__ in TABLE:
-            return dispatch.call(attribute.__get__, self)
-        return getattr(raw(self), name)  # device, is_cuda, layout, ...: nothing to differentiate
+    @classmethod
+    def __torch_dispatch__(
+        cls, func: Any, types: object, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Torch's C++ code computes with a traced value without asking: a number, or an error."""
+        if func is torch.ops.aten._local_scalar_dense.default:
+            return func(raw(args[0]))
+        raise RuntimeError(
+            f"{func} was called from within torch with a {cls.__name__}, past the table of primitives, so "
+            "its derivative would be lost; compute with torch's functions, or with x.detach() if no "
+            "derivative is needed"
+        )
 
     @property
-    def shape(self) -> torch.Size:
-        return self.data.shape  # type: ignore[no-any-return]
+    def data(self) -> Value:
+        """What it holds: a plain tensor, or a traced value of a lower level."""
+        return self._data
+
+    @data.setter
+    def data(self, value: Value) -> None:
+        self._data = value
+        with torch._C.DisableTorchFunctionSubclass():  # the tensor that torch sees
+            torch._C.TensorBase.data.__set__(self, Tensor._make_subclass(type(self), raw(value)))
 
     @property
-    def dtype(self) -> torch.dtype:
-        return self.data.dtype  # type: ignore[no-any-return]
+    def shape(self) -> torch.Size:  # type: ignore[override]
+        return self._data.shape  # type: ignore[no-any-return]
+
+    @property
+    def dtype(self) -> torch.dtype:  # type: ignore[override]
+        return self._data.dtype  # type: ignore[no-any-return]
+
+    @property
+    def requires_grad(self) -> bool:  # type: ignore[override]
+        return True
 
     def detach(self) -> Tensor:
         """The plain tensor, sharing memory: a constant to every transform."""
@@ -154,9 +185,6 @@ class Traced:
     def __getitem__(self, index: Any) -> Value:
         return TABLE[Tensor.__getitem__](self, index)
 
-    def __setitem__(self, index: Any, value: Value) -> None:
-        dispatch.call(Tensor.__setitem__, self, index, value)
-
     # -- comparisons and what Python asks of a number or a list: constants ------------------------------
 
     def __eq__(self, other: object) -> Any:
@@ -181,7 +209,7 @@ class Traced:
         return id(self)
 
     def __len__(self) -> int:
-        return len(self.data)
+        return len(self._data)
 
     def __iter__(self) -> Iterator[Value]:
         if not self.shape:
@@ -200,6 +228,9 @@ class Traced:
     def __contains__(self, item: Value) -> bool:
         return bool((raw(self) == raw(item)).any())
 
+    def __dir__(self) -> list[str]:
+        return sorted({*dir(Tensor), *dir(type(self))})
+
     def __format__(self, spec: str) -> str:
         return format(raw(self), spec) if spec and not self.shape else str(self)
 
@@ -216,3 +247,92 @@ class Traced:
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
         raise RuntimeError(f"a {type(self).__name__} cannot be saved with its past; save x.detach()")
+
+    # -- memory, which in-place operations share ---------------------------------------------------------
+
+    times_written = 0  # how often it was written to, through itself or a view
+    reshaped = 0  # at which of these times it got another shape in place
+
+    def moved(self, memory: Tensor) -> Traced:
+        """The same value with the same past, but held by this tensor."""
+        raise NotImplementedError
+
+    def adopt(self, other: Traced) -> None:
+        """Get the past of another value; the memory stays."""
+        raise NotImplementedError
+
+
+def in_memory(value: Value, memory: Tensor) -> Value:
+    """A value held by this tensor: with the past that it has, if it has one."""
+    return value.moved(memory) if isinstance(value, Traced) else memory
+
+
+def shares(result: Tensor, source: Tensor) -> bool:
+    """Whether an operation that may give a view of its argument did."""
+    base = source._base
+    return result is source or (result._is_view() and result._base is (source if base is None else base))
+
+
+# An operation that took a view, and its other arguments.
+Step: TypeAlias = tuple[Operation, tuple[Value, ...]]
+
+
+class Follows(Traced):
+    """A view: it shares the memory of another value, its base, and sees what is written there.
+
+    Attributes:
+        base: whose memory it is; itself no view.
+        above: what it was taken from: the base, or another view of it.
+        step: how.
+        seen: how often the base had been written to when this view got its past.
+    """
+
+    base: Traced
+    above: Traced
+    step: Step
+    seen: int
+    _past: Any
+
+    @classmethod
+    def taken(cls, above: Traced, step: Step, data: Value, past: Any) -> Follows:
+        view: Follows = Tensor._make_subclass(cls, raw(data))
+        view._set(above, step)
+        view._data, view._past, view.seen = data, past, view.base.times_written
+        return view
+
+    def _set(self, above: Traced, step: Step) -> None:
+        self.base = above.base if isinstance(above, Follows) else above
+        self.above, self.step, self.level, self.seen = above, step, above.level, -1
+
+    @property
+    def steps(self) -> list[Step]:
+        """The way from the base to this view."""
+        steps: list[Step] = []
+        value: Traced = self
+        while isinstance(value, Follows):
+            steps.append(value.step)
+            value = value.above
+        return steps[::-1]
+
+    def follow(self) -> None:
+        """If the base was written to since, take the view again for its new past. The memory is the same."""
+        base = self.base
+        if self.seen == base.times_written:
+            return
+        if 0 <= self.seen < base.reshaped:
+            raise RuntimeError(
+                f"a view {tuple(self.shape)} of a tensor that got another shape in place afterwards, which "
+                "it cannot follow; take the view after that"
+            )
+        self.adopt(replay(base, self.steps))
+
+    def adopt(self, other: Traced) -> None:
+        self.seen = self.base.times_written
+        super().adopt(other)
+
+
+def replay(base: Value, steps: Sequence[Step]) -> Value:
+    """Take a view of this base, by the same steps."""
+    for op, rest in steps:
+        base = op(base, *rest)
+    return base

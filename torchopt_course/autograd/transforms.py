@@ -12,7 +12,7 @@ from torch.utils import _pytree as pytree
 
 from .reverse import Leaf, sweep
 from .traced import Level, Traced, Value, is_tensor, raw
-from .variable import ReverseLevel, Variable, tracked_variable
+from .variable import ReverseLevel, Variable, lift, tracked_variable
 
 Argnums = int | tuple[int, ...]
 
@@ -179,7 +179,9 @@ def check_tensors(values: Sequence[Any], what: str, detach: bool = True) -> list
             raise TypeError(f"{what} must be tensors, not {type(value).__name__} ({value!r})")
         if detach and not value.dtype.is_floating_point:
             raise TypeError(f"{what} must be real floating-point tensors, not {value.dtype}")
-    return [x if isinstance(x, Traced) or not detach else x.detach() for x in values]
+    if not detach:
+        return list(values)
+    return [lift(x) if not isinstance(x, Traced) and x.requires_grad else x for x in values]
 
 
 def basis(x: Value) -> Iterator[Tensor]:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from .reverse import Leaf, Node, clock, sweep
-from .traced import PLAIN, Level, Traced, Value, raw
+from .foreign import node_of
+from .reverse import Leaf, Node, clock
+from .traced import PLAIN, Follows, Level, Traced, Value, in_memory, raw, shares
 
 if TYPE_CHECKING:
     from .primitives.table import Primitive
@@ -27,7 +27,8 @@ class Variable(Traced):
     All of torch's functions and methods that have an entry in the table of primitives take variables:
     operators, ``torch.exp(x)``, ``x.sum(0)``, ``torch.nn.functional.linear(x, w)``. Operations on variables
     give variables; whatever has no derivative (``x > 0``, ``x.argmax()``, ``x.detach()``, and everything
-    inside of :class:`torch.no_grad`) gives plain tensors.
+    inside of :class:`torch.no_grad`) gives plain tensors. A plain tensor that requires a gradient, met by an
+    operation on variables, is an input of the graph like a variable, and gets its ``.grad``.
 
     Args:
         data: a real floating-point tensor (its memory is shared), a number or a nested list of numbers.
@@ -43,49 +44,79 @@ class Variable(Traced):
         TypeError: complex data.
     """
 
-    __slots__ = ("grad", "node")
-    grad: Value
     node: Node
+    _grad: Value = None
+    times_written = 0  # how often its memory was written to, through itself or a view (see inplace.py)
 
-    def __init__(self, data: Value) -> None:
+    def __new__(cls, data: Value) -> Variable:
         data = raw(data)
         data = data.detach() if isinstance(data, Tensor) else torch.as_tensor(data)
         if not data.is_floating_point():
             if data.is_complex():
                 raise TypeError(f"a Variable must be real, not {data.dtype}")
             raise RuntimeError(f"only floating-point tensors have derivatives, not {data.dtype}")
-        self.data, self.level, self.grad = data, BASE, None
-        self.node = Leaf(data, owner=weakref.ref(self))
-
-    def backward(
-        self,
-        gradient: Tensor | Value = None,
-        retain_graph: bool | None = None,
-        create_graph: bool = False,
-        inputs: Any = None,
-    ) -> None:
-        """Add d(self)/d(leaf) to the ``grad`` of every leaf that this variable was computed from.
-
-        Args:
-            gradient: the cotangent to start with, shaped like this variable; 1 for a scalar.
-            retain_graph: keep what the sweep would free, for another one (default: ``create_graph``).
-            create_graph: record the sweep itself, so that gradients can be differentiated again.
-            inputs: the leaves to write to, one or a sequence (default: all).
-
-        Raises:
-            RuntimeError: not a scalar and no ``gradient``; a gradient of another shape; a second sweep
-                through what the first one has freed; a saved tensor that was changed in place since.
-        """
-        retain = create_graph if retain_graph is None else retain_graph
-        backward(self, gradient, retain, create_graph, inputs)
+        variable = make(Recorded, data)
+        variable._data, variable.level = data, BASE
+        variable.node = Leaf(data, owner=weakref.ref(variable))
+        return variable
 
     @property
-    def is_leaf(self) -> bool:
+    def grad(self) -> Value:
+        return self._grad
+
+    @grad.setter
+    def grad(self, value: Value) -> None:
+        if value is not None:
+            if not isinstance(value, Tensor):
+                raise TypeError(f"assigned grad expected to be a Tensor or None but got {type(value)}")
+            if value.shape != self.shape:
+                raise RuntimeError(
+                    f"assigned grad has shape {tuple(value.shape)}, but the variable has {tuple(self.shape)}"
+                )
+        self._grad = value
+
+    @property
+    def is_leaf(self) -> bool:  # type: ignore[override]
         return self.node.op is None
 
-    def __repr__(self) -> str:
+    @property
+    def grad_fn(self) -> Node | None:  # type: ignore[override]
+        """The operation that made it; ``None`` for a leaf."""
+        return None if self.node.op is None else self.node
+
+    @property
+    def requires_grad(self) -> bool:  # type: ignore[override]
+        """Whether it is differentiated: always, unless it was detached in place."""
+        node = self.node
+        return not (isinstance(node, Leaf) and node.owner is None and self.level is BASE)
+
+    @requires_grad.setter
+    def requires_grad(self, value: bool) -> None:
+        self.requires_grad_(value)
+
+    def detach_(self) -> Variable:
+        """Forget the past: a constant from here on. A view cannot, its base would have to."""
+        if isinstance(self, Follows):
+            raise RuntimeError("Can't detach views in-place. Use detach() instead")
+        self._data, self.node = raw(self), Leaf(self)
+        self.times_written += 1
+        return self
+
+    def requires_grad_(self, requires_grad: bool = True) -> Variable:  # type: ignore[override]
+        if not requires_grad:
+            raise RuntimeError("a Variable is there to be differentiated; use x.detach() for a constant")
+        return self
+
+    def moved(self, memory: Tensor) -> Variable:
+        return tracked_variable(in_memory(self._data, memory), self.level, self.node)
+
+    def adopt(self, other: Traced) -> None:
+        """Get another past, with the same memory."""
+        self._data, self.level, self.node = in_memory(other.data, raw(self)), other.level, other.node
+
+    def __repr__(self) -> str:  # type: ignore[override]
         made_by = "" if self.is_leaf else f", made by {self.node.op}"
-        return f"Variable({_indented(self.data, 'Variable(')}{made_by})"
+        return f"Variable({_indented(self._data, 'Variable(')}{made_by})"
 
 
 def _indented(data: Value, prefix: str) -> str:
@@ -96,14 +127,35 @@ def _indented(data: Value, prefix: str) -> str:
     return text
 
 
-new = object.__new__  # looked up once: variables are made all the time
+class Recorded(Variable):
+    """A variable as operations make them all the time: its fields are slots, which Python finds faster."""
+
+    __slots__ = ("_data", "level", "node")
+    __module__, __qualname__ = Variable.__module__, Variable.__qualname__
+
+
+Recorded.__name__ = "Variable"  # for users and their messages it is one
+make = Tensor._make_subclass  # looked up once: variables are made all the time
 
 
 def tracked_variable(data: Value, level: Level, node: Node) -> Variable:
     """A variable on any level, made by an operation (or a leaf of a transform)."""
-    variable: Variable = new(Variable)
-    variable.data, variable.level, variable.node, variable.grad = data, level, node, None
+    variable: Variable = make(Recorded, raw(data))
+    variable._data, variable.level, variable.node = data, level, node
     return variable
+
+
+class View(Follows, Variable):
+    """A variable that shares the memory of another one."""
+
+    @property
+    def node(self) -> Node:  # type: ignore[override]
+        self.follow()
+        return self._past  # type: ignore[no-any-return]
+
+    @node.setter
+    def node(self, node: Node) -> None:
+        self._past = node
 
 
 # -- recording -----------------------------------------------------------------------------------------------
@@ -124,14 +176,15 @@ class ReverseLevel(Level):
             variables <<= 1
             if type(arg) in PLAIN:
                 pass
-            elif isinstance(arg, Traced):
-                if arg.level is self:
-                    variables |= 1
-                    parents.append(arg.node)
-                    arg = arg.data
-                deeper = deeper or isinstance(arg, Traced)
             elif isinstance(arg, Tensor):
-                arg = arg.detach()  # a constant, whatever torch may know about it
+                if not isinstance(arg, Traced) and arg.requires_grad:
+                    arg = lift(arg)  # an input of the graph, or a constant under no_grad
+                if isinstance(arg, Traced):
+                    if arg.level is self:
+                        variables |= 1
+                        parents.append(arg.node)
+                        arg = arg._data
+                    deeper = deeper or isinstance(arg, Traced)
             known.append(arg)
         if op.prepare is not None:
             known[:] = op.prepare(*known)
@@ -150,79 +203,17 @@ class ReverseLevel(Level):
         node.shape, node.dtype = result.shape, result.dtype
         node.plan = plan = op.plans.get(variables) or op.plan(variables)
         node.saved, node.versions = plan.save(known)
-        variable = tracked_variable(result, self, node)
-        if op.views:
-            share_memory(args[0], variable)
-        return variable
+        if op.views and shares(raw(result), raw(known[0])):
+            above = args[0] if isinstance(args[0], Variable) else lift(args[0])
+            return View.taken(above, (op, args[1:]), result, node)
+        return tracked_variable(result, self, node)
 
 
 BASE = ReverseLevel()
 BASE.open = True
 
 
-def share_memory(base: Variable, view: Variable) -> None:
-    """Note who shares memory: one list for a variable and all of its views."""
-    sharing = getattr(base.node, "sharing", None)
-    if sharing is None:
-        base.node.sharing = sharing = [weakref.ref(base)]
-    sharing.append(weakref.ref(view))
-    view.node.sharing = sharing
-
-
-# -- backward() ----------------------------------------------------------------------------------------------
-
-
-def backward(
-    output: Variable, gradient: Value, retain_graph: bool, create_graph: bool, inputs: Any = None
-) -> None:
-    """What :meth:`Variable.backward` does."""
-    if output.level is not BASE:
-        raise RuntimeError(
-            "backward() inside of a function that is being transformed; use autograd.grad there"
-        )
-    seed = seed_for(output, gradient)
-    only = None
-    if inputs is not None:
-        only = {v.node for v in ([inputs] if isinstance(inputs, Traced) else inputs)}
-        if not only or not all(isinstance(node, Leaf) for node in only):
-            raise RuntimeError("backward(inputs=...) must be one or more leaves: Variables you made yourself")
-    with torch.set_grad_enabled(create_graph):
-        gradients = sweep([(output.node, seed)], retain_graph, rewrap=rewrap if create_graph else None)
-        # The sweep may hand the same memory to several leaves (z = x + y); whoever writes into x.grad later
-        # must not change y.grad, nor what the caller passed in.
-        taken = {raw(seed).untyped_storage().data_ptr()}
-        for leaf, g in gradients.items():
-            if only is None or leaf in only:
-                memory = raw(g).untyped_storage().data_ptr()
-                leaf.accumulate(g.clone() if memory in taken else g)  # type: ignore[attr-defined]
-                taken.add(memory)
-
-
-def rewrap(node: Node, saved: Sequence[Value]) -> Sequence[Value]:
-    """What a node has saved of its arguments and its result as variables again, with their past."""
-    pasts = [*node.parents, node]
-    return [
-        value if past is None or value is None else tracked_variable(value, BASE, pasts[past])
-        for value, past in zip(saved, node.plan.pasts, strict=True)
-    ]
-
-
-def seed_for(output: Value, gradient: Value) -> Value:
-    """The gradient to start with, checked."""
-    if gradient is None:
-        value = raw(output)
-        if value.numel() != 1:
-            raise RuntimeError(
-                "backward() starts from a single number, such as a loss; this result has shape "
-                f"{tuple(output.shape)}. Reduce it, or pass backward(gradient) of that shape"
-            )
-        return torch.ones_like(value)
-    if not isinstance(gradient, Traced):
-        gradient = torch.as_tensor(gradient).detach()
-    if gradient.shape != output.shape:
-        raise RuntimeError(
-            f"gradient has shape {tuple(gradient.shape)}, but the result has shape {tuple(output.shape)}"
-        )
-    if gradient.dtype != output.dtype:
-        raise RuntimeError(f"gradient has dtype {gradient.dtype}, but the result has dtype {output.dtype}")
-    return gradient
+def lift(tensor: Tensor) -> Value:
+    """A plain tensor that requires a gradient as a variable; as a constant where nothing is recorded."""
+    constant = tensor.detach()
+    return tracked_variable(constant, BASE, node_of(tensor)) if torch.is_grad_enabled() else constant

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..dispatch import means
+from ..inplace import also_in_place, before, write
 from ..traced import Value
 from .elementwise import clamp, tanh, where
 from .table import ELEMENTWISE, elementwise, primitive
@@ -101,75 +102,71 @@ def _logistic(x: Value) -> Value:
     return 1 / (1 + sympy.exp(-x))
 
 
-def _inplace(x: Value, result: Value, inplace: bool, name: str) -> Value:
-    if not inplace:
-        return result
-    from ..inplace import replace
-
-    return replace(x, result, f"{name}_")
-
-
 @means("relu")
 def _relu(input: Value, inplace: bool = False) -> Value:
-    return relu(input) if not inplace else _inplace(input, relu(input), True, "relu")
+    return write(input, relu(before(input)), "relu_") if inplace else relu(input)
 
 
 @means("relu6")
-def _relu6(input: Value, inplace: bool = False) -> Value:
-    return _inplace(input, clamp(input, 0, 6), inplace, "relu6")
+@also_in_place
+def _relu6(input: Value) -> Value:
+    return clamp(input, 0, 6)
 
 
 @means("hardtanh")
-def _hardtanh(input: Value, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> Value:
+@also_in_place
+def _hardtanh(input: Value, min_val: float = -1.0, max_val: float = 1.0) -> Value:
     # Unlike clamp, its derivative at the bounds is 0.
     inside = (input > min_val) & (input < max_val)
-    clamped = where(inside, input, torch.clamp(input.detach(), min_val, max_val))
-    return _inplace(input, clamped, inplace, "hardtanh")
+    return where(inside, input, torch.clamp(input.detach(), min_val, max_val))
 
 
 @means("leaky_relu")
-def _leaky_relu(input: Value, negative_slope: float = 0.01, inplace: bool = False) -> Value:
-    return _inplace(input, leaky_relu(input, negative_slope), inplace, "leaky_relu")
+@also_in_place
+def _leaky_relu(input: Value, negative_slope: float = 0.01) -> Value:
+    return leaky_relu(input, negative_slope)
 
 
 @means("elu")
-def _elu(input: Value, alpha: float = 1.0, inplace: bool = False) -> Value:
-    return _inplace(input, elu(input, alpha), inplace, "elu")
+@also_in_place
+def _elu(input: Value, alpha: float = 1.0) -> Value:
+    return elu(input, alpha)
 
 
 @means("selu")
-def _selu(input: Value, inplace: bool = False) -> Value:
-    return _inplace(
-        input,
-        1.0507009873554804934193349852946 * elu(input, 1.6732632423543772848170429916717),
-        inplace,
-        "selu",
-    )
+@also_in_place
+def _selu(input: Value) -> Value:
+    return 1.0507009873554804934193349852946 * elu(input, 1.6732632423543772848170429916717)
 
 
 @means("celu")
-def _celu(input: Value, alpha: float = 1.0, inplace: bool = False) -> Value:
-    return _inplace(input, alpha * elu(input / alpha, 1.0), inplace, "celu")
+@also_in_place
+def _celu(input: Value, alpha: float = 1.0) -> Value:
+    return alpha * elu(input / alpha, 1.0)
 
 
 @means("silu")
-def _silu(input: Value, inplace: bool = False) -> Value:
-    return _inplace(input, silu(input), inplace, "silu")
+@also_in_place
+def _silu(input: Value) -> Value:
+    return silu(input)
 
 
 @means("hardsigmoid")
-def _hardsigmoid(input: Value, inplace: bool = False) -> Value:
-    return _inplace(input, _hardtanh(input / 6 + 0.5, 0.0, 1.0), inplace, "hardsigmoid")
+@also_in_place
+def _hardsigmoid(input: Value) -> Value:
+    return _hardtanh(input / 6 + 0.5, 0.0, 1.0)
 
 
 @means("hardswish")
-def _hardswish(input: Value, inplace: bool = False) -> Value:
-    return _inplace(input, input * _hardsigmoid(input), inplace, "hardswish")
+@also_in_place
+def _hardswish(input: Value) -> Value:
+    return input * _hardsigmoid(input)
 
 
 @means("mish")
-def _mish(input: Value, inplace: bool = False) -> Value:
-    return _inplace(input, input * tanh(softplus(input)), inplace, "mish")
+@also_in_place
+def _mish(input: Value) -> Value:
+    return input * tanh(softplus(input))
 
 
 @means("glu")
@@ -185,16 +182,15 @@ def _prelu(input: Value, weight: Value) -> Value:
 
 
 @means("dropout")
-def _dropout(
-    input: Value, p: float = 0.5, training: bool = True, inplace: bool = False, train: bool | None = None
-) -> Value:
+@also_in_place
+def _dropout(input: Value, p: float = 0.5, training: bool = True, train: bool | None = None) -> Value:
     """Zero each element with probability p, scale the others by 1 / (1 - p): a product with a random mask."""
     if not 0 <= p <= 1:
         raise ValueError(f"dropout probability has to be between 0 and 1, but got {p}")
     if not (training if train is None else train) or p == 0:
         return input
     ones = torch.ones_like(input.detach())
-    return _inplace(input, input * torch.dropout(ones, p, True), inplace, "dropout")
+    return input * torch.dropout(ones, p, True)
 
 
 @means("feature_dropout")

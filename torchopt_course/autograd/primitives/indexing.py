@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from ..dispatch import means
-from ..traced import Traced, Value, is_tensor, raw
+from ..traced import Value, is_tensor, raw
 from .table import LINEAR, primitive
 
 
-def _is_basic(index: Any) -> bool:
+def is_basic(index: Any) -> bool:
     """Integers, slices, None and ... choose each element at most once; tensors may repeat."""
     parts = index if isinstance(index, tuple) else (index,)
     return all(isinstance(part, int | slice | type(None) | type(...)) and part is not True for part in parts)
@@ -24,7 +24,7 @@ def _is_basic(index: Any) -> bool:
 def put(g: Tensor, index: Any, shape: Sequence[int]) -> Tensor:
     """Zeros of the given shape with g added at the index: what came from one place twice is summed."""
     result = g.new_zeros(shape)
-    if _is_basic(index):
+    if is_basic(index):
         result[index] = g
         return result
     positions = torch.arange(result.numel(), device=g.device).reshape(shape)[index]
@@ -99,23 +99,6 @@ def _getitem(x: Value, index: Any) -> Value:
         return raw(part)
 
     return getitem(x, constant(index))
-
-
-@means(Tensor.__setitem__)
-def _setitem(x: Value, index: Any, value: Value) -> None:
-    """x with new elements at the index takes the place of x."""
-    from ..inplace import replace
-
-    if not isinstance(x, Traced):
-        replace(x, value, "x[index] = value")
-    places = torch.zeros(x.shape, dtype=torch.bool, device=raw(x).device)
-    places[index] = True
-    if is_tensor(value):
-        positions = torch.zeros(x.shape, dtype=torch.long, device=raw(x).device)
-        flat = value.expand(places[index].shape).reshape(-1)
-        positions[index] = torch.arange(flat.numel(), device=raw(x).device).reshape(places[index].shape)
-        value = flat[positions] if flat.numel() else 0.0
-    replace(x, torch.where(places, value, x), "x[index] = value")
 
 
 @means("select")

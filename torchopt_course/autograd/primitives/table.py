@@ -9,7 +9,8 @@ from typing import Any
 from torch import Tensor
 
 from .. import dispatch
-from ..traced import Traced, Value
+from ..traced import Traced, Value, recording
+from ..variable import BASE
 from .rules import Function, Plan, as_rule, slots_of
 
 PRIMITIVES: dict[str, Primitive] = {}
@@ -23,7 +24,8 @@ ELEMENTWISE = "elementwise"  # the Jacobian is diagonal, so the VJP is the JVP
 class Primitive:
     """A function of tensors that knows its derivatives.
 
-    Called with plain tensors it just computes. Called with traced values it belongs to the highest of their
+    Called with plain tensors it just computes (within ``record`` those that require a gradient are traced).
+    Called with traced values it belongs to the highest of their
     levels, which asks for the value (of the values one level below) and then for what it needs.
     """
 
@@ -69,7 +71,9 @@ class Primitive:
             if isinstance(arg, Traced) and (level is None or arg.level.depth > level.depth):
                 level = arg.level
         if level is None:
-            return self.evaluate(args)[0]
+            if not (recording.now and any(isinstance(arg, Tensor) and arg.requires_grad for arg in args)):
+                return self.evaluate(args)[0]
+            level = BASE
         return level.apply(self, args)
 
     def bind(self, args: tuple[Value, ...], kwargs: dict[str, Value]) -> tuple[Value, ...]:

@@ -1,0 +1,152 @@
+"""``backward()`` and ``torch.autograd.grad``: the sweep of :mod:`.reverse`, from variables to their leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .dispatch import means
+from .foreign import node_of
+from .reverse import Leaf, Node, sweep
+from .traced import Traced, Value, raw
+from .variable import BASE, Variable, tracked_variable
+
+
+@means(Tensor.backward)
+def backward(
+    self: Value,
+    gradient: Value = None,
+    retain_graph: bool | None = None,
+    create_graph: bool = False,
+    inputs: Any = None,
+) -> None:
+    """Add d(self)/d(leaf) to the ``grad`` of every leaf that this variable was computed from.
+
+    Args:
+        gradient: the cotangent to start with, shaped like this variable; 1 for a scalar.
+        retain_graph: keep what the sweep would free, for another one (default: ``create_graph``).
+        create_graph: record the sweep itself, so that gradients can be differentiated again.
+        inputs: the leaves to write to, one or a sequence (default: all).
+
+    Raises:
+        RuntimeError: not a scalar and no ``gradient``; a gradient of another shape; a second sweep
+            through what the first one has freed; a saved tensor that was changed in place since.
+    """
+    backward_all([self], [gradient], retain_graph, create_graph, inputs)
+
+
+def backward_all(
+    outputs: Sequence[Value],
+    seeds: Sequence[Value],
+    retain_graph: bool | None,
+    create_graph: bool,
+    inputs: Any,
+) -> None:
+    """The same for several results, in one sweep."""
+    only = None
+    if inputs is not None:
+        only = {_node(v) for v in ([inputs] if isinstance(inputs, Tensor) else inputs)}
+        if not only or not all(isinstance(node, Leaf) for node in only):
+            raise RuntimeError("backward(inputs=...) must be one or more leaves: Variables you made yourself")
+    ends = [(_node(y), seed_for(y, seed)) for y, seed in zip(outputs, seeds, strict=True)]
+    gradients = _sweep(ends, retain_graph, create_graph)
+    with torch.set_grad_enabled(create_graph):
+        # The sweep may hand the same memory to several leaves (z = x + y); whoever writes into x.grad later
+        # must not change y.grad, nor what the caller passed in.
+        taken = {raw(seed).untyped_storage().data_ptr() for _, seed in ends}
+        for leaf, g in gradients.items():
+            if isinstance(leaf, Leaf) and (only is None or leaf in only):
+                memory = raw(g).untyped_storage().data_ptr()
+                leaf.accumulate(g.clone() if memory in taken else g)
+                taken.add(memory)
+
+
+@means(torch.autograd.grad)
+def grad(
+    outputs: Any,
+    inputs: Any,
+    grad_outputs: Any = None,
+    retain_graph: bool | None = None,
+    create_graph: bool = False,
+    allow_unused: bool | None = None,
+    is_grads_batched: bool = False,
+    materialize_grads: bool = False,
+) -> tuple[Value, ...]:
+    """What ``torch.autograd.grad`` does, of variables; nothing is added to any ``.grad``."""
+    if is_grads_batched:
+        raise NotImplementedError(
+            "torch.autograd.grad(is_grads_batched=True) of variables; use autograd.jacrev"
+        )
+    outputs = [outputs] if isinstance(outputs, Tensor) else list(outputs)
+    inputs = [inputs] if isinstance(inputs, Tensor) else list(inputs)
+    given = [grad_outputs] if grad_outputs is None or isinstance(grad_outputs, Tensor) else list(grad_outputs)
+    seeds = given if len(given) == len(outputs) else given * len(outputs)
+    ends = [(_node(y), seed_for(y, seed)) for y, seed in zip(outputs, seeds, strict=True)]
+    nodes = [_node(x) for x in inputs]
+    gradients = _sweep(ends, retain_graph, create_graph, keep=not all(isinstance(n, Leaf) for n in nodes))
+    results: list[Value] = [gradients.get(node) for node in nodes]
+    for i, (g, x) in enumerate(zip(results, inputs, strict=True)):
+        if g is None and materialize_grads:
+            results[i] = torch.zeros_like(x)
+        elif g is None and not allow_unused:
+            raise RuntimeError(
+                f"input {i} of torch.autograd.grad was not used in the graph. Say allow_unused=True if that "
+                "is desired"
+            )
+    return tuple(results)
+
+
+def _node(value: Value) -> Node:
+    """Of a variable, or of a plain tensor that requires a gradient."""
+    if isinstance(value, Variable):
+        if value.level is not BASE:
+            raise RuntimeError(
+                "backward() inside of a function that is being transformed; use autograd.grad there"
+            )
+        return value.node
+    if not isinstance(value, Tensor) or not value.requires_grad:
+        raise RuntimeError("one of the differentiated tensors does not require a gradient")
+    return node_of(value)
+
+
+def _sweep(
+    ends: list[tuple[Node, Value]], retain_graph: bool | None, create_graph: bool, keep: bool = False
+) -> dict[Node, Value]:
+    retain = create_graph if retain_graph is None else retain_graph
+    with torch.set_grad_enabled(create_graph):
+        return sweep(ends, retain, keep=keep, rewrap=rewrap if create_graph else None)
+
+
+def rewrap(node: Node, saved: Sequence[Value]) -> Sequence[Value]:
+    """What a node has saved of its arguments and its result as variables again, with their past."""
+    pasts = [*node.parents, node]
+    return [
+        value if past is None or value is None else tracked_variable(value, BASE, pasts[past])
+        for value, past in zip(saved, node.plan.pasts, strict=True)
+    ]
+
+
+def seed_for(output: Value, gradient: Value) -> Value:
+    """The gradient to start with, checked."""
+    if gradient is None:
+        value = raw(output)
+        if value.numel() != 1:
+            raise RuntimeError(
+                "backward() starts from a single number, such as a loss; this result has shape "
+                f"{tuple(output.shape)}. Reduce it, or pass backward(gradient) of that shape"
+            )
+        return torch.ones_like(value)
+    if not isinstance(gradient, Traced):
+        gradient = torch.as_tensor(gradient)
+        if not torch.is_grad_enabled() or not gradient.requires_grad:
+            gradient = gradient.detach()
+    if gradient.shape != output.shape:
+        raise RuntimeError(
+            f"gradient has shape {tuple(gradient.shape)}, but the result has shape {tuple(output.shape)}"
+        )
+    if gradient.dtype != output.dtype:
+        raise RuntimeError(f"gradient has dtype {gradient.dtype}, but the result has dtype {output.dtype}")
+    return gradient

@@ -1,0 +1,175 @@
+"""What torch's own autograd has recorded is a part of our graph as well.
+
+A plain tensor that requires a gradient is an input: it gets a leaf, and its ``.grad``. A plain tensor that
+torch computed from such ones is an operation whose derivative torch knows. For these, and for a user's
+``torch.autograd.Function``, ``torch.autograd`` is asked; in this file, and in no other.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import GradientEdge, get_gradient_edge
+
+from .reverse import Leaf, Node, Rewrap, clock
+from .traced import Traced, Value, raw
+
+# The node of a plain tensor that requires a gradient, by the tensor's id; it goes with the tensor.
+_nodes: dict[int, tuple[weakref.ref[Tensor], Node]] = {}
+
+
+def node_of(tensor: Tensor) -> Node:
+    """Where the gradient of a plain tensor that requires one is sent; one leaf for each such tensor."""
+    known = _nodes.get(id(tensor))
+    if known is not None and known[0]() is tensor:
+        node = known[1]
+        if node.shape == tensor.shape and node.dtype is tensor.dtype:
+            return node
+    if tensor.grad_fn is not None:
+        return TorchNode([tensor])
+    return stand_for(tensor, Leaf(tensor, owner=weakref.ref(tensor)))
+
+
+def stand_for(tensor: Tensor, node: Node) -> Node:
+    """Let gradients of the tensor, for as long as it lives, go to the node."""
+    key = id(tensor)
+    _nodes[key] = weakref.ref(tensor, lambda dead: _forget(key, dead)), node
+    return node
+
+
+def _forget(key: int, dead: weakref.ref[Tensor]) -> None:
+    if key in _nodes and _nodes[key][0] is dead:  # or another tensor has the id by now
+        del _nodes[key]
+
+
+class TorchOperation:
+    """In place of a primitive: how torch calls what it has recorded last."""
+
+    variadic, parameters, symbolic = True, ("inputs",), None
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+class TorchNode(Node):
+    """Tensors that torch computed, as one operation on the leaves of torch's graph.
+
+    Of several, each is a :class:`Part`, and the gradient that arrives here is :class:`Parts`.
+    """
+
+    __slots__ = ("edges", "leaves")
+
+    def __init__(self, tensors: Sequence[Tensor]) -> None:
+        first = tensors[0]
+        assert first.grad_fn is not None
+        self.op, self.age = TorchOperation(f"torch's {first.grad_fn.name()}"), next(clock)
+        self.shape, self.dtype = first.shape, first.dtype
+        # Not the tensors themselves, whose memory may be written to.
+        self.edges: list[GradientEdge] | None = [get_gradient_edge(tensor) for tensor in tensors]
+        self.leaves = leaves_of(tensors)
+        self.parents = [node_of(leaf) for leaf in self.leaves]
+
+    @property
+    def variables(self) -> range:
+        return range(len(self.parents))
+
+    @property
+    def plan(self) -> TorchNode:  # type: ignore[override]
+        """As a plan, it knows which arguments are variables: all."""
+        return self
+
+    def pull(self, g: Value, rewrap: Rewrap | None = None) -> Sequence[Value]:
+        if self.edges is None:
+            raise RuntimeError(
+                f"backward through {self.op} for the second time: the first sweep has freed it. Say "
+                "backward(retain_graph=True) the first time"
+            )
+        for leaf in self.leaves:
+            if leaf._backward_hooks:
+                raise NotImplementedError(
+                    f"the hook of a tensor {tuple(leaf.shape)} would be called for the part of the gradient "
+                    "that comes through torch's graph alone; compute everything inside of record()"
+                )
+        given = g.given if isinstance(g, Parts) else {0: g}
+        return torch.autograd.grad(
+            [self.edges[i] for i in given],
+            self.leaves,
+            [self._for_torch(each, rewrap) for each in given.values()],
+            retain_graph=True,
+            create_graph=rewrap is not None,
+            allow_unused=True,
+        )
+
+    def _for_torch(self, g: Value, rewrap: Rewrap | None) -> Tensor:
+        """A gradient that torch may compute with, and whose own past is found again if it has one."""
+        if not isinstance(g, Traced):
+            return g  # type: ignore[no-any-return]
+        if rewrap is None or isinstance(g.data, Traced):
+            raise NotImplementedError(
+                f"{self.op} was recorded by torch, which a transform of this package cannot differentiate "
+                "again; compute it inside of record(), or pass x.detach()"
+            )
+        plain = raw(g).detach().requires_grad_()
+        stand_for(plain, g.node)
+        return plain  # type: ignore[no-any-return]
+
+    def free(self) -> None:
+        self.edges = None
+
+
+class Part(Node):
+    """One of several results of a :class:`TorchNode`."""
+
+    __slots__ = ("number",)
+
+    def __init__(self, whole: TorchNode, number: int, tensor: Tensor) -> None:
+        self.op, self.parents, self.age, self.number = whole.op, [whole], next(clock), number
+        self.shape, self.dtype = tensor.shape, tensor.dtype
+
+    variables = range(1)
+
+    @property
+    def plan(self) -> Part:  # type: ignore[override]
+        return self
+
+    def pull(self, g: Value, rewrap: Rewrap | None = None) -> Sequence[Value]:
+        return (Parts(self.parents[0], {self.number: g}),)
+
+    def free(self) -> None:
+        pass
+
+
+class Parts:
+    """Gradients of some of the results of a node."""
+
+    def __init__(self, node: Node, given: dict[int, Value]) -> None:
+        self.shape, self.dtype, self.given, self._node = node.shape, node.dtype, given, node
+
+    def __add__(self, other: Parts) -> Parts:
+        total = dict(self.given)
+        for i, g in other.given.items():
+            total[i] = total[i] + g if i in total else g
+        return Parts(self._node, total)
+
+
+def leaves_of(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """The tensors that require a gradient from which torch computed these."""
+    leaves: dict[int, Tensor] = {}
+    seen: set[Any] = set()
+    stack: list[Any] = [tensor.grad_fn for tensor in tensors]
+    while stack:
+        function = stack.pop()
+        if function is None or function in seen:
+            continue
+        seen.add(function)
+        if hasattr(function, "variable"):
+            leaves[id(function.variable)] = function.variable
+        stack += [each for each, _ in function.next_functions]
+    return list(leaves.values())

@@ -1,0 +1,64 @@
+"""A user's ``torch.autograd.Function`` of variables is one operation, with the derivative that he wrote.
+
+Torch does not ask a Function's arguments whether they override it, as all its other functions do. So
+importing this package puts a question of ours before ``Function.apply``; without variables it goes on to torch.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+from torch.utils import _pytree as pytree
+from torch.utils.checkpoint import CheckpointFunction
+
+from .foreign import Part, TorchNode, stand_for
+from .traced import Traced, Value, raw, recording
+from .variable import BASE, Variable, lift, tracked_variable
+
+_by_torch = Function.__dict__["apply"]
+
+
+def apply(cls: type[Function], *args: Any, **kwargs: Any) -> Any:
+    """Call a Function; if an argument is a variable, record it."""
+    by_torch = _by_torch.__get__(None, cls)
+    given = (*args, *kwargs.values())
+    recorded = any(isinstance(arg, Traced) for arg in given)
+    if not torch.is_grad_enabled():
+        return by_torch(*[raw(arg) for arg in args], **{key: raw(arg) for key, arg in kwargs.items()})
+    if issubclass(cls, CheckpointFunction) and (recorded or recording.now):
+        run_function, _preserve_rng_state, *inputs = args
+        return run_function(*inputs)  # computed once, and kept: checkpointing saves memory, not values
+    if not recorded:
+        return by_torch(*args, **kwargs)
+    plain, plainly_named = [_plain(cls, arg) for arg in args], {k: _plain(cls, v) for k, v in kwargs.items()}
+    outputs, structure = pytree.tree_flatten(by_torch(*plain, **plainly_named))
+    numbers = [i for i, y in enumerate(outputs) if isinstance(y, Tensor) and y.requires_grad]
+    if len(numbers) == 1:
+        outputs[numbers[0]] = lift(outputs[numbers[0]])
+    elif numbers:
+        node = TorchNode([outputs[i] for i in numbers])
+        for place, i in enumerate(numbers):
+            part = Part(node, place, outputs[i])
+            outputs[i] = tracked_variable(outputs[i].detach(), BASE, part)
+    return pytree.tree_unflatten(outputs, structure)
+
+
+def _plain(cls: type[Function], arg: Value) -> Value:
+    """What torch is given for a variable: its tensor, whose gradient comes back to it."""
+    if not isinstance(arg, Traced):
+        return arg
+    if not isinstance(arg, Variable) or arg.level is not BASE:
+        raise NotImplementedError(
+            f"torch.autograd.Function {cls.__name__} in a transform (grad, vjp, jvp, ...): torch would run its "
+            "backward, which the transform cannot differentiate. Define it by autograd.primitive, or use "
+            "Variable and backward()"
+        )
+    tensor = arg.data.detach().requires_grad_()
+    stand_for(tensor, arg.node)
+    return tensor
+
+
+Function.apply = classmethod(apply)  # type: ignore[assignment, method-assign]
