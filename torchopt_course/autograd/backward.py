@@ -1,4 +1,4 @@
-"""``backward()`` and ``torch.autograd.grad``: the sweep of :mod:`.reverse`, from variables to their leaves."""
+"""``backward()`` and ``torch.autograd.grad``: the sweep of :mod:`.reverse` from variables to their leaves."""
 
 from __future__ import annotations
 

@@ -117,8 +117,7 @@ def body_of(func: Any) -> Callable[..., Any] | None:
 
 
 def attribute(func: Any) -> Callable[..., Any] | None:
-    """Other attributes are those of the plain tensor: in a device, a layout or a number of dimensions there is
-    nothing to differentiate."""
+    """Other attributes are those of the plain tensor: there is nothing to differentiate in a device."""
     if not is_attribute(func) or func.__name__ != "__get__":
         return None
     return lambda x, *owner: func(x.detach())

@@ -116,9 +116,9 @@ class TorchNode(Node):
                 f"{self.op} was recorded by torch, which a transform of this package cannot differentiate "
                 "again; compute it inside of record(), or pass x.detach()"
             )
-        plain = raw(g).detach().requires_grad_()
-        stand_for(plain, g.node)
-        return plain  # type: ignore[no-any-return]
+        plain: Tensor = raw(g).detach().requires_grad_()
+        stand_for(plain, g.node)  # type: ignore[attr-defined]
+        return plain
 
     def free(self) -> None:
         self.edges = None

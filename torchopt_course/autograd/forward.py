@@ -50,7 +50,7 @@ class DualView(Follows, Dual):
     """A dual number that shares the memory of another one."""
 
     @property
-    def tangent(self) -> Value:  # type: ignore[override]
+    def tangent(self) -> Value:
         self.follow()
         return self._past
 

@@ -1,7 +1,7 @@
 """A user's ``torch.autograd.Function`` of variables is one operation, with the derivative that he wrote.
 
 Torch does not ask a Function's arguments whether they override it, as all its other functions do. So
-importing this package puts a question of ours before ``Function.apply``; without variables it goes on to torch.
+importing this package puts a question of ours before ``Function.apply``; without variables torch goes on.
 """
 
 from __future__ import annotations
@@ -52,13 +52,12 @@ def _plain(cls: type[Function], arg: Value) -> Value:
         return arg
     if not isinstance(arg, Variable) or arg.level is not BASE:
         raise NotImplementedError(
-            f"torch.autograd.Function {cls.__name__} in a transform (grad, vjp, jvp, ...): torch would run its "
-            "backward, which the transform cannot differentiate. Define it by autograd.primitive, or use "
-            "Variable and backward()"
+            f"torch.autograd.Function {cls.__name__} in a transform (grad, vjp, jvp, ...), which cannot see "
+            "into its backward. Define it by autograd.primitive, or use Variable and backward()"
         )
     tensor = arg.data.detach().requires_grad_()
     stand_for(tensor, arg.node)
     return tensor
 
 
-Function.apply = classmethod(apply)  # type: ignore[assignment, method-assign]
+Function.apply = classmethod(apply)

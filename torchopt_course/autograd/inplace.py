@@ -1,9 +1,8 @@
 """In-place operations on variables, and what their aliases and views see of them.
 
-``h.mul_(2)`` computes ``h * 2``, writes it into h's memory, and gives h the past of the result. If h is a view,
-its base gets a new past as well: a :func:`write_view` of the old base and the new part. Other views of the base
-notice when they are asked for their own past, and take themselves anew (:meth:`.traced.Follows.follow`).
-A plain tensor that a variable is written into becomes a variable, as a tensor does in torch.
+``h.mul_(2)`` computes ``h * 2``, writes it into h's memory, and gives h the past of the result. If h is a
+view, its base gets a new past as well: a :func:`write_view` of the old base and the new part. Other views of
+the base notice when they are asked for their own past, and take themselves anew (:class:`.traced.Follows`). A plain tensor that a variable is written into becomes a variable, as a tensor does in torch.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ from .variable import lift
 
 
 class record(TorchFunctionMode):
-    """Within the block torch's functions compute with variables; ``backward()`` then writes the real gradients::
+    """Within the block torch's functions compute with variables; ``backward()`` writes the real gradients::
 
         with autograd.record(model):
             loss = F.cross_entropy(model(x), y)
@@ -51,13 +51,13 @@ class record(TorchFunctionMode):
         self._modules = modules
         self._names: dict[int, str] | None = None
 
-    def __enter__(self) -> None:  # type: ignore[override]
+    def __enter__(self) -> None:
         recording.now += 1
-        super().__enter__()
+        super().__enter__()  # type: ignore[no-untyped-call]
 
     def __exit__(self, *exception: Any) -> None:
         recording.now -= 1
-        super().__exit__(*exception)
+        super().__exit__(*exception)  # type: ignore[no-untyped-call]
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None

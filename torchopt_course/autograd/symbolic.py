@@ -53,7 +53,7 @@ class Symbol(Traced):
     __eq__ = __ne__ = _no_value
     __hash__ = Traced.__hash__
 
-    def __repr__(self) -> str:
+    def __repr__(self) -> str:  # type: ignore[override]
         return f"Symbol({self.expression})"
 
 

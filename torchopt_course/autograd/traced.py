@@ -23,6 +23,8 @@ from torch import Tensor
 from . import dispatch
 from .dispatch import TABLE
 
+_set_data: Any = torch._C.TensorBase.data.__set__  # type: ignore[attr-defined]
+
 # A tensor, a number, or a traced value: whatever an operation may be given.
 Value: TypeAlias = Any
 
@@ -123,7 +125,7 @@ class Traced(Tensor):
         return meaning(*args, **kwargs) if kwargs else meaning(*args)
 
     @classmethod
-    def __torch_dispatch__(
+    def __torch_dispatch__(  # type: ignore[override]
         cls, func: Any, types: object, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         """Torch's C++ code computes with a traced value without asking: a number, or an error."""
@@ -144,7 +146,7 @@ class Traced(Tensor):
     def data(self, value: Value) -> None:
         self._data = value
         with torch._C.DisableTorchFunctionSubclass():  # the tensor that torch sees
-            torch._C.TensorBase.data.__set__(self, Tensor._make_subclass(type(self), raw(value)))
+            _set_data(self, Tensor._make_subclass(type(self), raw(value)))
 
     @property
     def shape(self) -> torch.Size:  # type: ignore[override]

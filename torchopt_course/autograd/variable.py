@@ -85,7 +85,7 @@ class Variable(Traced):
         return None if self.node.op is None else self.node
 
     @property
-    def requires_grad(self) -> bool:  # type: ignore[override]
+    def requires_grad(self) -> bool:
         """Whether it is differentiated: always, unless it was detached in place."""
         node = self.node
         return not (isinstance(node, Leaf) and node.owner is None and self.level is BASE)
@@ -102,15 +102,22 @@ class Variable(Traced):
         self.times_written += 1
         return self
 
-    def requires_grad_(self, requires_grad: bool = True) -> Variable:  # type: ignore[override]
-        if not requires_grad:
-            raise RuntimeError("a Variable is there to be differentiated; use x.detach() for a constant")
+    def requires_grad_(self, requires_grad: bool = True) -> Variable:
+        """Switch a leaf on or off, as ``x.detach_()`` does; what was recorded before no longer reaches it."""
+        if requires_grad != self.requires_grad:
+            if not isinstance(self.node, Leaf):
+                raise RuntimeError(
+                    "you can only change requires_grad flags of leaf variables; use x.detach() for a constant"
+                )
+            self.node.owner = None
+            self.node = Leaf(self, owner=weakref.ref(self) if requires_grad else None)
         return self
 
     def moved(self, memory: Tensor) -> Variable:
         return tracked_variable(in_memory(self._data, memory), self.level, self.node)
 
     def adopt(self, other: Traced) -> None:
+        assert isinstance(other, Variable)
         """Get another past, with the same memory."""
         self._data, self.level, self.node = in_memory(other.data, raw(self)), other.level, other.node
 
@@ -149,7 +156,7 @@ class View(Follows, Variable):
     """A variable that shares the memory of another one."""
 
     @property
-    def node(self) -> Node:  # type: ignore[override]
+    def node(self) -> Node:
         self.follow()
         return self._past  # type: ignore[no-any-return]
 
@@ -182,7 +189,7 @@ class ReverseLevel(Level):
                 if isinstance(arg, Traced):
                     if arg.level is self:
                         variables |= 1
-                        parents.append(arg.node)
+                        parents.append(arg.node)  # type: ignore[attr-defined]
                         arg = arg._data
                     deeper = deeper or isinstance(arg, Traced)
             known.append(arg)
