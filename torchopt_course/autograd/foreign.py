@@ -16,14 +16,20 @@ from torch import Tensor
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from .reverse import Leaf, Node, Rewrap, clock
-from .traced import Traced, Value, raw
+from .traced import Traced, Value, raw, recording
 
 # The node of a plain tensor that requires a gradient, by the tensor's id; it goes with the tensor.
 _nodes: dict[int, tuple[weakref.ref[Tensor], Node]] = {}
 
 
 def node_of(tensor: Tensor) -> Node:
-    """Where the gradient of a plain tensor that requires one is sent; one leaf for each such tensor."""
+    """Where the gradient of a tensor that requires one is sent; one leaf for each plain one."""
+    if isinstance(tensor, Traced):  # met by torch's C++ code
+        if tensor.level.depth:
+            raise NotImplementedError(
+                "torch's C++ code has computed with a variable inside of a function that is being transformed"
+            )
+        return tensor.node  # type: ignore[attr-defined, no-any-return]
     known = _nodes.get(id(tensor))
     if known is not None and known[0]() is tensor:
         node = known[1]
@@ -31,7 +37,9 @@ def node_of(tensor: Tensor) -> Node:
             return node
     if tensor.grad_fn is not None:
         return TorchNode([tensor])
-    return stand_for(tensor, Leaf(tensor, owner=weakref.ref(tensor)))
+    names = (block.name_of(tensor) for block in reversed(recording.blocks))
+    leaf = Leaf(tensor, weakref.ref(tensor), next(filter(None, names), ""))
+    return stand_for(tensor, leaf)
 
 
 def stand_for(tensor: Tensor, node: Node) -> Node:

@@ -16,9 +16,10 @@ from torch.utils import _pytree as pytree
 
 from .primitives.table import ELEMENTWISE, LINEAR, MULTILINEAR, Primitive
 from .reverse import Leaf, fit, sweep
-from .traced import Follows, Level, Traced, Value, in_memory, is_tensor, raw, shares
+from .traced import Level, Traced, Value, hold, in_memory, is_tensor, raw
 from .transforms import Argnums, basis, check_tensors, chosen, unchosen
 from .variable import ReverseLevel, Variable, tracked_variable
+from .views import Follows, shares
 
 if TYPE_CHECKING:
     from .primitives.rules import Plan
@@ -30,8 +31,8 @@ class Dual(Traced):
     tangent: Value
 
     def __new__(cls, data: Value, tangent: Value, level: Level) -> Dual:
-        dual: Dual = Tensor._make_subclass(cls, raw(data))
-        dual._data, dual.tangent, dual.level = data, tangent, level
+        dual = hold(cls, data)
+        dual.tangent, dual.level = tangent, level
         return dual
 
     def moved(self, memory: Tensor) -> Dual:

@@ -28,7 +28,7 @@ def apply(cls: type[Function], *args: Any, **kwargs: Any) -> Any:
     recorded = any(isinstance(arg, Traced) for arg in given)
     if not torch.is_grad_enabled():
         return by_torch(*[raw(arg) for arg in args], **{key: raw(arg) for key, arg in kwargs.items()})
-    if issubclass(cls, CheckpointFunction) and (recorded or recording.now):
+    if issubclass(cls, CheckpointFunction) and (recorded or recording.blocks):
         run_function, _preserve_rng_state, *inputs = args
         return run_function(*inputs)  # computed once, and kept: checkpointing saves memory, not values
     if not recorded:

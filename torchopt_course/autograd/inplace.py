@@ -2,13 +2,14 @@
 
 ``h.mul_(2)`` computes ``h * 2``, writes it into h's memory, and gives h the past of the result. If h is a
 view, its base gets a new past as well: a :func:`write_view` of the old base and the new part. Other views of
-the base notice when they are asked for their own past, and take themselves anew (:class:`.traced.Follows`). A plain tensor that a variable is written into becomes a variable, as a tensor does in torch.
+the base notice when they are asked for their own past, and take themselves anew (:class:`.views.Follows`). A
+plain tensor that a variable is written into becomes a variable, as a tensor does in torch.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -17,10 +18,11 @@ from torch import Tensor
 from . import dispatch
 from .dispatch import TABLE, means, named
 from .forward import Dual, DualView
-from .primitives.indexing import is_basic, unpick
-from .primitives.table import LINEAR, primitive
-from .traced import Follows, Step, Traced, Value, all_raw, in_memory, raw, replay
+from .primitives.indexing import is_basic
+from .primitives.writing import overwrite, put_items, strided_view, write_view
+from .traced import Traced, Value, all_raw, in_memory, raw
 from .variable import Variable, View
+from .views import Follows, Step
 
 
 def write(x: Value, new: Value, name: str) -> Value:
@@ -115,62 +117,6 @@ def _become(x: Tensor, kind: type[Traced]) -> None:
 
 def memory_of(base: Value) -> tuple[Any, Any]:
     return tuple(base.shape), tuple(raw(base).stride())
-
-
-# -- the operations that this comes to -----------------------------------------------------------------------
-
-
-@primitive(x=lambda g: torch.zeros_like(g), new=lambda g: g, jvp=LINEAR)
-def overwrite(x: Tensor, new: Tensor) -> Tensor:
-    """What a tensor is after it was filled with something else: its old value does not count."""
-    return new
-
-
-@primitive(x=lambda g: g, jvp=LINEAR)
-def laid_out(x: Tensor, stride: Sequence[int]) -> Tensor:
-    """The same elements, with other distances in memory."""
-    return torch.empty_strided(x.shape, tuple(stride), dtype=x.dtype, device=x.device).copy_(x)
-
-
-def _back_from_strides(g: Value, size: Any, stride: Any, offset: int, memory: tuple[Any, Any]) -> Value:
-    def select(positions: Tensor) -> Tensor:
-        return laid_out(positions, memory[1]).as_strided(size, stride, offset)  # type: ignore[no-any-return]
-
-    return unpick(g, select, memory[0])
-
-
-@primitive(x=_back_from_strides, jvp=LINEAR, views=True)
-def strided_view(
-    x: Tensor, size: Sequence[int], stride: Sequence[int], offset: int, memory: tuple[Any, Any]
-) -> Tensor:
-    """A view of a tensor by distances in memory."""
-    if x.stride() != memory[1]:
-        x = laid_out(x, memory[1])
-    return x.as_strided(tuple(size), tuple(stride), x.storage_offset() + offset)
-
-
-def _part(g: Value, steps: Sequence[Step], memory: tuple[Any, Any]) -> Value:
-    """The elements of g that a view has."""
-    return replay(laid_out(g, memory[1]), steps)
-
-
-def _without_part(g: Value, steps: Sequence[Step], memory: tuple[Any, Any]) -> Value:
-    """g, but 0 where the view is."""
-    rest = laid_out(g, memory[1])
-    torch.Tensor.zero_(replay(rest, steps))
-    return rest
-
-
-def _with_part(x_dot: Value, new_dot: Value, steps: Sequence[Step], memory: tuple[Any, Any]) -> Value:
-    whole = laid_out(x_dot, memory[1])
-    torch.Tensor.copy_(replay(whole, steps), new_dot)
-    return whole
-
-
-@primitive(x=_without_part, new=_part, jvp=_with_part)
-def write_view(x: Tensor, new: Tensor, steps: Sequence[Step], memory: tuple[Any, Any]) -> Tensor:
-    """What the base is after a view of it was written to. The memory has the new values already."""
-    return x.detach()
 
 
 # -- torch's names -------------------------------------------------------------------------------------------
@@ -299,17 +245,3 @@ def _set_item(x: Value, index: Any, value: Value) -> None:
         _copy(part, value)
     else:
         write(x, put_items(before(x), value.to(x.dtype), index), "x[index] = value")
-
-
-def _left_over(g: Value, index: Any) -> Value:
-    rest = torch.ones(g.shape, dtype=torch.bool, device=raw(g).device)
-    rest[index] = False
-    return torch.where(rest, g, 0.0)
-
-
-@primitive(x=_left_over, value=lambda g, index: g[index], jvp=LINEAR)
-def put_items(x: Tensor, value: Tensor, index: Any) -> Tensor:
-    """x with other elements at the index."""
-    result = x.clone()
-    result[index] = value
-    return result

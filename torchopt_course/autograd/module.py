@@ -8,6 +8,7 @@ changing it: ``model.parameters()``, the optimizer and the state dict still see 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from types import MethodType, MethodWrapperType
 from typing import Any, TypeAlias
 
 import torch
@@ -15,10 +16,9 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from . import dispatch
-from .dispatch import TABLE
-from .reverse import Leaf
-from .traced import Traced, Value, recording
-from .variable import lift
+from .dispatch import DIFFERENTIABLE, TABLE
+from .traced import Traced, recording
+from .variable import is_recorded, lift
 
 
 class record(TorchFunctionMode):
@@ -52,54 +52,47 @@ class record(TorchFunctionMode):
         self._names: dict[int, str] | None = None
 
     def __enter__(self) -> None:
-        recording.now += 1
+        recording.blocks.append(self)
         super().__enter__()  # type: ignore[no-untyped-call]
 
     def __exit__(self, *exception: Any) -> None:
-        recording.now -= 1
         super().__exit__(*exception)  # type: ignore[no-untyped-call]
+        recording.blocks.remove(self)
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        if torch.is_grad_enabled() and not dispatch.is_attribute(func):
-            given, found = self._lifted(args)
-            named, found_named = self._lifted(kwargs.values()) if kwargs else ([], False)
-            if found or found_named:
-                meaning = TABLE.get(func) or dispatch.look_up(func)
-                if meaning is not None:
+        if torch.is_grad_enabled() and (type(func) is not MethodWrapperType or func in DIFFERENTIABLE):
+            meaning = TABLE.get(func) or dispatch.look_up(func)
+            if meaning is not None and (is_recorded(args) or (kwargs and is_recorded(kwargs.values()))):
+                if type(meaning) is not MethodType:  # not a primitive, but written in terms of them
+                    given = lifted(args)
                     if kwargs.get("inplace") or dispatch.writes(func):
                         given[:1] = args[:1]  # the tensor itself, which becomes a variable
-                    return meaning(*given, **dict(zip(kwargs, named, strict=True)))
+                    args, kwargs = tuple(given), dict(zip(kwargs, lifted(kwargs.values()), strict=True))
+                return Traced.__torch_function__(func, types, args, kwargs)
         return func(*args, **kwargs)
 
-    def _lifted(self, args: Iterable[Any]) -> tuple[list[Any], bool]:
-        """Plain tensors that require a gradient as variables, and whether there were any."""
-        result, found = [], False
-        for arg in args:
-            if isinstance(arg, Tensor):
-                if not isinstance(arg, Traced) and arg.requires_grad:
-                    arg, found = self._variable(arg), True
-            elif type(arg) in (list, tuple):
-                inside, among = self._lifted(arg)
-                if among:
-                    arg, found = type(arg)(inside), True
-            result.append(arg)
-        return result, found
+    def name_of(self, tensor: Tensor) -> str:
+        """How a parameter is called; "" for any other tensor."""
+        if self._names is None:
+            self._names = {
+                id(parameter): path + name
+                for path, part in reversed(named_parts(self._modules))
+                for name, parameter in part._parameters.items()
+            }
+        return self._names.get(id(tensor), "")
 
-    def _variable(self, tensor: Tensor) -> Value:
-        variable = lift(tensor)
-        leaf = variable.node
-        if isinstance(leaf, Leaf) and not leaf.name:
-            if self._names is None:  # of all parameters, once
-                self._names = {
-                    id(parameter): path + name
-                    for path, part in reversed(named_parts(self._modules))
-                    for name, parameter in part._parameters.items()
-                }
-            leaf.name = self._names.get(id(tensor), "")
-        return variable
+
+def lifted(args: Iterable[Any]) -> list[Any]:
+    """Plain tensors that require a gradient as variables."""
+    return [
+        lift(arg) if isinstance(arg, Tensor) and not isinstance(arg, Traced) and arg.requires_grad
+        else type(arg)(lifted(arg)) if type(arg) in (list, tuple)
+        else arg
+        for arg in args
+    ]  # fmt: skip
 
 
 def named_parts(modules: Sequence[nn.Module]) -> list[tuple[str, nn.Module]]:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import torch
 from torch import Tensor
 
+from . import autocast
 from .traced import Traced, Value, raw
 
 if TYPE_CHECKING:
@@ -148,6 +149,9 @@ def sweep(
     Returns:
         The gradient of each leaf that one reaches, with ``keep`` of each node.
     """
+    if autocast.is_on():  # the casts were recorded, so the gradients have their dtypes already
+        with autocast.off():
+            return sweep(seeds, retain_graph, keep, rewrap)
     gradients: dict[Node, Value] = {}
     for node, g in seeds:
         gradients[node] = gradients[node] + g if node in gradients else g

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import torch
 from torch import Tensor
 
-from .traced import Level, Traced, Value, is_tensor, raw
+from .traced import Level, Traced, Value, hold, is_tensor, raw
 
 if TYPE_CHECKING:
     from .primitives.table import Primitive
@@ -37,9 +37,8 @@ class Symbol(Traced):
     expression: Any
 
     def __new__(cls, expression: Any, level: Level) -> Symbol:
-        value = torch.tensor(torch.nan, dtype=torch.float64)
-        symbol: Symbol = Tensor._make_subclass(cls, value)
-        symbol._data, symbol.level, symbol.expression = value, level, expression
+        symbol = hold(cls, torch.tensor(torch.nan, dtype=torch.float64))
+        symbol.level, symbol.expression = level, expression
         return symbol
 
     def _no_value(self, *args: object) -> NoReturn:

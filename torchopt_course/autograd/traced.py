@@ -14,13 +14,13 @@ as constants, so derivatives of different transforms are never confused.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NoReturn, Protocol, TypeAlias
+from collections.abc import Callable, Iterator
+from typing import Any, NoReturn, Protocol, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
 
-from . import dispatch
+from . import autocast, dispatch
 from .dispatch import TABLE
 
 _set_data: Any = torch._C.TensorBase.data.__set__  # type: ignore[attr-defined]
@@ -39,13 +39,20 @@ class Operation(Protocol):
 
 
 class _Depth(threading.local):
-    """How many transforms, or ``record`` blocks, are running in this thread, one inside the other."""
+    """How many transforms are running in this thread, one inside the other."""
 
     def __init__(self) -> None:
         self.now = 0
 
 
-_depth, recording = _Depth(), _Depth()
+class _Recording(threading.local):
+    """The ``record`` blocks that are open in this thread, the innermost last."""
+
+    def __init__(self) -> None:
+        self.blocks: list[Any] = []
+
+
+_depth, recording = _Depth(), _Recording()
 
 
 class Level:
@@ -81,7 +88,7 @@ class Level:
 
 def raw(value: Value) -> Value:
     """The tensor at the bottom of a traced value; everything else as it is."""
-    while isinstance(value, Traced):
+    while type(value) is not Tensor and isinstance(value, Traced):
         value = value._data
     return value
 
@@ -108,8 +115,8 @@ class Traced(Tensor):
 
     For torch it is a tensor with the memory of the one it holds, so that whoever asks ``isinstance(x,
     torch.Tensor)`` is told yes. Its functions and methods come here by ``__torch_function__``; what Python
-    can answer itself, faster, stands below. Torch's C++ code never computes with it behind our back: that
-    would come to ``__torch_dispatch__``.
+    can answer itself, faster, stands below. For code in C++, which does not ask, it requires a gradient: then
+    torch records what is computed with it, and that comes back as :class:`~.foreign.TorchNode`.
     """
 
     _data: Value
@@ -122,20 +129,9 @@ class Traced(Tensor):
         cls, func: Any, types: object, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         meaning = TABLE.get(func) or dispatch.find(func)
+        if autocast.is_on() and meaning not in dispatch.BODIES:
+            return autocast.apply(meaning, func, args, kwargs or {})
         return meaning(*args, **kwargs) if kwargs else meaning(*args)
-
-    @classmethod
-    def __torch_dispatch__(  # type: ignore[override]
-        cls, func: Any, types: object, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        """Torch's C++ code computes with a traced value without asking: a number, or an error."""
-        if func is torch.ops.aten._local_scalar_dense.default:
-            return func(raw(args[0]))
-        raise RuntimeError(
-            f"{func} was called from within torch with a {cls.__name__}, past the table of primitives, so "
-            "its derivative would be lost; compute with torch's functions, or with x.detach() if no "
-            "derivative is needed"
-        )
 
     @property
     def data(self) -> Value:
@@ -146,7 +142,7 @@ class Traced(Tensor):
     def data(self, value: Value) -> None:
         self._data = value
         with torch._C.DisableTorchFunctionSubclass():  # the tensor that torch sees
-            _set_data(self, Tensor._make_subclass(type(self), raw(value)))
+            _set_data(self, raw(value).detach())
 
     @property
     def shape(self) -> torch.Size:  # type: ignore[override]
@@ -264,77 +260,18 @@ class Traced(Tensor):
         raise NotImplementedError
 
 
+T = TypeVar("T", bound=Traced)
+
+
+def hold(kind: type[T], data: Value) -> T:
+    """A traced value that holds this tensor or value; its level and past are still to come."""
+    tensor = raw(data).detach()
+    tensor.requires_grad = True
+    tensor.__class__ = kind  # faster than to have torch make a subclass
+    tensor._data = data
+    return tensor  # type: ignore[no-any-return]
+
+
 def in_memory(value: Value, memory: Tensor) -> Value:
     """A value held by this tensor: with the past that it has, if it has one."""
     return value.moved(memory) if isinstance(value, Traced) else memory
-
-
-def shares(result: Tensor, source: Tensor) -> bool:
-    """Whether an operation that may give a view of its argument did."""
-    base = source._base
-    return result is source or (result._is_view() and result._base is (source if base is None else base))
-
-
-# An operation that took a view, and its other arguments.
-Step: TypeAlias = tuple[Operation, tuple[Value, ...]]
-
-
-class Follows(Traced):
-    """A view: it shares the memory of another value, its base, and sees what is written there.
-
-    Attributes:
-        base: whose memory it is; itself no view.
-        above: what it was taken from: the base, or another view of it.
-        step: how.
-        seen: how often the base had been written to when this view got its past.
-    """
-
-    base: Traced
-    above: Traced
-    step: Step
-    seen: int
-    _past: Any
-
-    @classmethod
-    def taken(cls, above: Traced, step: Step, data: Value, past: Any) -> Follows:
-        view: Follows = Tensor._make_subclass(cls, raw(data))
-        view._set(above, step)
-        view._data, view._past, view.seen = data, past, view.base.times_written
-        return view
-
-    def _set(self, above: Traced, step: Step) -> None:
-        self.base = above.base if isinstance(above, Follows) else above
-        self.above, self.step, self.level, self.seen = above, step, above.level, -1
-
-    @property
-    def steps(self) -> list[Step]:
-        """The way from the base to this view."""
-        steps: list[Step] = []
-        value: Traced = self
-        while isinstance(value, Follows):
-            steps.append(value.step)
-            value = value.above
-        return steps[::-1]
-
-    def follow(self) -> None:
-        """If the base was written to since, take the view again for its new past. The memory is the same."""
-        base = self.base
-        if self.seen == base.times_written:
-            return
-        if 0 <= self.seen < base.reshaped:
-            raise RuntimeError(
-                f"a view {tuple(self.shape)} of a tensor that got another shape in place afterwards, which "
-                "it cannot follow; take the view after that"
-            )
-        self.adopt(replay(base, self.steps))
-
-    def adopt(self, other: Traced) -> None:
-        self.seen = self.base.times_written
-        super().adopt(other)
-
-
-def replay(base: Value, steps: Sequence[Step]) -> Value:
-    """Take a view of this base, by the same steps."""
-    for op, rest in steps:
-        base = op(base, *rest)
-    return base

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import weakref
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from .dispatch import TABLE
 from .foreign import node_of
 from .reverse import Leaf, Node, clock
-from .traced import PLAIN, Follows, Level, Traced, Value, in_memory, raw, shares
+from .traced import PLAIN, Level, Traced, Value, hold, in_memory, raw
+from .views import Follows, shares
 
 if TYPE_CHECKING:
     from .primitives.table import Primitive
@@ -55,10 +58,13 @@ class Variable(Traced):
             if data.is_complex():
                 raise TypeError(f"a Variable must be real, not {data.dtype}")
             raise RuntimeError(f"only floating-point tensors have derivatives, not {data.dtype}")
-        variable = make(Recorded, data)
-        variable._data, variable.level = data, BASE
-        variable.node = Leaf(data, owner=weakref.ref(variable))
+        variable = hold(cls, data)
+        variable.level, variable.node = BASE, Leaf(data, owner=weakref.ref(variable))
         return variable
+
+    def backward(self, *args: Any, **kwargs: Any) -> None:
+        """As of any tensor: see :func:`.backward.backward`."""
+        TABLE[Tensor.backward](self, *args, **kwargs)
 
     @property
     def grad(self) -> Value:
@@ -134,20 +140,11 @@ def _indented(data: Value, prefix: str) -> str:
     return text
 
 
-class Recorded(Variable):
-    """A variable as operations make them all the time: its fields are slots, which Python finds faster."""
-
-    __slots__ = ("_data", "level", "node")
-    __module__, __qualname__ = Variable.__module__, Variable.__qualname__
-
-
-Recorded.__name__ = "Variable"  # for users and their messages it is one
-make = Tensor._make_subclass  # looked up once: variables are made all the time
-
-
 def tracked_variable(data: Value, level: Level, node: Node) -> Variable:
     """A variable on any level, made by an operation (or a leaf of a transform)."""
-    variable: Variable = make(Recorded, raw(data))
+    variable: Variable = raw(data).detach()  # as hold() does, in one piece: this is done all the time
+    variable.requires_grad = True
+    variable.__class__ = Variable
     variable._data, variable.level, variable.node = data, level, node
     return variable
 
@@ -180,17 +177,22 @@ class ReverseLevel(Level):
         parents: list[Node] = []
         variables, deeper = 1, False  # which arguments are variables: a bit each, behind a leading 1
         for arg in args:
-            variables <<= 1
+            variables += variables
             if type(arg) in PLAIN:
                 pass
-            elif isinstance(arg, Tensor):
-                if not isinstance(arg, Traced) and arg.requires_grad:
-                    arg = lift(arg)  # an input of the graph, or a constant under no_grad
-                if isinstance(arg, Traced):
-                    if arg.level is self:
-                        variables |= 1
-                        parents.append(arg.node)  # type: ignore[attr-defined]
-                        arg = arg._data
+            elif isinstance(arg, Traced):
+                if arg.level is self:
+                    variables += 1
+                    parents.append(arg.node)  # type: ignore[attr-defined]
+                    arg = arg._data
+                deeper = deeper or (type(arg) is not Tensor and isinstance(arg, Traced))
+            elif isinstance(arg, Tensor) and arg.requires_grad:
+                if self is BASE and torch.is_grad_enabled():  # an input of the graph
+                    variables += 1
+                    parents.append(node_of(arg))
+                    arg = arg.detach()
+                else:
+                    arg = lift(arg)
                     deeper = deeper or isinstance(arg, Traced)
             known.append(arg)
         if op.prepare is not None:
@@ -224,3 +226,14 @@ def lift(tensor: Tensor) -> Value:
     """A plain tensor that requires a gradient as a variable; as a constant where nothing is recorded."""
     constant = tensor.detach()
     return tracked_variable(constant, BASE, node_of(tensor)) if torch.is_grad_enabled() else constant
+
+
+def is_recorded(args: Iterable[Any]) -> bool:
+    """Whether there is a variable, or a plain tensor that requires a gradient."""
+    for arg in args:
+        if isinstance(arg, Tensor):
+            if type(arg) is Variable or arg.requires_grad:
+                return True
+        elif type(arg) in (list, tuple) and is_recorded(arg):
+            return True
+    return False

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from torch import Tensor
 
-from ..traced import PLAIN, Traced, Value, raw
+from ..traced import Value, raw
 
 if TYPE_CHECKING:
     from .table import Primitive
@@ -107,11 +107,8 @@ class Plan:
         for place in self._kept:
             value = known[place]
             saved.append(value)
-            if type(value) in PLAIN:
-                continue
-            if isinstance(value, Traced):
-                value = raw(value)
             if isinstance(value, Tensor):
+                value = raw(value)
                 versions.append((value, value._version))
         for place, attribute in self._looks:
             saved.append(getattr(known[place], attribute))

@@ -8,11 +8,12 @@ from typing import Any
 
 from torch import Tensor
 
-from .. import dispatch
-from ..traced import Traced, Value, recording
-from ..variable import BASE
+from .. import autocast, dispatch
+from ..traced import PLAIN, Traced, Value, recording
+from ..variable import BASE, is_recorded
 from .rules import Function, Plan, as_rule, slots_of
 
+UNTRACED = PLAIN | {Tensor}  # certainly: asking for a type is faster than isinstance()
 PRIMITIVES: dict[str, Primitive] = {}
 
 # How a JVP follows from what is there already.
@@ -68,12 +69,18 @@ class Primitive:
             args = self.bind(args, kwargs)
         level = None
         for arg in args:
-            if isinstance(arg, Traced) and (level is None or arg.level.depth > level.depth):
+            if (
+                type(arg) not in UNTRACED
+                and isinstance(arg, Traced)
+                and (level is None or arg.level.depth > level.depth)
+            ):
                 level = arg.level
         if level is None:
-            if not (recording.now and any(isinstance(arg, Tensor) and arg.requires_grad for arg in args)):
-                return self.evaluate(args)[0]
+            if not (recording.blocks and is_recorded(args)):
+                return self.compute(*args)
             level = BASE
+        if autocast.is_on():
+            return autocast.apply(self, self.compute, args, {})
         return level.apply(self, args)
 
     def bind(self, args: tuple[Value, ...], kwargs: dict[str, Value]) -> tuple[Value, ...]:
@@ -91,10 +98,10 @@ class Primitive:
             rest.append(value)
         return (*args, *rest)
 
-    def evaluate(self, args: Sequence[Value]) -> tuple[Tensor, Sequence[Value]]:
-        """The value for plain tensors, and what the computation leaves for the derivative."""
+    def compute(self, *args: Value) -> Tensor:
+        """The value for plain tensors."""
         result = self.forward(*args)
-        return result if self.no_aux else (result, ())
+        return result[0] if self.no_aux else result  # type: ignore[no-any-return]
 
     def plan(self, variables: int) -> Plan:
         """How to differentiate when these arguments are variables: a bit for each, behind a leading 1."""

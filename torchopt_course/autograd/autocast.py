@@ -1,0 +1,70 @@
+"""``torch.autocast``: a function computes in another dtype, and the casts before it are recorded like any other.
+
+Torch does not tell which functions it computes in the lower dtype, which in float32, and which as they are. So
+each is tried once, for each combination of dtypes, with autocast and without.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from .dispatch import DIFFERENTIABLE
+
+# For a function with arguments of these dtypes on this kind of device: the dtype to cast them to, if any.
+_known: dict[tuple[Any, ...], torch.dtype | None] = {}
+
+is_on = torch._C._is_any_autocast_enabled
+off = torch._C._DisableAutocast
+
+
+def apply(
+    meaning: Callable[..., Any], function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]
+) -> Any:
+    """Call ``meaning(*args, **kwargs)`` in the dtype in which torch would compute ``function`` under autocast."""
+    flat, structure = pytree.tree_flatten((tuple(args), kwargs))
+    tensors = [value.detach() for value in flat if isinstance(value, Tensor)]
+    device = tensors[0].device.type if tensors else "cpu"
+    target = None
+    if torch.is_autocast_enabled(device) and function not in DIFFERENTIABLE:
+        kinds = [value.dtype if isinstance(value, Tensor) else value for value in flat if _has_dtype(value)]
+        key = (function, device, torch.get_autocast_dtype(device), *kinds)
+        if key not in _known:
+            _known[key] = _tried(function, flat, structure, device)
+        target = _known[key]
+    with off():
+        if target is not None:
+            flat = [_cast(value, target) for value in flat]
+        args, kwargs = pytree.tree_unflatten(flat, structure)
+        return meaning(*args, **kwargs)
+
+
+def _has_dtype(value: Any) -> bool:
+    return isinstance(value, Tensor | torch.dtype)
+
+
+def _tried(function: Callable[..., Any], flat: list[Any], structure: Any, device: str) -> torch.dtype | None:
+    """The dtype of the result under autocast, if it would be another one without."""
+
+    def dtype(enabled: bool) -> torch.dtype | None:
+        with torch.no_grad(), torch.autocast(device, enabled=enabled, cache_enabled=False):
+            copies = [value.detach().clone() if isinstance(value, Tensor) else value for value in flat]
+            args, kwargs = pytree.tree_unflatten(copies, structure)
+            results = pytree.tree_leaves(function(*args, **kwargs))
+        return next((y.dtype for y in results if isinstance(y, Tensor) and y.is_floating_point()), None)
+
+    with torch.random.fork_rng():
+        chosen = dtype(True)
+        try:
+            return chosen if dtype(False) != chosen else None
+        except RuntimeError:  # dtypes that do not go together
+            return chosen
+
+
+def _cast(value: Any, dtype: torch.dtype) -> Any:
+    eligible = isinstance(value, Tensor) and value.is_floating_point() and value.dtype != torch.float64
+    return value.to(dtype) if eligible else value
