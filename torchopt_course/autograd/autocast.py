@@ -1,7 +1,7 @@
-"""``torch.autocast``: a function computes in another dtype, and the casts before it are recorded like any other.
+"""``torch.autocast``: a function computes in another dtype; the casts before it are recorded like any other.
 
-Torch does not tell which functions it computes in the lower dtype, which in float32, and which as they are. So
-each is tried once, for each combination of dtypes, with autocast and without.
+Torch does not tell which functions it computes in the lower dtype, which in float32, and which as they are.
+So each is tried once, for each combination of dtypes, with autocast and without.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ off = torch._C._DisableAutocast
 def apply(
     meaning: Callable[..., Any], function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]
 ) -> Any:
-    """Call ``meaning(*args, **kwargs)`` in the dtype in which torch would compute ``function`` under autocast."""
+    """Call ``meaning`` in the dtype in which torch would compute ``function`` under autocast."""
     flat, structure = pytree.tree_flatten((tuple(args), kwargs))
     tensors = [value.detach() for value in flat if isinstance(value, Tensor)]
     device = tensors[0].device.type if tensors else "cpu"

@@ -32,6 +32,17 @@ ARITHMETIC = frozenset({"add", "sub", "mul", "truediv", "div", "floordiv", "mod"
 DIFFERENTIABLE = frozenset(getattr(Tensor, name).__get__ for name in ("imag", "real", "T", "mT", "H", "mH"))
 
 
+PATHS = {
+    "torch": torch,
+    "torch.nn.functional": functional,
+    "torch.linalg": torch.linalg,
+    "torch.special": torch.special,
+    "torch.fft": torch.fft,
+    "torch.Tensor": Tensor,
+    "torch._C._nn": torch._C._nn,
+}
+
+
 def named(name: str) -> list[Any]:
     """Every torch function of this name; for an attribute of tensors what torch calls when it is read."""
     found = [getattr(space, name) for space in NAMESPACES if hasattr(space, name)]
@@ -71,14 +82,6 @@ def look_up(func: Any) -> Callable[..., Any] | None:
         meaning = next((found for finder in FINDERS if (found := finder(func)) is not None), None)
         if meaning is not None:
             TABLE[func] = meaning
-    return meaning
-
-
-def find(func: Any) -> Callable[..., Any]:
-    """The meaning of a torch function, or an error that names it."""
-    meaning = look_up(func)
-    if meaning is None:
-        raise NotImplementedError(unknown(func))
     return meaning
 
 
@@ -129,15 +132,27 @@ FINDERS += [body_of, attribute]
 
 
 def unknown(func: Any) -> str:
-    name = getattr(func, "__name__", str(func))
-    owner = getattr(func, "__objclass__", None) or getattr(func, "__self__", None)
-    if name == "__get__" and owner is not None:
-        name = getattr(owner, "__name__", name)
-    where = next((space.__name__ for space in NAMESPACES if getattr(space, name, None) is func), "torch")
+    """What to say of a function without an entry."""
+    path = path_of(func)
+    name = path.rpartition(".")[2].strip("_")
     return (
-        f"no derivative is known for {where}.{name}. Compute with x.detach() if it needs none; or add it:\n\n"
+        f"no derivative is known for {path}. Compute with x.detach() if it needs none; or add it:\n\n"
         f"    from torchopt_course.autograd import primitive\n\n"
-        f"    @primitive({where}.{name}, x=lambda g, x: ...)  # the gradient of x, given the result's, g\n"
+        f"    @primitive({path}, x=lambda g, x: ...)  # the gradient of x, given the result's, g\n"
         f"    def {name}(x):\n"
-        f"        return {where}.{name}(x)\n"
+        f"        return {path}(x)\n"
     )
+
+
+def path_of(func: Any) -> str:
+    """How a user writes a torch function."""
+    if getattr(func, "__name__", "") == "__get__":
+        return f"torch.Tensor.{getattr(func.__self__, '__name__', '?')}.__get__"
+    for path, space in PATHS.items():
+        for name in dir(space):
+            if getattr(space, name, None) == func:
+                return f"{path}.{name}"
+    if hasattr(torch, getattr(func, "__name__", "?")):
+        return f"torch.{func.__name__}"  # the function behind the one that users call
+    name = getattr(func, "__qualname__", None) or getattr(func, "__name__", None) or str(func)
+    return f"{getattr(func, '__module__', None) or 'torch'}.{name}"

@@ -18,8 +18,10 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 from .reverse import Leaf, Node, Rewrap, clock
 from .traced import Traced, Value, raw, recording
 
-# The node of a plain tensor that requires a gradient, by the tensor's id; it goes with the tensor.
-_nodes: dict[int, tuple[weakref.ref[Tensor], Node]] = {}
+# The leaf of a plain tensor by its id. The leaf keeps the tensor, and lives as long as a graph needs it.
+_leaves: dict[int, weakref.ref[Leaf]] = {}
+# Whose gradient a tensor is given to torch for, by the tensor's id, for as long as the tensor lives.
+_standing: dict[int, tuple[weakref.ref[Tensor], Node]] = {}
 
 
 def node_of(tensor: Tensor) -> Node:
@@ -30,28 +32,33 @@ def node_of(tensor: Tensor) -> Node:
                 "torch's C++ code has computed with a variable inside of a function that is being transformed"
             )
         return tensor.node  # type: ignore[attr-defined, no-any-return]
-    known = _nodes.get(id(tensor))
-    if known is not None and known[0]() is tensor:
-        node = known[1]
-        if node.shape == tensor.shape and node.dtype is tensor.dtype:
-            return node
     if tensor.grad_fn is not None:
         return TorchNode([tensor])
-    names = (block.name_of(tensor) for block in reversed(recording.blocks))
-    leaf = Leaf(tensor, weakref.ref(tensor), next(filter(None, names), ""))
-    return stand_for(tensor, leaf)
+    known = _leaves.get(id(tensor))
+    leaf = None if known is None else known()
+    if leaf is not None and leaf.shape == tensor.shape and leaf.dtype is tensor.dtype:
+        return leaf
+    if _standing:
+        standing = _standing.get(id(tensor))
+        if standing is not None and standing[0]() is tensor:
+            return standing[1]
+    leaf = Leaf(tensor, lambda: tensor, recording.blocks)
+    if len(_leaves) > 10_000:
+        for key in [key for key, reference in _leaves.items() if reference() is None]:
+            del _leaves[key]
+    _leaves[id(tensor)] = weakref.ref(leaf)
+    return leaf
 
 
-def stand_for(tensor: Tensor, node: Node) -> Node:
-    """Let gradients of the tensor, for as long as it lives, go to the node."""
+def stand_for(tensor: Tensor, node: Node) -> None:
+    """Let gradients of this tensor, one of ours that torch is given, go to the node."""
     key = id(tensor)
-    _nodes[key] = weakref.ref(tensor, lambda dead: _forget(key, dead)), node
-    return node
+    _standing[key] = weakref.ref(tensor, lambda dead: _forget(key, dead)), node
 
 
 def _forget(key: int, dead: weakref.ref[Tensor]) -> None:
-    if key in _nodes and _nodes[key][0] is dead:  # or another tensor has the id by now
-        del _nodes[key]
+    if key in _standing and _standing[key][0] is dead:  # or another tensor has the id by now
+        del _standing[key]
 
 
 class TorchOperation:
@@ -128,6 +135,10 @@ class TorchNode(Node):
         stand_for(plain, g.node)  # type: ignore[attr-defined]
         return plain
 
+    @property
+    def grad_fn(self) -> Any:
+        return None if self.edges is None else self.edges[0].node
+
     def free(self) -> None:
         self.edges = None
 
@@ -142,6 +153,11 @@ class Part(Node):
         self.shape, self.dtype = tensor.shape, tensor.dtype
 
     variables = range(1)
+
+    @property
+    def grad_fn(self) -> Any:
+        edges = self.parents[0].edges  # type: ignore[attr-defined]
+        return None if edges is None else edges[self.number].node
 
     @property
     def plan(self) -> Part:  # type: ignore[override]

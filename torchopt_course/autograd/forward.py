@@ -29,6 +29,7 @@ class Dual(Traced):
     """A value x + ẋ ε with ε² = 0, so that f(x + ẋ ε) = f(x) + f'(x) ẋ ε. Made by :func:`jvp`."""
 
     tangent: Value
+    is_forward_mode = True
 
     def __new__(cls, data: Value, tangent: Value, level: Level) -> Dual:
         dual = hold(cls, data)

@@ -1,11 +1,13 @@
-"""A user's ``torch.autograd.Function`` of variables is one operation, with the derivative that he wrote.
+"""``torch.autograd.Function`` and ``torch.autograd.backward`` of variables.
 
-Torch does not ask a Function's arguments whether they override it, as all its other functions do. So
-importing this package puts a question of ours before ``Function.apply``; without variables torch goes on.
+Torch does not ask their arguments whether they override it, as it does everywhere else. So importing this
+package puts a question of ours before the two; without variables torch goes on. A user's Function is one
+operation, with the derivative that he wrote.
 """
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
@@ -14,6 +16,7 @@ from torch.autograd import Function
 from torch.utils import _pytree as pytree
 from torch.utils.checkpoint import CheckpointFunction
 
+from .backward import backward_all
 from .foreign import Part, TorchNode, stand_for
 from .traced import Traced, Value, raw, recording
 from .variable import BASE, Variable, lift, tracked_variable
@@ -61,3 +64,25 @@ def _plain(cls: type[Function], arg: Value) -> Value:
 
 
 Function.apply = classmethod(apply)
+
+_torch_backward = torch.autograd.backward
+
+
+@functools.wraps(_torch_backward)
+def backward(
+    tensors: Any,
+    grad_tensors: Any = None,
+    retain_graph: bool | None = None,
+    create_graph: bool = False,
+    grad_variables: Any = None,
+    inputs: Any = None,
+) -> None:
+    outputs = [tensors] if isinstance(tensors, Tensor) else list(tensors)
+    if not any(isinstance(tensor, Traced) for tensor in outputs):
+        return _torch_backward(tensors, grad_tensors, retain_graph, create_graph, grad_variables, inputs)
+    seeds = [grad_tensors] if grad_tensors is None or isinstance(grad_tensors, Tensor) else list(grad_tensors)
+    seeds = seeds if len(seeds) == len(outputs) else seeds * len(outputs)
+    return backward_all(outputs, seeds, retain_graph, create_graph, inputs)
+
+
+torch.autograd.backward = backward

@@ -18,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 from . import dispatch
 from .dispatch import DIFFERENTIABLE, TABLE
 from .traced import Traced, recording
-from .variable import is_recorded, lift
+from .variable import functorch_is_on, is_recorded, lift
 
 
 class record(TorchFunctionMode):
@@ -52,17 +52,19 @@ class record(TorchFunctionMode):
         self._names: dict[int, str] | None = None
 
     def __enter__(self) -> None:
-        recording.blocks.append(self)
+        recording.blocks = (*recording.blocks, self)  # a new tuple: leaves keep theirs, for their names
         super().__enter__()  # type: ignore[no-untyped-call]
 
     def __exit__(self, *exception: Any) -> None:
         super().__exit__(*exception)  # type: ignore[no-untyped-call]
-        recording.blocks.remove(self)
+        recording.blocks = recording.blocks[:-1]
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
+        if functorch_is_on():  # torch.func differentiates by torch's own graph, which counts afterwards
+            return func(*args, **kwargs)
         if torch.is_grad_enabled() and (type(func) is not MethodWrapperType or func in DIFFERENTIABLE):
             meaning = TABLE.get(func) or dispatch.look_up(func)
             if meaning is not None and (is_recorded(args) or (kwargs and is_recorded(kwargs.values()))):
@@ -74,7 +76,7 @@ class record(TorchFunctionMode):
                 return Traced.__torch_function__(func, types, args, kwargs)
         return func(*args, **kwargs)
 
-    def name_of(self, tensor: Tensor) -> str:
+    def name_of(self, tensor: Tensor | None) -> str:
         """How a parameter is called; "" for any other tensor."""
         if self._names is None:
             self._names = {

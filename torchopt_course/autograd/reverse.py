@@ -10,7 +10,7 @@ loop, so a graph may be as deep as memory allows.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from heapq import heapify, heappop, heappush
 from itertools import count
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from .primitives.rules import Plan
 
 clock = count(0, -1)
+
+# What users want to be called with the gradient of a result; see Variable.register_hook.
+hooks: weakref.WeakKeyDictionary[Node, dict[int, Callable[[Value], Value]]] = weakref.WeakKeyDictionary()
 
 
 class Node:
@@ -97,19 +100,32 @@ class Leaf(Node):
     """Where a sweep ends: a variable of the user, a tensor that requires a gradient, an input of a transform.
 
     Attributes:
-        owner: whose ``grad`` the gradient is added to; ``None`` for an input of a transform, and for a
-            variable that was detached.
-        name: of a module's parameter.
+        owner: gives whose ``grad`` the gradient is added to, if it is still there: a variable, which refers
+            to its leaf, is held weakly. ``None`` for an input of a transform, and for what was detached.
+        names: gives the name of a module's parameter (see :class:`.module.record`), asked when it is drawn.
     """
 
-    __slots__ = ("name", "owner")
-    owner: weakref.ref[Tensor] | None
-    name: str
+    __slots__ = ("names", "owner")
+    owner: Callable[[], Tensor | None] | None
+    names: Sequence[Any]
 
-    def __init__(self, data: Value, owner: weakref.ref[Tensor] | None = None, name: str = "") -> None:
+    def __init__(
+        self, data: Value, owner: Callable[[], Tensor | None] | None = None, names: Sequence[Any] = ()
+    ) -> None:
         self.op, self.parents, self.age = None, (), next(clock)
         self.shape, self.dtype = data.shape, data.dtype
-        self.owner, self.name = owner, name
+        self.owner, self.names = owner, names
+
+    @property
+    def name(self) -> str:
+        tensor = self.owner() if self.owner is not None else None
+        return next((found for block in reversed(self.names) if (found := block.name_of(tensor))), "")
+
+    def hooks(self) -> Mapping[int, Callable[[Value], Value]] | None:
+        if self in hooks:
+            return hooks[self]
+        tensor = self.owner() if self.owner is not None else None
+        return None if tensor is None or isinstance(tensor, Traced) else tensor._backward_hooks
 
     def accumulate(self, g: Value) -> None:
         """Add to ``.grad`` out of place: nobody who kept the old gradient sees it change."""
@@ -123,6 +139,8 @@ class Leaf(Node):
             tensor.grad = old + g
         else:
             tensor.grad = g if isinstance(tensor, Traced) else laid_out_like(tensor, g)
+        for function in (getattr(tensor, "_post_accumulate_grad_hooks", None) or {}).values():
+            function(tensor)
 
 
 def laid_out_like(parameter: Tensor, g: Value) -> Value:
@@ -159,6 +177,8 @@ def sweep(
     heapify(waiting)  # the latest operation on top
     while waiting:
         node = heappop(waiting)[1]
+        if hooks:
+            gradients[node] = hooked(gradients[node], hooks.get(node))
         g = gradients[node] if keep else gradients.pop(node)
         for parent, share in zip(node.parents, node.pull(g, rewrap), strict=True):
             if share is None:
@@ -173,7 +193,18 @@ def sweep(
                     heappush(waiting, (parent.age, parent))
         if not retain_graph:
             node.free()
+    for node in gradients:
+        if isinstance(node, Leaf):
+            gradients[node] = hooked(gradients[node], node.hooks())
     return gradients
+
+
+def hooked(g: Value, functions: Mapping[int, Callable[[Value], Value]] | None) -> Value:
+    """The gradient after the users' hooks: a hook may give another one."""
+    for function in (functions or {}).values():
+        changed = function(g)
+        g = g if changed is None else changed
+    return g
 
 
 def fit(g: Value, node: Node, op: object) -> Value:

@@ -19,6 +19,7 @@ from typing import Any, NoReturn, Protocol, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
 from . import autocast, dispatch
 from .dispatch import TABLE
@@ -49,7 +50,7 @@ class _Recording(threading.local):
     """The ``record`` blocks that are open in this thread, the innermost last."""
 
     def __init__(self) -> None:
-        self.blocks: list[Any] = []
+        self.blocks: tuple[Any, ...] = ()
 
 
 _depth, recording = _Depth(), _Recording()
@@ -121,6 +122,7 @@ class Traced(Tensor):
 
     _data: Value
     level: Level
+    is_forward_mode = False
 
     # -- torch's functions and methods -----------------------------------------------------------------
 
@@ -128,7 +130,9 @@ class Traced(Tensor):
     def __torch_function__(
         cls, func: Any, types: object, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        meaning = TABLE.get(func) or dispatch.find(func)
+        meaning = TABLE.get(func) or dispatch.look_up(func)
+        if meaning is None:
+            return computed_plainly(func, args, kwargs or {})
         if autocast.is_on() and meaning not in dispatch.BODIES:
             return autocast.apply(meaning, func, args, kwargs or {})
         return meaning(*args, **kwargs) if kwargs else meaning(*args)
@@ -160,6 +164,8 @@ class Traced(Tensor):
         """The plain tensor, sharing memory: a constant to every transform."""
         return raw(self)  # type: ignore[no-any-return]
 
+    # No __getitem__: with one written in Python, torch.tensor([x]) would take a number for a list.
+
     # -- operators -------------------------------------------------------------------------------------
 
     __add__, __radd__ = _operator(Tensor.__add__)
@@ -179,9 +185,6 @@ class Traced(Tensor):
 
     def __abs__(self) -> Value:
         return TABLE[torch.abs](self)
-
-    def __getitem__(self, index: Any) -> Value:
-        return TABLE[Tensor.__getitem__](self, index)
 
     # -- comparisons and what Python asks of a number or a list: constants ------------------------------
 
@@ -258,6 +261,26 @@ class Traced(Tensor):
     def adopt(self, other: Traced) -> None:
         """Get the past of another value; the memory stays."""
         raise NotImplementedError
+
+
+def computed_plainly(func: Any, args: Any, kwargs: Any) -> Any:
+    """A function that the table does not have: of no consequence under no_grad, or if it gives no number."""
+    values = pytree.tree_leaves((args, kwargs))
+    recorded = torch.is_grad_enabled() or any(isinstance(x, Traced) and x.is_forward_mode for x in values)
+    if recorded and dispatch.writes(func):
+        raise NotImplementedError(dispatch.unknown(func))
+    args, kwargs = pytree.tree_map(raw, (args, kwargs))
+    result = func(*args, **kwargs)
+    if recorded and any(
+        isinstance(y, Tensor) and not is_constant(y.dtype) for y in pytree.tree_leaves(result)
+    ):
+        raise NotImplementedError(dispatch.unknown(func))
+    return result
+
+
+def is_constant(dtype: torch.dtype) -> bool:
+    """Whether numbers of this dtype have no derivatives."""
+    return not (dtype.is_floating_point or dtype.is_complex)
 
 
 T = TypeVar("T", bound=Traced)

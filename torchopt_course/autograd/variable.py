@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch.utils.hooks import RemovableHandle
 
 from .dispatch import TABLE
 from .foreign import node_of
-from .reverse import Leaf, Node, clock
+from .reverse import Leaf, Node, clock, hooks
 from .traced import PLAIN, Level, Traced, Value, hold, in_memory, raw
 from .views import Follows, shares
 
@@ -87,8 +89,8 @@ class Variable(Traced):
 
     @property
     def grad_fn(self) -> Node | None:  # type: ignore[override]
-        """The operation that made it; ``None`` for a leaf."""
-        return None if self.node.op is None else self.node
+        """The operation that made it, torch's own if it was torch; ``None`` for a leaf."""
+        return None if self.node.op is None else getattr(self.node, "grad_fn", self.node)
 
     @property
     def requires_grad(self) -> bool:
@@ -99,6 +101,25 @@ class Variable(Traced):
     @requires_grad.setter
     def requires_grad(self, value: bool) -> None:
         self.requires_grad_(value)
+
+    def register_hook(self, hook: Callable[[Value], Value]) -> RemovableHandle:
+        """Call ``hook(gradient)`` in each backward pass; what it returns, if not None, replaces it."""
+        functions = hooks.setdefault(self.node, OrderedDict())
+        handle = RemovableHandle(functions)
+        functions[handle.id] = hook
+        return handle
+
+    def retain_grad(self) -> None:
+        """Let ``backward()`` leave the gradient in ``grad`` as for a leaf."""
+        if not self.is_leaf:
+            mine = weakref.ref(self)
+
+            def keep(g: Value) -> None:
+                variable = mine()
+                if variable is not None:
+                    variable._grad = g if variable._grad is None else variable._grad + g
+
+            self.register_hook(keep)
 
     def detach_(self) -> Variable:
         """Forget the past: a constant from here on. A view cannot, its base would have to."""
@@ -186,7 +207,13 @@ class ReverseLevel(Level):
                     parents.append(arg.node)  # type: ignore[attr-defined]
                     arg = arg._data
                 deeper = deeper or (type(arg) is not Tensor and isinstance(arg, Traced))
-            elif isinstance(arg, Tensor) and arg.requires_grad:
+            elif not isinstance(arg, Tensor):
+                pass
+            elif functorch_is_on():
+                raise NotImplementedError(
+                    f"{op} of a variable in a transform of torch.func; use this package's grad, vjp, jvp"
+                )
+            elif arg.requires_grad:
                 if self is BASE and torch.is_grad_enabled():  # an input of the graph
                     variables += 1
                     parents.append(node_of(arg))
@@ -204,6 +231,8 @@ class ReverseLevel(Level):
             result, aux = op.forward(*known)
         else:
             result, aux = op.forward(*known), ()
+        if not isinstance(result, Tensor):
+            raise TypeError(f"{op} must return one tensor (and with aux= the extra values), not {result!r}")
         if not torch.is_grad_enabled():
             return result
         known += (result, *aux)
@@ -220,6 +249,9 @@ class ReverseLevel(Level):
 
 BASE = ReverseLevel()
 BASE.open = True
+
+
+functorch_is_on = torch._C._are_functorch_transforms_active
 
 
 def lift(tensor: Tensor) -> Value:

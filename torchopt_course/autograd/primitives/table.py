@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -172,6 +173,9 @@ def primitive(
     Raises:
         TypeError: a rule that asks for something that does not exist.
     """
+
+    if not (vjps or vjp) and any(isinstance(each, types.FunctionType) for each in overrides):
+        raise TypeError("primitive is called with derivative rules first: @primitive(x=lambda g, x: ...)")
 
     def define(forward: Function) -> Primitive:
         parameters = {}
