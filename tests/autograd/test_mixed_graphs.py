@@ -288,9 +288,10 @@ def test_optimizers_take_variables(library: str, name: str):
 def test_autocast_computes_and_differentiates_as_torch_does(backward_inside: bool):
     torch.manual_seed(0)
     net = nn.Sequential(
-        nn.Conv2d(1, 4, 3, bias=False), nn.BatchNorm2d(4), nn.ReLU(inplace=True), nn.MaxPool2d(2), nn.Flatten(),
-        nn.LayerNorm(36), nn.Linear(36, 10), nn.Unflatten(1, (2, 5)), nn.LSTM(5, 3, batch_first=True),
-    )  # fmt: skip
+        *(nn.Conv2d(1, 4, 3, bias=False), nn.BatchNorm2d(4), nn.ReLU(inplace=True), nn.MaxPool2d(2)),
+        *(nn.Flatten(), nn.LayerNorm(36), nn.Linear(36, 10)),
+        *(nn.Unflatten(1, (2, 5)), nn.LSTM(5, 3, batch_first=True)),
+    )
     x, y = torch.randn(6, 1, 8, 8), torch.randint(0, 6, (6,))
     results = []
     for block in (lambda net: contextlib.nullcontext(), autograd.record):

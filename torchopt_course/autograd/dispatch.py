@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.utils import _pytree as pytree
 
 # torch function -> what to call instead of it: a primitive, or a function written in terms of primitives.
 TABLE: dict[Any, Callable[..., Any]] = {}
@@ -129,6 +130,32 @@ def attribute(func: Any) -> Callable[..., Any] | None:
 
 
 FINDERS += [body_of, attribute]
+
+
+def computed_plainly(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """A function that the table does not have: of no consequence under no_grad, or if it gives no number."""
+    values = pytree.tree_leaves((args, kwargs))
+    recorded = torch.is_grad_enabled() or any(getattr(x, "is_forward_mode", False) for x in values)
+    if recorded and kwargs.get("out") is not None:
+        raise RuntimeError(
+            f"{path_of(func)}(): functions with out=... arguments don't support automatic differentiation, "
+            "but one of the arguments requires grad"
+        )
+    if recorded and writes(func):
+        raise NotImplementedError(unknown(func))
+    plain = pytree.tree_map(lambda x: x.detach() if isinstance(x, Tensor) else x, (args, kwargs))
+    result = func(*plain[0], **plain[1])
+    if recorded and any(
+        isinstance(y, Tensor) and has_derivatives(y.dtype) for y in pytree.tree_leaves(result)
+    ):
+        raise NotImplementedError(unknown(func))
+    if not recorded and (writes(func) or kwargs.get("out") is not None):
+        return kwargs.get("out", args[0])
+    return result
+
+
+def has_derivatives(dtype: torch.dtype) -> bool:
+    return dtype.is_floating_point or dtype.is_complex
 
 
 def unknown(func: Any) -> str:

@@ -9,7 +9,7 @@ plain tensor that a variable is written into becomes a variable, as a tensor doe
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -227,6 +227,18 @@ def _copy(x: Value, src: Value, non_blocking: bool = False) -> Value:
         raw(x).copy_(raw(src), non_blocking)
         return x
     return write(x, src.to(raw(x).device, x.dtype).expand(x.shape), "copy_")
+
+
+@means("as_strided")
+def _as_strided(
+    input: Value, size: Sequence[int], stride: Sequence[int], storage_offset: int | None = None
+) -> Value:
+    """A view by distances in memory, so of the base."""
+    base = input.base if isinstance(input, Follows) else input
+    if storage_offset is None:
+        storage_offset = raw(input).storage_offset()
+    start = storage_offset - raw(base).storage_offset()
+    return strided_view(base, tuple(size), tuple(stride), start, memory_of(base))
 
 
 @means(Tensor.__setitem__)

@@ -19,7 +19,6 @@ from typing import Any, NoReturn, Protocol, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
 from . import autocast, dispatch
 from .dispatch import TABLE
@@ -131,8 +130,8 @@ class Traced(Tensor):
         cls, func: Any, types: object, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         meaning = TABLE.get(func) or dispatch.look_up(func)
-        if meaning is None:
-            return computed_plainly(func, args, kwargs or {})
+        if meaning is None or (kwargs and kwargs.get("out") is not None):
+            return dispatch.computed_plainly(func, args, kwargs or {})
         if autocast.is_on() and meaning not in dispatch.BODIES:
             return autocast.apply(meaning, func, args, kwargs or {})
         return meaning(*args, **kwargs) if kwargs else meaning(*args)
@@ -261,26 +260,6 @@ class Traced(Tensor):
     def adopt(self, other: Traced) -> None:
         """Get the past of another value; the memory stays."""
         raise NotImplementedError
-
-
-def computed_plainly(func: Any, args: Any, kwargs: Any) -> Any:
-    """A function that the table does not have: of no consequence under no_grad, or if it gives no number."""
-    values = pytree.tree_leaves((args, kwargs))
-    recorded = torch.is_grad_enabled() or any(isinstance(x, Traced) and x.is_forward_mode for x in values)
-    if recorded and dispatch.writes(func):
-        raise NotImplementedError(dispatch.unknown(func))
-    args, kwargs = pytree.tree_map(raw, (args, kwargs))
-    result = func(*args, **kwargs)
-    if recorded and any(
-        isinstance(y, Tensor) and not is_constant(y.dtype) for y in pytree.tree_leaves(result)
-    ):
-        raise NotImplementedError(dispatch.unknown(func))
-    return result
-
-
-def is_constant(dtype: torch.dtype) -> bool:
-    """Whether numbers of this dtype have no derivatives."""
-    return not (dtype.is_floating_point or dtype.is_complex)
 
 
 T = TypeVar("T", bound=Traced)
