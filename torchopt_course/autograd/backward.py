@@ -52,15 +52,15 @@ def backward_all(
         if not only or not all(isinstance(node, Leaf) for node in only):
             raise RuntimeError("backward(inputs=...) must be one or more leaves: Variables you made yourself")
     ends = [(_node(y), seed_for(y, seed)) for y, seed in zip(outputs, seeds, strict=True)]
-    gradients = _sweep(ends, retain_graph, create_graph)
     with torch.set_grad_enabled(create_graph):
+        gradients = _sweep(ends, retain_graph, create_graph)
         # The sweep may hand the same memory to several leaves (z = x + y); whoever writes into x.grad later
         # must not change y.grad, nor what the caller passed in.
         taken = {raw(seed).untyped_storage().data_ptr() for _, seed in ends}
         for leaf, g in gradients.items():
-            if isinstance(leaf, Leaf) and (only is None or leaf in only):
+            if leaf.op is None and (only is None or leaf in only):
                 memory = raw(g).untyped_storage().data_ptr()
-                leaf.accumulate(g.clone() if memory in taken else g)
+                leaf.accumulate(g.clone() if memory in taken else g)  # type: ignore[attr-defined]
                 taken.add(memory)
 
 
@@ -87,7 +87,9 @@ def grad(
     seeds = given if len(given) == len(outputs) else given * len(outputs)
     ends = [(_node(y), seed_for(y, seed)) for y, seed in zip(outputs, seeds, strict=True)]
     nodes = [_node(x) for x in inputs]
-    gradients = _sweep(ends, retain_graph, create_graph, keep=not all(isinstance(n, Leaf) for n in nodes))
+    with torch.set_grad_enabled(create_graph):
+        keep = not all(isinstance(node, Leaf) for node in nodes)
+        gradients = _sweep(ends, retain_graph, create_graph, keep)
     results: list[Value] = [gradients.get(node) for node in nodes]
     for i, (g, x) in enumerate(zip(results, inputs, strict=True)):
         if g is None and materialize_grads:
@@ -117,8 +119,7 @@ def _sweep(
     ends: list[tuple[Node, Value]], retain_graph: bool | None, create_graph: bool, keep: bool = False
 ) -> dict[Node, Value]:
     retain = create_graph if retain_graph is None else retain_graph
-    with torch.set_grad_enabled(create_graph):
-        return sweep(ends, retain, keep=keep, rewrap=rewrap if create_graph else None)
+    return sweep(ends, retain, keep, rewrap if create_graph else None)
 
 
 def rewrap(node: Node, saved: Sequence[Value]) -> Sequence[Value]:

@@ -18,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 from . import dispatch
 from .dispatch import DIFFERENTIABLE, TABLE
 from .traced import Traced, recording
-from .variable import functorch_is_on, is_recorded, lift
+from .variable import Variable, functorch_is_on, is_recorded, lift
 
 
 class record(TorchFunctionMode):
@@ -62,6 +62,8 @@ class record(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
+        if args and type(args[0]) is Variable:
+            return Traced.__torch_function__(func, types, args, kwargs)
         kwargs = kwargs or {}
         if functorch_is_on():  # torch.func differentiates by torch's own graph, which counts afterwards
             return func(*args, **kwargs)

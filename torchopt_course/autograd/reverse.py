@@ -122,7 +122,7 @@ class Leaf(Node):
         return next((found for block in reversed(self.names) if (found := block.name_of(tensor))), "")
 
     def hooks(self) -> Mapping[int, Callable[[Value], Value]] | None:
-        if self in hooks:
+        if hooks.data and self in hooks:  # type: ignore[attr-defined]
             return hooks[self]
         tensor = self.owner() if self.owner is not None else None
         return None if tensor is None or isinstance(tensor, Traced) else tensor._backward_hooks
@@ -132,14 +132,14 @@ class Leaf(Node):
         tensor = None if self.owner is None else self.owner()
         if tensor is None:
             return
-        if raw(g).device != tensor.device:
-            raise RuntimeError(f"a VJP gave a gradient on {raw(g).device} for a leaf on {tensor.device}")
+        if raw(g).device != raw(tensor).device:
+            raise RuntimeError(f"a VJP gave a gradient on {raw(g).device} for a leaf on {raw(tensor).device}")
         old = tensor.grad
-        if old is not None:
-            tensor.grad = old + g
-        else:
-            tensor.grad = g if isinstance(tensor, Traced) else laid_out_like(tensor, g)
-        for function in (getattr(tensor, "_post_accumulate_grad_hooks", None) or {}).values():
+        if isinstance(tensor, Traced):
+            tensor.grad = g if old is None else old + g
+            return
+        tensor.grad = laid_out_like(tensor, g) if old is None else old + g
+        for function in (tensor._post_accumulate_grad_hooks or {}).values():
             function(tensor)
 
 
@@ -177,7 +177,7 @@ def sweep(
     heapify(waiting)  # the latest operation on top
     while waiting:
         node = heappop(waiting)[1]
-        if hooks:
+        if hooks.data:  # type: ignore[attr-defined]
             gradients[node] = hooked(gradients[node], hooks.get(node))
         g = gradients[node] if keep else gradients.pop(node)
         for parent, share in zip(node.parents, node.pull(g, rewrap), strict=True):
@@ -193,9 +193,9 @@ def sweep(
                     heappush(waiting, (parent.age, parent))
         if not retain_graph:
             node.free()
-    for node in gradients:
-        if isinstance(node, Leaf):
-            gradients[node] = hooked(gradients[node], node.hooks())
+    for node, g in gradients.items():
+        if node.op is None and (functions := node.hooks()):  # type: ignore[attr-defined]
+            gradients[node] = hooked(g, functions)
     return gradients
 
 

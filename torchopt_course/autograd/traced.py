@@ -267,9 +267,9 @@ T = TypeVar("T", bound=Traced)
 
 def hold(kind: type[T], data: Value) -> T:
     """A traced value that holds this tensor or value; its level and past are still to come."""
-    tensor = raw(data).detach()
+    tensor = raw(data).data  # another tensor of the same memory; detach() takes longer
     tensor.requires_grad = True
-    tensor.__class__ = kind  # faster than to have torch make a subclass
+    tensor.__class__ = kind  # as well faster than to have torch make a subclass
     tensor._data = data
     return tensor  # type: ignore[no-any-return]
 

@@ -163,7 +163,8 @@ def _indented(data: Value, prefix: str) -> str:
 
 def tracked_variable(data: Value, level: Level, node: Node) -> Variable:
     """A variable on any level, made by an operation (or a leaf of a transform)."""
-    variable: Variable = raw(data).detach()  # as hold() does, in one piece: this is done all the time
+    # As hold() does, in one piece: this is done all the time.
+    variable: Variable = (data if type(data) is Tensor else raw(data)).data
     variable.requires_grad = True
     variable.__class__ = Variable
     variable._data, variable.level, variable.node = data, level, node

@@ -107,7 +107,9 @@ class Plan:
         for place in self._kept:
             value = known[place]
             saved.append(value)
-            if isinstance(value, Tensor):
+            if type(value) is Tensor:
+                versions.append((value, value._version))
+            elif isinstance(value, Tensor):
                 value = raw(value)
                 versions.append((value, value._version))
         for place, attribute in self._looks:
