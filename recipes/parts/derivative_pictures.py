@@ -68,39 +68,39 @@ def cost_picture(measured: Sequence[Cost]) -> Figure:
 
 
 def graph_picture(graph: Graph) -> Figure:
-    """Each node below all that it was made from."""
-    parents: dict[str, list[str]] = {node.key: [] for node in graph.nodes}
-    for edge in graph.edges:
-        parents[edge.target].append(edge.source)
-    layer: dict[str, int] = {}
-    for node in graph.nodes:  # in topological order
-        layer[node.key] = 1 + max((layer[key] for key in parents[node.key]), default=-1)
-    place: dict[str, float] = {}
-    for depth in range(max(layer.values()) + 1):
-        row = [key for key in layer if layer[key] == depth]
-        row.sort(key=lambda key: sum(place[p] for p in parents[key]) / max(1, len(parents[key])))
-        place.update({key: i - (len(row) - 1) / 2 for i, key in enumerate(row)})
+    """Each node below all that it was made from, as in graph.svg."""
+    from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
+    from matplotlib.path import Path
 
-    picture = figure(6, 5)
+    layout = graph.layout()
+    picture = figure(6, 6 * layout.height / layout.width)
     axes = picture.subplots()
     axes.set_axis_off()
-    axes.set(xlim=(min(place.values()) - 0.6, max(place.values()) + 0.6))
-    axes.set(ylim=(-max(layer.values()) - 0.4, 0.4))
-    for edge in graph.edges:
-        axes.annotate(
-            "",
-            (place[edge.target], -layer[edge.target] + 0.2),
-            (place[edge.source], -layer[edge.source] - 0.2),
-            arrowprops={"arrowstyle": "-|>", "color": "0.4", "linewidth": 1.4},
-        )  # fmt: skip
-    for node in graph.nodes:
+    axes.set(xlim=(0, layout.width), ylim=(layout.height, 0), aspect="equal")
+    for edge, line in zip(graph.edges, layout.lines, strict=True):
+        points, codes = line.points[:1], [Path.MOVETO]
+        for step in line.steps():
+            points += step
+            codes += [Path.LINETO] if len(step) == 1 else [Path.CURVE4] * 3
+        axes.add_patch(
+            FancyArrowPatch(
+                path=Path(points, codes), arrowstyle="-|>", mutation_scale=12, color="0.4", linewidth=1.2
+            )
+        )
+        x, y = line.points[-1]
+        side = -1 if line.label_on_left else 1
         axes.text(
-            place[node.key], -layer[node.key], "\n".join(node.lines),
-            ha="center", va="center", fontsize=12,
-            bbox={
-                "boxstyle": "round,pad=0.5" if node.is_leaf else "round4,pad=0.6",
-                "facecolor": "#dcebd8" if node.is_leaf else "#dce6f4", "edgecolor": "0.4",
-            },
+            x + 5 * side, y - 7, edge.label, ha="right" if side < 0 else "left", fontsize=11, color="0.4"
+        )
+    for node in graph.nodes:
+        box = layout.boxes[node.key]
+        axes.add_patch(
+            FancyBboxPatch(
+                (box.x - box.width / 2, box.y - box.height / 2), box.width, box.height,
+                boxstyle=f"round,pad=0,rounding_size={2 if node.is_leaf else 18}",
+                facecolor="#dcebd8" if node.is_leaf else "#dce6f4", edgecolor="0.4",
+            )
         )  # fmt: skip
+        axes.text(box.x, box.y, "\n".join(node.lines), ha="center", va="center", fontsize=12)
     axes.set_title("What z was computed from; grad is dz by each of them")
     return picture

@@ -5,14 +5,18 @@ from __future__ import annotations
 
 import math
 import xml.etree.ElementTree as ElementTree
+from itertools import pairwise
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
 from torchopt_course import autograd
 from torchopt_course.autograd import Variable, graph
+from torchopt_course.autograd.layout import layered
 
 
 @pytest.fixture
@@ -49,12 +53,97 @@ def test_dot_and_svg_have_every_node_and_edge(drawn, tmp_path):
     name = "{http://www.w3.org/2000/svg}"
     boxes = [r for r in svg.iter(f"{name}rect") if r.find(f"{name}title") is not None]
     assert [b.find(f"{name}title").text for b in boxes] == [n.key for n in drawn.nodes]
-    assert len([p for p in svg.iter(f"{name}path") if p.get("stroke")]) == 5
-    # No box covers another.
-    spans = [[float(b.get(a)) for a in ("x", "y", "width", "height")] for b in boxes]
-    for i, (x, y, w, h) in enumerate(spans):
-        for u, v, m, n in spans[i + 1 :]:
-            assert x + w <= u or u + m <= x or y + h <= v or v + n <= y
+    assert len({p.get("d") for p in svg.iter(f"{name}path") if p.get("marker-end")}) == 5
+
+
+def _along(line, parts=40):
+    """Points on the curve, with De Casteljau's construction."""
+    (here, *_), points = line.points, []
+    for step in line.steps():
+        for k in range(parts + 1):
+            mixed = [here, *step]
+            while len(mixed) > 1:
+                mixed = [
+                    tuple(p + (q - p) * k / parts for p, q in zip(a, b, strict=True))
+                    for a, b in pairwise(mixed)
+                ]
+            points += mixed
+        here = step[-1]
+    return points
+
+
+@st.composite
+def acyclic(draw):
+    """Nodes of all sizes; skip connections, double use, nodes without edges."""
+    count = draw(st.integers(1, 14))
+    size = st.tuples(st.floats(10, 200), st.floats(10, 60))
+    sizes = {f"n{i}": draw(size) for i in range(count)}
+    pairs = draw(st.lists(st.tuples(st.integers(0, count - 1), st.integers(0, count - 1)), max_size=30))
+    labels = st.sampled_from(["a", "weight", "tensors[12]"])
+    edges = [(f"n{min(p)}", f"n{max(p)}", draw(labels)) for p in pairs if p[0] != p[1]]
+    return sizes, edges, frozenset(draw(st.sets(st.sampled_from(sorted(sizes)))))
+
+
+@given(acyclic())
+@settings(max_examples=60, deadline=None)
+def test_no_edge_passes_a_box_and_no_box_covers_another(drawn):
+    sizes, edges, low = drawn
+    layout = layered(sizes, edges, low)
+    boxes = list(layout.boxes.items())
+    for i, (_, a) in enumerate(boxes):
+        assert min(a.x - a.width / 2, a.y - a.height / 2) >= 0
+        assert a.x + a.width / 2 <= layout.width
+        assert a.y + a.height / 2 <= layout.height
+        for _, b in boxes[i + 1 :]:
+            assert abs(a.x - b.x) >= (a.width + b.width) / 2 or abs(a.y - b.y) >= (a.height + b.height) / 2
+    ends = set()
+    for (source, target, _), line in zip(edges, layout.lines, strict=True):
+        start, end = layout.boxes[source], layout.boxes[target]
+        assert line.points[0][1] == start.y + start.height / 2  # at the lower side of the one,
+        assert abs(line.points[0][0] - start.x) <= start.width / 2
+        assert line.points[-1][1] == end.y - end.height / 2  # at the upper side of the other,
+        assert abs(line.points[-1][0] - end.x) <= end.width / 2
+        ends.add(line.points[-1])
+        points = _along(line)
+        assert all(p[1] <= q[1] + 1e-9 for p, q in pairwise(points))  # and always down
+        for x, y in points:
+            inside = [
+                key for key, b in boxes
+                if abs(x - b.x) < b.width / 2 - 1e-6 and abs(y - b.y) < b.height / 2 - 1e-6
+            ]  # fmt: skip
+            assert not inside
+    assert len(ends) == len(edges)  # two edges between the same nodes arrive side by side
+
+
+def test_double_use_is_two_edges_and_a_skip_connection_goes_around():
+    y = Variable(3.0)
+    first, second = graph(y * y, names={"y": y}).layout().lines
+    assert first.points[0] != second.points[0]
+    assert first.points[-1] != second.points[-1]
+    x = Variable(2.0)
+    graph_of_skip = graph(x + torch.exp(torch.sin(torch.tanh(x))), names={"x": x})
+    layout = graph_of_skip.layout()
+    skip = next(
+        line
+        for e, line in zip(graph_of_skip.edges, layout.lines, strict=True)
+        if (e.source, e.target) == ("x", "add_1")
+    )
+    assert len(skip.points) == 4 + 2 * 3  # both ends, and three layers between
+
+
+def test_nodes_show_values_and_gradients(drawn):
+    lines = {node.key: node.lines for node in drawn.nodes}
+    assert lines["x"] == ["x", "2", f"grad {3 + math.cos(2):.4g}"]
+    assert lines["mul_1"][1] == "6"
+    assert lines["sin_1"][1] == f"{math.sin(2):.4g}"
+    assert lines["add_1"][1] == f"{6 + math.sin(2):.4g}"
+
+
+def test_small_tensors_are_written_out_and_large_ones_measured():
+    x, w = Variable([1.0, 2.0]), Variable(torch.ones(2, 8))
+    lines = {n.key: n.lines for n in graph((x @ w).sum(), {"x": x, "w": w}, gradients=True).nodes}
+    assert lines["x"] == ["x", "[1, 2]", "grad [8, 8]"]
+    assert lines["w"] == ["w", "2 × 8", f"|grad| {math.sqrt(8 * 5):.4g}"]
 
 
 def test_names_are_escaped():
@@ -85,3 +174,32 @@ def test_a_module_in_tensorboard_s_graph_tab(tmp_path):
 def test_only_variables_have_a_graph():
     with pytest.raises(TypeError, match="not Tensor"):
         graph(torch.ones(2))
+
+
+def test_values_on_the_way_are_those_that_were_computed():
+    x, w = Variable(0.5), Variable(2.0)
+    seen = {}
+
+    def keep(name, value):
+        seen[name] = value.item()
+        return value
+
+    h = keep("sigmoid_1", torch.sigmoid(keep("mul_1", w * x)))
+    z = keep("pow_1", keep("sub_1", torch.maximum(h, keep("neg_1", -x)) - 2.0) ** 2) / torch.tensor(3.0)
+    del h
+    shown = {node.key: node.value for node in graph(z).nodes if not node.is_leaf}
+    for name, value in seen.items():
+        assert shown[name].item() == pytest.approx(value, rel=1e-6), name
+
+
+def test_a_changed_input_is_not_taken_for_the_old_one():
+    """Only what was computed is shown: nothing is computed again from numbers that are others by now."""
+    x = Variable(2.0)
+    z = torch.sin(x) + torch.exp(x + x)
+    with torch.no_grad():
+        x.data.mul_(2)
+    shown = {node.key: node.value for node in graph(z).nodes}
+    assert shown["add_1"] is None
+    assert shown["sin_1"] is None
+    assert shown["exp_1"].item() == pytest.approx(math.exp(4))  # which exp has kept for its derivative
+    assert z.item() == pytest.approx(math.sin(2) + math.exp(4))

@@ -13,6 +13,7 @@ from .module import functional_call, record
 from .primitives import PRIMITIVES, Primitive, primitive
 from .primitives.convolution import conv2d_by_unfold
 from .primitives.pooling import avg_pool2d_by_unfold, max_pool2d_by_unfold
+from .trace import trace
 from .transforms import grad, jacrev, value_and_grad, vjp
 from .variable import Variable
 
@@ -38,6 +39,7 @@ __all__ = [
     "primitives",
     "record",
     "symbolic",
+    "trace",
     "value_and_grad",
     "vjp",
 ]

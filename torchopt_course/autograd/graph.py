@@ -9,18 +9,22 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from .backward import seed_for
-from .primitives.table import Primitive
-from .reverse import Leaf, Node, sweep
+from .primitives.table import ELEMENTWISE, Primitive
+from .reverse import Leaf, Node, sweep, version_of
 from .traced import Value, raw
 from .variable import BASE, Variable
+from .written import MOST_NUMBERS, in_short
+
+if TYPE_CHECKING:
+    from .layout import Layout
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,7 @@ class GraphNode:
         label: name of the parameter or operation.
         shape: of the value.
         is_leaf: a leaf, not an operation.
+        value: of leaves, of variables with a name, and of what else is still known; ``None`` otherwise.
         gradient: the gradient of the output with respect to it, if asked for.
     """
 
@@ -39,18 +44,19 @@ class GraphNode:
     label: str
     shape: tuple[int, ...]
     is_leaf: bool
+    value: torch.Tensor | None = None
     gradient: torch.Tensor | None = None
 
     @property
     def lines(self) -> list[str]:
-        """What stands in its box."""
+        """What stands in its box: name, value or shape, gradient."""
         shape = " × ".join(map(str, self.shape)) if self.shape else "scalar"
-        lines = [self.label, shape]
+        few = self.value is not None and self.value.numel() <= MOST_NUMBERS
+        lines = [self.label, in_short(self.value, 4) if few and self.value is not None else shape]
         if self.gradient is not None:
-            g = self.gradient
-            lines.append(
-                f"grad {g.item():.4g}" if g.numel() == 1 else f"|grad| {float(g.double().norm()):.4g}"
-            )
+            small = self.gradient.numel() <= MOST_NUMBERS
+            g = self.gradient if small else self.gradient.double().norm()
+            lines.append(f"{'grad' if small else '|grad|'} {in_short(g, 4)}")
         return lines
 
 
@@ -99,6 +105,12 @@ class Graph:
                 f"  {quoted(edge.source)} -> {quoted(edge.target)} [label={quoted(edge.label)}, fontsize=9]"
             )
         return "\n".join([*lines, "}"])
+
+    def layout(self) -> Layout:
+        """Where the boxes and edges of the picture go."""
+        from .drawing import lay_out
+
+        return lay_out(self)
 
     def svg(self, path: str | Path | None = None, graphviz: bool | None = None) -> str:
         """A picture, drawn by Graphviz if its program ``dot`` is there, else by this package.
@@ -177,6 +189,8 @@ def graph(output: Variable, names: Mapping[str, Value] | None = None, gradients:
         raise TypeError(f"graph() draws what a Variable was computed from, not {type(output).__name__}")
     known = {v.node: name for name, v in (names or {}).items() if isinstance(v, Variable)}
     order = _topological(output.node)
+    named = [v for v in (names or {}).values() if isinstance(v, Variable)]
+    values = _values(order, [*named, output])
     found: dict[Node, Value] = {}
     if gradients:
         if output.level is not BASE:
@@ -199,11 +213,54 @@ def graph(output: Variable, names: Mapping[str, Value] | None = None, gradients:
         keys[node] = key
         gradient = raw(found[node]) if node in found else None
         shown = label if node.op is None or not name else f"{name} = {node.op.name}"
-        nodes.append(GraphNode(key, shown, tuple(node.shape), node.op is None, gradient))
+        looks = (key, shown, tuple(node.shape), node.op is None)
+        nodes.append(GraphNode(*looks, values.get(node), gradient))
         if node.op is not None:
             for i, parent in zip(node.plan.variables, node.parents, strict=True):
                 edges.append(Edge(keys[parent], key, _argument(node.op, i)))
     return Graph(nodes, edges)
+
+
+def _values(order: Sequence[Node], variables: Iterable[Variable]) -> dict[Node, torch.Tensor]:
+    """What is known of the nodes' values: of leaves, of variables at hand, and of numbers.
+
+    Nobody keeps the values on the way. But an operation saves what its derivative needs, of its arguments and
+    its result; and a number that is made from known ones can be computed once more.
+    """
+    found = {variable.node: raw(variable) for variable in variables}
+    changed = set()  # leaves that are other numbers by now than those that were computed with
+    for node in order:
+        if isinstance(node, Leaf):
+            owner = None if node.owner is None else node.owner()
+            if owner is not None:
+                found[node] = raw(owner).detach()
+                changed |= {node} if version_of(owner) != node.version else set()
+        elif node.saved and all(tensor._version == version for tensor, version in node.versions):
+            past = {-1: node, **dict(enumerate(node.parents))}
+            for value, n in zip(node.saved, node.plan.pasts, strict=True):
+                if n is not None and isinstance(value, torch.Tensor):
+                    found.setdefault(past[n], raw(value))
+    for node in order:
+        if node not in found and node.op is not None and not node.shape and node.op.jvp == ELEMENTWISE:
+            known = None if changed & set(node.parents) else _arguments(node, found)
+            if known is not None:
+                found[node] = node.op(*known)
+    return found
+
+
+def _arguments(node: Node, found: Mapping[Node, torch.Tensor]) -> list[Value] | None:
+    """All arguments of an operation, if they are known."""
+    known: list[Value] = [None] * len(node.op.parameters)
+    missing = set(range(len(known)))
+    for i, parent in zip(node.plan.variables, node.parents, strict=True):
+        if parent in found:
+            known[i] = found[parent]
+            missing.discard(i)
+    for slot, value in zip(node.plan.slots, node.saved or (), strict=False):
+        if slot.attribute is None and slot.place in missing:
+            known[slot.place] = raw(value)
+            missing.discard(slot.place)
+    return None if missing else known
 
 
 def _argument(op: Primitive, i: int) -> str:

@@ -103,9 +103,10 @@ class Leaf(Node):
         owner: gives whose ``grad`` the gradient is added to, if it is still there: a variable, which refers
             to its leaf, is held weakly. ``None`` for an input of a transform, and for what was detached.
         names: gives the name of a module's parameter (see :class:`.module.record`), asked when it is drawn.
+        version: of its tensor, so that one can tell whether that was changed since.
     """
 
-    __slots__ = ("names", "owner")
+    __slots__ = ("names", "owner", "version")
     owner: Callable[[], Tensor | None] | None
     names: Sequence[Any]
 
@@ -114,7 +115,7 @@ class Leaf(Node):
     ) -> None:
         self.op, self.parents, self.age = None, (), next(clock)
         self.shape, self.dtype = data.shape, data.dtype
-        self.owner, self.names = owner, names
+        self.owner, self.names, self.version = owner, names, version_of(data)
 
     @property
     def name(self) -> str:
@@ -141,6 +142,12 @@ class Leaf(Node):
         tensor.grad = laid_out_like(tensor, g) if old is None else old + g
         for function in (tensor._post_accumulate_grad_hooks or {}).values():
             function(tensor)
+
+
+def version_of(value: Value) -> int:
+    """How often a tensor was written to; those of inference mode do not count."""
+    tensor = raw(value)
+    return -1 if tensor.is_inference() else tensor._version
 
 
 def laid_out_like(parameter: Tensor, g: Value) -> Value:
