@@ -29,6 +29,7 @@ soak: $(VENV)/.test
 bench: $(VENV)/.test
 	$(BIN)/python -m benchmarks
 	$(BIN)/python -m benchmarks.autograd
+	$(BIN)/python -m benchmarks.gradient_checks
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .

@@ -1,6 +1,12 @@
 """Checks for your own tests."""
 
-from .gradients import GradientError, assert_gradients_agree
+from .gradients import GradientError, NotDifferentiable, assert_gradients_agree
 from .optimizers import OptimizerError, assert_optimizer_agrees
 
-__all__ = ["GradientError", "OptimizerError", "assert_gradients_agree", "assert_optimizer_agrees"]
+__all__ = [
+    "GradientError",
+    "NotDifferentiable",
+    "OptimizerError",
+    "assert_gradients_agree",
+    "assert_optimizer_agrees",
+]
