@@ -7,9 +7,10 @@ import math
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from torchopt_course import autograd
-from torchopt_course.autograd import Variable, numerical, symbolic
+from torchopt_course.autograd import PRIMITIVES, Primitive, Variable, numerical, primitives, symbolic
 
 
 def program(x, y):
@@ -71,10 +72,12 @@ def test_symbolic_rules_mean_what_the_primitives_compute():
 
 
 def test_symbolic_refuses_what_has_no_formula():
-    with pytest.raises(TypeError, match="x is a symbol and has no value"):
+    with pytest.raises(TypeError, match="x > 0 has no value, for its symbols have none"):
         symbolic.formula(lambda x: x if x > 0 else -x)
-    with pytest.raises(NotImplementedError, match="logsigmoid has no symbolic rule"):
-        symbolic.formula(lambda x: torch.nn.functional.logsigmoid(x))
+    with pytest.raises(NotImplementedError, match="round has no symbolic rule"):
+        symbolic.formula(torch.round)
+    with pytest.raises(TypeError, match="x has no value"):
+        symbolic.formula(lambda x: torch.where(torch.isnan(x), x, 2 * x))
     with pytest.raises(TypeError, match="scalars"):
         symbolic.formula(lambda x: x * torch.ones(2))
 
@@ -123,3 +126,89 @@ def test_numerical_gradients_keep_structure_and_shape():
 def test_a_step_must_be_positive(h: float):
     with pytest.raises(ValueError, match="h must be positive"):
         numerical.grad(torch.sum, h=h)
+
+
+# -- symbolic rules ------------------------------------------------------------------------------------------
+
+NO_FORMULA = {"round"}  # halves go to even numbers, for which sympy has no word
+
+
+@pytest.mark.parametrize("module", [primitives.elementwise, primitives.activations])
+def test_what_treats_each_element_alike_has_a_formula(module):
+    alike = [
+        op for op in vars(module).values() if isinstance(op, Primitive) and op.jvp == primitives.ELEMENTWISE
+    ]
+    without = {op.name for op in alike if op.symbolic is None}
+    assert without <= NO_FORMULA
+    lines = symbolic.table().splitlines()
+    assert {line.split("`")[1].split("(")[0] for line in lines if line.endswith("| none |")} >= without
+    assert "| `log1p(x)` | `log(1 + x)` |" in lines
+
+
+INSIDE = {"log": 0.3, "log1p": 0.3, "log2": 0.3, "log10": 0.3, "sqrt": 0.3, "rsqrt": 0.3, "acosh": 1.4}
+FORMULAS = {
+    **{name: getattr(torch, name) for name in (
+        "neg", "reciprocal", "square", "exp", "exp2", "expm1", "log", "log1p", "log2", "log10", "sqrt",
+        "rsqrt", "sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh", "tanh", "asinh",
+        "acosh", "atanh", "erf",
+        "abs", "sigmoid", "relu", "clone",
+    )},
+    **{name: getattr(F, name) for name in (
+        "leaky_relu", "elu", "selu", "celu", "gelu", "silu", "softplus", "logsigmoid", "hardtanh",
+        "hardswish", "relu6", "mish", "tanhshrink", "softsign",
+    )},
+    "gelu, tanh": lambda x: F.gelu(x, approximate="tanh"),
+    "softplus, beta": lambda x: F.softplus(3 * x, beta=2, threshold=1),
+    "clamp": lambda x: torch.clamp(2 * x, -1, 0.9) + x.clamp(min=0.1) * x.clamp(max=0.2),
+    "empty clamp": lambda x: x * torch.clamp(x, 2, 1),
+    "where": lambda x: torch.where((x > 0) & ~(x >= 0.5) | torch.lt(x, -0.5), x * x, torch.exp(-x)),
+    "steps": lambda x: x * (torch.floor(3 * x) + torch.ceil(2 * x) + torch.trunc(4 * x) + torch.sign(x)),
+    "remainder": lambda x: (5 * x) % (x + 2),
+    "logaddexp": lambda x: torch.logaddexp(x, 3 * x),
+    "maximum": lambda x: torch.maximum(x, x * x) + torch.minimum(2 * x, x),
+    "atan2": lambda x: torch.atan2(x, x + 1),
+    "detach": lambda x: x * torch.sin(x).detach() + (x * x.detach()).detach() * x,
+    "in place": lambda x: (x * 1).mul_(3).exp_(),
+    "prelu": lambda x: F.prelu(x, torch.tensor(0.2, dtype=torch.float64)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FORMULAS)
+def test_symbolic_derivatives_are_torch_s(name: str):
+    f, tested = FORMULAS[name], 0
+    formula = symbolic.formula(f)
+    for at in (-0.83, -0.31, 0.27, 0.74):
+        x = torch.tensor(at + INSIDE.get(name, 0) * 3, dtype=torch.float64, requires_grad=True)
+        y = f(x)
+        (expected,) = torch.autograd.grad(y, x)
+        value = float(formula.expression.subs(formula.symbols[0], x.item()))
+        assert value == pytest.approx(y.item(), rel=1e-12)
+        assert formula.grad(x)[0].item() == pytest.approx(expected.item(), rel=1e-12), (at, str(formula))
+        tested += 1
+    assert tested == 4
+
+
+def test_corners_are_torch_s():
+    for f, at in ((F.relu, 0.0), (torch.abs, 0.0), (F.elu, 0.0), (lambda x: torch.clamp(x, 0, 1), 1.0)):
+        x = torch.tensor(at, dtype=torch.float64, requires_grad=True)
+        (expected,) = torch.autograd.grad(f(x), x)
+        assert symbolic.formula(f).grad(at)[0].item() == expected.item()
+
+
+def test_a_rule_of_one_s_own_as_text():
+    @autograd.primitive(x=lambda g, x, n: g * n * x ** (n - 1), symbolic="x**n + constant(floor(x))")
+    def power(x, n=3):
+        return x**n + torch.floor(x)
+
+    try:
+        formula = symbolic.formula(lambda x: power(x, 4) / 2)
+    finally:
+        del PRIMITIVES["power"]
+    assert str(formula) == "z = x**4/2 + floor(x)/2\ndz/dx = 2*x**3"
+
+
+def test_arguments_with_a_default_are_no_symbols():
+    def program(x, slope=2.0):
+        return x * slope
+
+    assert str(symbolic.formula(program)) == "z = 2*x\ndz/dx = 2"

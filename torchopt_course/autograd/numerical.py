@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from .traced import raw
+from .traced import is_tensor, raw
 from .transforms import Argnums, check_tensors, chosen, unchosen
 
 
@@ -45,6 +45,7 @@ def grad(func: Callable[..., Any], argnums: Argnums = 0, h: float | None = None)
     Raises:
         ValueError: ``h`` is not positive; ``argnums`` out of range.
         TypeError: a chosen argument that is not made of floating-point tensors.
+        RuntimeError: ``func`` returns something else than a single number.
     """
     if h is not None and not h > 0:
         raise ValueError(f"h must be positive, not {h}")
@@ -55,7 +56,13 @@ def grad(func: Callable[..., Any], argnums: Argnums = 0, h: float | None = None)
 
         def value(moved: Sequence[Tensor]) -> float:
             with torch.no_grad():
-                return float(func(*unchosen(args, argnums, pytree.tree_unflatten(list(moved), spec))))
+                result = func(*unchosen(args, argnums, pytree.tree_unflatten(list(moved), spec)))
+            if is_tensor(result) and result.numel() != 1:
+                raise RuntimeError(
+                    "numerical.grad: the function must return a single number (a 0-d tensor), not shape "
+                    f"{tuple(result.shape)}"
+                )
+            return float(result)
 
         gradients = []
         for k, x in enumerate(leaves):

@@ -21,12 +21,12 @@ aten = torch.ops.aten
 
 sigmoid = elementwise(
     torch.sigmoid, "expit", x=lambda g, ans: g * ans * (1 - ans),
-    fast=lambda g, ans: aten.sigmoid_backward(g, ans), symbolic=lambda x: _logistic(x),
+    fast=lambda g, ans: aten.sigmoid_backward(g, ans), symbolic="1 / (1 + exp(-x))",
 )  # fmt: skip
 
 
 @primitive(x=lambda g, ans: g * (ans > 0), fast=lambda g, ans: aten.threshold_backward.default(g, ans, 0),
-           jvp=ELEMENTWISE, symbolic=lambda x: _positive_part(x))  # fmt: skip
+           jvp=ELEMENTWISE, symbolic="Piecewise((x, x > 0), (0, True))")  # fmt: skip
 def relu(x: Tensor) -> Tensor:
     return torch.relu(x)
 
@@ -35,6 +35,7 @@ def relu(x: Tensor) -> Tensor:
     x=lambda g, x, negative_slope: torch.where(x > 0, g, g * negative_slope),
     fast=lambda g, x, negative_slope: aten.leaky_relu_backward(g, x, negative_slope, False),
     jvp=ELEMENTWISE,
+    symbolic="Piecewise((x, x > 0), (negative_slope * x, True))",
 )
 def leaky_relu(x: Tensor, negative_slope: float = 0.01) -> Tensor:
     return F.leaky_relu(x, negative_slope)
@@ -44,6 +45,7 @@ def leaky_relu(x: Tensor, negative_slope: float = 0.01) -> Tensor:
     x=lambda g, x, alpha: g * torch.where(x > 0, 1.0, alpha * torch.exp(torch.clamp(x, max=0))),
     fast=lambda g, x, alpha: aten.elu_backward(g, alpha, 1, 1, False, x),
     jvp=ELEMENTWISE,
+    symbolic="Piecewise((x, x > 0), (alpha * (exp(x) - 1), True))",
 )
 def elu(x: Tensor, alpha: float = 1.0) -> Tensor:
     return F.elu(x, alpha)
@@ -60,13 +62,15 @@ def _gelu_slope(x: Value, approximate: str) -> Value:
 
 @primitive("gelu", x=lambda g, x, approximate: g * _gelu_slope(x, approximate),
            fast=lambda g, x, approximate: aten.gelu_backward(g, x, approximate=approximate),
-           jvp=ELEMENTWISE)  # fmt: skip
+           jvp=ELEMENTWISE, symbolic="""x / 2 * (1 + (erf(x / sqrt(2)) if approximate == "none"
+                                            else tanh(sqrt(2 / pi) * (x + 0.044715 * x**3))))""")  # fmt: skip
 def gelu(x: Tensor, approximate: str = "none") -> Tensor:
     return F.gelu(x, approximate=approximate)
 
 
 @primitive(x=lambda g, x: g * (torch.sigmoid(x) * (1 + x * (1 - torch.sigmoid(x)))),
-           fast=lambda g, x: aten.silu_backward(g, x), jvp=ELEMENTWISE)  # fmt: skip
+           fast=lambda g, x: aten.silu_backward(g, x), jvp=ELEMENTWISE,
+           symbolic="x / (1 + exp(-x))")  # fmt: skip
 def silu(x: Tensor) -> Tensor:
     return F.silu(x)
 
@@ -76,30 +80,20 @@ def silu(x: Tensor) -> Tensor:
     x=lambda g, x, beta, threshold: g * torch.where(x * beta > threshold, 1.0, torch.sigmoid(x * beta)),
     fast=lambda g, x, beta, threshold: aten.softplus_backward(g, x, beta, threshold),
     jvp=ELEMENTWISE,
+    symbolic="Piecewise((x, x * beta > threshold), (log(1 + exp(x * beta)) / beta, True))",
 )
 def softplus(x: Tensor, beta: float = 1, threshold: float = 20) -> Tensor:
     return F.softplus(x, beta, threshold)
 
 
-@primitive("logsigmoid", "log_sigmoid", x=lambda g, x: g * torch.sigmoid(-x), jvp=ELEMENTWISE)
+@primitive("logsigmoid", "log_sigmoid", x=lambda g, x: g * torch.sigmoid(-x), jvp=ELEMENTWISE,
+           symbolic="-log(1 + exp(-x))")  # fmt: skip
 def logsigmoid(x: Tensor) -> Tensor:
     """ln σ(x)"""
     return F.logsigmoid(x)
 
 
 # -- the same under other names, and what is made of the above -----------------------------------------------
-
-
-def _positive_part(x: Value) -> Value:
-    import sympy  # type: ignore[import-untyped]
-
-    return sympy.Max(x, 0)
-
-
-def _logistic(x: Value) -> Value:
-    import sympy
-
-    return 1 / (1 + sympy.exp(-x))
 
 
 @means("relu")

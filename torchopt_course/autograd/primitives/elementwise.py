@@ -22,7 +22,7 @@ add = elementwise(
     "__add__",
     a=lambda g: g,
     b=lambda g: g,
-    symbolic=lambda a, b: a + b,
+    symbolic="a + b",
     prepare=with_tensors,
 )
 sub = elementwise(
@@ -30,7 +30,7 @@ sub = elementwise(
     "__sub__",
     a=lambda g: g,
     b=lambda g: -g,
-    symbolic=lambda a, b: a - b,
+    symbolic="a - b",
     prepare=with_tensors,
 )
 mul = elementwise(
@@ -39,7 +39,7 @@ mul = elementwise(
     "multiply",
     a=lambda g, b: g * b,
     b=lambda g, a: g * a,
-    symbolic=lambda a, b: a * b,
+    symbolic="a * b",
     prepare=with_tensors,
 )
 div = elementwise(
@@ -47,15 +47,16 @@ div = elementwise(
     "__truediv__",
     a=lambda g, b: g / b,
     b=lambda g, b, ans: -g * ans / b,
-    symbolic=lambda a, b: a / b,
+    symbolic="a / b",
     prepare=with_tensors,
 )
-neg = elementwise(torch.neg, "negative", "__neg__", x=lambda g: -g, symbolic=lambda x: -x)
-reciprocal = elementwise(torch.reciprocal, x=lambda g, ans: -g * ans * ans, symbolic=lambda x: 1 / x)
-square = elementwise(torch.square, x=lambda g, x: 2 * g * x, symbolic=lambda x: x**2)
+neg = elementwise(torch.neg, "negative", "__neg__", x=lambda g: -g, symbolic="-x")
+reciprocal = elementwise(torch.reciprocal, x=lambda g, ans: -g * ans * ans, symbolic="1 / x")
+square = elementwise(torch.square, x=lambda g, x: 2 * g * x, symbolic="x**2")
 remainder = elementwise(
-    torch.remainder, "__mod__", a=lambda g: g, b=lambda g, a, b: -g * torch.floor(torch.div(a, b))
-)
+    torch.remainder, "__mod__", a=lambda g: g, b=lambda g, a, b: -g * torch.floor(torch.div(a, b)),
+    symbolic="a - b * constant(floor(a / b))",
+)  # fmt: skip
 
 
 def _power_in_base(g: Value, a: Value, b: Value) -> Value:
@@ -72,22 +73,23 @@ def _power_in_exponent(g: Value, a: Value, b: Value, ans: Value) -> Value:
     return torch.where((a == 0) & (b >= 0), 0.0, g * (ans * torch.log(a)))
 
 
-pow = elementwise(torch.pow, "__pow__", a=_power_in_base, b=_power_in_exponent, symbolic=lambda a, b: a**b)
+pow = elementwise(torch.pow, "__pow__", a=_power_in_base, b=_power_in_exponent, symbolic="a**b")
 
 # -- exponentials and roots ----------------------------------------------------------------------------------
 
 exp = elementwise(torch.exp, x=lambda g, ans: g * ans, symbolic="exp")
-exp2 = elementwise(torch.exp2, x=lambda g, ans: g * ans * math.log(2), symbolic=lambda x: 2**x)
-expm1 = elementwise(torch.expm1, x=lambda g, ans: g * (ans + 1))
+exp2 = elementwise(torch.exp2, x=lambda g, ans: g * ans * math.log(2), symbolic="2**x")
+expm1 = elementwise(torch.expm1, x=lambda g, ans: g * (ans + 1), symbolic="exp(x) - 1")
 log = elementwise(torch.log, x=lambda g, x: g / x, symbolic="log")
-log1p = elementwise(torch.log1p, x=lambda g, x: g / (1 + x))
-log2 = elementwise(torch.log2, x=lambda g, x: g / (x * math.log(2)))
-log10 = elementwise(torch.log10, x=lambda g, x: g / (x * math.log(10)))
+log1p = elementwise(torch.log1p, x=lambda g, x: g / (1 + x), symbolic="log(1 + x)")
+log2 = elementwise(torch.log2, x=lambda g, x: g / (x * math.log(2)), symbolic="log(x)/log(2)")
+log10 = elementwise(torch.log10, x=lambda g, x: g / (x * math.log(10)), symbolic="log(x)/log(10)")
 logaddexp = elementwise(
-    torch.logaddexp, a=lambda g, a, ans: g * torch.exp(a - ans), b=lambda g, b, ans: g * torch.exp(b - ans)
-)
+    torch.logaddexp, a=lambda g, a, ans: g * torch.exp(a - ans), b=lambda g, b, ans: g * torch.exp(b - ans),
+    symbolic="log(exp(a) + exp(b))",
+)  # fmt: skip
 sqrt = elementwise(torch.sqrt, x=lambda g, ans: g / (2 * ans), symbolic="sqrt")
-rsqrt = elementwise(torch.rsqrt, x=lambda g, ans: -0.5 * g * ans * ans * ans, symbolic=lambda x: x**-0.5)
+rsqrt = elementwise(torch.rsqrt, x=lambda g, ans: -0.5 * g * ans * ans * ans, symbolic="1 / sqrt(x)")
 
 # -- trigonometry --------------------------------------------------------------------------------------------
 
@@ -120,13 +122,16 @@ erf = elementwise(torch.erf, x=lambda g, x: g * torch.exp(-x * x) * (2 / math.sq
 # -- steps and choices ---------------------------------------------------------------------------------------
 
 abs = elementwise(torch.abs, "absolute", "__abs__", x=lambda g, x: g * torch.sign(x), symbolic="Abs")
-sign = elementwise(torch.sign, x=lambda g: torch.zeros_like(g), symbolic="sign")
-floor = elementwise(torch.floor, x=lambda g: torch.zeros_like(g), symbolic="floor")
-ceil = elementwise(torch.ceil, x=lambda g: torch.zeros_like(g), symbolic="ceiling")
-trunc = elementwise(torch.trunc, "fix", x=lambda g: torch.zeros_like(g))
+sign = elementwise(torch.sign, x=lambda g: torch.zeros_like(g), symbolic="constant(sign(x))")
+floor = elementwise(torch.floor, x=lambda g: torch.zeros_like(g), symbolic="constant(floor(x))")
+ceil = elementwise(torch.ceil, x=lambda g: torch.zeros_like(g), symbolic="constant(ceiling(x))")
+trunc = elementwise(
+    torch.trunc, "fix", x=lambda g: torch.zeros_like(g), symbolic="constant(sign(x) * floor(Abs(x)))"
+)
 
 
-@primitive("round", x=lambda g: torch.zeros_like(g), jvp=ELEMENTWISE)
+# Halves go to even numbers, for which sympy has no word.
+@primitive("round", x=lambda g: torch.zeros_like(g), jvp=ELEMENTWISE, symbolic=None)
 def round(x: Tensor, decimals: int = 0) -> Tensor:
     return torch.round(x, decimals=decimals)
 
@@ -147,7 +152,8 @@ minimum = elementwise(
 
 
 @primitive(a=lambda g, condition: torch.where(condition, g, 0.0),
-           b=lambda g, condition: torch.where(condition, 0.0, g), jvp=ELEMENTWISE)  # fmt: skip
+           b=lambda g, condition: torch.where(condition, 0.0, g), jvp=ELEMENTWISE,
+           symbolic="Piecewise((a, condition), (b, True))")  # fmt: skip
 def where(condition: Tensor, a: Tensor | float, b: Tensor | float) -> Tensor:
     return torch.where(condition, a, b)
 
@@ -162,6 +168,9 @@ def _inside(x: Value, min: Value, max: Value) -> Value:
     min=lambda g, x, min, max: torch.where((x < min) & (min < (math.inf if max is None else max)), g, 0.0),
     max=lambda g, x, min, max: torch.where((x > max) | ((-math.inf if min is None else min) > max), g, 0.0),
     jvp=ELEMENTWISE,
+    symbolic="""Piecewise(
+        *([] if max is None else [(max, (x >= max) | (False if min is None else min > max))]),
+        *([] if min is None else [(min, x <= min)]), (x, True))""",
 )  # fmt: skip
 def clamp(x: Tensor, min: Value = None, max: Value = None) -> Tensor:
     return torch.clamp(x, min, max)

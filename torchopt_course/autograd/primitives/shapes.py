@@ -97,7 +97,7 @@ def pad_constant(x: Tensor, padding: Sequence[int], value: float = 0.0) -> Tenso
     return F.pad(x, list(padding), value=value)
 
 
-@primitive("clone", x=lambda g: g, jvp=LINEAR)
+@primitive("clone", x=lambda g: g, jvp=LINEAR, symbolic="x")
 def clone(x: Tensor, memory_format: torch.memory_format = torch.preserve_format) -> Tensor:
     return x.clone(memory_format=memory_format)
 

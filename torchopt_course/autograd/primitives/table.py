@@ -12,6 +12,7 @@ from torch import Tensor
 from .. import autocast, dispatch
 from ..traced import PLAIN, Traced, Value, recording
 from ..variable import BASE, is_recorded
+from .checks import check_jvp, checked
 from .rules import Function, Plan, as_rule, slots_of
 
 UNTRACED = PLAIN | {Tensor}  # certainly: asking for a type is faster than isinstance()
@@ -167,15 +168,23 @@ def primitive(
             Without it the VJP is transposed, which is always right and slower.
         aux: names of extra values; then the function returns ``(result, (values, ...))``. They are ``None``
             when the arguments are themselves traced, so only ``fast`` may rely on them.
-        symbolic: the sympy function of the same meaning.
+        symbolic: the sympy function of the same meaning, by name, or a formula of sympy functions and the
+            arguments: ``"log(1 + x)"``; in it ``constant(...)`` is not differentiated. Or a function of
+            sympy expressions.
         views: the result may share memory with an argument.
 
     Raises:
-        TypeError: a rule that asks for something that does not exist.
+        TypeError: no rule; a rule that asks for something that does not exist. When called: the function
+            returns something else than one tensor, or a rule does.
     """
 
-    if not (vjps or vjp) and any(isinstance(each, types.FunctionType) for each in overrides):
-        raise TypeError("primitive is called with derivative rules first: @primitive(x=lambda g, x: ...)")
+    if vjp is None and not vjps:
+        bare = overrides and isinstance(overrides[0], types.FunctionType)
+        what = "is called without parentheses, or without a rule" if bare else "needs a rule"
+        raise TypeError(
+            f"@primitive {what}: @primitive(x=lambda g, x: ...) gives the gradient of the argument x from that "
+            "of the result, g"
+        )
 
     def define(forward: Function) -> Primitive:
         parameters = {}
@@ -187,9 +196,14 @@ def primitive(
         for name in vjps:
             if name not in parameters:
                 raise TypeError(f"{forward.__name__}() has no argument {name!r} to differentiate")
+        check_jvp(forward.__name__, jvp, parameters)
+        rules: Any = vjp or vjps
+        value, tangent = forward, jvp
+        if not (forward.__module__ or "").startswith(__package__):  # somebody else's: a mistake should be named
+            value, rules, tangent = checked(forward, aux, rules, jvp)
         op = Primitive(
-            forward.__name__, forward, parameters, vjp or vjps,
-            fast=fast, jvp=jvp, aux=aux, symbolic=symbolic, views=views,
+            forward.__name__, value, parameters, rules,
+            fast=fast, jvp=tangent, aux=aux, symbolic=symbolic, views=views,
         )  # fmt: skip
         op.__doc__ = forward.__doc__
         return enter(op, overrides)
