@@ -182,8 +182,8 @@ def primitive(
         bare = overrides and isinstance(overrides[0], types.FunctionType)
         what = "is called without parentheses, or without a rule" if bare else "needs a rule"
         raise TypeError(
-            f"@primitive {what}: @primitive(x=lambda g, x: ...) gives the gradient of the argument x from that "
-            "of the result, g"
+            f"@primitive {what}: @primitive(x=lambda g, x: ...) gives the gradient of the argument x from "
+            "that of the result, g"
         )
 
     def define(forward: Function) -> Primitive:
@@ -199,7 +199,7 @@ def primitive(
         check_jvp(forward.__name__, jvp, parameters)
         rules: Any = vjp or vjps
         value, tangent = forward, jvp
-        if not (forward.__module__ or "").startswith(__package__):  # somebody else's: a mistake should be named
+        if not (forward.__module__ or "").startswith(__package__):  # not ours: a mistake should be named
             value, rules, tangent = checked(forward, aux, rules, jvp)
         op = Primitive(
             forward.__name__, value, parameters, rules,
