@@ -187,8 +187,10 @@ def test_kinks_and_infinities_are_named_and_nobody_is_blamed(own):
         assert_gradients_agree(torch.relu, zero)
     with pytest.warns(NotDifferentiable, match=r"element \(1,\) of input 0: .* kink .* jumps from 1 to 0"):
         assert_gradients_agree(lambda x: -torch.relu(1 - x).sum() + x.sum() * 0, zero, order=1)
-    with pytest.warns(NotDifferentiable, match=r"element \(0,\) of input 0: the derivative is not finite"):
+    with pytest.warns(NotDifferentiable) as said:
         assert_gradients_agree(torch.sqrt, zero)
+    (text,) = [str(warning.message).splitlines()[1:] for warning in said]
+    assert text == ["  element (0,) of input 0: the derivative is not finite here"]
     with pytest.warns(NotDifferentiable, match=r"element \(0,\) of input 0: .* jumps here"):
         assert_gradients_agree(torch.floor, zero + torch.tensor([0.0, 0.5]))
     with warnings.catch_warnings():

@@ -222,7 +222,8 @@ class Comparison:
         def apart(leaf: int, mask: Tensor | None = None) -> float:
             t = self.only(leaf, mask)
             ratio, unclear = self._too_far(self.differences(t), self.problem.by_forward(self.k, t))
-            return max(float(ratio[j]), 2.0 * float(unclear[j]))
+            # Differences break where the element moves; forward mode can give nan wherever it does.
+            return 1e9 if unclear[j] else min(float(ratio[j]), 1e6)
 
         if i is None:
             i = max(range(len(self.reverse)), key=apart)

@@ -114,5 +114,6 @@ def singularity(sides: Sequence[Side], k: int, claimed: float, step: float = 1.0
     gap, gap_before = right - left, right_before - left_before
     between = min(left, right) - 0.05 * abs(gap) <= claimed <= max(left, right) + 0.05 * abs(gap)
     if 0.7 * abs(gap) < abs(gap_before) < 1.4 * abs(gap) and between:
-        return f"the function has a kink here: its derivative jumps from {left:.4g} to {right:.4g}"
+        jump = f"from {left + 0.0:.4g} to {right + 0.0:.4g}"  # + 0.0 makes -0 a 0
+        return f"the function has a kink here: its derivative jumps {jump}"
     return None
