@@ -79,6 +79,8 @@ def acyclic(draw):
     size = st.tuples(st.floats(10, 200), st.floats(10, 60))
     sizes = {f"n{i}": draw(size) for i in range(count)}
     pairs = draw(st.lists(st.tuples(st.integers(0, count - 1), st.integers(0, count - 1)), max_size=30))
+    if draw(st.booleans()):  # a chain, so that the others go around many boxes
+        pairs += pairwise(range(count))
     labels = st.sampled_from(["a", "weight", "tensors[12]"])
     edges = [(f"n{min(p)}", f"n{max(p)}", draw(labels)) for p in pairs if p[0] != p[1]]
     return sizes, edges, frozenset(draw(st.sets(st.sampled_from(sorted(sizes)))))
