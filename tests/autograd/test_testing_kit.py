@@ -217,6 +217,15 @@ def test_ways_that_differ_at_a_kink_are_an_error_without_a_culprit(own):
     ):
         assert_gradients_agree(one_sided, torch.tensor([0.0, 1.0], dtype=torch.float64), order=1)
 
+    def ramp(x):
+        return torch.relu(x)
+
+    half = own(ramp, x=lambda g, x: g * ((x > 0) + 0.5 * (x == 0)))  # what central differences give, too
+    with pytest.raises(
+        GradientError, match="(?s)torch .*no operation is to blame: the function has a kink here"
+    ):
+        assert_gradients_agree(half, torch.tensor([0.0, 1.0], dtype=torch.float64), order=1)
+
 
 def test_functions_that_are_hard_to_difference_pass():
     x = torch.tensor([0.3, -0.7, 1.1], dtype=torch.float64)
@@ -275,3 +284,11 @@ def test_nan_where_there_is_a_derivative_is_a_mistake(own, seen: bool):
             GradientError, match=r"(?s)at element \(0,\) of input 0.*of signed_square is wrong"
         ):
             assert_gradients_agree(own(signed_square, **rules), x, order=1)
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_the_check_does_not_depend_on_the_caller_s_mode(cube, mode):
+    with mode():
+        assert_gradients_agree(torch.sin, X)
+        with pytest.raises(GradientError, match="the VJP of cube is wrong"):
+            assert_gradients_agree(cube(x=lambda g, x: g * 2 * x**2), X)
