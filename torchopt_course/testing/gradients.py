@@ -29,7 +29,7 @@ class GradientError(AssertionError):
 
 
 class NotDifferentiable(UserWarning):
-    """There is no derivative where the function is checked: a kink, a jump, an infinite slope."""
+    """Something could not be compared, as a rule for want of a derivative: a kink, a jump, an infinite slope."""
 
 
 def assert_gradients_agree(
@@ -67,7 +67,8 @@ def assert_gradients_agree(
 
     Warns:
         NotDifferentiable: f has a kink, a jump or an infinite slope at these inputs, and it is said where.
-            There the exact ways must agree, and at a kink lie between the slopes on both sides.
+            There the exact ways must agree, and at a kink lie between the slopes on both sides. Also if
+            differences do not converge, or torch alone is off (it rounds some constants to float32).
     """
     if order < 1:
         raise ValueError(f"order must be at least 1, not {order}")
