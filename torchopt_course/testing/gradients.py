@@ -29,7 +29,7 @@ class GradientError(AssertionError):
 
 
 class NotDifferentiable(UserWarning):
-    """Something could not be compared, as a rule for want of a derivative: a kink, a jump, an infinite slope."""
+    """Something could not be compared, mostly for want of a derivative: a kink, a jump, an infinite slope."""
 
 
 def assert_gradients_agree(
