@@ -44,6 +44,30 @@ def test_torch_supplies_kernels_and_never_gradients():
     assert {name for name, word in found if word.startswith("torch.")} <= {"backward.py"}
 
 
+def imports(path: Path) -> set[Path]:
+    """The files of the package that a file imports anywhere, also for types alone."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            folder = path.parents[node.level - 1] / (node.module or "").replace(".", "/")
+            names = [folder.with_suffix(".py"), *(folder / f"{alias.name}.py" for alias in node.names)]
+            found |= {name for name in names if name.is_file()}
+    return found - {path}
+
+
+def test_no_file_imports_one_that_imports_it():
+    graph = {
+        path: imports(path)
+        for path in PACKAGE.rglob("*.py")
+        if path.name not in ("__init__.py", "drawing.py")
+    }
+    while graph:  # take away, again and again, what imports nothing that is left
+        free = [path for path, needed in graph.items() if not needed & graph.keys()]
+        assert free, f"a circle of imports among {sorted(path.name for path in graph)}"
+        for path in free:
+            del graph[path]
+
+
 def test_importing_the_package_does_not_import_the_autograd_nor_what_it_needs_now_and_then():
     code = "import sys, torchopt_course; print(*[m for m in sys.modules if m.startswith('torchopt_course.autograd')])"
     assert run_python(code).stdout.strip() == ""

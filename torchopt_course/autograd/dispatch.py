@@ -95,6 +95,8 @@ def is_attribute(func: Any) -> bool:
 
 def writes(func: Any) -> bool:
     """Whether a function changes its first argument."""
+    if getattr(func, "__module__", "") == "torch.nn.init":
+        return False
     name = getattr(func, "__name__", "")
     if name.startswith("__"):
         return name == "__setitem__" or (name.startswith("__i") and name[3:-2] in ARITHMETIC)
@@ -113,7 +115,7 @@ def body_of(func: Any) -> Callable[..., Any] | None:
     if not isinstance(func, types.FunctionType) or func.__qualname__.startswith("Tensor."):
         return None  # Tensor's own Python methods are about the object, not about its value
     asks = [name for name in func.__code__.co_names if name.startswith("has_torch_function")]
-    if not asks or not func.__module__.startswith("torch"):
+    if not asks or not func.__module__.startswith("torch") or not func.__globals__.keys() >= set(asks):
         return None
     scope = {**func.__globals__, **dict.fromkeys(asks, lambda *args: False)}
     body = types.FunctionType(func.__code__, scope, func.__name__, func.__defaults__, func.__closure__)
@@ -129,7 +131,19 @@ def attribute(func: Any) -> Callable[..., Any] | None:
     return lambda x, *owner: func(x.detach())
 
 
-FINDERS += [body_of, attribute]
+def initializer(func: Any) -> Callable[..., Any] | None:
+    """``torch.nn.init`` sets values and records nothing."""
+    if getattr(func, "__module__", "") != "torch.nn.init":
+        return None
+
+    def initialize(tensor: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        func(tensor.detach(), *args, **kwargs)
+        return tensor
+
+    return initialize
+
+
+FINDERS += [initializer, body_of, attribute]
 
 
 def computed_plainly(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -107,20 +107,22 @@ class TorchNode(Node):
                 "backward(retain_graph=True) the first time"
             )
         for leaf in self.leaves:
-            if leaf._backward_hooks:
+            if not isinstance(leaf, Traced) and leaf._backward_hooks:
                 raise NotImplementedError(
                     f"the hook of a tensor {tuple(leaf.shape)} would be called for the part of the gradient "
                     "that comes through torch's graph alone; compute everything inside of record()"
                 )
         given = g.given if isinstance(g, Parts) else {0: g}
-        return torch.autograd.grad(
-            [self.edges[i] for i in given],
-            self.leaves,
-            [self._for_torch(each, rewrap) for each in given.values()],
-            retain_graph=True,
-            create_graph=rewrap is not None,
-            allow_unused=True,
-        )
+        seeds = [self._for_torch(each, rewrap) for each in given.values()]
+        with torch._C.DisableTorchFunctionSubclass():  # a leaf may be a variable
+            return torch.autograd.grad(
+                [self.edges[i] for i in given],
+                self.leaves,
+                seeds,
+                retain_graph=True,
+                create_graph=rewrap is not None,
+                allow_unused=True,
+            )
 
     def _for_torch(self, g: Value, rewrap: Rewrap | None) -> Tensor:
         """A gradient that torch may compute with, and whose own past is found again if it has one."""

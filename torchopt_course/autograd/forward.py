@@ -17,7 +17,7 @@ from torch.utils import _pytree as pytree
 from .primitives.table import ELEMENTWISE, LINEAR, MULTILINEAR, Primitive
 from .reverse import Leaf, fit, sweep
 from .traced import Level, Traced, Value, hold, in_memory, is_tensor, raw
-from .transforms import Argnums, basis, check_tensors, chosen, unchosen
+from .transforms import Argnums, basis, check_tensors, chosen, constant, grad, jacrev, unchosen
 from .variable import ReverseLevel, Variable, tracked_variable
 from .views import Follows, shares
 
@@ -35,6 +35,9 @@ class Dual(Traced):
         dual = hold(cls, data)
         dual.tangent, dual.level = tangent, level
         return dual
+
+    def without_reverse(self) -> Dual:
+        return Dual(constant(self._data), constant(self.tangent), self.level)
 
     def moved(self, memory: Tensor) -> Dual:
         return Dual(in_memory(self._data, memory), self.tangent, self.level)
@@ -266,8 +269,6 @@ def jacfwd(func: Callable[..., Any], argnums: Argnums = 0, has_aux: bool = False
 
 def hessian(func: Callable[..., Any], argnums: Argnums = 0) -> Callable[..., Any]:
     """A function that gives all second derivatives of ``func``: forward over reverse, as in torch.func."""
-    from .transforms import jacrev
-
     return jacfwd(jacrev(func, argnums), argnums)
 
 
@@ -277,7 +278,5 @@ def hvp(func: Callable[..., Any], primals: tuple[Any, ...], tangents: tuple[Any,
     Returns:
         As the primals: a tuple with one entry for each argument.
     """
-    from .transforms import grad
-
     gradient = grad(func, argnums=tuple(range(len(primals))))
     return jvp(gradient, primals, tangents)[1]

@@ -70,6 +70,8 @@ class record(TorchFunctionMode):
         if torch.is_grad_enabled() and (type(func) is not MethodWrapperType or func in DIFFERENTIABLE):
             meaning = TABLE.get(func) or dispatch.look_up(func)
             if meaning is not None and (is_recorded(args) or (kwargs and is_recorded(kwargs.values()))):
+                if getattr(func, "__module__", "") == "torch.nn.init":
+                    return func(*args, **kwargs)
                 if type(meaning) is not MethodType:  # not a primitive, but written in terms of them
                     given = lifted(args)
                     if kwargs.get("inplace") or dispatch.writes(func):

@@ -33,9 +33,18 @@ PLAIN = frozenset({bool, int, float, str, tuple, list, type(None)})
 
 
 class Operation(Protocol):
-    """What a level needs to know of a primitive to call it; :class:`.primitives.table.Primitive` is one."""
+    """What levels need to know of a primitive; :class:`.primitives.table.Primitive` is one."""
+
+    name: str
+    views: bool
+    forward: Callable[..., Any]
+    prepare: Callable[..., Any] | None
+    no_aux: tuple[None, ...]
+    plans: dict[int, Any]
 
     def __call__(self, *args: Value) -> Value: ...
+
+    def plan(self, variables: int) -> Any: ...
 
 
 class _Depth(threading.local):
@@ -259,6 +268,10 @@ class Traced(Tensor):
 
     def adopt(self, other: Traced) -> None:
         """Get the past of another value; the memory stays."""
+        raise NotImplementedError
+
+    def without_reverse(self) -> Value:
+        """The same as a constant for reverse mode; tangents of forward mode stay."""
         raise NotImplementedError
 
 

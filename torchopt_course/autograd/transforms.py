@@ -37,7 +37,7 @@ def vjp(func: Callable[..., Any], *primals: Any, has_aux: bool = False) -> tuple
     leaves = check_tensors(leaves, "vjp: primals")
     if not torch.is_grad_enabled():
         # no_grad around a transform means: do not record this for anybody else.
-        leaves = [without_reverse(x) for x in leaves]
+        leaves = [constant(x) for x in leaves]
     with ReverseLevel() as level, torch.enable_grad():
         nodes = [Leaf(x) for x in leaves]
         inputs = [tracked_variable(x, level, node) for x, node in zip(leaves, nodes, strict=True)]
@@ -193,15 +193,9 @@ def basis(x: Value) -> Iterator[Tensor]:
         yield one
 
 
-def without_reverse(x: Value) -> Value:
-    """A constant for reverse mode; tangents of forward mode stay."""
-    from .forward import Dual
-
-    if isinstance(x, Variable):
-        return without_reverse(x.data)
-    if isinstance(x, Dual):
-        return Dual(without_reverse(x.data), without_reverse(x.tangent), x.level)
-    return x
+def constant(x: Value) -> Value:
+    """The same for reverse mode a constant; tangents of forward mode stay."""
+    return x.without_reverse() if isinstance(x, Traced) else x
 
 
 def _is_of(x: Any, level: Level) -> bool:

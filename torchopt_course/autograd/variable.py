@@ -5,7 +5,7 @@ from __future__ import annotations
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,11 +14,8 @@ from torch.utils.hooks import RemovableHandle
 from .dispatch import TABLE
 from .foreign import node_of
 from .reverse import Leaf, Node, clock, hooks
-from .traced import PLAIN, Level, Traced, Value, hold, in_memory, raw
+from .traced import PLAIN, Level, Operation, Traced, Value, hold, in_memory, raw
 from .views import Follows, shares
-
-if TYPE_CHECKING:
-    from .primitives.table import Primitive
 
 
 class Variable(Traced):
@@ -140,6 +137,10 @@ class Variable(Traced):
             self.node = Leaf(self, owner=weakref.ref(self) if requires_grad else None)
         return self
 
+    def without_reverse(self) -> Value:
+        data = self._data
+        return data.without_reverse() if isinstance(data, Traced) else data
+
     def moved(self, memory: Tensor) -> Variable:
         return tracked_variable(in_memory(self._data, memory), self.level, self.node)
 
@@ -164,11 +165,11 @@ def _indented(data: Value, prefix: str) -> str:
 def tracked_variable(data: Value, level: Level, node: Node) -> Variable:
     """A variable on any level, made by an operation (or a leaf of a transform)."""
     # As hold() does, in one piece: this is done all the time.
-    variable: Variable = (data if type(data) is Tensor else raw(data)).data
+    variable: Any = (data if type(data) is Tensor else raw(data)).data
     variable.requires_grad = True
     variable.__class__ = Variable
     variable._data, variable.level, variable.node = data, level, node
-    return variable
+    return variable  # type: ignore[no-any-return]
 
 
 class View(Follows, Variable):
@@ -192,7 +193,7 @@ class ReverseLevel(Level):
 
     __slots__ = ()
 
-    def apply(self, op: Primitive, args: tuple[Value, ...]) -> Value:
+    def apply(self, op: Operation, args: tuple[Value, ...]) -> Value:
         if not self.open:
             self.check_open(op)
         known: list[Value] = []  # the arguments, then the result and what else the computation leaves

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from torch import Tensor
 
 from ..traced import Value, raw
-
-if TYPE_CHECKING:
-    from .table import Primitive
 
 Function: TypeAlias = Callable[..., Any]
 Puller: TypeAlias = Callable[[Value, Sequence[Value]], Any]
@@ -59,6 +56,17 @@ def as_rule(function: Function, slots: Mapping[str, Slot], primitive: str, rest:
     return Rule(function, tuple(slots[name] for name in names), wants, takes_rest)
 
 
+class Ruled(Protocol):
+    """What a plan asks of a primitive."""
+
+    joint: bool
+    variadic: bool
+    parameters: tuple[str, ...]
+    slots: dict[str, Slot]
+    rules: dict[str, Rule]
+    kernels: dict[str, Rule]
+
+
 class Plan:
     """What a primitive saves and runs when certain arguments are variables, made once for each such choice.
 
@@ -77,7 +85,7 @@ class Plan:
         *("pull_plain", "pullers", "slots", "variables"),
     )
 
-    def __init__(self, op: Primitive, wanted: tuple[bool, ...]) -> None:
+    def __init__(self, op: Ruled, wanted: tuple[bool, ...]) -> None:
         self._op = op
         self.variables = variables = [i for i, wish in enumerate(wanted) if wish]
         keys = ["*"] if op.joint else [op.parameters[i] for i in variables]

@@ -14,7 +14,7 @@ from .indexing import unpick
 from .table import LINEAR, primitive
 
 
-@primitive(x=lambda g: torch.zeros_like(g), new=lambda g: g, jvp=LINEAR)
+@primitive(vjp=lambda g, wanted: (None, g), jvp=LINEAR)
 def overwrite(x: Tensor, new: Tensor) -> Tensor:
     """What a tensor is after it was filled with something else: its old value does not count."""
     return new
