@@ -104,7 +104,9 @@ def test_is_torchs_class_with_its_signature() -> None:
 
     assert isinstance(ReduceLROnPlateau(make_optimizer()), TorchPlateau)
     mine, theirs = (inspect.signature(c).parameters for c in (ReduceLROnPlateau, TorchPlateau))
-    assert [(p.name, p.default) for p in mine.values()] == [(p.name, p.default) for p in theirs.values()]
+    assert [(p.name, p.default) for p in mine.values() if p.kind is not p.KEYWORD_ONLY] == [
+        (p.name, p.default) for p in theirs.values()
+    ]
 
 
 def test_nothing_of_torchs_arithmetic_is_in_use() -> None:
@@ -121,7 +123,6 @@ def test_nothing_of_torchs_arithmetic_is_in_use() -> None:
     ("change", "error", "named"),
     [
         ({"factor": -1}, ValueError, "-1"),
-        ({"factor": 0.0}, ValueError, "0.0"),
         ({"factor": 1.0}, ValueError, "1.0"),
         ({"factor": math.nan}, ValueError, "nan"),
         ({"factor": "0.1"}, TypeError, "'0.1'"),
