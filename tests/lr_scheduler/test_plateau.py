@@ -6,8 +6,10 @@ import io
 import math
 import pickle
 from copy import deepcopy
+from fractions import Fraction
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -35,7 +37,7 @@ metrics = st.lists(
 options = st.fixed_dictionaries(
     {
         "mode": st.sampled_from(["min", "max"]),
-        "factor": st.floats(0.01, 0.99),
+        "factor": st.one_of(st.just(0.0), st.floats(0.01, 0.99)),
         "patience": st.integers(0, 4),
         "threshold": st.sampled_from([0.0, 1e-4, 0.1, 0.5, -0.1]),
         "threshold_mode": st.sampled_from(["rel", "abs"]),
@@ -244,20 +246,21 @@ def test_a_group_added_later_is_reduced_too(name: str) -> None:
     assert floats(scheduler.get_last_lr()) == [0.05, 0.05]
 
 
-def test_a_group_added_later_to_a_list_of_bounds() -> None:
-    def run(kind: Any) -> Any:
+def test_a_group_added_later_to_a_list_of_bounds_is_torchs_error_and_loses_no_reduction() -> None:
+    messages = []
+    for kind in (TorchPlateau, ReduceLROnPlateau):
         optimizer = make_optimizer(lr=1.0)
         scheduler = kind(optimizer, patience=0, min_lr=[0.5])
         optimizer.add_param_group({"params": [torch.nn.Parameter(torch.ones(1))], "lr": 1.0})
         scheduler.step(1.0)
-        scheduler.step(1.0)
-        return scheduler
-
-    with pytest.raises(RuntimeError, match="number of param groups"):
-        run(TorchPlateau)
-    with pytest.warns(UserWarning, match="min_lrs") as caught:
-        scheduler = run(ReduceLROnPlateau)
-    assert caught[0].filename == __file__
+        before = scheduler.state_dict()
+        with pytest.raises(RuntimeError, match="number of param groups") as caught:
+            scheduler.step(1.0)
+        messages.append(str(caught.value))
+    assert messages[0] == messages[1]
+    assert scheduler.state_dict() == before
+    scheduler.min_lrs.append(0.0)
+    scheduler.step(1.0)
     assert floats(scheduler.get_last_lr()) == [0.5, 0.1]
 
 
@@ -281,6 +284,70 @@ def test_one_tensor_rate_for_all_groups_is_reduced_once() -> None:
 
     assert reduced(TorchPlateau) == [0.25] * 3  # the second group has gone below its bound
     assert reduced(ReduceLROnPlateau) == [0.5, 0.75, 0.5]
+
+
+def test_a_tensor_that_some_of_the_groups_share_is_reduced_once() -> None:
+    optimizer = make_optimizer("torch.Adam", groups=3, lr=torch.tensor(1.0))
+    optimizer.param_groups[2]["lr"] = 1.0
+    scheduler = ReduceLROnPlateau(optimizer, patience=0, factor=0.5)
+    scheduler.step(1.0)
+    scheduler.step(1.0)
+    assert floats(scheduler.get_last_lr()) == [0.5] * 3
+
+
+KINDS_OF_NUMBERS: dict[str, Any] = {
+    "numpy": np.float64,
+    "float32": np.float32,
+    "an array": np.asarray,
+    "a tensor": torch.tensor,
+    "a fraction": Fraction,
+}
+
+
+@pytest.mark.parametrize("kind", [*KINDS_OF_NUMBERS])
+@pytest.mark.parametrize("lists", [False, True])
+def test_every_number_that_is_kept_or_written_is_pythons(kind: str, lists: bool) -> None:
+    """Checkpoints with numpy's numbers cannot be loaded with ``weights_only``."""
+    number = KINDS_OF_NUMBERS[kind]
+    optimizer = make_optimizer(lr=np.float64(1.0))
+    min_lr = number(0.25)
+    scheduler = ReduceLROnPlateau(
+        optimizer,
+        factor=number(0.5),
+        patience=np.int64(0),  # type: ignore[arg-type]
+        threshold=number(0.5),
+        cooldown=np.int32(0),  # type: ignore[arg-type]
+        min_lr=[min_lr] if lists else min_lr,
+        eps=number(0.0),
+    )
+    for metric in (1.0, number(1.0), np.ones(1)[0]):
+        scheduler.step(metric)
+    assert type(optimizer.param_groups[0]["lr"]) is float
+    for state in (scheduler.state_dict(), optimizer.state_dict()):
+        saved = io.BytesIO()
+        torch.save(state, saved)
+        saved.seek(0)
+        torch.load(saved, weights_only=True)
+    for name, value in scheduler.state_dict().items():
+        for one in value if isinstance(value, list) else [value]:
+            assert type(one) in (int, float, str, type(None)), name
+    other = ReduceLROnPlateau(make_optimizer())
+    other.load_state_dict({**scheduler.state_dict(), "factor": np.float64(0.5), "min_lrs": [np.float64(0.1)]})
+    assert type(other.factor) is float
+    assert type(other.min_lrs[0]) is float
+
+
+@pytest.mark.parametrize("make", [np.asarray, torch.tensor, tuple, list])
+def test_any_list_of_lower_bounds(make: Any) -> None:
+    scheduler = ReduceLROnPlateau(make_optimizer(groups=2), min_lr=make([0.25, 0.5]))
+    assert scheduler.min_lrs == [0.25, 0.5]
+    assert {type(one) for one in scheduler.min_lrs} == {float}
+
+
+def test_takes_the_last_epoch_that_some_hosts_give_to_every_scheduler() -> None:
+    """skorch does, unless the class is torch's own."""
+    assert ReduceLROnPlateau(make_optimizer(), last_epoch=-1).last_epoch == 0
+    assert ReduceLROnPlateau(make_optimizer(), last_epoch=4).last_epoch == 5
 
 
 def test_a_tensor_rate_is_changed_in_place() -> None:

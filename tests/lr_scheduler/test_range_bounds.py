@@ -13,13 +13,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.data import DataLoader, TensorDataset
 
 import torchopt_course as oc
 from torchopt_course import CyclicLR, lr_range_test
 from torchopt_course.lr_scheduler.range_bounds import lag_at, suggest_bounds
 from torchopt_course.lr_scheduler.range_test import lr_at
 
-from .ranges import a_curve
+from .ranges import NOTHING, a_curve
+from .twins import make_optimizer
 
 
 @pytest.mark.parametrize("offset", [0.0, -10.0])
@@ -57,9 +59,10 @@ def test_the_lag_is_the_mean_age_of_what_is_averaged(smoothing: float, i: int) -
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_noise_is_no_fall(seed: int) -> None:
+@pytest.mark.parametrize("iterations", [29, 150])
+def test_noise_is_no_fall(seed: int, iterations: int) -> None:
     noise = random.Random(seed)
-    found = a_curve(lambda lr: noise.gauss(2.0, 0.5), iterations=150)
+    found = a_curve(lambda lr: noise.gauss(2.0, 0.5), iterations=iterations)
     assert found.base_lr is found.max_lr is None
     assert "no suggestion" in found.how
 
@@ -93,20 +96,93 @@ def test_a_loss_that_stands_still_has_no_bounds(level: float, smoothing: float |
 @given(
     st.lists(st.floats(-1e3, 1e3, width=32), min_size=2, max_size=60),
     st.floats(0.02, 1.0),
-    st.integers(18, 60),
+    st.integers(0, 2),
     st.booleans(),
 )
 def test_bounds_of_any_curve_are_in_order(
-    losses: list[float], smoothing: float, iterations: int, exploded: bool
+    losses: list[float], smoothing: float, delay: int, exploded: bool
 ) -> None:
     weights = [[(1 - smoothing) ** (i - k) for k in range(i + 1)] for i in range(len(losses))]
     smoothed = [float(np.average(losses[: len(w)], weights=w)) for w in weights]
     rate_at = partial(lr_at, iterations=60, start_lr=1e-7, end_lr=10.0, spacing="exponential")
-    base_lr, max_lr, how = suggest_bounds(losses, smoothed, smoothing, 60, rate_at, exploded)
+    base_lr, max_lr, how = suggest_bounds(losses, smoothed, smoothing, 60, rate_at, delay, exploded)
     if base_lr is None or max_lr is None:
         assert how.startswith("no suggestion: ")
     else:
         assert 1e-7 <= base_lr < max_lr <= 10
+
+
+@pytest.mark.parametrize(("momentum", "delay"), [(0.0, 1), (0.9, 2)])
+@pytest.mark.parametrize("iterations", [29, 300])
+def test_a_loss_shows_what_the_rates_before_it_did(momentum: float, delay: int, iterations: int) -> None:
+    """With the loss of iteration i a function of the rate of i - delay, the bounds are still those of it."""
+    optimizer = make_optimizer(momentum=momentum)
+    used = [1e-7] * delay
+
+    def step(batch: int) -> float:
+        used.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        lr = used[-1 - delay]
+        return 2 / (1 + lr / 0.01) if lr < 3 else 1000.0
+
+    found = lr_range_test(step, [0], NOTHING, optimizer, iterations=iterations, smoothing=1.0)
+    at_once = a_curve(
+        lambda lr: 2 / (1 + lr / 0.01) if lr < 3 else 1000.0, iterations=iterations, smoothing=1.0
+    )
+    assert (found.base_lr, found.max_lr) == pytest.approx((at_once.base_lr, at_once.max_lr), rel=0.05)
+
+
+DIGITS_KINDS: dict[str, Any] = {
+    "SGD": lambda params: oc.SGD(params, lr=0.1, momentum=0.9),
+    "Adam": lambda params: oc.Adam(params),
+}
+
+
+@pytest.fixture(scope="module")
+def digits() -> tuple[TensorDataset, torch.Tensor, torch.Tensor]:
+    from sklearn.datasets import load_digits
+
+    inputs, targets = (torch.as_tensor(array) for array in load_digits(return_X_y=True))
+    inputs = (inputs / 16).float()
+    return TensorDataset(inputs[:1297], targets[:1297]), inputs[1297:], targets[1297:]
+
+
+@pytest.mark.parametrize("iterations", [29, 42, 63, 100, 300])
+@pytest.mark.parametrize("kind", [*DIGITS_KINDS])
+def test_training_between_the_bounds(kind: str, iterations: int, digits: Any) -> None:
+    """The best bounds of a grid, half a decade wide, reach 93 % of the test digits in these eight epochs."""
+    data, test_inputs, test_targets = digits
+    torch.manual_seed(iterations)
+    model = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
+    optimizer = DIGITS_KINDS[kind](model.parameters())
+    loader = DataLoader(data, 64, shuffle=True)
+
+    def step(batch: Any) -> torch.Tensor:
+        optimizer.zero_grad()
+        loss = F.cross_entropy(model(batch[0]), batch[1])
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    found = lr_range_test(step, loader, model, optimizer, iterations=iterations)
+    assert found.base_lr is not None
+    assert found.max_lr is not None
+    scheduler = CyclicLR(optimizer, found.base_lr, found.max_lr, step_size_up=2 * len(loader))
+    for _ in range(8):
+        for batch in loader:
+            step(batch)
+            scheduler.step()
+    accuracy = (model(test_inputs).argmax(1) == test_targets).float().mean()
+    assert accuracy > 0.9 * 0.93
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_noise_of_the_batches_does_not_make_the_lower_bound(seed: int) -> None:
+    """The fall begins at 1e-3, with losses that scatter by a third of it."""
+    noise = random.Random(seed)
+    found = a_curve(lambda lr: 1 / (1 + lr / 0.01) + noise.gauss(0.0, 0.3) if lr < 3 else 1000.0)
+    assert found.base_lr is not None
+    assert 1e-4 < found.base_lr < 1e-2
 
 
 def test_finds_bounds_that_train_a_real_model() -> None:

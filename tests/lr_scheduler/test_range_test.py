@@ -220,6 +220,53 @@ def test_figure_and_tensorboard(tmp_path: Path) -> None:
     assert events.Tags()["images"] == ["range"]
 
 
+@pytest.mark.parametrize("end", ["nan", "no batch in time", "one point"])
+def test_a_figure_without_a_curve_says_why(end: str) -> None:
+    def interrupted(lr: float) -> float:
+        raise KeyboardInterrupt
+
+    if end == "nan":
+        found = a_curve(lambda lr: math.nan)
+    elif end == "one point":
+        found = a_curve(lambda lr: 1.0 if lr < 1.01e-7 else math.inf)
+    else:
+        found = a_curve(interrupted)
+    (axes,) = found.figure().axes
+    words = " ".join(text.get_text() for text in axes.texts)
+    if end == "one point":
+        assert axes.lines[0].get_marker() == "."
+        assert "1 losses are too few" in found.how
+    else:
+        assert found.stopped in words
+
+
+def test_the_legend_covers_nothing() -> None:
+    found = a_curve(lambda lr: 2 / (1 + lr / 0.01) if lr < 3 else 1000.0)
+    figure = found.figure()
+    figure.draw_without_rendering()  # type: ignore[no-untyped-call]
+    (legend,) = figure.legends
+    (axes,) = figure.axes
+    assert legend.get_window_extent().y0 >= axes.get_window_extent().y1
+    assert [text.get_text() for text in legend.get_texts()][:2] == ["loss", "smoothed"]
+
+
+def test_numbers_of_numpy_and_torch_become_pythons() -> None:
+    found = lr_range_test(
+        lambda batch: np.float32(1.0),
+        [0],
+        NOTHING,
+        make_optimizer(),
+        start_lr=np.float64(1e-3),
+        end_lr=torch.tensor(1.0),  # type: ignore[arg-type]
+        iterations=np.int64(20),  # type: ignore[arg-type]
+        smoothing=np.float32(0.5),  # type: ignore[arg-type]
+        diverge_at=np.float64(3.0),
+    )
+    numbers = [*found.lrs, *found.losses, *found.smoothed]
+    assert len(numbers) == 60
+    assert {type(number) for number in numbers} == {float}
+
+
 def test_matplotlib_and_tensorboard_come_on_first_use() -> None:
     code = """
 import sys, torchopt_course as oc, torch

@@ -85,8 +85,8 @@ def preview_schedule(
     scheduler = make_scheduler(optimizer)
     if (scheduled := getattr(scheduler, "optimizer", optimizer)) is not optimizer:
         raise ValueError(
-            f"the {type(scheduler).__name__} belongs to another {type(scheduled).__name__}: `make_scheduler` "
-            "must make one for the optimizer that it is given, as `lambda optimizer: StepLR(optimizer, 30)`"
+            f"the {type(scheduler).__name__} belongs to an optimizer of its own, {type(scheduled).__name__}: "
+            "`make_scheduler` must make it for the one given, as `lambda optimizer: StepLR(optimizer, 30)`"
         )
     seen = None if metrics is None else list(metrics)
     needs_metrics = isinstance(scheduler, TorchPlateau)

@@ -11,8 +11,6 @@ from itertools import accumulate
 CLEARLY = 4.0
 # An average that lags behind by more than this share of the test has flattened the fall beyond recognition.
 LONGEST_LAG = 1 / 8
-# If the loss never rises again, so much of the test must lie beyond the end of its fall for it to be one.
-FLAT_AFTERWARDS = 1 / 8
 # Where the rate grows faster than this from one iteration to the next, momentum has no time to act on it.
 FASTEST_GROWTH = 3.0
 
@@ -42,13 +40,15 @@ def suggest_bounds(
     smoothing: float,
     iterations: int,
     rate_at: Callable[[float], float],
+    delay: int,
     exploded: bool,
 ) -> tuple[float | None, float | None, str]:
     """``base_lr``, ``max_lr``, and how they were found; twice ``None`` and why not.
 
     The paper takes the rate at which the accuracy starts to rise, and that at which it slows, becomes ragged
     or falls. Here: the last rate at which not yet a tenth was done of the fall of the smoothed loss, and the
-    first at which nine tenths were, each read as much earlier as the average lags behind there.
+    first at which nine tenths were. Each is read as much earlier as the average lags behind there and as a
+    loss lags behind the rate that brought it about.
 
     The fall is that from the highest mean of the first losses, as many of them as make it highest, to the
     lowest smoothed loss.
@@ -58,6 +58,7 @@ def suggest_bounds(
         smoothing: the weight of the newest loss in ``smoothed``.
         iterations: how many the test would have had if nothing had ended it.
         rate_at: the learning rate of an iteration, also between two.
+        delay: so many iterations after a rate has been used, the losses show what it does.
         exploded: whether the test ended because the loss rose out of sight: then the end of the fall is seen.
     """
     lag = (1 - smoothing) / smoothing
@@ -77,6 +78,8 @@ def suggest_bounds(
     if len(losses) < reach + 3:
         return nothing(f"{len(losses)} losses are too few to read")
     bottom = min(range(reach, len(smoothed)), key=smoothed.__getitem__)
+    if bottom < 2:
+        return nothing("the loss did not fall")
     means = [total / count for count, total in enumerate(accumulate(losses[: bottom + 1]), start=1)]
     top = max(range(reach, bottom + 1), key=means.__getitem__)
     fall = means[top] - smoothed[bottom]
@@ -88,23 +91,29 @@ def suggest_bounds(
             "try more iterations, larger batches or other bounds of the test"
         )
 
-    def between(i: int, level: float) -> float:
-        """The rate where the smoothed loss goes through the level, on its way from iteration i to i + 1."""
+    def crossing(i: int, level: float) -> float:
+        """The iteration whose rate took the smoothed loss through the level, seen between i and i + 1."""
         share = (smoothed[i] - level) / (smoothed[i] - smoothed[i + 1])
         here, there = (k - lag_at(k, smoothing) for k in (i, i + 1))
-        return rate_at(here + share * (there - here))
+        return max(0.0, here + share * (there - here) - delay)
 
     # The mean of the first losses is one of their averages' too, so some average lies above the tenth.
     begun, done = means[top] - 0.1 * fall, means[top] - 0.9 * fall
     before = max(i for i in range(bottom) if smoothed[i] > begun)
     after = next(i for i in range(before + 1, bottom + 1) if smoothed[i] <= done)
-    base_lr, max_lr = between(before, begun), between(after - 1, done)
+    begin, end = crossing(before, begun), crossing(after - 1, done)
     last = len(smoothed) - 1
-    if bottom == last and last - after < FLAT_AFTERWARDS * iterations and not exploded:
+    # Had it fallen in a straight line, the last tenth would have taken an eighth of the time of the eight.
+    if smoothed[last] <= done and last - after < (end - begin) / 4 and not exploded:
         return nothing(
             f"at the end of the test, at learning rate {rate_at(last):.3g}, the loss was still falling; "
             "go on to higher rates, or take more iterations to them"
         )
+    if end == 0:
+        return nothing(
+            f"the loss fell at the first rates, {rate_at(0):.3g} and little above; begin at a lower start_lr"
+        )
+    base_lr, max_lr = rate_at(begin), rate_at(end)
     return base_lr, max_lr, (
         f"base_lr={base_lr:.3g} and max_lr={max_lr:.3g}: there a tenth and nine tenths were done of the fall "
         f"of the smoothed loss from {means[top]:.3g} to {smoothed[bottom]:.3g}"
@@ -116,12 +125,9 @@ def nothing(reason: str) -> tuple[None, None, str]:
 
 
 def noise_of(losses: Sequence[float]) -> float:
-    """The standard deviation of the losses about their trend.
+    """The standard deviation of three losses or more about their trend.
 
     From second differences, which a straight trend leaves at zero (Gasser, Sroka and Jennen-Steinmetz, 1986).
     """
-    triples = list(zip(losses, losses[1:], losses[2:], strict=False))
-    if not triples:
-        return math.inf
-    bends = (a - 2 * b + c for a, b, c in triples)
-    return math.sqrt(sum(bend * bend for bend in bends) / (6 * len(triples)))
+    bends = [a - 2 * b + c for a, b, c in zip(losses, losses[1:], losses[2:], strict=False)]
+    return math.sqrt(sum(bend * bend for bend in bends) / (6 * len(bends)))

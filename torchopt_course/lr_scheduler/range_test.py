@@ -10,7 +10,7 @@ from typing import Any, SupportsFloat, TypeAlias
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from .groups import Group, set_lr
+from .groups import Group, rates_of, set_lr
 from .range_bounds import default_smoothing, suggest_bounds
 from .range_curve import RangeTest, Recording, Result, Spacing
 from .snapshot import put_back_afterwards
@@ -114,11 +114,14 @@ def lr_range_test(
     curve = Recording(iterations, smoothing, float(diverge_at))
     with put_back_afterwards(model, optimizer, also, batches):
         set_to_training(model)
+        delay = delay_of(optimizer.param_groups)
         set_rates = partial(set_lrs, optimizer, shares_of(optimizer.param_groups))
         with UpdateCounter(optimizer, before_first=lambda: set_rates(rate_at(0))) as updates:
             stopped, exploded = record(curve, step, batches, updates, iterations, rate_at, set_rates)
+    if not updates.count:
+        delay = 0  # then the loss can only be a function of the rate itself
     base_lr, max_lr, how = suggest_bounds(
-        curve.losses, curve.smoothed, smoothing, iterations, rate_at, exploded
+        curve.losses, curve.smoothed, smoothing, iterations, rate_at, delay, exploded
     )
     if base_lr is None and not updates.count:
         how += "; no step of the optimizer was seen"
@@ -203,6 +206,15 @@ def shares_of(groups: list[Group]) -> list[float]:
     lrs = [float(group["lr"]) for group in groups]
     largest = max(lrs)
     return [lr / largest if largest else 1.0 for lr in lrs]
+
+
+def delay_of(groups: list[Group]) -> int:
+    """How many iterations it takes until the losses show what a learning rate does.
+
+    One, for a loss is computed before the step of its iteration. With momentum one more, for a step goes
+    mostly where the gradients before it pointed, and only the next one turns round.
+    """
+    return 2 if any(rates_of(group)[1] for group in groups) else 1
 
 
 def set_lrs(optimizer: Optimizer, shares: list[float], lr: float) -> None:
