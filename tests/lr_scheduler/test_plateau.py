@@ -6,10 +6,8 @@ import io
 import math
 import pickle
 from copy import deepcopy
-from fractions import Fraction
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -293,55 +291,6 @@ def test_a_tensor_that_some_of_the_groups_share_is_reduced_once() -> None:
     scheduler.step(1.0)
     scheduler.step(1.0)
     assert floats(scheduler.get_last_lr()) == [0.5] * 3
-
-
-KINDS_OF_NUMBERS: dict[str, Any] = {
-    "numpy": np.float64,
-    "float32": np.float32,
-    "an array": np.asarray,
-    "a tensor": torch.tensor,
-    "a fraction": Fraction,
-}
-
-
-@pytest.mark.parametrize("kind", [*KINDS_OF_NUMBERS])
-@pytest.mark.parametrize("lists", [False, True])
-def test_every_number_that_is_kept_or_written_is_pythons(kind: str, lists: bool) -> None:
-    """Checkpoints with numpy's numbers cannot be loaded with ``weights_only``."""
-    number = KINDS_OF_NUMBERS[kind]
-    optimizer = make_optimizer(lr=np.float64(1.0))
-    min_lr = number(0.25)
-    scheduler = ReduceLROnPlateau(
-        optimizer,
-        factor=number(0.5),
-        patience=np.int64(0),  # type: ignore[arg-type]
-        threshold=number(0.5),
-        cooldown=np.int32(0),  # type: ignore[arg-type]
-        min_lr=[min_lr] if lists else min_lr,
-        eps=number(0.0),
-    )
-    for metric in (1.0, number(1.0), np.ones(1)[0]):
-        scheduler.step(metric)
-    assert type(optimizer.param_groups[0]["lr"]) is float
-    for state in (scheduler.state_dict(), optimizer.state_dict()):
-        saved = io.BytesIO()
-        torch.save(state, saved)
-        saved.seek(0)
-        torch.load(saved, weights_only=True)
-    for name, value in scheduler.state_dict().items():
-        for one in value if isinstance(value, list) else [value]:
-            assert type(one) in (int, float, str, type(None)), name
-    other = ReduceLROnPlateau(make_optimizer())
-    other.load_state_dict({**scheduler.state_dict(), "factor": np.float64(0.5), "min_lrs": [np.float64(0.1)]})
-    assert type(other.factor) is float
-    assert type(other.min_lrs[0]) is float
-
-
-@pytest.mark.parametrize("make", [np.asarray, torch.tensor, tuple, list])
-def test_any_list_of_lower_bounds(make: Any) -> None:
-    scheduler = ReduceLROnPlateau(make_optimizer(groups=2), min_lr=make([0.25, 0.5]))
-    assert scheduler.min_lrs == [0.25, 0.5]
-    assert {type(one) for one in scheduler.min_lrs} == {float}
 
 
 def test_takes_the_last_epoch_that_some_hosts_give_to_every_scheduler() -> None:

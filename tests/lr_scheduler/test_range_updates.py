@@ -172,6 +172,31 @@ def test_steps_are_seen_through_a_wrapper(name: str, handed_over: str) -> None:
     assert found.losses == [0.5, 2.5, 4.5, 6.5]
 
 
+@pytest.mark.parametrize("kind", [oc.SGD, torch.optim.SGD])
+def test_steps_of_a_compiled_optimizer_are_seen_and_it_is_not_compiled_each_time(kind: Any) -> None:
+    from torch._dynamo.testing import CompileCounter
+
+    counter = CompileCounter()
+    param = nn.Parameter(torch.ones(3))
+    optimizer = kind([param], lr=torch.tensor(0.1))
+    compiled = torch.compile(optimizer.step, backend=counter)
+    calls = 0
+
+    def step(batch: int) -> float:
+        nonlocal calls
+        calls += 1
+        if calls % 2 == 0:
+            param.grad = torch.ones(3)
+            compiled()
+        return float(batch)
+
+    step(0)
+    step(0)
+    found = lr_range_test(step, range(40), NOTHING, optimizer, iterations=20)
+    assert found.losses == [2 * i + 0.5 for i in range(20)]
+    assert counter.frame_count <= 3
+
+
 def test_no_hook_is_left_behind() -> None:
     from torch.optim import optimizer as torch_optimizer
 

@@ -61,22 +61,9 @@ def suggest_bounds(
         delay: so many iterations after a rate has been used, the losses show what it does.
         exploded: whether the test ended because the loss rose out of sight: then the end of the fall is seen.
     """
-    lag = (1 - smoothing) / smoothing
-    if lag > LONGEST_LAG * iterations:
-        return nothing(
-            f"the average of smoothing={smoothing:.3g} lags behind by {lag:.3g} iterations, too many of "
-            f"{iterations}; leave it out, or take at least {math.ceil(lag / LONGEST_LAG)} iterations"
-        )
-    growth = rate_at(iterations - 1) / rate_at(iterations - 2)
-    if growth > FASTEST_GROWTH:
-        enough = 1 + math.ceil((iterations - 1) * math.log(growth) / math.log(FASTEST_GROWTH))
-        return nothing(
-            f"the learning rate grew {growth:.2g}-fold with each iteration, too fast to be read; "
-            f"take at least {enough} iterations"
-        )
-    reach = max(1, round(lag))
-    if len(losses) < reach + 3:
-        return nothing(f"{len(losses)} losses are too few to read")
+    if (reason := unreadable(len(losses), smoothing, iterations, rate_at)) is not None:
+        return nothing(reason)
+    reach = reach_of(smoothing)
     bottom = min(range(reach, len(smoothed)), key=smoothed.__getitem__)
     if bottom < 2:
         return nothing("the loss did not fall")
@@ -118,6 +105,33 @@ def suggest_bounds(
         f"base_lr={base_lr:.3g} and max_lr={max_lr:.3g}: there a tenth and nine tenths were done of the fall "
         f"of the smoothed loss from {means[top]:.3g} to {smoothed[bottom]:.3g}"
     )  # fmt: skip
+
+
+def unreadable(
+    count: int, smoothing: float, iterations: int, rate_at: Callable[[float], float]
+) -> str | None:
+    """Why a curve of so many losses cannot say anything, whatever the losses are."""
+    if count < reach_of(smoothing) + 3:
+        return f"{count} losses are too few to read"
+    lag = (1 - smoothing) / smoothing
+    if lag > LONGEST_LAG * iterations:
+        return (
+            f"the average of smoothing={smoothing:.3g} lags behind by {lag:.3g} iterations, too many of "
+            f"{iterations}; leave it out, or take at least {math.ceil(lag / LONGEST_LAG)} iterations"
+        )
+    growth = rate_at(iterations - 1) / rate_at(iterations - 2)
+    if growth > FASTEST_GROWTH:
+        enough = 1 + math.ceil((iterations - 1) * math.log(growth) / math.log(FASTEST_GROWTH))
+        return (
+            f"the learning rate grew {growth:.2g}-fold with each iteration, too fast to be read; "
+            f"take at least {enough} iterations"
+        )
+    return None
+
+
+def reach_of(smoothing: float) -> int:
+    """How many iterations a settled average lags behind, at least one."""
+    return max(1, round((1 - smoothing) / smoothing))
 
 
 def nothing(reason: str) -> tuple[None, None, str]:

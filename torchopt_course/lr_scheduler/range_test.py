@@ -150,6 +150,7 @@ def record(
             if (batch := next(feed, ENDED)) is ENDED:
                 return f"after {len(curve.lrs)} of {iterations} iterations, with the batches", False
             result = as_numbers(step(batch))
+            updates.look()
             if not math.isfinite(result[0]):
                 return f"at learning rate {lr:.3g}, where the loss was {result[0]}", True
             waiting.append(result)

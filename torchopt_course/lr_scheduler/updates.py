@@ -6,6 +6,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
+import torch
 from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
@@ -16,6 +17,9 @@ class UpdateCounter:
     Counts also the steps of an optimizer that wraps this one or is wrapped by it: it has the same parameter
     groups. So the hooks are those of all optimizers, for a wrapper may never call its own.
 
+    A compiled step calls no hook of ours, or it would be compiled anew for each count. As long as no hook has
+    been called, a change of the parameters seen by :meth:`look` counts as a step.
+
     Args:
         optimizer: whose steps to count.
         before_first: called right before the first one, until one has been made.
@@ -25,6 +29,8 @@ class UpdateCounter:
         self.optimizer = optimizer
         self.before_first = before_first
         self.count = 0
+        self._was_hooked = False
+        self._versions = self._versions_now()
 
     def __enter__(self) -> UpdateCounter:
         self._hooks = [
@@ -39,12 +45,29 @@ class UpdateCounter:
         for hook in self._hooks:
             hook.remove()
 
+    def look(self) -> None:
+        """See whether there were steps of which no hook has told."""
+        if self._was_hooked:
+            return
+        versions = self._versions_now()
+        self.count += versions != self._versions
+        self._versions = versions
+
+    def _versions_now(self) -> int:
+        groups = self.optimizer.param_groups
+        return sum(param._version for group in groups for param in group["params"])
+
     def _before(self, stepped: Optimizer, *call: Any) -> None:
+        if torch.compiler.is_compiling():
+            return
         if self.count == 0 and self._is_ours(stepped):
             self.before_first()
 
     def _after(self, stepped: Optimizer, *call: Any) -> None:
+        if torch.compiler.is_compiling():
+            return
         if self._is_ours(stepped):
+            self._was_hooked = True
             self.count += 1
 
     def _is_ours(self, stepped: Optimizer) -> bool:
