@@ -40,7 +40,7 @@ def suggest_bounds(
     smoothing: float,
     iterations: int,
     rate_at: Callable[[float], float],
-    delay: int,
+    delay: float,
     exploded: bool,
 ) -> tuple[float | None, float | None, str]:
     """``base_lr``, ``max_lr``, and how they were found; twice ``None`` and why not.

@@ -65,8 +65,6 @@ class Recording:
 
         Not by the lowest itself, which says nothing: losses may be near zero, or below.
         """
-        if len(self.lrs) <= self.settled_after:
-            return False
         rounding = 0.01 * abs(self._lowest)  # a loss that has not moved yet has no range
         seen = max(self._ceiling - self._lowest, rounding)
         return self.smoothed[-1] - self._lowest > self.diverge_at * seen
