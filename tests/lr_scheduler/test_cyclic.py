@@ -590,12 +590,3 @@ def test_a_subclass_overrides_get_lr() -> None:
     scheduler = Capped(make_optimizer(), 0.1, 1.0, 2)
     step_as_trained(scheduler)
     assert rates(scheduler.optimizer) == [(0.3, pytest.approx(0.85))]
-
-
-def test_numbers_of_a_scale_stay_plain() -> None:
-    """A numpy scalar in the optimizer's checkpoint would be refused by ``weights_only=True``."""
-    import numpy as np
-
-    scheduler = CyclicLR(make_optimizer(), 0.1, 1.0, 2, scale_fn=lambda x: np.float64(0.5))
-    step_as_trained(scheduler)
-    assert type(scheduler.optimizer.param_groups[0]["lr"]) is float

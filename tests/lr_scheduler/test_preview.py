@@ -99,3 +99,46 @@ def test_figure_has_a_line_for_each_group() -> None:
         list(group) for group in zip(*shown.momenta, strict=True)
     ]
     preview_schedule(SCHEDULES["ours"], 0).figure()
+
+
+def test_a_scheduler_of_another_optimizer_is_refused_and_not_stepped() -> None:
+    mine = oc.CyclicLR(make_optimizer(), 0.1, 0.5, 3)
+    with pytest.raises(ValueError, match="CyclicLR belongs to an optimizer of its own, SGD"):
+        preview_schedule(lambda optimizer: mine, 7)
+    assert mine.last_epoch == 0
+    chained = torch_schedulers.ChainedScheduler([torch_schedulers.StepLR(mine.optimizer, 2)])
+    with pytest.raises(ValueError, match="ChainedScheduler belongs to"):
+        preview_schedule(lambda optimizer: chained, 7)
+
+
+def test_messages_name_the_optimizer_that_is_shown() -> None:
+    like = torch.optim.Adagrad([torch.nn.Parameter(torch.ones(1))])
+    with pytest.raises(ValueError, match="Adagrad has neither"):
+        preview_schedule(SCHEDULES["ours"], 2, like=like)
+
+
+@pytest.mark.parametrize("kind", [oc.ReduceLROnPlateau, torch_schedulers.ReduceLROnPlateau])
+def test_groups_that_share_a_tensor_rate_are_shown_as_they_will_be(kind: Any) -> None:
+    """Torch's plateau reduces such a rate once for each of its groups."""
+    optimizer = make_optimizer("torch.Adam", groups=2, lr=torch.tensor(1.0))
+
+    def make(optimizer: Any) -> Any:
+        return kind(optimizer, patience=0, factor=0.5)
+
+    shown = preview_schedule(make, 4, like=optimizer, metrics=[1.0] * 4)
+    scheduler = make(optimizer)
+    for lrs in shown.lrs:
+        assert lrs == [float(group["lr"]) for group in optimizer.param_groups]
+        scheduler.step(1.0)
+
+
+def test_figure_leaves_out_what_is_not_there_and_shows_small_rates() -> None:
+    adagrad = torch.optim.Adagrad([torch.nn.Parameter(torch.ones(1))])
+    (axes,) = (
+        preview_schedule(lambda o: torch_schedulers.ExponentialLR(o, 0.99), 9, like=adagrad).figure().axes
+    )
+    assert axes.get_yscale() == "linear"
+    falling = preview_schedule(lambda o: torch_schedulers.StepLR(o, 10, gamma=0.01), 40)
+    assert falling.figure().axes[0].get_yscale() == "log"
+    to_zero = preview_schedule(lambda o: torch_schedulers.LinearLR(o, 1.0, 0.0, 5), 40)
+    assert to_zero.figure().axes[0].get_yscale() == "linear"

@@ -12,7 +12,8 @@ import torch.optim.lr_scheduler as _torch
 from .cyclic import CyclicLR
 from .plateau import PlateauDetector, ReduceLROnPlateau
 from .preview import Schedule, preview_schedule
-from .range_test import RangeTest, lr_range_test
+from .range_curve import RangeTest
+from .range_test import lr_range_test
 
 __all__ = [
     "CyclicLR",

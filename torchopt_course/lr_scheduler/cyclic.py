@@ -17,7 +17,9 @@ from .groups import (
     Group,
     Rates,
     copied,
+    is_several,
     one_for_each_group,
+    plain,
     rates_of,
     separate_tensors,
     set_lr,
@@ -46,6 +48,27 @@ def triangular_wave(iteration: float, total_size: float, step_ratio: float) -> t
     x = iteration % total_size / total_size
     height = x / step_ratio if x <= step_ratio else (1 - x) / (1 - step_ratio)
     return cycle, height
+
+
+def exp_range_scale(gamma: float, iteration: float) -> float:
+    """A little less each iteration: γ^t."""
+    return float(gamma**iteration)
+
+
+def triangular_scale(cycle: float) -> float:
+    """The same amplitude in every cycle: 1."""
+    return 1.0
+
+
+def triangular2_scale(cycle: float) -> float:
+    """Half the amplitude in each cycle: 1 / 2^(cycle - 1)."""
+    return float(0.5 ** (cycle - 1))
+
+
+SCALES: dict[str, Callable[[float], float]] = {
+    "triangular": triangular_scale,
+    "triangular2": triangular2_scale,
+}
 
 
 class CyclicLR(torch_schedulers.CyclicLR):
@@ -144,10 +167,10 @@ class CyclicLR(torch_schedulers.CyclicLR):
         self.cycle_momentum = cycle_momentum
         if cycle_momentum:
             self.base_momentums, self.max_momentums = bounds["base_momentum"], bounds["max_momentum"]
-        self.total_size = float(size_up + size_down)  # type: ignore[assignment]  # so in torch
-        self.step_ratio = size_up / self.total_size
+        self.total_size = float(size_up) + float(size_down)  # type: ignore[assignment]  # so in torch
+        self.step_ratio = float(size_up) / self.total_size
         self.mode = mode
-        self.gamma: float = gamma
+        self.gamma = float(gamma)
         self.scale_mode: ScaleMode = scale_mode if scale_fn is not None else SCALED_BY[mode]
         self._scale_fn_custom = scale_fn
         self._given = given
@@ -156,7 +179,7 @@ class CyclicLR(torch_schedulers.CyclicLR):
             for group, lr in zip(groups, bounds["base_lr"], strict=True):
                 set_lr(group, lr)
             self._note_momentum_bounds(groups)
-        LRScheduler.__init__(self, optimizer, last_epoch)
+        LRScheduler.__init__(self, optimizer, plain(last_epoch))
 
     def _initial_step(self) -> None:
         # The base class has put the optimizer's `initial_lr` here. That is another number if there was a
@@ -169,13 +192,12 @@ class CyclicLR(torch_schedulers.CyclicLR):
 
     def scale_fn(self, x: float) -> float:
         """The scale in cycle x or at iteration x, as ``scale_mode`` says."""
-        if self._scale_fn_custom is not None:
-            return float(self._scale_fn_custom(x))
-        if self.mode == "triangular":
-            return 1.0
-        if self.mode == "triangular2":
-            return float(0.5 ** (x - 1))
-        return float(self.gamma**x)
+        return float((self._scale_fn_custom or self._scale_fn_ref)(x))
+
+    @property
+    def _scale_fn_ref(self) -> Callable[[float], float]:  # type: ignore[override]
+        """The scale of the mode, under the name that it has in torch's class."""
+        return partial(exp_range_scale, self.gamma) if self.mode == "exp_range" else SCALES[self.mode]
 
     def rise(self, iteration: int) -> float:
         """How far the rates have gone from base (0) to max (1): height times scale."""
@@ -210,8 +232,8 @@ class CyclicLR(torch_schedulers.CyclicLR):
         groups = self.optimizer.param_groups
         if len(groups) != len(self.max_lrs):
             self._bound_new_groups(groups)
-        self.last_epoch = self.last_epoch + 1 if epoch is None else epoch
-        if len(groups) > 1 and isinstance(groups[-1]["lr"], Tensor):
+        self.last_epoch = self.last_epoch + 1 if epoch is None else plain(epoch)
+        if len(groups) > 1:
             separate_tensors(groups)
         self._get_lr_called_within_step = True
         try:
@@ -230,7 +252,7 @@ class CyclicLR(torch_schedulers.CyclicLR):
     def _bound_new_groups(self, groups: Sequence[Group]) -> None:
         """Groups were added to the optimizer since we were constructed."""
         missing = len(groups) - len(self.max_lrs)
-        one_by_one = [name for name, value in self._given.items() if isinstance(value, list | tuple)]
+        one_by_one = [name for name, value in self._given.items() if is_several(value)]
         if missing < 0 or one_by_one:
             raise ValueError(
                 f"the optimizer has {len(groups)} parameter groups, but CyclicLR has bounds for "

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
+from numbers import Number
+from typing import Any, SupportsFloat, TypeAlias
 
 import torch
 from torch import Tensor
@@ -14,7 +15,7 @@ Group: TypeAlias = dict[str, Any]
 Rates: TypeAlias = tuple[float, float | None]
 
 
-def set_lr(group: Group, lr: float | Tensor) -> float | Tensor:
+def set_lr(group: Group, lr: SupportsFloat) -> float | Tensor:
     """Set the group's learning rate, in place where it is a tensor: a captured graph may read it there.
 
     Returns:
@@ -23,12 +24,13 @@ def set_lr(group: Group, lr: float | Tensor) -> float | Tensor:
     current = group["lr"]
     if isinstance(current, Tensor):
         return current.fill_(float(lr)).clone()
-    group["lr"] = lr
-    return lr
+    group["lr"] = number = float(lr)
+    return number
 
 
-def set_momentum(optimizer: Optimizer, group: Group, momentum: float) -> None:
+def set_momentum(optimizer: Optimizer, group: Group, momentum: SupportsFloat) -> None:
     """Set the group's β₁ if it has betas, and its momentum otherwise."""
+    momentum = float(momentum)
     if "betas" in group:
         betas = group["betas"]
         if isinstance(betas[0], Tensor):
@@ -59,7 +61,7 @@ def rates_of(group: Group) -> Rates:
 
 def lrs_of(groups: Sequence[Group]) -> list[float | Tensor]:
     """The learning rates as they are now; tensors are copied, for they will change."""
-    return [lr.clone() if isinstance(lr := group["lr"], Tensor) else lr for group in groups]
+    return [lr.clone() if isinstance(lr := group["lr"], Tensor) else float(lr) for group in groups]
 
 
 def separate_tensors(groups: Sequence[Group]) -> None:
@@ -70,17 +72,17 @@ def separate_tensors(groups: Sequence[Group]) -> None:
     """
     seen: set[int] = set()
 
-    def own(value: Any) -> Any:
-        if not isinstance(value, Tensor):
-            return value
+    def own(value: Tensor) -> Tensor:
         value = value.clone() if id(value) in seen else value
         seen.add(id(value))
         return value
 
     for group in groups:
-        group["lr"] = own(group["lr"])
-        if "betas" in group:
-            group["betas"] = tuple(own(beta) for beta in group["betas"])
+        if isinstance(group["lr"], Tensor):
+            group["lr"] = own(group["lr"])
+        betas = group.get("betas", ())
+        if any(isinstance(beta, Tensor) for beta in betas):
+            group["betas"] = tuple(own(beta) if isinstance(beta, Tensor) else beta for beta in betas)
 
 
 def one_for_each_group(name: str, value: Any, groups: Sequence[Group]) -> list[float]:
@@ -90,7 +92,7 @@ def one_for_each_group(name: str, value: Any, groups: Sequence[Group]) -> list[f
         ValueError: a list of another length than there are groups.
         TypeError: something that is no number.
     """
-    if isinstance(value, list | tuple):
+    if is_several(value):
         if len(value) != len(groups):
             raise ValueError(
                 f"{name} must have the same length as optimizer.param_groups. "
@@ -105,6 +107,30 @@ def one_for_each_group(name: str, value: Any, groups: Sequence[Group]) -> list[f
     return [float(one) for one in values]
 
 
+def plain(value: Any) -> Any:
+    """A number as Python's own int or float; what is none is returned as it is.
+
+    ``np.int64(29)``, ``np.float64(0.1)`` or a tensor of one calculate alike, but whatever is made of them is
+    of their kind, and a checkpoint with numpy's numbers cannot be loaded with ``weights_only=True``.
+    """
+    if type(value) in (int, float, bool) or is_several(value):
+        return value
+    if hasattr(value, "item"):
+        return value.item()
+    return float(value) if isinstance(value, Number) and hasattr(value, "__float__") else value
+
+
+def is_several(value: Any) -> bool:
+    """A list or an array of numbers, and not a single one."""
+    return hasattr(value, "__len__") and not isinstance(value, str) and getattr(value, "ndim", 1) > 0
+
+
 def copied(state: Mapping[str, Any]) -> dict[str, Any]:
-    """A state whose lists are its own: what is done to one side must not change the other."""
-    return {name: list(value) if isinstance(value, list) else value for name, value in state.items()}
+    """A state whose lists and numbers are its own: what is done to one side must not change the other."""
+
+    def own(value: Any) -> Any:
+        if isinstance(value, list):
+            return [own(item) for item in value]
+        return value if isinstance(value, Tensor) else plain(value)
+
+    return {name: own(value) for name, value in state.items()}

@@ -6,13 +6,12 @@ import math
 import warnings
 from typing import Any, Literal, SupportsFloat, TypeAlias
 
-from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim import lr_scheduler as torch_schedulers
 from torch.optim.lr_scheduler import EPOCH_DEPRECATION_WARNING
 
-from ..hyperparameters import at_least_zero, not_nan
-from .groups import copied, lrs_of, separate_tensors
+from ..hyperparameters import at_least_zero, fraction, not_nan
+from .groups import copied, is_several, lrs_of, plain, separate_tensors, set_lr
 
 Mode: TypeAlias = Literal["min", "max"]
 ThresholdMode: TypeAlias = Literal["rel", "abs", "rel_magnitude"]
@@ -42,14 +41,15 @@ class PlateauDetector:
     def __init__(
         self, mode: Mode, patience: int, threshold: float, threshold_mode: ThresholdMode, cooldown: int
     ) -> None:
+        threshold = plain(threshold)
         check_comparison(mode, threshold, threshold_mode)
         at_least_zero("patience", patience)
         at_least_zero("cooldown", cooldown)
         self.mode = mode
-        self.patience = patience
+        self.patience: int = plain(patience)
         self.threshold = threshold
         self.threshold_mode = threshold_mode
-        self.cooldown = cooldown
+        self.cooldown: int = plain(cooldown)
         self.mode_worse = math.inf if mode == "min" else -math.inf
         self._reset()
 
@@ -107,7 +107,7 @@ class ReduceLROnPlateau(PlateauDetector, torch_schedulers.ReduceLROnPlateau):
     Args:
         optimizer: whose learning rates to reduce, floats or tensors.
         mode: ``"min"`` (default) if a smaller metric is better, ``"max"`` if a larger one is.
-        factor: of each reduction, in (0, 1) (default 0.1).
+        factor: of each reduction, in [0, 1) (default 0.1); 0 drops to ``min_lr`` at once.
         patience: epochs without improvement that are put up with (default 10); the next one reduces.
         threshold: τ, how much better counts as an improvement (default 1e-4).
         threshold_mode: ``"rel"`` (default) or ``"abs"`` as in torch; ``"rel_magnitude"`` is ``"rel"`` made
@@ -115,6 +115,8 @@ class ReduceLROnPlateau(PlateauDetector, torch_schedulers.ReduceLROnPlateau):
         cooldown: epochs after a reduction in which bad ones are not counted (default 0).
         min_lr: lower bound of the learning rate (default 0); a list has one for each group.
         eps: a reduction that would change the rate by no more than this is left out (default 1e-8).
+        last_epoch: the number of the last epoch done, -1 (default) if there was none. Only counted, never
+            used; skorch gives one to every scheduler whose class is not torch's own.
 
     Raises:
         ValueError: an option out of range, or as many ``min_lr`` as there are not groups.
@@ -137,30 +139,30 @@ class ReduceLROnPlateau(PlateauDetector, torch_schedulers.ReduceLROnPlateau):
         cooldown: int = 0,
         min_lr: list[float] | float = 0,
         eps: float = 1e-8,
+        *,
+        last_epoch: int = -1,
     ) -> None:
         PlateauDetector.__init__(self, mode, patience, threshold, threshold_mode, cooldown)
-        at_least_zero("factor", factor)
-        if not 0.0 < factor < 1.0:
-            raise ValueError(f"Invalid factor: {factor} (expected a number in (0, 1))")
+        fraction("factor", factor)
         at_least_zero("eps", eps)
         if not isinstance(optimizer, Optimizer):
             raise TypeError(f"{type(optimizer).__name__} is not an Optimizer")
         groups = optimizer.param_groups
-        if isinstance(min_lr, list | tuple):
-            default_min_lr, min_lrs = None, list(min_lr)
+        if is_several(min_lr):
+            default_min_lr, min_lrs = None, [plain(one) for one in min_lr]  # type: ignore[union-attr]
         else:
-            default_min_lr, min_lrs = min_lr, [min_lr] * len(groups)
+            default_min_lr, min_lrs = plain(min_lr), [plain(min_lr)] * len(groups)
         if len(min_lrs) != len(groups):
             raise ValueError(f"expected {len(groups)} min_lrs, got {len(min_lrs)}")
         for value in min_lrs:
             at_least_zero("min_lr", value)
 
         self.optimizer = optimizer
-        self.factor = factor
+        self.factor = plain(factor)
         self.default_min_lr = default_min_lr
         self.min_lrs = min_lrs
-        self.eps = eps
-        self.last_epoch = 0
+        self.eps = plain(eps)
+        self.last_epoch = plain(last_epoch) + 1
         self._last_lr = lrs_of(groups)
 
     def step(self, metrics: SupportsFloat, epoch: int | None = None) -> None:  # type: ignore[override]
@@ -169,46 +171,46 @@ class ReduceLROnPlateau(PlateauDetector, torch_schedulers.ReduceLROnPlateau):
         Args:
             metrics: a number or a tensor of one.
             epoch: deprecated, as in torch: the number to give to this epoch.
+
+        Raises:
+            RuntimeError: it is time to reduce, groups have been added to the optimizer, and ``min_lr`` was
+                given one by one. Nothing has been changed then: append theirs to ``min_lrs``, step again.
         """
-        metric = float(metrics)
+        metric, before = float(metrics), vars(self).copy()
         if epoch is None:
             self.last_epoch += 1
         else:
             warnings.warn(EPOCH_DEPRECATION_WARNING, UserWarning, stacklevel=2)
-            self.last_epoch = epoch
+            self.last_epoch = plain(epoch)
         if self.is_plateau(metric):
-            self._reduce_lr(self.last_epoch)
+            try:
+                self._reduce_lr(self.last_epoch)
+            except RuntimeError:
+                vars(self).update(before)
+                raise
         self._last_lr = lrs_of(self.optimizer.param_groups)
 
     def _reduce_lr(self, epoch: int) -> None:
         groups = self.optimizer.param_groups
-        if len(groups) > len(self.min_lrs):
-            self._bound_new_groups(len(groups) - len(self.min_lrs))
-        if len(groups) > 1 and isinstance(groups[-1]["lr"], Tensor):
-            separate_tensors(groups)
-        for i, group in enumerate(groups):
-            lr = group["lr"]
-            old_lr = float(lr)
-            new_lr = max(self.factor * old_lr, self.min_lrs[i])
-            if old_lr - new_lr <= self.eps:
-                continue
-            if isinstance(lr, Tensor):  # a captured graph may read it there
-                lr.fill_(new_lr)
-            else:
-                group["lr"] = new_lr
+        if len(groups) != len(self.min_lrs):
+            self._bound_new_groups(len(groups))
+        separate_tensors(groups)
+        for group, min_lr in zip(groups, self.min_lrs, strict=True):
+            old_lr = float(group["lr"])
+            new_lr = max(self.factor * old_lr, min_lr)
+            if old_lr - new_lr > self.eps:
+                set_lr(group, new_lr)
 
     def _bound_new_groups(self, count: int) -> None:
-        """Groups were added to the optimizer since we were constructed."""
-        min_lr = self.default_min_lr
-        if min_lr is None:
-            min_lr = 0.0
-            warnings.warn(
-                f"min_lr was given for {len(self.min_lrs)} parameter groups; the {count} added since have "
-                "no lower bound. Append theirs to `min_lrs` of the scheduler",
-                UserWarning,
-                stacklevel=4,
+        """Groups were added to the optimizer since we were constructed, or taken from it."""
+        if self.default_min_lr is None:
+            raise RuntimeError(  # in torch's words
+                f"The number of param groups in the `optimizer` ({count}) differs from when "
+                f"`ReduceLROnPlateau` was initialized ({len(self.min_lrs)}), usually due to a new param "
+                "group being added to the optimizer. Please modify the `min_lrs` field to match the length "
+                "of the `optimizer` param groups."
             )
-        self.min_lrs = [*self.min_lrs, *[min_lr] * count]
+        self.min_lrs = [*self.min_lrs, *[self.default_min_lr] * (count - len(self.min_lrs))][:count]
 
     def state_dict(self) -> dict[str, Any]:
         """All but the optimizer; :class:`torch.optim.lr_scheduler.ReduceLROnPlateau` reads it too.

@@ -29,16 +29,26 @@ class Schedule:
     momenta: list[list[float]]
 
     def figure(self) -> Figure:
-        """Both over the steps, a line for each group. Needs matplotlib."""
+        """Both over the steps, a line for each group; no momenta where there are none. Needs matplotlib.
+
+        The learning rates are on a logarithmic scale if half of them are below a tenth of the highest.
+        """
         from matplotlib.figure import Figure
 
         figure = Figure(figsize=(7, 4.2), layout="constrained")
-        upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[2, 1])
+        has_momenta = any(momentum == momentum for momenta in self.momenta for momentum in momenta)
+        if has_momenta:
+            upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[2, 1])
+            lower.plot(self.momenta)
+            lower.set_ylabel("momentum")
+        else:
+            upper = lower = figure.add_subplot()
         upper.plot(self.lrs)
         upper.set_ylabel("learning rate")
-        lower.plot(self.momenta)
-        lower.set_ylabel("momentum")
         lower.set_xlabel("step")
+        rates = sorted(lr for lrs in self.lrs for lr in lrs)
+        if rates and rates[0] > 0 and rates[len(rates) // 2] < rates[-1] / 10:
+            upper.set_yscale("log")  # most of them would lie on the axis
         if self.lrs and len(self.lrs[0]) > 1:
             upper.legend([f"group {i}" for i in range(len(self.lrs[0]))])
         return figure
@@ -66,12 +76,18 @@ def preview_schedule(
         metrics: for :class:`ReduceLROnPlateau`, what it sees after each step.
 
     Raises:
-        ValueError: negative ``steps``, fewer metrics than steps, or a plateau scheduler without any.
+        ValueError: negative ``steps``, fewer metrics than steps, a plateau scheduler without any, or a
+            scheduler of another optimizer than the one given to ``make_scheduler``.
     """
     if steps < 0:
         raise ValueError(f"Invalid steps: {steps} (expected a number >= 0)")
-    optimizer = StandIn(like)
+    optimizer = stand_in(like)
     scheduler = make_scheduler(optimizer)
+    if (scheduled := getattr(scheduler, "optimizer", optimizer)) is not optimizer:
+        raise ValueError(
+            f"the {type(scheduler).__name__} belongs to an optimizer of its own, {type(scheduled).__name__}: "
+            "`make_scheduler` must make it for the one given, as `lambda optimizer: StepLR(optimizer, 30)`"
+        )
     seen = None if metrics is None else list(metrics)
     needs_metrics = isinstance(scheduler, TorchPlateau)
     if needs_metrics and (seen is None or len(seen) < steps):
@@ -93,27 +109,34 @@ def preview_schedule(
 class StandIn(Optimizer):
     """Has the options of an optimizer's groups, and a parameter in each that it never changes."""
 
-    def __init__(self, like: Optimizer | None) -> None:
-        groups = [{}] if like is None else [options_of(group) for group in like.param_groups]
-        defaults = {"lr": 1.0, "momentum": 0.9} if like is None else own_copy(like.defaults)
-        super().__init__([{**group, "params": [torch.zeros(())]} for group in groups], defaults)
-
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
         """Nothing to do; schedulers want to see it called."""
 
 
-def options_of(group: Group) -> dict[str, Any]:
+def stand_in(like: Optimizer | None) -> StandIn:
+    """With the name of the one that it stands in for: schedulers use it in their messages."""
+    if like is None:
+        return StandIn([torch.zeros(())], {"lr": 1.0, "momentum": 0.9})
+    copies: dict[int, Tensor] = {}  # groups that share a tensor do so here too
+    groups = [options_of(group, copies) for group in like.param_groups]
+    named: type[StandIn] = type(type(like).__name__, (StandIn,), {})
+    return named(
+        [{**group, "params": [torch.zeros(())]} for group in groups], own_copy(like.defaults, copies)
+    )
+
+
+def options_of(group: Group, copies: dict[int, Tensor]) -> dict[str, Any]:
     # Without `initial_lr`: that is left behind by a scheduler which has run, and this one begins anew.
     left_out = ("params", "param_names", "initial_lr")
-    return own_copy({name: value for name, value in group.items() if name not in left_out})
+    return own_copy({name: value for name, value in group.items() if name not in left_out}, copies)
 
 
-def own_copy(options: dict[str, Any]) -> dict[str, Any]:
+def own_copy(options: dict[str, Any], copies: dict[int, Tensor]) -> dict[str, Any]:
     """Tensors among the options, also in a tuple of betas, are copied: schedules write into them."""
 
     def copy(value: Any) -> Any:
         if isinstance(value, Tensor):
-            return value.detach().clone()
+            return copies.setdefault(id(value), value.detach().clone())
         return tuple(map(copy, value)) if isinstance(value, tuple) else value
 
     return {name: copy(value) for name, value in options.items()}

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import random
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from copy import deepcopy
 from functools import partial
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
-Restore = Callable[[], object]
+from .loader_state import Restore, loader_states
 
 
 @contextmanager
@@ -22,14 +23,17 @@ def put_back_afterwards(
     model: nn.Module,
     optimizer: Optimizer,
     also: Iterable[Any] = (),
-    generators: Iterable[torch.Generator] = (),
+    batches: Any = None,
 ) -> Iterator[None]:
     """Whatever happens in the ``with`` block, also an exception or Ctrl-C, leaves no trace in
 
-    - the model: parameters, buffers, gradients, which parameters need one, the training mode of each module,
+    - the model: parameters, buffers, gradients, which parameters need one, the training mode and the extra
+      state of each module,
     - the optimizer: its state and its parameter groups,
     - objects in ``also``, by their ``state_dict`` and ``load_state_dict``, such as a ``GradScaler``,
-    - random numbers: of torch (CPU and CUDA), of Python, of numpy if it has been imported, of ``generators``.
+    - random numbers: of torch (CPU and CUDA), of Python, of numpy if it has been imported,
+    - ``batches``: generators and counters of a loader and its samplers, see
+      :func:`~torchopt_course.lr_scheduler.loader_state.loader_states`.
 
     Tensors keep their identity and their memory, so that whoever holds them need not know of this.
 
@@ -38,11 +42,12 @@ def put_back_afterwards(
         TypeError: something in ``also`` that has no ``state_dict``.
     """
     content = Contents()
-    restores: list[Restore] = [*random_states(), *(content.of_object(one) for one in also)]
-    for generator in generators:
-        restores.append(partial(generator.set_state, generator.get_state()))
+    restores: list[Restore] = [*random_states(), *loader_states(batches)]
+    restores += [content.of_object(one) for one in also]
     for module in model.modules():
         restores.append(partial(setattr, module, "training", module.training))
+        if type(module).set_extra_state is not nn.Module.set_extra_state:
+            restores.append(partial(module.set_extra_state, deepcopy(module.get_extra_state())))
         content.remember(module._parameters)
         content.remember(module._buffers)
     content.remember(optimizer.state)
