@@ -47,8 +47,8 @@ results = {}
 for name, options in OPTIONS:
     results[f"{name} {options}"] = compiled(getattr(oc, name)([param], **options), torch.float32)
     compiled(getattr(oc, name)([param], **options), torch.float64)
-compiled(oc.Adam([param]), torch.bfloat16, ("step_size", "unbias"), scaled=2)
-compiled(oc.Adam([param]), torch.float16, ("step_size", "unbias"), scaled=1, aligned=False)
+compiled(oc.Adam([param]), torch.bfloat16, ("number_step_size", "number_unbias"), scaled=2)
+compiled(oc.Adam([param]), torch.float16, ("number_step_size", "number_unbias"), scaled=1, aligned=False)
 compiled(Softened([param]), torch.float32)
 compiled(Softened([param]), torch.float64)
 print(json.dumps(results))

@@ -115,23 +115,3 @@ def test_a_function_that_returns_its_argument_itself() -> None:
         results.append([param.detach(), *(optimizer.state[param][name] for name in Plus.states)])
     for mine, expected in zip(*results, strict=True):
         torch.testing.assert_close(mine, expected)
-
-
-def test_a_rule_that_looks_at_values_says_so() -> None:
-    class Looks(oc.ElementwiseOptimizer):
-        def __init__(self, params: Any) -> None:
-            super().__init__(params, {"lr": 0.1, "foreach": True})
-
-        @staticmethod
-        def coefficients(lr: float) -> dict[str, float]:
-            return {"lr": lr}
-
-        @staticmethod
-        def rule(p: Any, g: Any, lr: Any) -> Any:
-            return p - lr * g if g > 0 else p
-
-    param = nn.Parameter(torch.ones(3))
-    param.grad = torch.ones(3)
-    with pytest.raises(TypeError, match=r"Looks\.rule cannot run over lists of tensors"):
-        Looks([param]).step()
-    assert torch.equal(param.detach(), torch.ones(3))

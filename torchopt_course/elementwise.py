@@ -124,6 +124,7 @@ class ElementwiseOptimizer(PlannedOptimizer):
 
         Raises:
             ValueError: options out of range, a parameter twice in the group or already in another.
+            TypeError: the rule and its coefficients do not fit.
         """
         if isinstance(param_group, dict):
             self.check_options({**self.defaults, **param_group})
@@ -132,6 +133,11 @@ class ElementwiseOptimizer(PlannedOptimizer):
                 param_group["params"] = list(params)  # in place, as torch: the dictionary is the group
                 refuse_duplicates(param_group["params"])
         super().add_param_group(param_group)
+        try:
+            self._try_formula(self.param_groups[-1])
+        except Exception:
+            self.param_groups.pop()
+            raise
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load a checkpoint of this optimizer, also one that ``torch.optim`` has written.

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from .checks import refuse_misfits
+from .declarations import fitting, options_of, refuse_mistakes
 from .engines.batch import Coefficients, Job, Scaling
 from .engines.compiler import warn_once
 from .engines.interception import interceptor
@@ -48,19 +49,21 @@ class PlannedOptimizer(Optimizer):
     def _read_formula(self) -> None:
         """Learn what the rule and its coefficients are called with; again whenever they are replaced."""
         cls = type(self)
-        self._formula = Formula(cls.__name__, cls.rule, (*cls.states, *cls.optional_states))
+        refuse_mistakes(cls)
+        before = self.__dict__.get("_formula")
+        self._formula = Formula(cls.__name__, cls.rule, (*cls.states, *cls.optional_states), before)
         self._source = (cls.rule, cls.rule.__code__, cls.coefficients)
         self._needs = tuple(inspect.signature(cls.coefficients).parameters)
         self._counts_steps, self._asks_first = "step" in self._needs, "first" in self._needs
         self._options = tuple(name for name in self._needs if name not in ("step", "first"))
 
     def _kept_states(self, group: Mapping[str, Any]) -> tuple[str, ...]:
-        optional = (name for name, option in self.optional_states.items() if group[option])
-        return (*self.states, *optional)
+        options = options_of(type(self), "optional_states", self.optional_states.values(), group)
+        return (*self.states, *(name for name, option in self.optional_states.items() if options[option]))
 
     def _coefficients_after(self, group: Mapping[str, Any]) -> Coefficients:
         """The group's coefficients as a function of the number of steps already taken."""
-        options = {name: group[name] for name in self._options}
+        options = options_of(type(self), "coefficients", self._options, group)
         plain = all(type(value) in _PLAIN_OPTIONS for value in options.values())
         if not plain:
             options = {name: _scalar(value) for name, value in options.items()}
@@ -73,20 +76,28 @@ class PlannedOptimizer(Optimizer):
             if asks_first:
                 options["first"] = age == 0
             values = evaluate(**options)
-            if plain or differentiable or isinstance(age, Tensor):
+            if plain or differentiable or isinstance(age, Tensor) or not isinstance(values, Mapping):
                 return values
-            return {
-                name: value.item() if isinstance(value, Tensor) and value.device.type == "cpu" else value
-                for name, value in values.items()
-            }
+            return {name: value.item() if _is_on_the_host(value) else value for name, value in values.items()}
 
         return after
+
+    def _try_formula(self, group: Mapping[str, Any]) -> None:
+        """Find mistakes in a rule or its coefficients before the first step."""
+        evaluate = self._coefficients_after(group)
+        kept = self._kept_states(group)
+        try:
+            with torch.no_grad():
+                values = evaluate(0)
+        except Exception:
+            return  # an option may be set later; else the step will say it
+        self._formula.specialise(kept, group["maximize"], values)
 
     # -- one step --------------------------------------------------------------------------------------
 
     def _step(self) -> None:
         cls = type(self)
-        if self._source != (cls.rule, cls.rule.__code__, cls.coefficients):
+        if self._source != (cls.rule, cls.rule.__code__, cls.coefficients) or not self._formula.holds():
             self._plans = {}
             self._read_formula()
         grads = [[param.grad for param in group["params"]] for group in self.param_groups]
@@ -188,7 +199,9 @@ class PlannedOptimizer(Optimizer):
         if view.params and view.params[0].device.type != "cpu":
             self._capture_health_check()
         coefficients = self._coefficients_after(group)
-        specialise = partial(self._formula.specialise, plan.terms.states, group["maximize"])
+        specialise = partial(
+            self._formula.specialise, plan.terms.states, group["maximize"], in_parts=bool(view.wrappers)
+        )
         jobs = plan.prepare(view, coefficients, specialise, scaling)
         if plan.reasons:
             self._insist(i, group)
@@ -267,7 +280,8 @@ class PlannedOptimizer(Optimizer):
             missing.append("step")
         for name in missing:
             if name != "step":
-                state[name] = self.initial_state(name, param, group)
+                where = f"the state {name!r} that {type(self).__name__}.initial_state made"
+                state[name] = fitting(where, self.initial_state(name, param, group), param)
         if _refusal(group) is None:
             # A checkpoint may bring states in another memory layout than the parameter has: same numbers,
             # but the fused engine walks through all of them in one order.
@@ -325,6 +339,10 @@ def _refusal(group: Mapping[str, Any]) -> str | None:
 
 
 _PLAIN_OPTIONS = frozenset({float, int, bool, type(None)})
+
+
+def _is_on_the_host(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.device.type == "cpu" and value.numel() == 1
 
 
 def _scalar(value: Any) -> Any:

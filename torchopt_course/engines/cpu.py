@@ -12,7 +12,7 @@ from __future__ import annotations
 import pkgutil
 import platform
 from array import array
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -21,7 +21,9 @@ import torch
 
 from .batch import Batch, Coefficients, Job, Scaling, Specialise, Words
 from .compiler import CompilationError, NativeFunction, native
-from .rules import Rule, Variant, bind
+from .namespaces import scalars
+from .program import STATE, Program
+from .rules import Variant
 from .threads import share
 
 # What is stored, what it is computed in, and the words between the two.
@@ -82,13 +84,14 @@ class CpuBatch(Batch):
         function = self._kernels.get(variant)
         if function is None:
             function = self._kernels[variant] = kernel(variant, self._dtype, self._step_dtype)
-        return function, work, array("d", [values[name] for name in variant.scalars] or [0.0])
+        assert variant.program is not None, "there is no kernel without"
+        return function, work, array("d", [*variant.program.values(values).values()] or [0.0])
 
     def _run(self, passes: list[Pass]) -> None:
         """Update all parameters and states in place, as prepared."""
         shared = self._is_large and torch.get_num_threads() > 1 and not self._overlap()
-        for function, work, scalars in passes:
-            addresses = self._table_at, work.address, scalars.buffer_info()[0]
+        for function, work, numbers in passes:
+            addresses = self._table_at, work.address, numbers.buffer_info()[0]
             if shared:
                 share(partial(function, *addresses), work.pieces)
             else:
@@ -117,15 +120,16 @@ def kernel(variant: Variant, dtype: torch.dtype, step_dtype: torch.dtype | None)
     Raises:
         CompilationError: it cannot be compiled.
     """
+    if variant.program is None:
+        raise CompilationError(variant.reason)
     if dtype == torch.float16 and not _has_float16():
         raise CompilationError("this processor has no instructions for float16")
     step_real = _KINDS[step_dtype][0] if step_dtype else None
-    text = kernel_source(variant, counts_steps=step_real is not None)
+    text = kernel_source(variant.program, variant.states, counts_steps=step_real is not None)
     name = "".join(c if c.isalnum() else "_" for c in variant.formula.rule.__qualname__)
-    inputs = "\n".join((variant.formula.identity, str(dtype), str(step_real), text, _OWN_CODE))
-    return native(
-        name, inputs, lambda: _build(variant.formula.rule, text, dtype, step_real), 5, holds_gil=False
-    )
+    # The text is all that there is to know of the rule.
+    inputs = "\n".join((str(dtype), str(step_real), text, _OWN_CODE))
+    return native(name, inputs, lambda: _build(text, dtype, step_real), 5, holds_gil=False)
 
 
 _OWN_CODE = repr([pkgutil.get_data(__package__, file) for file in ("cpu.py", "namespaces/scalars.py")])
@@ -137,18 +141,15 @@ def _has_float16() -> bool:
     return bool(llvm.get_host_cpu_features().get("f16c")) or platform.machine() in ("aarch64", "arm64")
 
 
-def _build(rule: Rule, source: str, dtype: torch.dtype, step_real: str | None) -> Callable[..., Any]:
+def _build(source: str, dtype: torch.dtype, step_real: str | None) -> Callable[..., Any]:
     import numba
 
     from . import intrinsics
-    from .namespaces.scalars import Scalars
 
     stored, real, read, write = _KINDS[dtype]
     pointer_to = intrinsics.pointer_to
-    inline = numba.njit(inline="always", error_model="numpy")
-    # A Python number in the formula would make numba compute in double precision.
-    rounded = np.float32 if real == "float32" else None
     names = {
+        **scalars.NAMES,
         "__name__": __name__,
         "integers": pointer_to(numba.int64),
         "doubles": pointer_to(numba.float64),
@@ -157,32 +158,28 @@ def _build(rule: Rule, source: str, dtype: torch.dtype, step_real: str | None) -
         "real": getattr(np, real),
         "read": getattr(intrinsics, read),
         "write": getattr(intrinsics, write),
-        "rule": bind(rule, Scalars(inline, rounded), inline, real=rounded),
     }
     exec(source, names)
     function: Callable[..., Any] = names["kernel"]
     return function
 
 
-def kernel_source(variant: Variant, *, counts_steps: bool) -> str:
-    """The loop around the rule: for each entry of the work list, each element, read, apply, write."""
-    width = 2 + len(variant.states) + counts_steps
-    # Prefixes keep a rule's names apart from the loop's own.
-    written = ["p", *(f"state_{name}" for name in variant.states)]
-    tensors = ["p", "g", *written[1:]]
-    gradient = "-read(g[i])" if variant.maximize else "read(g[i])"
-    arguments = variant.arguments(state="read(state_{}[i])", number="number_{}")
+def kernel_source(program: Program, states: Sequence[str], *, counts_steps: bool) -> str:
+    """The loop around the rule: for each entry of the work list, each element, read, compute, write."""
+    width = 2 + len(states) + counts_steps
+    tensors = ["p", "g", *map(STATE.format, states)]
+    written = dict(zip(["p", *tensors[2:]], program.results, strict=True))
     lines = [
         "def kernel(table, work, coefficients, first, last):",
         "    table, work, coefficients = integers(table), integers(work), doubles(coefficients)",
-        *(f"    number_{name} = real(coefficients[{c}])" for c, name in enumerate(variant.scalars)),
+        *(f"    {name} = real(coefficients[{c}])" for c, name in enumerate(program.numbers)),
         "    for w in range(first, last):",
         f"        row, offset, n = work[3 * w] * {width}, work[3 * w + 1], work[3 * w + 2]",
-        *(f"        {name} = stored(table[row + {c}] + offset)" for c, name in enumerate(tensors)),
+        *(f"        at_{name} = stored(table[row + {c}] + offset)" for c, name in enumerate(tensors)),
         "        for i in range(n):",
-        f"            {', '.join(variant.results('new_{}'))} = "
-        f"rule({', '.join(['read(p[i])', gradient, *arguments])})",
-        *(f"            {name}[i] = write(new_{name.removeprefix('state_')})" for name in written),
+        *(f"            {name} = read(at_{name}[i])" for name in tensors),
+        *(f"            {scalars.text(line)}" for line in program.lines),
+        *(f"            at_{name}[i] = write({result})" for name, result in written.items()),
     ]
     if counts_steps:
         lines += [

@@ -59,7 +59,10 @@ class CudaBatch(Batch):
             passes = [(work, coefficients(age)) for age, work in self._parts()]
         return partial(
             self._run,
-            [self._launch(table, work, specialise(values), values, scaling) for work, values in passes],
+            [
+                self._launch(table, work, specialise(_of_the_first(values)), values, scaling)
+                for work, values in passes
+            ],
         )
 
     def _launch(
@@ -71,8 +74,11 @@ class CudaBatch(Batch):
         scaling: Scaling | None,
     ) -> Job:
         """One launch of a kernel, compiled and with all its arguments."""
-        on_device = tuple(name for name in variant.scalars if _is_on_device(values[name]))
-        numbers = [float(values[name]) for name in variant.scalars if name not in on_device]
+        if variant.program is None:
+            raise CompilationError(variant.reason)
+        values = variant.program.values(values)
+        on_device = tuple(name for name, value in values.items() if _is_on_device(value))
+        numbers = [float(value) for name, value in values.items() if name not in on_device]
         pointers = [table, work]
         if on_device:
             columns = [values[name].double().expand(len(self._sizes)) for name in on_device]
@@ -133,6 +139,11 @@ class CudaBatch(Batch):
     @staticmethod
     def _pin(words: Words) -> Tensor:
         return torch.from_numpy(words.copy()).pin_memory()
+
+
+def _of_the_first(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The coefficients of one parameter, where there is a row of them for all."""
+    return {n: v[:1] if isinstance(v, Tensor) and v.dim() == 1 else v for n, v in values.items()}
 
 
 def _is_on_device(value: Any) -> bool:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import ast
-import inspect
 import linecache
-import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
 import torch
 
 from .compiler import CompilationError
-from .rules import Rule, Variant, bind
+from .namespaces.blocks import SourceText
+from .program import STATE, Program
+from .rules import Variant
 
 # What is stored, and what it is computed in: names of ``triton.language``.
 DTYPES = {
@@ -65,14 +64,14 @@ def kernel(
     """The kernel for a variant of a rule; its arguments are the pointers and then the numbers.
 
     Args:
-        on_device: the coefficients that are read from the device, one row for each parameter.
+        on_device: the program's numbers that are read from the device, one row for each parameter.
         step_dtype: of the step count on the device that the kernel increments, if there is one.
         width: of the table of addresses.
         scaled: 1: the kernel gets ``found_inf``; 2: ``found_inf`` and ``grad_scale``.
         aligned: whether all addresses are multiples of 16 bytes.
 
     Raises:
-        CompilationError: Triton is not installed, or cannot read the rule.
+        CompilationError: Triton is not installed, or has no word for what the rule does.
     """
     try:
         import triton
@@ -81,19 +80,17 @@ def kernel(
         from .namespaces import triton as xp
     except ImportError as error:
         raise CompilationError(f"Triton cannot be imported: {error}") from error
-    text = kernel_source(variant, on_device, dtype, step_dtype, width, scaled=scaled, aligned=aligned)
-    rule = variant.formula.rule
-    try:
-        bound = bind(rule, xp, _jit, number=tl.constexpr, extra={"tl": tl})
-        compiled = triton.jit(_from_text(text, "kernel", {"tl": tl, "rule": bound}))
-    except (OSError, TypeError, ValueError, SyntaxError) as error:  # a rule without source, from a prompt
-        raise CompilationError(f"Triton cannot read {rule.__qualname__}: {error}") from error
-
-    return Kernel(compiled)
+    if variant.program is None:
+        raise CompilationError(variant.reason)
+    text = kernel_source(
+        variant.program, variant.states, on_device, dtype, step_dtype, width, scaled=scaled, aligned=aligned
+    )
+    return Kernel(triton.jit(_from_text(text, "kernel", {"tl": tl, "xp": xp})))
 
 
 def kernel_source(
-    variant: Variant,
+    program: Program,
+    states: Sequence[str],
     on_device: tuple[str, ...],
     dtype: torch.dtype,
     step_dtype: torch.dtype | None,
@@ -102,31 +99,32 @@ def kernel_source(
     scaled: int,
     aligned: bool,
 ) -> str:
-    """One program of the launch: its entry of the work list, block by block, read, apply, write."""
+    """One program of the launch: its entry of the work list, block by block, read, compute, write."""
     stored, real = DTYPES[dtype]
-    written = ["p", *(f"state_{name}" for name in variant.states)]
-    tensors = ["p", "g", *written[1:]]
-    on_host = [name for name in variant.scalars if name not in on_device]
+    tensors = ["p", "g", *map(STATE.format, states)]
+    on_host = [name for name in program.numbers if name not in on_device]
     scaling = ["found_inf", "grad_scale"][:scaled]
     signature = [
         *("table", "work", *(["numbers"] if on_device else []), *scaling),
-        *(f'number_{name}: "fp64"' for name in on_host),
+        *(f'{name}: "fp64"' for name in on_host),
         "BLOCK: tl.constexpr",
     ]
-    arguments = ", ".join(variant.arguments(state="state_{}", number="number_{}"))
     pointer = f"(tl.load(table + row * {width} + {{}}) + offset).to(tl.pointer_type(tl.{stored}))"
     if aligned:
         pointer = f"tl.multiple_of({pointer}, 16)"
+    said = SourceText(program, real)
+    block = _block(program, tensors, said, real, "grad_scale" in scaling)
     lines = [
         f"def kernel({', '.join(signature)}):",
         "    entry = work + 3 * tl.program_id(0)",
         "    row, offset, n = tl.load(entry), tl.load(entry + 1), tl.load(entry + 2)",
         # `full` takes what both the compiler and the interpreter make of a Python number.
-        *(f"    number_{name} = tl.full((), number_{name}, tl.{real})" for name in on_host),
+        *(f"    {name} = tl.full((), {name}, tl.{real})" for name in on_host),
         *(
-            f"    number_{name} = tl.load(numbers + row * {len(on_device)} + {c}).to(tl.{real})"
+            f"    {name} = tl.load(numbers + row * {len(on_device)} + {c}).to(tl.{real})"
             for c, name in enumerate(on_device)
         ),
+        *(f"    {line}" for line in said.constants),
         "    alive = 1",
     ]
     if scaling:
@@ -136,11 +134,11 @@ def kernel_source(
         "    whole = n // BLOCK * BLOCK",
         "    for start in range(0, whole, BLOCK):",
         "        i = start + tl.arange(0, BLOCK)",
-        *_block(variant, arguments, real, "grad_scale" in scaling, ""),
+        *(f"        {line.format(mask='', load_mask='')}" for line in block),
         # Only the rest is masked: a mask would keep the compiler from loading 16 bytes at a time.
         "    if whole < n:",
         "        i = whole + tl.arange(0, BLOCK)",
-        *_block(variant, arguments, real, "grad_scale" in scaling, ", mask=i < n"),
+        *(f"        {line.format(mask=', mask=i < n', load_mask=', mask=i < n, other=0')}" for line in block),
     ]
     if step_dtype is not None:
         step = f"tl.load(table + row * {width} + {width - 1})"
@@ -153,66 +151,14 @@ def kernel_source(
     return "\n".join(lines) + "\n"
 
 
-def _block(variant: Variant, arguments: str, real: str, unscale: bool, mask: str) -> list[str]:
-    """Read, apply, write one block, whose elements are at ``i``."""
-    written = ["p", *(f"state_{name}" for name in variant.states)]
-    gradient = "-g" if variant.maximize else "g"
-    call = f"rule({', '.join(['p', gradient, *([arguments] if arguments else [])])})"
-    lines = [
-        f"{name} = tl.load(at_{name} + i{mask}{', other=0' if mask else ''}).to(tl.{real})"
-        for name in ["p", "g", *written[1:]]
-    ]
+def _block(program: Program, tensors: list[str], said: SourceText, real: str, unscale: bool) -> list[str]:
+    """Read, compute, write one block, whose elements are at ``i``; with places for masks."""
+    lines = [f"{name} = tl.load(at_{name} + i{{load_mask}}).to(tl.{real})" for name in tensors]
     if unscale:
-        lines += ["g = g * (1.0 / tl.load(grad_scale))", f"tl.store(at_g + i, g{mask})"]
-    lines.append(f"{', '.join(variant.results('new_{}'))} = {call}")
-    lines += [f"tl.store(at_{n} + i, new_{n.removeprefix('state_')}{mask})" for n in written]
-    return [f"        {line}" for line in lines]
-
-
-def _jit(function: Rule) -> Any:
-    """A rule or a helper of it for Triton, which compiles from source and stumbles over annotations."""
-    import triton
-
-    (tree,) = ast.parse(textwrap.dedent(inspect.getsource(function))).body
-    if not isinstance(tree, ast.FunctionDef):
-        raise TypeError(f"{function.__qualname__} is not defined by a `def`")
-    _Operators().visit(tree)
-    tree.decorator_list, tree.returns = [], None
-    for argument in (*tree.args.posonlyargs, *tree.args.args, *tree.args.kwonlyargs):
-        argument.annotation = None
-    # What the function closes over becomes global to it, as the numbers that it names.
-    closed = inspect.getclosurevars(function).nonlocals
-    text = ast.unparse(ast.fix_missing_locations(tree))
-    return triton.jit(_from_text(text, tree.name, {**function.__globals__, **closed}))
-
-
-class _Operators(ast.NodeTransformer):
-    """Triton has no ``+x`` and no ``**``: whole and half exponents become what they mean."""
-
-    def visit_UnaryOp(self, node: ast.UnaryOp) -> ast.AST:
-        self.generic_visit(node)
-        return node.operand if isinstance(node.op, ast.UAdd) else node
-
-    def visit_BinOp(self, node: ast.BinOp) -> ast.AST:
-        from .namespaces.triton import ROOTS
-
-        self.generic_visit(node)
-        try:
-            exponent = ast.literal_eval(node.right)
-        except ValueError:
-            return node
-        if not isinstance(node.op, ast.Pow):
-            return node
-        if exponent in ROOTS:
-            return self._call(ROOTS[exponent], node.left)
-        if isinstance(exponent, int) and exponent >= 1:
-            return self._call("whole_power", node.left, node.right)
-        return node
-
-    @staticmethod
-    def _call(name: str, *arguments: ast.expr) -> ast.Call:
-        function = ast.Attribute(ast.Name("xp", ast.Load()), name, ast.Load())
-        return ast.Call(function, list(arguments), [])
+        lines += ["g = g * (1.0 / tl.load(grad_scale))", "tl.store(at_g + i, g{mask})"]
+    lines += said.lines
+    written = zip(["p", *tensors[2:]], program.results, strict=True)
+    return lines + [f"tl.store(at_{name} + i, {result}{{mask}})" for name, result in written]
 
 
 def _from_text(text: str, name: str, names: dict[str, Any]) -> Callable[..., Any]:

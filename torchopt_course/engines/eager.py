@@ -2,7 +2,8 @@
 
 It is the reference. It runs wherever torch runs: every dtype and device, complex numbers, sparse gradients,
 tensor subclasses, under dispatch modes and function transforms and, since every operation is one that
-autograd knows, also ``differentiable=True``.
+autograd knows, also ``differentiable=True``. A rule that is not elementwise, or says what no kernel has a
+word for, runs here as it stands.
 
 A rule may fail for any parameter, a user's may even raise an error of its own. So all new values are computed
 first and written when nothing can fail any more: either all parameters are stepped or none.
@@ -11,13 +12,15 @@ first and written when nothing can fail any more: either all parameters are step
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cache
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from .rules import Rule, Variant, bind
+from .namespaces.words import TENSORS
+from .program import STATE
+from .rules import Variant, kind
+from .tracing import RuleError
 
 
 class Write(NamedTuple):
@@ -48,7 +51,10 @@ def compute(
             then a copy, for the originals will be overwritten.
     """
     targets = [param, *(states[name] for name in variant.states)]
+    if param.is_complex():
+        variant.refuse_parts("a parameter is complex, and is seen as pairs of real numbers")
     if grad.is_sparse:
+        variant.refuse_parts("a gradient is sparse, and only its rows are visited")
         grad = grad.coalesce()
         rows = tuple(grad.indices())
         new = _applied(variant, [target[rows] for target in targets], grad.values(), coefficients)
@@ -80,13 +86,52 @@ def _applied(
     variant: Variant, old: Sequence[Tensor], grad: Tensor, coefficients: Mapping[str, Any]
 ) -> list[Tensor]:
     """The new values of a parameter and its kept states, given the old ones."""
-    # What is fixed, an absent state included, is not among the kept states.
-    values = {**coefficients, **variant.fixed, **dict(zip(variant.states, old[1:], strict=True))}
-    g = -grad if variant.maximize else grad
-    result = over_torch(variant.formula.rule)(old[0], g, *(values[n] for n in variant.formula.arguments))
-    new_p, *new = result if variant.formula.states else (result,)
-    kept = dict(zip(variant.formula.states, new, strict=True))
-    return [new_p, *(kept[name] for name in variant.states)]
+    if variant.program is None:
+        return _by_the_rule(variant, old, grad, coefficients)
+    registers: dict[str, Any] = {"p": old[0], "g": grad, **variant.program.values(coefficients)}
+    registers |= {STATE.format(name): value for name, value in zip(variant.states, old[1:], strict=True)}
+    for line in variant.program.lines:
+        operands = [registers[name] if isinstance(name, str) else name for name in line.operands]
+        registers[line.out] = TENSORS[line.word](*operands)
+        for name in line.dying:
+            del registers[name]
+    return [registers[name] for name in variant.program.results]
+
+
+def _by_the_rule(
+    variant: Variant, old: Sequence[Tensor], grad: Tensor, coefficients: Mapping[str, Any]
+) -> list[Tensor]:
+    """The rule as it stands, on copies: only then is it known whether it writes to its arguments."""
+    given = dict(zip(("p", "g", *variant.states), (t.clone() for t in (old[0], grad, *old[1:])), strict=True))
+    before = {name: _version(tensor) for name, tensor in given.items()}
+    states = {name: given[name] for name in variant.states}
+    new = variant.in_torch(given["p"], given["g"], states, coefficients)
+    owner = variant.formula.owner
+    for name, tensor in given.items():
+        if _version(tensor) != before[name]:
+            raise RuleError(f"{owner}.rule writes into its argument {name!r}: write x = x + y, not x += y")
+    results = []
+    for name, value, target in zip(("p", *variant.states), new, old, strict=True):
+        if type(value) in (int, float):
+            value = torch.full_like(target, value)
+        found, expected = _likeness(value), _likeness(target)
+        if found != expected:
+            raise RuleError(f"{owner}.rule returned a new {name!r} of {found}, expected {expected}")
+        results.append(value)
+    return results
+
+
+def _version(tensor: Tensor) -> int:
+    return 0 if tensor.is_inference() else tensor._version  # what nobody counts is a copy all the same
+
+
+def _likeness(value: Any) -> str:
+    """What a new value must have in common with the old one."""
+    if not isinstance(value, Tensor):
+        return kind(value)
+    return f"shape {tuple(value.shape)} on {value.device}" + (
+        "" if value.layout == torch.strided else f" with layout {value.layout}"
+    )
 
 
 def _apart(new: Sequence[Tensor], targets: Sequence[Tensor]) -> list[Tensor]:
@@ -104,12 +149,6 @@ def _memory(tensor: Tensor) -> int:
         return int(tensor.untyped_storage()._cdata)
     except (NotImplementedError, RuntimeError):  # inside of a function transform tensors have no storage
         return id(tensor._base if tensor._is_view() else tensor)
-
-
-@cache
-def over_torch(rule: Rule) -> Rule:
-    """The rule with torch as its namespace."""
-    return bind(rule, torch)
 
 
 def as_real(tensor: Tensor) -> Tensor:

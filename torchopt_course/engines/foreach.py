@@ -1,25 +1,25 @@
 """The foreach engine: the rule over lists of tensors, each operation one ``torch._foreach_*`` call.
 
-For devices without a fused engine, and for ``foreach=True``. The rule is traced once (``torch.fx``) into a
-straight line of operations. Knowing the whole line, the engine knows when a value is used for the last time:
-it writes results over what nobody needs any more, parameters and states included, and it joins ``x + s*a*b``
-and ``x + s*a/b`` into one operation. Long lists are taken in portions, so that intermediate results never
+For devices without a fused engine, and for ``foreach=True``. A rule's program is a straight line of
+operations. Knowing the whole line, the engine knows when a value is used for the last time: it writes results
+over what nobody needs any more, parameters and states included, and it joins ``x + s*a*b`` and ``x + s*a/b``
+into one operation. Long lists are taken in portions, so that intermediate results never
 hold more than a fraction of the parameters' memory.
 """
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from .eager import as_real, over_torch
+from .eager import as_real
 from .namespaces import lists
+from .program import STATE, Line, Program
 from .rules import Variant
 
 # Of all elements, what part is computed at a time (but no less than the second). Intermediate results of a
@@ -27,62 +27,42 @@ from .rules import Variant
 PORTION, LEAST_PORTION = 1 / 4, 1 << 16
 
 
-@dataclass
-class Line:
-    """One operation of a rule: ``out = function(*operands)``.
-
-    Attributes:
-        out: the register of the result.
-        function: what is applied: an operation on tensors, or one of those joined in ``namespaces.lists``.
-        operands: registers (``str``) and numbers.
-        dying: the registers that nobody reads afterwards.
-    """
-
-    out: str
-    function: Callable[..., Any]
-    operands: list[Any]
-    dying: frozenset[str] = frozenset()
-
-
-class Program:
-    """A rule as a straight line of operations.
+class Joined:
+    """A program with products and quotients that are added in one operation.
 
     Args:
-        variant: the rule with its options fixed.
+        program: what a rule does.
 
     Attributes:
         lines: the operations, in order.
         results: the registers of the new ``p`` and states.
-
-    Raises:
-        TypeError: the rule does something that depends on the values of its tensors.
     """
 
-    def __init__(self, variant: Variant) -> None:
-        self.lines, self.results = _lines(_trace(variant))
-        self._numbers = {*variant.scalars}
-        for line in self.lines:
-            if line.function in (operator.add, operator.sub):
-                self._join(line)
-        self._drop_unused()
+    def __init__(self, program: Program) -> None:
+        self.lines, self.results = program.lines, program.results
+        self._numbers = {*program.numbers}
+        for i, line in enumerate(self.lines):
+            if line.word in ("add", "sub"):
+                self.lines = [*self.lines[:i], self._joined(line), *self.lines[i + 1 :]]
+        self.lines = Program(self.lines, self.results).lines
 
-    def _join(self, line: Line) -> None:
+    def _joined(self, line: Line) -> Line:
         """Make ``x + s*a*b`` and ``x - s*a/b`` one operation, if nobody else wants the second term."""
         x, term = line.operands
-        if line.function is operator.add and not self._is_private(term):
+        if line.word == "add" and not self._is_private(term):
             x, term = term, x
         if not self._is_list(x) or not self._is_private(term):
-            return
+            return line
         factors: list[Any] = []  # numbers and lists that are multiplied
         divisor = None
         pending = [term]
         while pending:
             made = self._made(pending[-1])
-            if made is not None and made.function is operator.mul and self._is_private(pending[-1]):
+            if made is not None and made.word == "mul" and self._is_private(pending[-1]):
                 pending[-1:] = made.operands
             elif (
                 made is not None
-                and made.function is operator.truediv
+                and made.word == "div"
                 and divisor is None
                 and self._is_private(pending[-1])
                 and self._is_list(made.operands[1])
@@ -92,22 +72,12 @@ class Program:
             else:
                 factors.insert(0, pending.pop())
         tensors = [factor for factor in factors if self._is_list(factor)]
-        sign = -1 if line.function is operator.sub else 1
+        sign = -1 if line.word == "sub" else 1
         if divisor is None and len(tensors) in (1, 2):
-            line.function, line.operands = lists.add_product, [x, *factors, sign]
-        elif divisor is not None and len(tensors) == 1:
-            line.function, line.operands = lists.add_quotient, [x, *factors, divisor, sign]
-
-    def _drop_unused(self) -> None:
-        needed = set(self.results)
-        kept = []
-        for line in reversed(self.lines):
-            if line.out in needed:
-                reads = {name for name in line.operands if isinstance(name, str)}
-                line.dying = frozenset(reads - needed)
-                needed |= reads
-                kept.append(line)
-        self.lines = kept[::-1]
+            return replace(line, word="add_product", operands=(x, *factors, sign))
+        if divisor is not None and len(tensors) == 1:
+            return replace(line, word="add_quotient", operands=(x, *factors, divisor, sign))
+        return line
 
     def _made(self, register: Any) -> Line | None:
         return next((line for line in self.lines if line.out == register), None)
@@ -122,50 +92,6 @@ class Program:
         if made is not None:
             return any(map(self._is_list, made.operands))
         return isinstance(register, str) and register not in self._numbers
-
-
-def _trace(variant: Variant) -> torch.fx.Graph:
-    arguments = ", ".join(variant.arguments(state="{}", number="{}"))
-    source = (
-        f"def traced({', '.join(('p', 'g', *variant.states, *variant.scalars))}):\n"
-        f"    {', '.join(variant.results('new_{}'))} = "
-        f"rule(p, {'-g' if variant.maximize else 'g'}, {arguments})\n"
-        f"    return [{', '.join(['new_p', *(f'new_{name}' for name in variant.states)])}]\n"
-    )
-    names: dict[str, Any] = {"rule": over_torch(variant.formula.rule)}
-    exec(source, names)
-    try:
-        return torch.fx.Tracer().trace(names["traced"])
-    except torch.fx.proxy.TraceError as error:
-        raise TypeError(f"{variant.formula.owner}.rule cannot run over lists of tensors: {error}") from error
-
-
-def _lines(graph: torch.fx.Graph) -> tuple[list[Line], list[str]]:
-    lines: list[Line] = []
-    for node in graph.nodes:
-        if node.op == "output":
-            return lines, _names(node.args[0])
-        if node.op == "call_method":
-            lines.append(Line(node.name, getattr(Tensor, node.target), _names(node.args)))
-        elif node.op == "call_function":
-            function = _with_keywords(node.target, node.kwargs) if node.kwargs else node.target
-            lines.append(Line(node.name, function, _names(node.args)))
-    raise AssertionError("a traced function returns something")
-
-
-def _names(operands: Sequence[Any]) -> list[Any]:
-    return [_register(item) if isinstance(item, torch.fx.Node) else item for item in operands]
-
-
-def _register(node: torch.fx.Node) -> str:
-    # The tracer renames an argument that is called like a builtin, `sum` for one.
-    return str(node.target) if node.op == "placeholder" else node.name
-
-
-def _with_keywords(function: Callable[..., Any], keywords: Mapping[str, Any]) -> Callable[..., Any]:
-    if any(isinstance(value, torch.fx.Node) for value in keywords.values()):
-        raise TypeError(f"{function} is called with tensors by keyword; pass them by position")
-    return lambda *operands: function(*operands, **keywords)
 
 
 def update(
@@ -183,20 +109,21 @@ def update(
         states: for each parameter the states that ``variant`` keeps, by name.
         coefficients: the rule's coefficients, by name; numbers or 0-d tensors.
     """
-    traced = program(variant)
+    assert variant.program is not None, "the plan has asked"
+    joined = _joined(variant.program)
     columns = [params, grads, *([own[name] for own in states] for name in variant.states)]
     numbers = {
-        name: value.item() if isinstance(value := coefficients[name], Tensor) else value
-        for name in variant.scalars
+        name: value.item() if isinstance(value, Tensor) else value
+        for name, value in variant.program.values(coefficients).items()
     }
+    registers = ("p", "g", *(STATE.format(name) for name in variant.states))
     for portion in _portions([[as_real(tensor) for tensor in column] for column in columns]):
-        _run(traced, dict(zip(("p", "g", *variant.states), portion, strict=True)), numbers)
+        _run(joined, dict(zip(registers, portion, strict=True)), numbers)
 
 
 @cache
-def program(variant: Variant) -> Program:
-    """A variant's program, traced once."""
-    return Program(variant)
+def _joined(program: Program) -> Joined:
+    return Joined(program)
 
 
 def _portions(columns: list[list[Tensor]]) -> Iterator[list[list[Tensor]]]:
@@ -226,18 +153,18 @@ def _pieces(tensor: Tensor, most: int) -> Sequence[Tensor]:
 # -- running a program ---------------------------------------------------------------------------------
 
 
-def _run(traced: Program, targets: dict[str, list[Tensor]], numbers: Mapping[str, float]) -> None:
+def _run(program: Joined, targets: dict[str, list[Tensor]], numbers: Mapping[str, float]) -> None:
     """Run a program on lists of tensors and write the results over parameters and states."""
     registers: dict[str, Any] = {**targets, **numbers}
-    for line in traced.lines:
+    for line in program.lines:
         operands = [registers[name] if isinstance(name, str) else name for name in line.operands]
         # Memory that may be overwritten: of anything that is no longer needed but the gradient.
         free = [isinstance(name, str) and name in line.dying and name != "g" for name in line.operands]
-        registers[line.out] = lists.apply(line.function, operands, free)
+        registers[line.out] = lists.apply(line.word, operands, free)
         for name in line.dying:
             del registers[name]
     written = [target for name, target in targets.items() if name != "g"]
-    results = [registers[name] for name in traced.results]
+    results = [registers[name] for name in program.results]
     # A result may stand in the memory of another target, and would be gone when that one is written.
     results = [
         [tensor.clone() for tensor in result]

@@ -83,7 +83,7 @@ class Plan:
         self._ages: dict[int, int] = {}  # of those with a reason
         self._batches: list[Batch] = []
         self._unknown: list[int] = []  # parameters without a gradient, that nothing is known of
-        self._engines: dict[int, str] = {}  # which took those with a reason in the last step
+        self._engines: dict[int, tuple[str, str]] = {}  # which took those with a reason in the last step, why
 
         taken: dict[Any, list[int]] = {}
         for position, (param, grad) in enumerate(zip(view.params, view.grads, strict=True)):
@@ -225,7 +225,7 @@ class Plan:
                 continue
             step = view.state[param]["step"] if self._counts_steps else None
             in_lists = self._in_lists(param, grad, step)
-            self._engines[i] = "foreach engine" if in_lists else "eager engine"
+            self._engines[i] = "foreach engine" if in_lists else "eager engine", self.reasons[i]
             key = (param.device, param.dtype, self._age(i, step)) if in_lists else i
             together.setdefault(key, []).append(i)
         for key, positions in together.items():
@@ -235,17 +235,15 @@ class Plan:
             steps = [view.state[param]["step"] for param in params] if self._counts_steps else []
             values = coefficients(self._age(positions[0], steps[0] if steps else None))
             variant = specialise(values)
-            if isinstance(key, tuple):
-                foreach.program(variant)  # what may fail fails now
+            if variant.program is None:
+                self._engines |= dict.fromkeys(positions, ("eager engine", variant.reason))
+            elif isinstance(key, tuple):
                 yield partial(foreach.update, variant, params, grads, states, values)
-            else:
+                yield partial(_count, steps)
+                continue
+            for param, grad, own in zip(params, grads, states, strict=True):
                 writes = eager.compute(
-                    variant,
-                    params[0],
-                    grads[0],
-                    states[0],
-                    values,
-                    differentiable=self.terms.differentiable,
+                    variant, param, grad, own, values, differentiable=self.terms.differentiable
                 )
                 yield partial(eager.write, writes)
             yield partial(_count, steps)
@@ -295,7 +293,7 @@ class Plan:
             for i, absent in zip(batch.positions, batch.survey.absent, strict=True)
             if not absent
         }
-        return fused | {i: (engine, self.reasons[i]) for i, engine in self._engines.items()}
+        return fused | self._engines
 
     @property
     def left_over(self) -> dict[int, str]:

@@ -1,20 +1,29 @@
-"""A rule as a value: read its signature, bind it to a machine's namespace, tell it from another.
+"""A rule as a value: what it is called with, what it does, whether it still is what it was.
 
 A *rule* is a plain function ``rule(p, g, *states, *coefficients) -> (p, *states)`` that uses nothing but
-operators and the module global ``xp``. It is written once. Each engine takes the same code object and
-gives it another ``xp``: torch for eager, numpy inside numba for the fused CPU kernel.
+operators and functions of the module global ``xp``. It is written once, and read once (:mod:`.tracing`) for
+each choice of its options; each engine follows what was read. A rule that cannot be read so is run by torch,
+as it stands.
 """
 
 from __future__ import annotations
 
-import hashlib
 import inspect
-from collections.abc import Callable, Iterator, Mapping
-from itertools import pairwise
-from types import CodeType, FunctionType
-from typing import Any
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from types import CellType, FunctionType
+from typing import Any, NoReturn
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .reads import Reads, codes, content, is_of_a_library, undecorated
+from .tracing import Reading, RuleError, read
 
 Rule = Callable[..., Any]
+# A notebook cell is run again a few times; a number that changes in each step is no reason to compile in each.
+MOST_CHANGES = 8
 
 
 class Formula:
@@ -24,51 +33,100 @@ class Formula:
         owner: whose rule it is, for error messages.
         rule: the function.
         states: all states that it may keep, in the order of its parameters and results.
+        before: what was read before; some of it has changed.
 
     Attributes:
         arguments: the names of its parameters after ``p, g``.
-        identity: a digest of what it computes.
 
     Raises:
-        TypeError: the rule's first parameters are not ``p, g, *states``.
+        TypeError: the rule is no plain function, or its parameters are not ``p, g, *states, *coefficients``.
     """
 
-    def __init__(self, owner: str, rule: Rule, states: tuple[str, ...]) -> None:
-        parameters = tuple(inspect.signature(rule).parameters)
-        expected = ("p", "g", *states)
-        if parameters[: len(expected)] != expected:
-            raise TypeError(
-                f"{owner}.rule must start with the parameters ({', '.join(expected)}), the states in the "
-                f"order in which they are declared; got ({', '.join(parameters)})"
-            )
+    def __init__(
+        self, owner: str, rule: Rule, states: tuple[str, ...], before: Formula | None = None
+    ) -> None:
         self.owner = owner
         self.rule = rule
         self.states = states
-        self.arguments = parameters[2:]
-        self.identity = identity(rule)
+        self.arguments = _arguments(owner, rule, states)
+        self._reads = Reads(rule)  # type: ignore[arg-type]
+        self._changes = 0 if before is None or before.rule is not rule else before._changes + 1
         self._variants: dict[object, Variant] = {}
 
-    def specialise(self, kept: tuple[str, ...], maximize: bool, coefficients: Mapping[str, Any]) -> Variant:
+    def holds(self) -> bool:
+        """Whether all that the rule refers to (numbers by name, helpers, ...) is as it was."""
+        return self._reads.hold()
+
+    @property
+    def changeable(self) -> str:
+        """What the rule refers to that may change without notice or all the time, if anything."""
+        if self._changes > MOST_CHANGES:
+            return "reads names by which something else is called again and again"
+        return self._reads.changeable
+
+    def specialise(
+        self, kept: tuple[str, ...], maximize: bool, coefficients: Mapping[str, Any], in_parts: bool = False
+    ) -> Variant:
         """Tell apart which coefficients are fixed when a kernel is compiled and which are not.
 
         ``None`` and booleans are fixed: they say which terms of the formula there are. Numbers are not.
 
+        Args:
+            kept: the states that are kept.
+            maximize: whether the rule gets ``-g``.
+            coefficients: the rule's coefficients, by name.
+            in_parts: whether the rule will see parts of tensors, as of a ``DTensor`` each process has one.
+
         Raises:
-            TypeError: the rule wants a coefficient that ``coefficients`` does not have, or the reverse.
+            TypeError: the rule wants a coefficient that ``coefficients`` does not have, or the reverse; one
+                of them is no number; the rule cannot mean the same on every engine.
+            ValueError: a coefficient is NaN.
+            RuntimeError: the rule would see parts, but is not elementwise.
         """
-        choices = [item for item in coefficients.items() if item[1] is None or isinstance(item[1], bool)]
+        if not isinstance(coefficients, Mapping):
+            raise TypeError(
+                f"{self.owner}.coefficients returned {kind(coefficients)}, expected a dictionary of numbers"
+            )
+        choices: list[tuple[str, bool | None]] = []
+        for name, value in coefficients.items():
+            cls = value.__class__
+            if cls is float or cls is int:
+                if value != value:
+                    raise ValueError(
+                        f"{self.owner}.coefficients returned nan for {name!r}, expected a number"
+                    )
+            elif value is None or cls is bool or cls is np.bool_:
+                choices.append((name, value if value is None else bool(value)))
+            else:
+                self._check_number(name, value)
         key = (kept, maximize, len(coefficients), *choices)
         variant = self._variants.get(key)
         if variant is None:
-            wanted = set(self.arguments) - set(self.states)
-            if wanted != set(coefficients):
+            wanted = [name for name in self.arguments if name not in self.states]
+            if twice := [name for name in coefficients if name in self.states]:
+                raise TypeError(f"{self.owner} calls both a state and a coefficient {twice[0]!r}")
+            if set(wanted) != set(coefficients):
                 raise TypeError(
                     f"{self.owner}.rule takes the coefficients {sorted(wanted)}, "
                     f"but coefficients() returned {sorted(coefficients)}"
                 )
             fixed = dict.fromkeys((name for name in self.states if name not in kept), None) | dict(choices)
             variant = self._variants[key] = Variant(self, fixed, maximize)
+        if in_parts:
+            variant.refuse_parts("a parameter is a DTensor, of which each process has a shard")
         return variant
+
+    def _check_number(self, name: str, value: Any) -> None:
+        what = f"{self.owner}.coefficients returned {kind(value)} for {name!r}"
+        if isinstance(value, Tensor):
+            if value.is_complex() or value.numel() != 1:
+                raise RuleError(f"{what}, expected one real number")
+            if value.device.type == "cpu" and value != value:
+                raise ValueError(f"{what}, expected a number")
+        elif not isinstance(value, int | float | np.number) or isinstance(value, np.complexfloating):
+            raise TypeError(f"{what}, expected a number, a boolean, None or a tensor of one element")
+        elif value != value:
+            raise ValueError(f"{what}, expected a number")
 
 
 class Variant:
@@ -77,7 +135,11 @@ class Variant:
     Attributes:
         fixed: the arguments that are known: ``None`` or a boolean.
         states: the states that are kept, in the rule's order.
-        scalars: the coefficients that are numbers, in the rule's order.
+        program: what the rule does, in words that every engine knows; ``None`` if only torch can run it.
+        reason: why there is no program.
+
+    Raises:
+        TypeError: the rule cannot mean the same on every engine.
     """
 
     def __init__(self, formula: Formula, fixed: Mapping[str, bool | None], maximize: bool) -> None:
@@ -85,132 +147,138 @@ class Variant:
         self.fixed = fixed
         self.maximize = maximize
         self.states = tuple(name for name in formula.states if name not in fixed)
-        self.scalars = tuple(
-            name for name in formula.arguments if name not in fixed and name not in formula.states
-        )
+        numbers = [n for n in formula.arguments if n not in fixed and n not in formula.states]
+        reading = read(formula.owner, self._call, self.states, numbers, maximize)
+        if formula.changeable:
+            # The reading may say by tomorrow what is wrong, and nobody would know.
+            reading = Reading(None, f"{formula.owner}.rule {formula.changeable}", False)
+        self.program, self.reason, self._is_elementwise = reading
 
-    def arguments(self, *, state: str, number: str) -> list[str]:
-        """What follows ``p, g`` in a call of the rule, as source text; the templates take a name."""
-        return [
-            repr(self.fixed[name])
-            if name in self.fixed
-            else (state if name in self.states else number).format(name)
-            for name in self.formula.arguments
-        ]
+    def in_torch(
+        self, p: Tensor, g: Tensor, states: Mapping[str, Tensor], coefficients: Mapping[str, Any]
+    ) -> list[Any]:
+        """The new ``p`` and kept states as the rule itself gives them, given tensors of torch.
 
-    def results(self, new: str) -> list[str]:
-        """What a call of the rule is assigned to, as source text: ``p``, then the states."""
-        return [new.format("p"), *(new.format(n) if n in self.states else "_" for n in self.formula.states)]
+        Raises:
+            TypeError: the rule returns too few or too many.
+        """
+        try:
+            return self._call(p, -g if self.maximize else g, states, coefficients)
+        except RuleError:
+            raise
+        except Exception as error:
+            if error.args and isinstance(error.args[0], str):
+                error.args = (f"{self.formula.owner}.rule: {error.args[0]}", *error.args[1:])
+            raise
+
+    def refuse_parts(self, why: str) -> None:
+        """Refuse to apply the rule to parts of a tensor, if that is not the same as to the whole.
+
+        Raises:
+            RuntimeError: it is not elementwise.
+        """
+        if not self._is_elementwise:
+            raise RuntimeError(
+                f"{self.reason}; but {why}, and a rule that is not elementwise needs the whole"
+            )
+
+    @cached_property
+    def _rule(self) -> Rule:
+        return with_torch(self.formula.rule)  # type: ignore[arg-type]
+
+    def _call(self, p: Any, g: Any, states: Mapping[str, Any], numbers: Mapping[str, Any]) -> list[Any]:
+        values = {**numbers, **self.fixed, **states}
+        result = self._rule(p, g, **{name: values[name] for name in self.formula.arguments})
+        several = issubclass(type(result), tuple | list)
+        if several != bool(self.formula.states):
+            self._refuse(f"{len(result)} values" if several else "None" if result is None else "one value")
+        new = list(result) if several else [result]
+        if len(new) != 1 + len(self.formula.states):
+            self._refuse(f"{len(new)} values")
+        named = dict(zip(("p", *self.formula.states), new, strict=True))
+        kept = {name: named[name] for name in ("p", *self.states)}
+        for name, value in kept.items():
+            if issubclass(type(value), type(None) | tuple | list | dict | str):
+                self._refuse(f"{kind(value)} for {name!r}")
+        return list(kept.values())
+
+    def _refuse(self, what: str) -> NoReturn:
+        states = self.formula.states
+        expected = f"({', '.join(('p', *states))}), one new value for each" if states else "the new p alone"
+        raise RuleError(f"{self.formula.owner}.rule returned {what}, expected {expected}")
 
 
-def bind(
-    rule: Rule,
-    xp: Any,
-    wrap: Callable[[Rule], Rule] = lambda function: function,
-    real: Callable[[float], Any] | None = None,
-    number: Callable[[Any], Any] | None = None,
-    extra: Mapping[str, Any] | None = None,
-) -> Rule:
-    """Return the rule's own code with another ``xp``, and so for every plain function that it calls.
+def with_torch(function: FunctionType) -> FunctionType:
+    """The function with torch as its ``xp``, and so for the functions that it calls; itself if it has that.
 
-    Args:
-        rule: the function as the user wrote it; it is left as it is.
-        xp: the namespace that replaces the module global ``xp``.
-        wrap: applied to the new function and its helpers (a compiler's decorator).
-        real: applied to the numbers that stand in the code, where a compiler would otherwise
-            compute with them in double precision.
-        number: applied to the module's own numbers that the code refers to by name.
-        extra: more names that the new function finds among its globals.
+    Functions that numba has compiled are called as they were written.
     """
-    return _bind(rule, {**(extra or {}), "xp": xp}, wrap, real, number or real, {})
+    return _with_torch(function, {})
 
 
-def _bind(
-    rule: Rule,
-    given: Mapping[str, Any],
-    wrap: Callable[[Rule], Rule],
-    real: Callable[[float], Any] | None,
-    number: Callable[[Any], Any] | None,
-    done: dict[Rule, Rule],
-) -> Rule:
-    if rule in done:
-        return done[rule]
-    names = {**rule.__globals__, **given}
-    if number is not None:
-        numbers = {n: names[n] for n in rule.__code__.co_names if type(names.get(n)) in (int, float)}
-        names |= {name: number(value) for name, value in numbers.items()}
-    for name, value in _helpers(rule):
-        names[name] = _bind(value, given, wrap, real, number, done)
-    code = rule.__code__ if real is None else _with_constants(rule.__code__, real)
-    function = FunctionType(code, names, rule.__name__, rule.__defaults__, rule.__closure__)
-    function.__kwdefaults__ = rule.__kwdefaults__
-    done[rule] = wrap(function)
-    return done[rule]
-
-
-def _helpers(rule: Rule) -> Iterator[tuple[str, FunctionType]]:
-    """The plain Python functions that a rule calls by their global name."""
-    for name in rule.__code__.co_names:
-        value = rule.__globals__.get(name)
-        if isinstance(value, FunctionType) and value is not rule:
-            yield name, value
-
-
-def _with_constants(code: CodeType, real: Callable[[float], Any]) -> CodeType:
-    """Give the numbers in a rule the precision of its arrays, but leave exponents whole: x**2 is x*x."""
-    import dis
-
-    instructions = list(dis.get_instructions(code))
-    exponents = {
-        number.argval
-        for number, operation in pairwise(instructions)
-        if number.opname.startswith("LOAD_")
-        and ("**" in operation.argrepr or operation.opname == "BINARY_POWER")
-        and isinstance(number.argval, int)
-    }
-    return code.replace(
-        co_consts=tuple(
-            real(value) if type(value) in (int, float) and value not in exponents else value
-            for value in code.co_consts
+def _with_torch(function: FunctionType, done: dict[FunctionType, FunctionType]) -> FunctionType:
+    if function in done:
+        return done[function]
+    done[function] = function  # one that calls itself
+    used = {name for code in codes(function.__code__) for name in code.co_names}
+    old = {name: value for name, value in function.__globals__.items() if name in used}
+    new = {name: _helper(value, done) for name, value in old.items()}
+    if "xp" in used:
+        new["xp"] = torch
+    closed = [content(cell) for cell in function.__closure__ or ()]
+    helpers = [_helper(value, done) for value in closed]
+    if any(new[name] is not old.get(name) for name in new) or any(
+        a is not b for a, b in zip(closed, helpers, strict=True)
+    ):
+        cells = tuple(
+            cell if a is b else CellType(b)
+            for cell, a, b in zip(function.__closure__ or (), closed, helpers, strict=True)
         )
-    )
+        names = {**function.__globals__, **new}
+        bound = FunctionType(function.__code__, names, function.__name__, function.__defaults__, cells)
+        bound.__kwdefaults__ = function.__kwdefaults__
+        done[function] = bound
+    return done[function]
 
 
-def identity(rule: Rule) -> str:
-    """A digest of all that decides what a rule computes: its code, its constants, what it refers to.
-
-    Two functions with the same digest compute the same. It names compiled code on disk, so that a changed
-    formula, a changed helper or a changed global number never runs yesterday's machine code.
-    """
-    digest = hashlib.sha256()
-    for part in _parts(rule, set()):
-        digest.update(repr(part).encode())
-        digest.update(b"\0")
-    return digest.hexdigest()
+def _helper(value: Any, done: dict[FunctionType, FunctionType]) -> Any:
+    function = undecorated(value)
+    if type(function) is not FunctionType or is_of_a_library(function):
+        return value
+    return _with_torch(function, done)
 
 
-def _parts(rule: Rule, seen: set[int]) -> Iterator[object]:
-    if id(rule) in seen:
-        return
-    seen.add(id(rule))
-    code = rule.__code__
-    yield from (code.co_code, code.co_names, code.co_varnames, code.co_freevars)
-    yield from (_plain(constant) for constant in code.co_consts)
-    yield rule.__defaults__, sorted((rule.__kwdefaults__ or {}).items())
-    yield from (_plain(cell.cell_contents) for cell in rule.__closure__ or ())
-    helpers = dict(_helpers(rule))
-    for name in sorted({*code.co_names} & {*rule.__globals__}):
-        if name in helpers:
-            yield name
-            yield from _parts(helpers[name], seen)
-        elif name != "xp":
-            yield name, _plain(rule.__globals__[name])
+def _arguments(owner: str, rule: Rule, states: tuple[str, ...]) -> tuple[str, ...]:
+    """The names of a rule's parameters after ``p, g``."""
+    if type(rule) is not FunctionType:
+        raise TypeError(f"{owner}.rule is {kind(rule)}, expected a plain function, with @staticmethod")
+    parameters = inspect.signature(rule).parameters
+    names = tuple(parameters)
+    expected = ("p", "g", *states)
+    if names[: len(expected)] != expected:
+        hint = ": is @staticmethod missing?" if names[:1] in (("self",), ("cls",)) else ""
+        raise TypeError(
+            f"{owner}.rule must start with the parameters ({', '.join(expected)}), the states in the "
+            f"order in which they are declared; got ({', '.join(names)}){hint}"
+        )
+    for name, parameter in parameters.items():
+        if parameter.kind in _STARRED:
+            raise TypeError(f"{owner}.rule takes {parameter}, expected each coefficient by its name")
+        if parameter.kind is inspect.Parameter.POSITIONAL_ONLY and name not in ("p", "g"):
+            raise TypeError(f"{owner}.rule takes {name!r} by position only, expected it by name")
+        if parameter.default is not inspect.Parameter.empty:
+            raise TypeError(
+                f"{owner}.rule has a default for {name!r}, expected none: what coefficients() returns counts"
+            )
+    return names[2:]
 
 
-def _plain(value: object) -> object:
-    """A form of a constant whose repr is the same in every process."""
-    if isinstance(value, CodeType):
-        return value.co_code, [_plain(constant) for constant in value.co_consts], value.co_names
-    if value is None or isinstance(value, bool | int | float | complex | str | bytes | tuple | frozenset):
-        return type(value).__name__, value
-    return getattr(value, "__module__", None), getattr(value, "__qualname__", repr(type(value)))
+_STARRED = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+
+
+def kind(value: object) -> str:
+    """A value and its type, for error messages."""
+    if value is None:
+        return "None"
+    text = repr(value)
+    return f"a {type(value).__name__}" + (f", {text}" if len(text) <= 40 else "")

@@ -137,8 +137,8 @@ class _Trial:
                 if grad is not None and not torch.equal(param.grad, grad):
                     self.fail(
                         optimizer,
-                        f"step() has changed the gradient of parameter {i}. A rule must not write to its "
-                        "arguments: g += ... writes into a tensor, g = g + ... does not",
+                        f"step() has changed the gradient of parameter {i}, which others may still need: "
+                        "g = g + ... makes a new tensor, g += ... writes into the old one",
                     )
             history.append(snapshot(optimizer, params))
         return history

@@ -1,57 +1,44 @@
-"""What operators and the functions of ``xp`` mean for lists of tensors: one ``torch._foreach_*`` call."""
+"""What the words of a rule mean for lists of tensors: one ``torch._foreach_*`` call."""
 
 from __future__ import annotations
 
 import math
-import operator
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-# The operations that torch has over lists; any other runs tensor by tensor.
-_NAMES: dict[Callable[..., Any], str] = {
-    operator.add: "add", operator.sub: "sub", operator.mul: "mul", operator.truediv: "div",
-    operator.pow: "pow", operator.neg: "neg", torch.sqrt: "sqrt", torch.rsqrt: "rsqrt", torch.abs: "abs",
-    torch.sign: "sign", torch.exp: "exp", torch.log: "log", torch.sin: "sin", torch.cos: "cos",
-    torch.tanh: "tanh", torch.sigmoid: "sigmoid", torch.reciprocal: "reciprocal",
-    torch.maximum: "maximum", torch.minimum: "minimum",
+from .words import TENSORS
+
+# The words that torch has an operation over lists for; any other is said tensor by tensor.
+_OVER_LISTS = {
+    "add", "sub", "mul", "div", "pow", "neg", "abs", "sign", "exp", "log", "sin", "cos", "tanh", "sigmoid",
+    "sqrt", "rsqrt", "reciprocal", "maximum", "minimum",
 }  # fmt: skip
-_COMMUTE = (operator.add, operator.mul)
+_COMMUTE = ("add", "mul")
 
 
-def apply(function: Callable[..., Any], operands: list[Any], free: list[bool]) -> Any:
+def apply(word: str, operands: list[Any], free: list[bool]) -> list[Tensor]:
     """Apply an operation to lists of tensors and numbers.
 
     Args:
-        function: an operation on tensors, or one of this module's.
+        word: what is done: one of those in :mod:`.words`, ``add_product`` or ``add_quotient``.
         operands: lists of equally many tensors, and numbers.
         free: which of the operands may be overwritten.
 
     Returns:
-        A list of tensors: one of the free operands itself if its memory was used. A number if all are.
+        A list of tensors: one of the free operands itself if its memory was used.
     """
+    if word in _JOINED:
+        return _JOINED[word](*operands, in_place=free[0])
     is_list = [isinstance(operand, list) for operand in operands]
-    if not any(is_list):
-        return function(*operands)
-    if function in (add_product, add_quotient):
-        return function(*operands, in_place=free[0])
-    if function in _COMMUTE and (not is_list[0] or (is_list[1] and free[1] and not free[0])):
+    if word in _COMMUTE and (not is_list[0] or (is_list[1] and free[1] and not free[0])):
         operands, free, is_list = operands[::-1], free[::-1], is_list[::-1]
-    name = _NAMES.get(function)
-    if name is None or not is_list[0]:
-        length = len(operands[is_list.index(True)])
-        columns = [o if listed else [o] * length for o, listed in zip(operands, is_list, strict=True)]
-        return [_apart(function(*items), items) for items in zip(*columns, strict=True)]
-    return _call(name, operands, in_place=free[0])
-
-
-def _apart(result: Tensor, items: tuple[Any, ...]) -> Tensor:
-    """In memory of its own: ``+x`` and ``x.float()`` may be x itself, and would be written over with it."""
-    memory = result.untyped_storage().data_ptr()
-    shared = any(isinstance(x, Tensor) and x.untyped_storage().data_ptr() == memory for x in items)
-    return result.clone() if shared else result
+    if word in _OVER_LISTS and is_list[0]:
+        return _call(word, operands, in_place=free[0])
+    length = len(operands[is_list.index(True)])
+    columns = [o if listed else [o] * length for o, listed in zip(operands, is_list, strict=True)]
+    return [TENSORS[word](*items) for items in zip(*columns, strict=True)]
 
 
 def add_product(x: list[Tensor], *factors: Any, in_place: bool) -> list[Tensor]:
@@ -66,6 +53,9 @@ def add_quotient(x: list[Tensor], *terms: Any, in_place: bool) -> list[Tensor]:
     """``x + s * a / b``."""
     tensors, scale = _split(terms)
     return _call("addcdiv", [x, *tensors], in_place=in_place, value=scale)
+
+
+_JOINED = {"add_product": add_product, "add_quotient": add_quotient}
 
 
 def _split(operands: tuple[Any, ...]) -> tuple[list[list[Tensor]], float]:

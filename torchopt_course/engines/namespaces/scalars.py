@@ -1,54 +1,54 @@
-"""What ``xp`` means in a kernel for the CPU: numpy's functions, of one number at a time.
-
-Where numpy lacks a function of torch, or numba would make an array of each number for it, it stands here.
-"""
+"""What the words of a rule mean in a kernel for the CPU: source text, for numba and one number at a time."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from types import ModuleType
 from typing import Any
 
-import numpy as xp
+import numpy as np
 
-from ..rules import Rule, bind
+from ..program import Line
 
-Number = Any
-
-
-def where(condition: Number, x: Number, y: Number) -> Number:
-    return x if condition else y
-
-
-def clamp(x: Number, min: Number, max: Number) -> Number:
-    return xp.minimum(xp.maximum(x, min), max)
-
-
-def rsqrt(x: Number) -> Number:
-    return 1 / xp.sqrt(x)
-
-
-def sigmoid(x: Number) -> Number:
-    return 1 / (1 + xp.exp(-x))
-
-
-FUNCTIONS: dict[str, Any] = {  # by the names that torch has for them
-    "where": where, "clamp": clamp, "clip": clamp, "rsqrt": rsqrt, "sigmoid": sigmoid,
+# `real` gives a number the precision of the arrays: numba would compute with Python's in double precision.
+_TEXTS = {
+    "add": "{0} + {1}", "sub": "{0} - {1}", "mul": "{0} * {1}", "div": "{0} / {1}", "pow": "{0} ** {1}",
+    "neg": "-{0}", "square": "{0} * {0}", "reciprocal": "real(1) / {0}", "rsqrt": "real(1) / sqrt({0})",
+    "lt": "{0} < {1}", "le": "{0} <= {1}", "gt": "{0} > {1}", "ge": "{0} >= {1}",
+    "eq": "{0} == {1}", "ne": "{0} != {1}",
+    "logical_and": "{0} & {1}", "logical_or": "{0} | {1}", "logical_xor": "{0} ^ {1}",
+    "logical_not": "not {0}",
+    "sigmoid": "real(1) / (real(1) + exp(-{0}))",
+    "clamp": "minimum(maximum({0}, {1}), {2})", "where": "{1} if {0} else {2}",
+    "fill": "{1}", "real": "real({0})",
 }  # fmt: skip
+# These are numpy's. (Not its `where`: numba would make an array of each number.)
+FUNCTIONS = {
+    name: getattr(np, name)
+    for name in (
+        "abs",
+        "sign",
+        "sqrt",
+        "exp",
+        "log",
+        "sin",
+        "cos",
+        "tanh",
+        "floor",
+        "ceil",
+        "maximum",
+        "minimum",
+    )
+}
+# What the texts refer to by name, besides `real`.
+NAMES: dict[str, Any] = {**FUNCTIONS, "inf": np.inf, "nan": np.nan}
 
 
-class Scalars(ModuleType):
-    """A module, for numba looks up names in nothing else.
-
-    Args:
-        wrap: the compiler's decorator.
-        real: gives the numbers in the functions the precision of the arrays.
-    """
-
-    def __init__(self, wrap: Callable[[Rule], Rule], real: Callable[[float], Any] | None) -> None:
-        super().__init__("xp")
-        for name, function in FUNCTIONS.items():
-            setattr(self, name, bind(function, xp, wrap, real))
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(xp, name)
+def text(line: Line) -> str:
+    """A line of a program as a line of a kernel."""
+    template = (
+        _TEXTS.get(line.word) or f"{line.word}({', '.join(f'{{{i}}}' for i in range(len(line.operands)))})"
+    )
+    operands = [name if isinstance(name, str) else f"real({float(name)!r})" for name in line.operands]
+    exponent = line.operands[-1]
+    if line.word == "pow" and isinstance(exponent, int):
+        operands[1] = f"({exponent})"  # a whole one is a few products
+    return f"{line.out} = {template.format(*operands)}"

@@ -12,9 +12,6 @@ root and the maximum that propagates NaN.
 import triton
 import triton.language as tl
 
-# What powers of a half are called.
-ROOTS = {0.5: "sqrt", -0.5: "rsqrt"}
-
 
 @triton.jit
 def sqrt(x):
@@ -24,16 +21,6 @@ def sqrt(x):
 @triton.jit
 def rsqrt(x):
     return 1.0 / sqrt(x)
-
-
-@triton.jit
-def reciprocal(x):
-    return 1.0 / x
-
-
-@triton.jit
-def square(x):
-    return x * x
 
 
 @triton.jit
@@ -110,15 +97,5 @@ def minimum(x, y):
 
 
 @triton.jit
-def where(condition, x, y):
-    return tl.where(condition, x, y)
-
-
-@triton.jit
 def clamp(x, min, max):
     return minimum(maximum(x, min), max)
-
-
-@triton.jit
-def clip(x, min, max):
-    return clamp(x, min, max)

@@ -1,0 +1,120 @@
+"""What a class of yours declares: each mistake is named with the class, what was found, what was expected."""
+
+from __future__ import annotations
+
+import inspect
+import keyword
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import Parameter
+
+from .engines.rules import kind
+
+_EXPECTED = {
+    "rule": "rule(p, g, *states, *coefficients), which returns the new p and states",
+    "coefficients": "coefficients(lr, ...), which returns a dictionary with the numbers that the rule takes",
+}
+_TAKEN = {"p": "the parameter", "g": "the gradient", "step": "the number of steps"}
+
+
+def refuse_mistakes(cls: Any) -> None:
+    """Refuse a class whose declarations cannot be a formula.
+
+    Raises:
+        TypeError: with the class, what was found and what was expected.
+    """
+    for name, expected in _EXPECTED.items():
+        found = inspect.getattr_static(cls, name, None)
+        if found is None:
+            raise TypeError(f"{cls.__name__} has no {name}: expected a @staticmethod {expected}")
+        if isinstance(found, classmethod | property) or not callable(getattr(cls, name)):
+            raise TypeError(f"{cls.__name__}.{name} is {kind(found)}, expected a @staticmethod {expected}")
+    states, optional = cls.states, cls.optional_states
+    if isinstance(states, str) or not isinstance(states, tuple | list):
+        raise TypeError(
+            f"{cls.__name__}.states is {kind(states)}, expected a tuple of names, as ('exp_avg',)"
+        )
+    if not isinstance(optional, Mapping):
+        raise TypeError(
+            f"{cls.__name__}.optional_states is {kind(optional)}, expected a dictionary from the name of a "
+            "state to that of the option with which it is kept"
+        )
+    seen = set()
+    for state in (*states, *optional):
+        if not isinstance(state, str) or not state.isidentifier() or keyword.iskeyword(state):
+            raise TypeError(f"{cls.__name__} has {kind(state)} among its states, expected a name")
+        if state in _TAKEN:
+            raise TypeError(f"{cls.__name__} calls a state {state!r}, which is {_TAKEN[state]} already")
+        if state in seen:
+            raise TypeError(f"{cls.__name__} has the state {state!r} twice, expected each once")
+        seen.add(state)
+    _refuse_unclear_coefficients(cls)
+
+
+def _refuse_unclear_coefficients(cls: Any) -> None:
+    where = f"{cls.__name__}.coefficients"
+    try:
+        parameters = inspect.signature(cls.coefficients).parameters
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{where} is {kind(cls.coefficients)}, expected a plain function") from error
+    if [*parameters][:1] in (["self"], ["cls"]):
+        raise TypeError(
+            f"{where} starts with {next(iter(parameters))!r}, expected options: is @staticmethod missing?"
+        )
+    for name, parameter in parameters.items():
+        if parameter.kind in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD):
+            raise TypeError(f"{where} takes {parameter}, expected each option that it needs by its name")
+        if parameter.kind is inspect.Parameter.POSITIONAL_ONLY:
+            raise TypeError(f"{where} takes {name!r} by position only, expected it by name")
+        if parameter.default is not inspect.Parameter.empty:
+            raise TypeError(f"{where} has a default for {name!r}, expected none: defaults stand in __init__")
+
+
+def options_of(cls: Any, part: str, names: Iterable[str], group: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that a class asks for.
+
+    Raises:
+        TypeError: one of them is no option of the group.
+    """
+    try:
+        return {name: group[name] for name in names}
+    except KeyError as error:
+        there = ", ".join(sorted(name for name in group if name not in ("params", "param_names")))
+        where = f"{cls.__name__}.{part}"
+        raise TypeError(f"{where} asks for {error}, expected step, first or an option: {there}") from None
+
+
+def fitting(where: str, value: Any, param: Tensor) -> Tensor:
+    """What ``initial_state`` has made, if it is a tensor like the parameter.
+
+    Raises:
+        TypeError: it is no tensor.
+        RuntimeError: of another shape, on another device, no floating point, or the parameter's own memory.
+    """
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{where} is {kind(value)}, expected a tensor like the parameter")
+    if value.shape != param.shape or value.device != param.device:
+        raise RuntimeError(
+            f"{where} has shape {tuple(value.shape)} on {value.device}, expected {tuple(param.shape)} on "
+            f"{param.device} as the parameter: a rule sees one number of each at a time"
+        )
+    if not (value.is_floating_point() or value.is_complex()):
+        raise RuntimeError(
+            f"{where} has dtype {value.dtype}, expected floating point: it would be cut to that"
+        )
+    if value.is_complex() != param.is_complex():
+        raise RuntimeError(f"{where} has dtype {value.dtype}, expected one as {param.dtype} of the parameter")
+    if type(value) in (Tensor, Parameter) and param.numel() and _same_memory(value, param):
+        raise RuntimeError(f"{where} is the parameter itself, expected memory of its own: clone() it")
+    return value
+
+
+def _same_memory(a: Tensor, b: Tensor) -> bool:
+    if a.layout != torch.strided or b.layout != torch.strided:
+        return False
+    if a.untyped_storage()._cdata != b.untyped_storage()._cdata:
+        return False
+    return bool(a.storage_offset() == b.storage_offset())
