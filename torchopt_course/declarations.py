@@ -87,6 +87,21 @@ def options_of(cls: Any, part: str, names: Iterable[str], group: Mapping[str, An
         raise TypeError(f"{where} asks for {error}, expected step, first or an option: {there}") from None
 
 
+def refuse_nan(cls: Any, coefficients: Mapping[str, Any]) -> None:
+    """Refuse coefficients of the first step that are NaN. Later ones may be: p is so then, as in torch.
+
+    Raises:
+        ValueError: one of them is NaN.
+    """
+    for name, value in coefficients.items():
+        if (
+            value is not None
+            and not (isinstance(value, Tensor) and value.device.type != "cpu")
+            and value != value
+        ):
+            raise ValueError(f"{cls.__name__}.coefficients returned nan for {name!r}, expected a number")
+
+
 def fitting(where: str, value: Any, param: Tensor) -> Tensor:
     """What ``initial_state`` has made, if it is a tensor like the parameter.
 

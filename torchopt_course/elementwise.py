@@ -52,8 +52,10 @@ class ElementwiseOptimizer(PlannedOptimizer):
             name; where it is not, the rule gets ``None`` and returns what it likes.
 
     ``rule(p, g, *states, *optional_states, *coefficients)`` returns the new ``p`` and states in the same
-    order (without states, just ``p``). It uses operators and functions of the module global ``xp`` only,
-    which each engine binds to its own namespace; ``import torch as xp`` makes the rule run as it stands.
+    order (without states, just ``p``). It sees one number of each at a time: it uses operators and functions
+    of the module global ``xp`` only; ``import torch as xp`` makes the rule run as it stands. It is read once,
+    and each engine does what it does. A rule with more than that, such as a norm, runs on whole tensors of
+    torch. docs/optimizers.md has the list of functions, and says what becomes of others.
 
     ``coefficients(...)`` names what it needs: ``step`` (1, 2, ...; then every parameter keeps a ``"step"``
     as in torch), ``first`` (true in the first step of a parameter) and any of the group's options. It
@@ -68,7 +70,8 @@ class ElementwiseOptimizer(PlannedOptimizer):
             ``foreach=False`` give the eager reference.
 
     Raises:
-        TypeError: something that is not a tensor among ``params``; a rule whose parameters do not fit.
+        TypeError: something that is not a tensor among ``params``; a mistake in the class: a rule whose
+            parameters or results do not fit, or that asks for more than one number can answer.
         ValueError: an option out of range, a non-leaf or duplicate parameter.
         RuntimeError: options that exclude one another. In :meth:`step`: a gradient or state that does not
             fit its parameter, or ``fused=True`` where that is impossible; nothing has been updated then.

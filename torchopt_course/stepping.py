@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from .checks import refuse_misfits
-from .declarations import fitting, options_of, refuse_mistakes
+from .declarations import fitting, options_of, refuse_mistakes, refuse_nan
 from .engines.batch import Coefficients, Job, Scaling
 from .engines.compiler import warn_once
 from .engines.interception import interceptor
@@ -92,6 +92,7 @@ class PlannedOptimizer(Optimizer):
         except Exception:
             return  # an option may be set later; else the step will say it
         self._formula.specialise(kept, group["maximize"], values)
+        refuse_nan(type(self), values)
 
     # -- one step --------------------------------------------------------------------------------------
 

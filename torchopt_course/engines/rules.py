@@ -22,7 +22,7 @@ from .reads import Reads, codes, content, is_of_a_library, undecorated
 from .tracing import Reading, RuleError, read
 
 Rule = Callable[..., Any]
-# A notebook cell is run again a few times; a number that changes in each step is no reason to compile in each.
+# A notebook cell is run again a few times; a number that changes in each step is no reason to compile anew.
 MOST_CHANGES = 8
 
 
@@ -50,7 +50,7 @@ class Formula:
         self.states = states
         self.arguments = _arguments(owner, rule, states)
         self._reads = Reads(rule)  # type: ignore[arg-type]
-        self._changes = 0 if before is None or before.rule is not rule else before._changes + 1
+        self._changes: int = 0 if before is None or before.rule is not rule else before._changes + 1
         self._variants: dict[object, Variant] = {}
 
     def holds(self) -> bool:
@@ -80,7 +80,6 @@ class Formula:
         Raises:
             TypeError: the rule wants a coefficient that ``coefficients`` does not have, or the reverse; one
                 of them is no number; the rule cannot mean the same on every engine.
-            ValueError: a coefficient is NaN.
             RuntimeError: the rule would see parts, but is not elementwise.
         """
         if not isinstance(coefficients, Mapping):
@@ -91,15 +90,12 @@ class Formula:
         for name, value in coefficients.items():
             cls = value.__class__
             if cls is float or cls is int:
-                if value != value:
-                    raise ValueError(
-                        f"{self.owner}.coefficients returned nan for {name!r}, expected a number"
-                    )
-            elif value is None or cls is bool or cls is np.bool_:
+                continue
+            if value is None or cls is bool or cls is np.bool_:
                 choices.append((name, value if value is None else bool(value)))
             else:
                 self._check_number(name, value)
-        key = (kept, maximize, len(coefficients), *choices)
+        key = (kept, maximize, tuple(coefficients), *choices)
         variant = self._variants.get(key)
         if variant is None:
             wanted = [name for name in self.arguments if name not in self.states]
@@ -117,16 +113,15 @@ class Formula:
         return variant
 
     def _check_number(self, name: str, value: Any) -> None:
-        what = f"{self.owner}.coefficients returned {kind(value)} for {name!r}"
         if isinstance(value, Tensor):
-            if value.is_complex() or value.numel() != 1:
-                raise RuleError(f"{what}, expected one real number")
-            if value.device.type == "cpu" and value != value:
-                raise ValueError(f"{what}, expected a number")
-        elif not isinstance(value, int | float | np.number) or isinstance(value, np.complexfloating):
-            raise TypeError(f"{what}, expected a number, a boolean, None or a tensor of one element")
-        elif value != value:
-            raise ValueError(f"{what}, expected a number")
+            fits, expected = not value.is_complex() and value.numel() == 1, "one real number"
+        else:
+            fits = isinstance(value, int | float | np.number) and not isinstance(value, np.complexfloating)
+            expected = "a number, a boolean, None or a tensor of one element"
+        if not fits:
+            raise RuleError(
+                f"{self.owner}.coefficients returned {kind(value)} for {name!r}, expected {expected}"
+            )
 
 
 class Variant:
