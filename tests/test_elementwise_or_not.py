@@ -140,7 +140,6 @@ RULES = {"elementwise": lambda p, g, lr: p - lr * xp.erf(g)} | WHOLE
 
 @pytest.mark.parametrize("engine", [{}, {"fused": False}, {"foreach": True}], ids=str)
 @pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
-@pytest.mark.filterwarnings("ignore:.*the fused CPU engine is off")
 def test_runs_as_it_stands(rule: Function, engine: dict[str, bool]) -> None:
     """With the reason, also where lists would cut tensors into portions."""
     params = [nn.Parameter(torch.randn(shape)) for shape in ((4, 3), (3, 3), (70_000, 3))]
@@ -195,7 +194,6 @@ def test_distributed_tensors(one_process: Any) -> None:
         optimizer_of(rule, [param], **engine).step()
         return param.detach().full_tensor()  # type: ignore[no-any-return, operator]
 
-    warnings.simplefilter("ignore", RuntimeWarning)
     for engine in ({}, {"fused": False}, {"foreach": True}):
         expected = 1 - 0.25 * torch.erf(torch.full((3, 3), 0.5))
         torch.testing.assert_close(step(RULES["elementwise"], **engine), expected)

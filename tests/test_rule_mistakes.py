@@ -241,7 +241,6 @@ WHOLE: dict[str, tuple[Any, str]] = {
 
 
 @pytest.mark.parametrize("mistake", WHOLE)
-@pytest.mark.filterwarnings("ignore:.*the fused CPU engine is off")
 def test_a_rule_for_whole_tensors(mistake: str) -> None:
     """Shapes are known in the first step; it changes nothing."""
     rule, message = WHOLE[mistake]

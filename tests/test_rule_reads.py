@@ -24,7 +24,6 @@ from .helpers import run_python
 every_engine = pytest.mark.parametrize(
     "engine", [{}, {"fused": False}, {"foreach": True}], ids=["fused", "eager", "foreach"]
 )
-pytestmark = pytest.mark.filterwarnings("ignore:.*the fused CPU engine is off")
 
 
 class Base(ElementwiseOptimizer):

@@ -145,7 +145,6 @@ class LosesItsStateInCopies(Descent):
         (LosesItsStateInCopies, "a deep copy and itself differ first in step 6, in parameter 0"),
     ],
 )  # fmt: skip
-@pytest.mark.filterwarnings("ignore:.*not on the list for kernels")
 def test_each_mistake_is_named(make: Callable[..., Any], message: str) -> None:
     with pytest.raises(OptimizerError) as error:
         assert_optimizer_agrees(make)
@@ -153,7 +152,6 @@ def test_each_mistake_is_named(make: Callable[..., Any], message: str) -> None:
     assert message in str(error.value)
 
 
-@pytest.mark.filterwarnings("ignore:.*not on the list for kernels")
 def test_a_rule_that_only_torch_can_compute_is_checked_all_the_same() -> None:
     assert_optimizer_agrees(NeedsTorch, fused=False)
 

@@ -7,7 +7,6 @@ import keyword
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.nn import Parameter
 
@@ -116,7 +115,7 @@ def fitting(where: str, value: Any, param: Tensor) -> Tensor:
             f"{where} has shape {tuple(value.shape)} on {value.device}, expected {tuple(param.shape)} on "
             f"{param.device} as the parameter: a rule sees one number of each at a time"
         )
-    if not (value.is_floating_point() or value.is_complex()):
+    if _is_real_or_complex(param) and not _is_real_or_complex(value):
         raise RuntimeError(
             f"{where} has dtype {value.dtype}, expected floating point: it would be cut to that"
         )
@@ -127,9 +126,13 @@ def fitting(where: str, value: Any, param: Tensor) -> Tensor:
     return value
 
 
+def _is_real_or_complex(tensor: Tensor) -> bool:
+    return tensor.is_floating_point() or tensor.is_complex()
+
+
 def _same_memory(a: Tensor, b: Tensor) -> bool:
-    if a.layout != torch.strided or b.layout != torch.strided:
+    try:
+        places = [(tensor.untyped_storage()._cdata, tensor.storage_offset()) for tensor in (a, b)]
+    except (NotImplementedError, RuntimeError):  # sparse ones, and inside of a function transform
         return False
-    if a.untyped_storage()._cdata != b.untyped_storage()._cdata:
-        return False
-    return bool(a.storage_offset() == b.storage_offset())
+    return bool(places[0] == places[1])

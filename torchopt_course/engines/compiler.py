@@ -33,6 +33,10 @@ class CompilationError(RuntimeError):
     """A function could not be compiled for this machine; the message says why."""
 
 
+class NoWord(CompilationError):
+    """A rule says what no kernel has a word for: nothing is amiss with the machine."""
+
+
 _lock = threading.RLock()
 _loaded: dict[str, NativeFunction] = {}
 _kept_alive: list[object] = []  # JIT engines own the machine code; they live as long as the process

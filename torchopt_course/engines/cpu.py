@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from .batch import Batch, Coefficients, Job, Scaling, Specialise, Words
-from .compiler import CompilationError, NativeFunction, native
+from .compiler import CompilationError, NativeFunction, NoWord, native
 from .namespaces import scalars
 from .program import STATE, Program
 from .rules import Variant
@@ -121,7 +121,7 @@ def kernel(variant: Variant, dtype: torch.dtype, step_dtype: torch.dtype | None)
         CompilationError: it cannot be compiled.
     """
     if variant.program is None:
-        raise CompilationError(variant.reason)
+        raise NoWord(variant.reason)
     if dtype == torch.float16 and not _has_float16():
         raise CompilationError("this processor has no instructions for float16")
     step_real = _KINDS[step_dtype][0] if step_dtype else None

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from .batch import Batch, Coefficients, Job, Scaling, Specialise, Words
-from .compiler import CompilationError, native
+from .compiler import CompilationError, NoWord, native
 from .cuda_kernel import BLOCK, DTYPES, kernel
 from .rules import Variant
 
@@ -75,7 +75,7 @@ class CudaBatch(Batch):
     ) -> Job:
         """One launch of a kernel, compiled and with all its arguments."""
         if variant.program is None:
-            raise CompilationError(variant.reason)
+            raise NoWord(variant.reason)
         values = variant.program.values(values)
         on_device = tuple(name for name, value in values.items() if _is_on_device(value))
         numbers = [float(value) for name, value in values.items() if name not in on_device]

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from .compiler import CompilationError
+from .compiler import CompilationError, NoWord
 from .namespaces.blocks import SourceText
 from .program import STATE, Program
 from .rules import Variant
@@ -81,7 +81,7 @@ def kernel(
     except ImportError as error:
         raise CompilationError(f"Triton cannot be imported: {error}") from error
     if variant.program is None:
-        raise CompilationError(variant.reason)
+        raise NoWord(variant.reason)
     text = kernel_source(
         variant.program, variant.states, on_device, dtype, step_dtype, width, scaled=scaled, aligned=aligned
     )

@@ -17,7 +17,7 @@ from torch.utils._foreach_utils import _get_foreach_kernels_supported_devices
 
 from . import eager, foreach
 from .batch import Batch, Coefficients, Job, Scaling, Specialise
-from .compiler import CompilationError
+from .compiler import CompilationError, NoWord
 from .fused import FUSED, PLAIN, why_not_fused
 from .layout import in_layout_of
 from .same_tensors import SameTensors
@@ -274,8 +274,9 @@ class Plan:
         self._ages |= dict.fromkeys(self._engines, 1)
 
     def _give_up(self, positions: Sequence[int], error: CompilationError, ages: Iterable[float] = ()) -> None:
-        """No compiler: the same result, only slower."""
-        self.trouble = str(error)
+        """No kernel: the same result, only slower."""
+        if not isinstance(error, NoWord):
+            self.trouble = str(error)
         self._ages |= {i: int(age) for i, age in zip(positions, ages, strict=False)}
         self._set_apart(positions, str(error))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..compiler import CompilationError
+from ..compiler import NoWord
 from ..program import Line, Program
 
 # `xp` is the module `.triton`; `tl.REAL` becomes the precision in which is computed.
@@ -32,7 +32,7 @@ class SourceText:
         lines: its operations.
 
     Raises:
-        CompilationError: Triton has no word for one of them.
+        NoWord: Triton has no word for one of them.
     """
 
     def __init__(self, program: Program, real: str) -> None:
@@ -45,9 +45,7 @@ class SourceText:
         if line.word == "pow":
             exponent = line.operands[1]
             if isinstance(exponent, str) or not (float(exponent).is_integer() and 1 <= exponent <= MOST):
-                raise CompilationError(
-                    f"Triton has no powers but whole ones and roots, {exponent} is neither"
-                )
+                raise NoWord(f"Triton has no powers but whole ones and roots, {exponent} is neither")
             operands[1] = str(int(exponent))
         places = ", ".join(f"{{{i}}}" for i in range(len(operands)))
         template = _TEXTS.get(line.word, f"xp.{line.word}({places})").replace("REAL", self._real)
