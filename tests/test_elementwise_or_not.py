@@ -55,7 +55,6 @@ HOMES = ("torch", "Tensor", "torch.nn.functional", "torch.special", "torch.linal
 CALLS: dict[str, Function] = {
     "f(g)": lambda f, p, g: f(g),
     "f(g, p)": lambda f, p, g: f(g, p),
-    "f(g, 0.5)": lambda f, p, g: f(g, 0.5),
 }
 
 
