@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.overrides import get_overridable_functions, resolve_name
 
 from torchopt_course import ElementwiseOptimizer
-from torchopt_course.engines.tracing import RuleError
+from torchopt_course.engines.placeholders import RuleError
 
 Function = Callable[..., Any]
 

@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 
 from .namespaces.words import TENSORS
+from .placeholders import RuleError
 from .program import STATE
 from .rules import Variant, kind
-from .tracing import RuleError
 
 
 class Write(NamedTuple):

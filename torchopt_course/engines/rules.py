@@ -18,8 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .placeholders import RuleError
 from .reads import Reads, codes, content, is_of_a_library, undecorated
-from .tracing import Reading, RuleError, read
+from .tracing import Reading, read
 
 Rule = Callable[..., Any]
 # A notebook cell is run again a few times; a number that changes in each step is no reason to compile anew.

@@ -8,7 +8,6 @@ Any other one is left to torch, which knows what it means for whole tensors: wit
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import Any, NamedTuple
@@ -21,6 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 from torch.utils._pytree import tree_leaves, tree_map
 
 from .namespaces.words import COMPARISONS, LOGICAL, OF_NUMBERS, POWERS, TENSORS, word_of
+from .placeholders import Elsewhere, RuleError, Value, is_tensor, is_truth_value
 from .program import NUMBER, STATE, Line, Program
 
 # What stands for a number while a rule is read: none that a formula may treat in a way of its own.
@@ -41,13 +41,6 @@ class Reading(NamedTuple):
     program: Program | None
     reason: str
     is_elementwise: bool
-
-
-class _Elsewhere(BaseException):
-    """The rule needs whole tensors, or the values of its coefficients: only torch can run it.
-
-    No ``Exception``, lest a rule take it for its own.
-    """
 
 
 def read(
@@ -88,7 +81,7 @@ def _read(
         with _Listener(notes):
             results = call(notes.p, notes.say("neg", g) if maximize else g, given, coefficients)
             registers = [notes.result(value) for value in results]
-    except _Elsewhere as why:
+    except Elsewhere as why:
         return Reading(None, f"{owner}.rule {why}", False)
     except (NameError, AttributeError) as error:
         raise type(error)(f"{owner}.rule: {error}") from error
@@ -99,61 +92,6 @@ def _read(
     if notes.stranger:
         return Reading(None, f"{owner}.rule {notes.stranger}", True)
     return Reading(Program(notes.lines, tuple(registers)), "", True)
-
-
-class RuleError(TypeError):
-    """A rule that could not mean the same on every engine."""
-
-
-class Value:
-    """What a rule gets in the place of a tensor or of a number while it is read.
-
-    ``_example`` is a tensor without memory, from which torch tells types and errors, or some number.
-    """
-
-    __slots__ = ("_example", "_is_given", "_notes", "_register")
-
-    def __init__(self, notes: _Notes, register: str, example: Any, is_given: bool = False) -> None:
-        self._notes, self._register, self._example, self._is_given = notes, register, example, is_given
-
-    def __torch_function__(self, *_: object) -> Any:  # torch sees that it is no number; `_Listener` answers
-        raise AssertionError("a rule is read under a _Listener")
-
-    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
-        # An operator between a number of numpy's and one of these.
-        said = word_of(getattr(torch, ufunc.__name__, None), inputs, options)
-        if method == "__call__" and said and said[0] in OF_NUMBERS | COMPARISONS:
-            return self._notes.say(said[0], *said[1])
-        raise self._notes.misuse(f"calls numpy's {ufunc.__name__}()")
-
-    def __getattr__(self, name: str) -> Any:
-        home = Tensor if _is_tensor(self) else float
-        attribute = getattr(home, name)
-        if home is float or not callable(attribute):
-            raise _Elsewhere(f"asks for .{name} of {self._notes.label(self)}")
-        return lambda *arguments, **keywords: self._notes.call(attribute, (self, *arguments), keywords)
-
-    def __getitem__(self, key: object) -> Any:
-        raise _Elsewhere(f"takes a part of {self._notes.label(self)}, [...]")
-
-    def __len__(self) -> int:
-        raise _Elsewhere(f"asks for the length of {self._notes.label(self)}")
-
-    def __setitem__(self, key: object, value: object) -> None:
-        raise self._notes.misuse(f"writes into {self._notes.label(self)}, [...] = ...", "use xp.where")
-
-    def __pos__(self) -> Value:
-        return self
-
-    __hash__ = object.__hash__
-
-
-def _is_tensor(value: Any) -> bool:
-    return type(value) is Value and type(value._example) is not float
-
-
-def _is_truth(value: Any) -> bool:
-    return _is_tensor(value) and value._example.dtype == torch.bool
 
 
 def _unheard(method: Callable[..., Any]) -> Callable[..., Any]:
@@ -188,9 +126,9 @@ class _Notes:
                 raise self.misuse(f"computes with {operand!r}", "choose with: if x is not None")
         if any(type(operand) not in (Value, int, float, bool) for operand in operands):
             return self.unknown(TENSORS[word], operands, {})
-        if not any(map(_is_tensor, operands)):
+        if not any(map(is_tensor, operands)):
             if word not in OF_NUMBERS:
-                raise _Elsewhere(f"takes coefficients alone to {word}(); let coefficients() do it")
+                raise Elsewhere(f"takes coefficients alone to {word}(); let coefficients() do it")
             return self._write(word, operands, _SOME_NUMBER)
         try:
             example = TENSORS[word](*map(_example, operands))
@@ -203,9 +141,9 @@ class _Notes:
         if word not in LOGICAL:
             condition = operands[:1] if word == "where" else ()
             operands = (*condition, *map(self._as_real, operands[len(condition) :]))
-        elif not all(map(_is_truth, operands)):
+        elif not all(map(is_truth_value, operands)):
             return self.unknown(TENSORS[word], operands, {})
-        if word == "where" and not any(map(_is_tensor, operands[1:])):
+        if word == "where" and not any(map(is_tensor, operands[1:])):
             # Of two numbers torch would make single precision, whatever the parameter has.
             operands = (*operands[:2], self.say("fill", self.p, operands[2]))
         if word == "pow" and type(operands[1]) is not Value and operands[1] in POWERS:
@@ -219,14 +157,14 @@ class _Notes:
         return out
 
     def _as_real(self, operand: Any) -> Any:
-        if not _is_truth(operand):
+        if not is_truth_value(operand):
             return operand
         return self._write("real", (operand, self.p), self.p._example)
 
     def call(self, function: Any, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
         """A call of one of torch's functions."""
         if not any(type(leaf) is Value for leaf in tree_leaves((arguments, keywords))):
-            raise _Elsewhere(f"calls {_name(function)}() on nothing that it was given")
+            raise Elsewhere(f"calls {_name(function)}() on nothing that it was given")
         said = word_of(function, arguments, keywords)
         return self.say(said[0], *said[1]) if said else self.unknown(function, arguments, keywords)
 
@@ -244,12 +182,12 @@ class _Notes:
             with pointwise:
                 result = function(*arguments, **keywords)
         except Exception as error:
-            raise _Elsewhere(f"calls {name}(), which is not on the list for kernels") from error
+            raise Elsewhere(f"calls {name}(), which is not on the list for kernels") from error
         if [tensor._version for tensor in given] != before:
             raise self.misuse(f"writes into a tensor, with {name}()", "write x = x + y, not x.add_(y)")
         tensors = tree_leaves(result)
         if pointwise.failed or not all(type(t) is Tensor and t.shape == _SHAPE for t in tensors):
-            raise _Elsewhere(f"calls {name}(), which is not elementwise")
+            raise Elsewhere(f"calls {name}(), which is not elementwise")
         self.stranger = self.stranger or f"calls {name}(), which is not on the list for kernels"
         return tree_map(lambda tensor: Value(self, "?", tensor), result)
 
@@ -257,16 +195,16 @@ class _Notes:
     def result(self, value: Any) -> str:
         """The register of a result."""
         value = _plain(value)
-        if not _is_tensor(value) and type(value) in (Value, int, float, bool):
+        if not is_tensor(value) and type(value) in (Value, int, float, bool):
             value = self.say("fill", self.p, value)
-        if not _is_tensor(value):
-            raise _Elsewhere(f"returns a {type(value).__name__} that it was not given")
+        if not is_tensor(value):
+            raise Elsewhere(f"returns a {type(value).__name__} that it was not given")
         register: str = self._as_real(value)._register
         return register
 
     def label(self, value: Value) -> str:
         named = value._register.removeprefix(STATE.format("")).removeprefix(NUMBER.format(""))
-        return named if value._is_given or not _is_tensor(value) else "a tensor"
+        return named if value._is_given or not is_tensor(value) else "a tensor"
 
     def misuse(self, what: str, advice: str = "") -> RuleError:
         return RuleError(f"{self.owner}.rule {what}: {_ADVICE}" + (f" ({advice})" if advice else ""))
@@ -284,6 +222,9 @@ def _example(operand: Any) -> Any:
 
 def _name(function: Any) -> str:
     return str(resolve_name(function) or getattr(function, "__name__", function))
+
+
+_TO_PYTHON = ("item", "tolist", "numpy", "__array__")
 
 
 class _Listener(TorchFunctionMode):
@@ -330,81 +271,3 @@ _AS_THEY_ARE = {
     _aten.alias, _aten.detach, _aten.clone, _aten._to_copy, _aten.lift_fresh, _aten.scalar_tensor,
     _aten.zeros_like, _aten.ones_like, _aten.full_like, _aten.floor_divide,
 }  # fmt: skip
-
-
-# -- what Python asks of a tensor ------------------------------------------------------------------------
-
-_TO_PYTHON = ("item", "tolist", "numpy", "__array__")
-
-
-def _operator(word: str, *, reverse: bool = False) -> Callable[[Value, Any], Any]:
-    def method(self: Value, other: Any) -> Any:
-        return self._notes.say(word, *((other, self) if reverse else (self, other)))
-
-    return method
-
-
-def _in_place(function: Callable[[Value, Any], Any]) -> Callable[[Value, Any], Any]:
-    def method(self: Value, other: Any) -> Any:
-        if not _is_tensor(self):
-            return function(self, other)
-        if self._is_given:
-            raise self._notes.misuse(
-                f"writes into its argument {self._notes.label(self)}, with += or the like",
-                "write x = x + y, not x += y",
-            )
-        new = function(self, other)
-        self._register, self._example = (
-            new._register,
-            new._example,
-        )  # the tensor has changed, for all its names
-        return self
-
-    return method
-
-
-def _word_of_torchs(function: Any, *, reverse: bool = False) -> Callable[[Value, Any], Any]:
-    def method(self: Value, other: Any) -> Any:
-        if not _is_tensor(self) and not _is_tensor(other):
-            raise _Elsewhere(f"takes coefficients alone to {function.__name__}; let coefficients() do it")
-        return self._notes.unknown(function, (other, self) if reverse else (self, other), {})
-
-    return method
-
-
-def _one_operand(word: str) -> Callable[[Value], Any]:
-    return lambda self: self._notes.say(word, self)
-
-
-def _no_number(what: str, advice: str) -> Callable[..., Any]:
-    def method(self: Value, *_: object) -> Any:
-        if not _is_tensor(self):
-            raise _Elsewhere(f"depends on the value of the coefficient {self._notes.label(self)}")
-        raise self._notes.misuse(what, advice)
-
-    return method
-
-
-for _name_, _word in {
-    "add": "add", "sub": "sub", "mul": "mul", "truediv": "div", "pow": "pow",
-    "and": "logical_and", "or": "logical_or", "xor": "logical_xor",
-}.items():  # fmt: skip
-    setattr(Value, f"__{_name_}__", _operator(_word))
-    setattr(Value, f"__r{_name_}__", _operator(_word, reverse=True))
-    setattr(Value, f"__i{_name_}__", _in_place(_operator(_word)))
-for _name_ in ("floordiv", "mod", "matmul"):
-    _function = getattr(operator, _name_)
-    setattr(Value, f"__{_name_}__", _word_of_torchs(_function))
-    setattr(Value, f"__r{_name_}__", _word_of_torchs(_function, reverse=True))
-    setattr(Value, f"__i{_name_}__", _in_place(_word_of_torchs(_function)))
-for _word in COMPARISONS:
-    setattr(Value, f"__{_word}__", _operator(_word))
-for _name_, _word in {"neg": "neg", "abs": "abs", "invert": "logical_not"}.items():
-    setattr(Value, f"__{_name_}__", _one_operand(_word))
-Value.__bool__ = _no_number(  # type: ignore[attr-defined]
-    "decides by the values of a tensor (if, and, or, not, max(), min())", "xp.where, xp.maximum, xp.minimum"
-)
-Value.__iter__ = _no_number("goes through the elements of a tensor", "no loop is needed")  # type: ignore[attr-defined]
-for _name_ in ("float", "int", "index", "complex", "round"):
-    _what = "makes a Python number of a tensor (float(), int(), round(), a function of math)"
-    setattr(Value, f"__{_name_}__", _no_number(_what, "xp.sqrt, not math.sqrt"))
