@@ -22,6 +22,16 @@ import torchopt_course as oc
 from torchopt_course.engines import cuda_kernel
 from tests.test_cuda import OPTIONS, Softened
 
+class Conditions(oc.ElementwiseOptimizer):
+    states = ("m", "n")
+    @staticmethod
+    def coefficients(lr):
+        return dict(lr=lr)
+    @staticmethod
+    def rule(p, g, m, n, lr):
+        m = torch.where((g > 0) & ~(p <= lr) | (m != 1), 1.0, 0.1) + 0.3 * (g < m)
+        return torch.clamp(p - lr**2 * g, max=torch.inf) + (1 + g**4) ** -0.5, torch.minimum(m, n), 0.0
+
 jitted = []
 original = triton.jit
 triton.jit = lambda function: jitted.append(original(function)) or jitted[-1]
@@ -51,6 +61,8 @@ compiled(oc.Adam([param]), torch.bfloat16, ("number_step_size", "number_unbias")
 compiled(oc.Adam([param]), torch.float16, ("number_step_size", "number_unbias"), scaled=1, aligned=False)
 compiled(Softened([param]), torch.float32)
 compiled(Softened([param]), torch.float64)
+for dtype in (torch.float32, torch.float64, torch.bfloat16):
+    compiled(Conditions([param], dict(lr=0.1)), dtype)
 print(json.dumps(results))
 """
 
