@@ -131,6 +131,8 @@ WHOLE: dict[str, Function] = {
     "a function of nn": lambda p, g, lr: p - lr * xp.softmax(g, dim=0),
     "a sum that runs": lambda p, g, lr: p - lr * g.cumsum(0),
     "a value of a coefficient": lambda p, g, lr: p - lr * g if lr > 0.1 else p,
+    "a text": lambda p, g, lr: p - len(f"{lr}") * g,
+    "a key": lambda p, g, lr: p - {0.25: 2.0}.get(lr, 1.0) * g,
     "a tensor of its own": lambda p, g, lr: p - xp.linspace(0, 1, 3) * g,
 }
 every_whole_rule = pytest.mark.parametrize("rule", WHOLE.values(), ids=WHOLE)

@@ -81,7 +81,16 @@ class Value:
     def __pos__(self) -> Value:
         return self
 
-    __hash__ = object.__hash__
+    def __hash__(self) -> int:
+        if is_tensor(self):
+            return id(self)
+        raise Elsewhere(f"depends on the value of the coefficient {self._notes.label(self)}")
+
+    def __str__(self) -> str:
+        raise Elsewhere(f"writes {self._notes.label(self)} as text")
+
+    def __format__(self, how: str) -> str:
+        raise Elsewhere(f"writes {self._notes.label(self)} as text")
 
 
 def is_tensor(value: Any) -> bool:
