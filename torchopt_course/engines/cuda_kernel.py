@@ -1,4 +1,4 @@
-"""From a rule to a Triton kernel: the loop around it as source text, and the rule as Triton can read it."""
+"""From a program to a Triton kernel: the loop around it as source text, and what Triton makes of that."""
 
 from __future__ import annotations
 

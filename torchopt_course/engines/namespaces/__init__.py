@@ -1,1 +1,1 @@
-"""What the name ``xp`` in a rule stands for, where it is not a module that exists anyway."""
+"""The words of a rule, and what they are in each engine's language."""
