@@ -139,7 +139,7 @@ def test_another_optimizer_is_told_by_its_states_and_options() -> None:
         stepped(oc.SGD, momentum=0.9),
         checkpoint(torch.optim.Adam),
         ValueError,
-        "SGD has neither the states 'exp_avg', 'exp_avg_sq' nor the options 'betas', 'eps'",
+        "SGD has neither the states 'step', 'exp_avg', 'exp_avg_sq' nor the options 'betas', 'eps'",
     )
     assert_refused(
         stepped(oc.Adam),
