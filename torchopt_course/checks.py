@@ -50,10 +50,12 @@ def refuse_odd_option(owner: str, name: str, value: Any, default: Any) -> None:
         if len(value) != len(default):
             raise ValueError(f"{owner}: {name} is {value!r}, expected {len(default)} numbers")
         return
+    if not isinstance(default, float | int | Tensor):
+        return
     # Not all the rest: a user's own coefficients may take a function, say.
     is_odd = value is None or isinstance(value, _NO_NUMBERS)
-    is_odd |= isinstance(value, Tensor) and value.numel() != 1
-    if is_odd and isinstance(default, float | int | Tensor) and not isinstance(default, bool):
+    has_many = isinstance(value, Tensor) and value.numel() != 1
+    if has_many or (is_odd and not isinstance(default, bool)):
         raise TypeError(f"{owner}: {name} is {value!r}, expected a number")
 
 
