@@ -70,6 +70,15 @@ class PlannedOptimizer(Optimizer):
             return self.defaults.get(option)
         return parameter.default
 
+    def _is_plain_pair(self, name: str, value: tuple[Any, ...]) -> bool:
+        """Whether these are as many numbers as the option has by default: betas, most often."""
+        default = self.defaults.get(name)
+        return (
+            type(default) is tuple
+            and len(default) == len(value)
+            and _PLAIN_OPTIONS.issuperset(map(type, value))
+        )
+
     def _kept_states(self, group: Mapping[str, Any]) -> tuple[str, ...]:
         optional = (name for name, option in self.optional_states.items() if group[option])
         return (*self.states, *optional)
@@ -77,13 +86,13 @@ class PlannedOptimizer(Optimizer):
     def _coefficients_after(self, group: Mapping[str, Any]) -> Coefficients:
         """The group's coefficients as a function of the number of steps already taken."""
         options = {name: group[name] for name in self._options}
-        are_plain = set(map(type, options.values())) <= _PLAIN_OPTIONS
-        if not are_plain:
-            owner = type(self).__name__
-            for name, value in options.items():
-                if type(value) not in _PLAIN_OPTIONS:
-                    options[name] = _scalar(plain(value))
-                    refuse_odd_option(owner, name, options[name], self._default_of(name))
+        are_plain = True
+        for name, value in options.items():
+            if type(value) in _PLAIN_OPTIONS or (type(value) is tuple and self._is_plain_pair(name, value)):
+                continue
+            are_plain = False
+            options[name] = _scalar(plain(value))
+            refuse_odd_option(type(self).__name__, name, options[name], self._default_of(name))
         differentiable, evaluate = group["differentiable"], type(self).coefficients
         counts_steps, asks_first = self._counts_steps, self._asks_first
 
@@ -113,12 +122,14 @@ class PlannedOptimizer(Optimizer):
             if type(group) is not dict or type(group.get("params")) is not list:
                 self._refuse_odd_edits()
         scaling = self._scaling()
-        self._first_lap = {}
         lap = 0
-        while lap <= max(self._later.values(), default=0):
+        while lap == 0 or lap <= max(self._later.values()):
             if not self._step_lap(lap, scaling):
                 continue  # somebody has edited the groups: the same lap again, with other gradients
-            if lap == 0 and self._later:
+            if not self._later:
+                self._first_lap = {}
+                return
+            if lap == 0:
                 self._first_lap = {i: plan.engines() for i, plan in self._plans.items()}
             scaling = scaling and Scaling(None, scaling.found_inf)
             lap += 1
