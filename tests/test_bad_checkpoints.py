@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 
 import torchopt_course as oc
@@ -139,7 +141,7 @@ def test_another_optimizer_is_told_by_its_states_and_options() -> None:
         stepped(oc.SGD, momentum=0.9),
         checkpoint(torch.optim.Adam),
         ValueError,
-        "SGD has neither the states 'exp_avg', 'exp_avg_sq' nor the options 'betas', 'eps'",
+        "SGD has neither the states 'step', 'exp_avg', 'exp_avg_sq' nor the options 'betas', 'eps'",
     )
     assert_refused(
         stepped(oc.Adam),
@@ -374,6 +376,105 @@ def test_options_of_one_who_adds_keys_to_groups() -> None:
     without_states = checkpoint(torch.optim.SGD)
     without_states["param_groups"][0]["layer_decay"] = 0.75
     stepped(oc.SGD).load_state_dict(without_states)
+
+
+# What optimizers that wrap another write into its groups and states.
+WRAPPERS: dict[str, tuple[StateDict, list[str]]] = {
+    "SAM": ({"rho": 0.05, "adaptive": False}, ["old_p"]),
+    "Lookahead": ({"la_alpha": 0.5, "la_steps": 6, "counter": 3}, ["cached_params", "slow_buffer"]),
+    "averaging": ({"n_avg": 2, "average_decay": 0.99}, ["average"]),
+}
+
+
+@pytest.mark.parametrize("wrapper", WRAPPERS)
+@pytest.mark.parametrize("name", [*NAMES, "Lion"])
+def test_checkpoint_of_a_wrapper_loads_into_the_bare_optimizer(name: str, wrapper: str) -> None:
+    """As in torch: what the formula does not know is carried along."""
+    saved = checkpoint(family(name))
+    options, states = WRAPPERS[wrapper]
+    saved["param_groups"][0] |= options
+    for i, param in enumerate(parameters(KINDS)):
+        saved["state"].setdefault(i, {}).update({state: param.detach().clone() for state in states})
+    if name == "Lion":
+        optimizer = Lion(parameters(KINDS))
+        optimizer.load_state_dict(saved)
+    else:
+        goes_on(name, copy.deepcopy(saved))
+        optimizer = ours(name)(parameters(KINDS))
+        optimizer.load_state_dict(saved)
+    assert_unchanged(saved["state"], optimizer.state_dict()["state"])
+    assert options.items() <= optimizer.param_groups[0].items()
+
+
+@pytest.mark.parametrize("names", [["vector"], [], None, 3, "vms", ["a", "b", "c", "d"]], ids=str)
+def test_names_that_do_not_fit(names: Any) -> None:
+    """They are for the eyes only, in torch and here: in errors, in reports."""
+    saved = checkpoint(torch.optim.Adam)
+    saved["param_groups"][0]["param_names"] = names
+    goes_on("Adam", copy.deepcopy(saved))
+    optimizer = stepped(oc.Adam)
+    optimizer.load_state_dict(copy.deepcopy(saved))
+    assert optimizer.param_groups[0]["param_names"] == names
+    assert "parameter 0 of group 0" in repr(optimizer._where(0, 0))
+    broken = change(saved, "state", 2, "exp_avg")
+    assert_refused(stepped(oc.Adam), broken, KeyError, "parameter 2 of group 0 (scalar) has no 'exp_avg'")
+    shorter = change(saved, "param_groups", 0, "params", to=[0, 1])
+    assert_refused(stepped(oc.Adam), shorter, ValueError, "group 0 has 2 parameters, expected 3")
+
+
+@pytest.mark.parametrize("name", ["SGD", "Adam", "RMSprop"])
+def test_option_that_cannot_be_off(name: str) -> None:
+    """torch: KeyError: 'lr', in the next step. An option that is off by default may be missing."""
+    optimizer = stepped(ours(name))
+    good = copy.deepcopy(optimizer.state_dict())
+    wrong = change(good, "param_groups", 0, "lr")
+    assert_refused(optimizer, wrong, KeyError, "loaded parameter group 0 has no 'lr', only ")
+    optimizer.load_state_dict(change(good, "param_groups", 0, "weight_decay"))
+    assert optimizer.param_groups[0]["weight_decay"] == 0
+
+
+# -- any of torch's checkpoints, edited anyhow ---------------------------------------------------------------
+
+ODD = st.sampled_from(
+    [None, 0, -1, 1.5, "x", [], {}, (), [0], ["a"], {"a": 1}, torch.ones(2), torch.tensor(1.0)]
+)
+LEFT_OUT = object()
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.sampled_from(["SGD", "Adagrad", "RMSprop", "Adam"]), st.data())
+def test_edited_anyhow(name: str, data: st.DataObject) -> None:
+    """It is loaded and goes on as in torch, or refused in words of ours: never an error from inside."""
+    saved = checkpoint(theirs(name), ["vector", "matrix"])
+    paths = [path for path, _ in leaves(saved)]
+    paths += [path[:n] for path in paths for n in range(1, len(path))]
+    path = data.draw(st.sampled_from(list(dict.fromkeys(paths))))
+    value = data.draw(st.just(LEFT_OUT) | ODD)
+    inner: Any = saved
+    for key in path[:-1]:
+        inner = inner[key]
+    if value is LEFT_OUT:
+        del inner[path[-1]]
+    else:
+        inner[path[-1]] = value
+    mine, reference = parameters(["vector", "matrix"]), parameters(["vector", "matrix"])
+    failures: list[Exception | None] = []
+    for optimizer, params in ((ours(name)(mine), mine), (theirs(name)(reference), reference)):
+        set_gradients(5, params)
+        try:
+            optimizer.load_state_dict(copy.deepcopy(saved))
+            optimizer.step()
+        except Exception as error:
+            failures.append(error)
+        else:
+            failures.append(None)
+    refused, torchs = failures
+    if refused is not None:
+        named = any(word in str(refused) for word in ("group", "'state'", "expected"))
+        assert named or type(refused) is type(torchs), repr(refused)
+    elif torchs is None:  # where torch alone fails, what is missing is off for us, or begins anew
+        for param, twin in zip(mine, reference, strict=True):
+            torch.testing.assert_close(param, twin, rtol=2e-5, atol=2e-5)
 
 
 @pytest.mark.parametrize("nothing", [None, {}], ids=["None", "empty"])

@@ -85,13 +85,38 @@ def test_options_of_a_group_are_checked_too() -> None:
         list,
         lambda: torch.ones(2),
         lambda: ["weights"],
+        lambda: "weights",
+        lambda: [None, None],
+        lambda: [{"params": [None]}],
+        lambda: [{"params": None}],
+        lambda: [{"params": "weights"}],
+        lambda: [nn.Parameter(torch.ones(2)), {"params": []}],
+        lambda: [{"params": []}, nn.Parameter(torch.ones(2))],
+        lambda: [("weight", None)],
         lambda: [nn.Parameter(torch.ones(2)) * 2],
         lambda: [{"params": {nn.Parameter(torch.ones(2))}}],
         lambda: [{"params": [nn.Parameter(torch.ones(2)), ("bias", nn.Parameter(torch.ones(2)))]}],
         lambda: [{"lr": 0.1}],
         lambda: None,
     ],
-    ids=["none", "a tensor", "not tensors", "no leaf", "a set", "half named", "no params", "None"],
+    ids=[
+        "none",
+        "a tensor",
+        "not tensors",
+        "text",
+        "two None",
+        "None in a group",
+        "group of None",
+        "group of text",
+        "a group later",
+        "a group before",
+        "a name of None",
+        "no leaf",
+        "a set",
+        "half named",
+        "no params",
+        "None",
+    ],
 )
 def test_params_that_torch_rejects(make: Callable[[], Any]) -> None:
     with pytest.raises((TypeError, ValueError, KeyError)) as torchs:
@@ -100,15 +125,9 @@ def test_params_that_torch_rejects(make: Callable[[], Any]) -> None:
         oc.Adam(make())
 
 
-def test_duplicates() -> None:
-    """Between groups as torch; within a group torch warns and steps twice, we refuse."""
-    shared = nn.Parameter(torch.ones(2))
-    with pytest.raises(ValueError, match="more than one parameter group"):
-        oc.SGD([{"params": [shared]}, {"params": [shared]}])
-    with pytest.raises(ValueError, match="twice, at 0 and 2"):
-        oc.SGD([shared, nn.Parameter(torch.ones(1)), shared])
-    with pytest.raises(ValueError, match=r"at 0 and 1 \(tied\)"):
-        oc.SGD([("weight", shared), ("tied", shared)])
+def test_group_without_params_is_named() -> None:
+    with pytest.raises(KeyError, match="a parameter group needs 'params', got only 'lr'"):
+        oc.Adam([{"lr": 0.1}])
 
 
 def resize(param: nn.Parameter) -> None:

@@ -36,11 +36,11 @@ def test_signature(name: str) -> None:
 def test_param_groups_and_state_keys(name: str) -> None:
     mine, reference = parameters(["vector"]), parameters(["vector"])
     optimizer, other = ours(name)(mine), theirs(name)(reference)
-    keys = set(optimizer.param_groups[0]) - ({"fused"} if name == "RMSprop" else set())
-    assert keys == set(other.param_groups[0])
-    assert {k: v for k, v in optimizer.param_groups[0].items() if k in keys - {"params"}} == {
-        k: v for k, v in other.param_groups[0].items() if k != "params"
-    }
+    for each in (optimizer, other):
+        each.add_param_group({"params": parameters(["matrix"])})
+    assert optimizer.defaults == other.defaults
+    assert optimizer.state_dict()["param_groups"] == other.state_dict()["param_groups"]
+    assert [set(group) for group in optimizer.param_groups] == [set(group) for group in other.param_groups]
     assert set(optimizer.state_dict()["state"]) == set(other.state_dict()["state"]), "before the first step"
     set_gradients(0, mine, reference)
     optimizer.step()

@@ -249,3 +249,35 @@ def test_whole_trainings_are_copied_and_saved(tmp_path: Any) -> None:
     for other, stepped, _ in (loaded, copied):
         assert all(map(torch.equal, other.parameters(), model.parameters()))
         assert stepped.param_groups[0]["lr"] == optimizer.param_groups[0]["lr"]
+
+
+@pytest.mark.parametrize("options", [{}, {"fused": True}], ids=str)
+@pytest.mark.parametrize("name", NAMES)
+def test_checkpoints_that_are_taken_apart(name: str, options: dict[str, Any]) -> None:
+    """Flattened by torch.distributed.checkpoint, swapped by torch's stateless step: all know each option."""
+    from torch.distributed.checkpoint.state_dict import (
+        StateDictOptions,
+        get_optimizer_state_dict,
+        set_optimizer_state_dict,
+    )
+
+    model = nn.Linear(2, 2)
+    optimizer = ours(name)(model.parameters(), **options)
+    model(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+    optimizer.zero_grad()
+    before = copy.deepcopy(optimizer.state_dict())
+    flat = StateDictOptions(flatten_optimizer_state_dict=True)
+    saved = get_optimizer_state_dict(model, optimizer, options=flat)
+    fresh = ours(name)(model.parameters(), **options)
+    set_optimizer_state_dict(model, fresh, saved, options=flat)
+    assert fresh.state_dict()["param_groups"] == before["param_groups"]
+    for i, state in before["state"].items():
+        assert all(torch.equal(fresh.state_dict()["state"][i][key], value) for key, value in state.items())
+    swap = getattr(torch.optim, "swap_in_optimizer_params_and_state", None)
+    if swap is None or not before["state"]:
+        return
+    copies = {key: param.detach().clone() for key, param in model.named_parameters()}
+    with swap(optimizer, copies, copy.deepcopy(before)):
+        assert optimizer.param_groups[0]["params"][0] is copies["weight"]
+    assert optimizer.state_dict()["param_groups"] == before["param_groups"]

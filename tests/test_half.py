@@ -84,3 +84,39 @@ def test_trajectory_is_that_of_torch_fused(name: str, dtype: torch.dtype) -> Non
         other.step()
     for param, twin in zip(mine, reference, strict=True):
         torch.testing.assert_close(param, twin, rtol=4 * torch.finfo(dtype).eps, atol=1e-3)
+
+
+@pytest.mark.skipif(not hasattr(torch.Tensor, "grad_dtype"), reason="this torch has no grad_dtype")
+@pytest.mark.parametrize("grad_dtype", [torch.float32, None], ids=str)
+@pytest.mark.parametrize("engine", [{}, {"foreach": True}, {"fused": False}], ids=str)
+@pytest.mark.parametrize("name", NAMES)
+def test_gradients_of_a_dtype_that_the_parameter_asks_for(
+    name: str, engine: dict[str, bool], grad_dtype: torch.dtype | None
+) -> None:
+    """``p.grad_dtype``: float32 gradients of a bfloat16 parameter; torch takes them for SGD alone."""
+    mine, reference = (Parameter(torch.ones(3, dtype=torch.bfloat16)) for _ in range(2))
+    optimizer = ours(name)([mine], lr=0.1, **engine)
+    for param in (mine, reference):
+        param.grad_dtype = grad_dtype
+        param.grad = torch.tensor([1.0, 1.001, -3.0])
+    optimizer.step()
+    if name == "SGD":
+        theirs(name)([reference], lr=0.1).step()
+    else:
+        exact = Parameter(torch.ones(3))
+        exact.grad = torch.tensor([1.0, 1.001, -3.0])
+        theirs(name)([exact], lr=0.1).step()
+        reference = exact.detach().bfloat16()
+    torch.testing.assert_close(mine.detach(), reference.detach(), rtol=2**-8, atol=2**-8)
+    assert mine.dtype == torch.bfloat16
+    assert all(state.dtype == torch.bfloat16 for key, state in optimizer.state[mine].items() if key != "step")
+
+
+def test_gradients_of_a_dtype_that_nobody_asked_for() -> None:
+    param = Parameter(torch.ones(3, dtype=torch.bfloat16))
+    grad = torch.ones(3)
+    param.data, data = grad, param.data
+    param.grad = grad
+    param.data = data
+    with pytest.raises(RuntimeError, match=r"has dtype torch\.float32, expected torch\.bfloat16"):
+        oc.SGD([param]).step()

@@ -1,15 +1,20 @@
 """First-order optimizers, each written once, as on the slide, and fast on every machine.
 
-Drop-in for :mod:`torch.optim`: names that are not (yet) ours are torch's own.
+Drop-in for :mod:`torch.optim`: names and submodules that are not (yet) ours are torch's own.
 """
 
 from __future__ import annotations
 
+import sys
+from functools import partial
 from typing import Any
+
+import torch.optim
 
 from . import lr_scheduler
 from .adagrad import Adagrad
-from .adam import Adam, AdamW
+from .adam import Adam
+from .adamw import AdamW
 from .elementwise import ElementwiseOptimizer
 from .lr_scheduler import CyclicLR, ReduceLROnPlateau, lr_range_test, preview_schedule
 from .rmsprop import RMSprop
@@ -27,21 +32,44 @@ __all__ = [
     "Momentum",
     "RMSprop",
     "ReduceLROnPlateau",
-    "__version__",
     "lr_range_test",
     "lr_scheduler",
     "preview_schedule",
 ]
+__all__ += [name for name in torch.optim.__all__ if name not in __all__]
+
+_ON_FIRST_USE = ("autograd", "testing")
 
 
 def __getattr__(name: str) -> Any:
     """The parts that are loaded on first use, and everything else that ``torch.optim`` has."""
     import importlib
 
-    import torch.optim
-
-    if name in ("autograd", "testing"):
+    if name in _ON_FIRST_USE:
         return importlib.import_module(f"{__name__}.{name}")
     if not name.startswith("_") and hasattr(torch.optim, name):
         return getattr(torch.optim, name)
+    if f"{__name__}.{name}" in sys.modules:
+        return sys.modules[f"{__name__}.{name}"]
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_ON_FIRST_USE, *dir(torch.optim)})
+
+
+def _adopt_submodules() -> None:
+    """Make ``from torchopt_course.swa_utils import AveragedModel`` and its like work.
+
+    A submodule of ``torch.optim`` that we do not have is torch's own under our name; in one that we have
+    too, names that are not ours are torch's (the function ``adam`` beside the class, for one).
+    """
+    for name, theirs in list(sys.modules.items()):
+        package, _, module = name.rpartition(".")
+        if package == "torch.optim":
+            ours = sys.modules.setdefault(f"{__name__}.{module}", theirs)
+            if ours is not theirs:
+                vars(ours).setdefault("__getattr__", partial(getattr, theirs))
+
+
+_adopt_submodules()

@@ -7,13 +7,14 @@ from typing import Any, Literal
 
 import torch
 import torch as xp
-from torch import Tensor
+from torch import Tensor, optim
 
 from .elementwise import ElementwiseOptimizer, Params, Value
 from .hyperparameters import at_least_zero
 
 
-class Adagrad(ElementwiseOptimizer):
+# torch's class stands there for isinstance() of hosts such as Accelerate: all methods are ours.
+class Adagrad(ElementwiseOptimizer, optim.Adagrad):
     r"""Adagrad: divide by the root of the sum of all squared gradients so far.
 
     .. math::

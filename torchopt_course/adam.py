@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch as xp
-from torch import Tensor
+from torch import Tensor, optim
 
 from .elementwise import ElementwiseOptimizer, Params, Value
-from .hyperparameters import at_least_zero, decay_rates
+from .hyperparameters import at_least_zero, decay_rates, pair
 
 
-class Adam(ElementwiseOptimizer):
+# torch's class stands there for isinstance() of hosts such as Accelerate: all methods are ours.
+class Adam(ElementwiseOptimizer, optim.Adam):
     r"""Adam, with AMSGrad and decoupled weight decay as options.
 
     .. math::
@@ -108,7 +109,7 @@ class Adam(ElementwiseOptimizer):
     ) -> None:
         defaults = {
             "lr": lr,
-            "betas": betas,
+            "betas": pair(betas),
             "eps": eps,
             "weight_decay": weight_decay,
             "amsgrad": amsgrad,
@@ -127,59 +128,7 @@ class Adam(ElementwiseOptimizer):
         decay_rates(options["betas"])
         for name, value in {
             "lr": options["lr"],
-            "betas[0]": options["betas"][0],
-            "betas[1]": options["betas"][1],
+            **{f"betas[{i}]": beta for i, beta in enumerate(pair(options["betas"]))},
         }.items():
             if isinstance(value, Tensor) and options["foreach"] and not options["capturable"]:
                 raise ValueError(f"{name} as a Tensor is not supported for capturable=False and foreach=True")
-
-
-class AdamW(Adam):
-    r"""Adam with decoupled weight decay: the weights shrink by themselves, not through the gradient.
-
-    .. math::
-        \theta \leftarrow (1 - \eta \lambda) \, \theta,
-            \qquad \text{then Adam's step with } g = \nabla f(\theta)
-
-    An L2 penalty in the gradient would be divided by Adam's scale: weights with large gradients would decay
-    less. Drop-in for :class:`torch.optim.AdamW`; arguments and state as :class:`Adam`, but ``weight_decay``
-    is 1e-2 by default.
-
-    Source: Loshchilov, Hutter, *Decoupled Weight Decay Regularization*, ICLR 2019.
-    """
-
-    def __init__(
-        self,
-        params: Params,
-        lr: float | Tensor = 1e-3,
-        betas: tuple[float | Tensor, float | Tensor] = (0.9, 0.999),
-        eps: float = 1e-8,
-        weight_decay: float = 1e-2,
-        amsgrad: bool = False,
-        *,
-        maximize: bool = False,
-        foreach: bool | None = None,
-        capturable: bool = False,
-        differentiable: bool = False,
-        fused: bool | None = None,
-    ) -> None:
-        super().__init__(
-            params,
-            lr,
-            betas,
-            eps,
-            weight_decay,
-            amsgrad,
-            foreach=foreach,
-            maximize=maximize,
-            capturable=capturable,
-            differentiable=differentiable,
-            fused=fused,
-            decoupled_weight_decay=True,
-        )
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
-        # Adam's checkpoints load into AdamW, and then it is still AdamW.
-        for group in self.param_groups:
-            group["decoupled_weight_decay"] = True

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 
@@ -19,9 +19,9 @@ _ALWAYS_THERE = frozenset({"params", "param_names"})
 def refuse_foreign(optimizer: ElementwiseOptimizer, state_dict: Mapping[str, Any]) -> None:
     """Refuse a state_dict that ``optimizer`` could not go on with. It changes neither of the two.
 
-    Missing options take their defaults and missing optional states begin anew, for older versions did not
-    have them; a parameter without any state had no gradient yet. States of another name are welcome, a
-    subclass may keep some of its own: they are foreign only together with foreign options.
+    Missing options that are off by default and missing optional states begin anew, for older versions did
+    not have them; a parameter without any state had no gradient yet. States and options of other names are
+    welcome as long as the formula's own are all there: wrappers such as SAM or Lookahead keep some of theirs.
 
     Args:
         optimizer: the one that shall load.
@@ -30,7 +30,8 @@ def refuse_foreign(optimizer: ElementwiseOptimizer, state_dict: Mapping[str, Any
 
     Raises:
         TypeError: not a state_dict, or a part of one is of the wrong kind.
-        KeyError: ``"state"``, ``"param_groups"``, a group's ``"params"`` or a required state is missing.
+        KeyError: ``"state"``, ``"param_groups"``, a group's ``"params"``, a required state or an option that
+            is not off by default is missing.
         ValueError: another number or size of groups, another shape, the checkpoint of another optimizer,
             a state whose parameter is in no group.
     """
@@ -45,8 +46,9 @@ def refuse_foreign(optimizer: ElementwiseOptimizer, state_dict: Mapping[str, Any
             where = optimizer._where(*owners[key])
             raise TypeError(f"the loaded state of {where} must be a dictionary, got {type(entry).__name__}")
 
-    ours = {*optimizer.states, *optimizer.optional_states, "step"}
-    required = (*optimizer.states, *(["step"] if optimizer._counts_steps else []))
+    counter = ["step"] if optimizer._counts_steps else []
+    ours = {*optimizer.states, *optimizer.optional_states, *counter}
+    required = (*optimizer.states, *counter)
     own = [entry for entry in optimizer.state.values() if isinstance(entry, Mapping)]
     known = ours.union(*own)
     complete = any(all(entry.get(name) is not None for name in required) for entry in entries.values())
@@ -63,7 +65,11 @@ def refuse_foreign(optimizer: ElementwiseOptimizer, state_dict: Mapping[str, Any
                 f"the loaded state of {where} has no {_quote(missing)}, only {_quote(entry)}: "
                 f"{type(optimizer).__name__} needs {_quote(required)}"
             )
-        _refuse_misfits(where, optimizer.param_groups[i]["params"][position], entry, ours - {"step"})
+        _refuse_misfits(where, optimizer.param_groups[i]["params"][position], entry, ours)
+    for i, group in enumerate(groups):
+        needed = [name for name in optimizer._options if name not in group and optimizer._default_of(name)]
+        if needed:
+            raise KeyError(f"loaded parameter group {i} has no {_quote(needed)}, only {_quote(group)}")
     orphans = [key for key in state if isinstance(key, int) and key not in owners]
     if orphans:
         raise ValueError(f"loaded state dict has a state for parameter {orphans[0]}, which is in no group")
@@ -81,6 +87,12 @@ def _parts(state_dict: Mapping[str, Any]) -> tuple[Mapping[Any, Any], Sequence[M
             raise TypeError(f"loaded parameter group {i} must be a dictionary, got {type(group).__name__}")
         if "params" not in group:
             raise KeyError(f"loaded parameter group {i} has no 'params', only {_quote(group)}")
+        if not isinstance(group["params"], list | tuple):
+            found = type(group["params"]).__name__
+            raise TypeError(f"'params' of loaded parameter group {i} must be a list of ids, got {found}")
+        for own in group["params"]:
+            if not isinstance(own, Hashable):
+                raise TypeError(f"loaded parameter group {i} has {own!r} for the id of a parameter")
     return state_dict["state"], state_dict["param_groups"]
 
 
@@ -98,24 +110,28 @@ def _refuse_other_groups(optimizer: ElementwiseOptimizer, groups: Sequence[Mappi
                 "loaded state dict contains a parameter group that doesn't match the size of optimizer's "
                 f"group: group {i} has {got} parameters, expected {expected}" + _other_names(group, mine)
             )
-    ids = [own for group in groups for own in group["params"]]
-    if len(ids) != len(set(ids)):
-        twice = next(own for own in ids if ids.count(own) > 1)
-        raise ValueError(f"loaded state dict contains parameter {twice!r} twice in its groups")
+    owners: dict[Any, Tensor] = {}
+    for group, mine in zip(groups, own, strict=True):
+        for key, param in zip(group["params"], mine["params"], strict=True):
+            if owners.setdefault(key, param) is not param:
+                raise ValueError(f"loaded state dict contains parameter {key!r} twice in its groups")
 
 
 def _other_names(group: Mapping[str, Any], mine: Mapping[str, Any]) -> str:
     got, expected = group.get("param_names"), mine.get("param_names")
-    if not got or not expected:
+    if not isinstance(got, list | tuple) or not isinstance(expected, list | tuple):
         return ""
-    only = {"without": set(expected) - set(got), "and also": set(got) - set(expected)}
-    return "".join(f", {word} {_quote(sorted(names))}" for word, names in only.items() if names)
+    only = {
+        "without": [name for name in expected if name not in got],
+        "and also": [name for name in got if name not in expected],
+    }
+    return "".join(f", {word} {_quote(names)}" for word, names in only.items() if names)
 
 
-def _refuse_misfits(where: str, param: Tensor, entry: Mapping[str, Any], kept: Iterable[str]) -> None:
+def _refuse_misfits(where: str, param: Tensor, entry: Mapping[str, Any], kept: Collection[str]) -> None:
     for name in sorted(kept):
         value = entry.get(name)
-        if value is None:
+        if value is None or name == "step":
             continue
         if not isinstance(value, Tensor):
             raise TypeError(f"state {name!r} of {where} must be a tensor, got {type(value).__name__}")
@@ -123,7 +139,7 @@ def _refuse_misfits(where: str, param: Tensor, entry: Mapping[str, Any], kept: I
             raise ValueError(
                 f"state {name!r} of {where} has shape {tuple(value.shape)}, expected {tuple(param.shape)}"
             )
-    step = entry.get("step")
+    step = entry.get("step") if "step" in kept else None
     if isinstance(step, Tensor):
         if step.numel() != 1:
             raise ValueError(f"step of {where} has shape {tuple(step.shape)}, expected a single number")
@@ -134,7 +150,7 @@ def _refuse_misfits(where: str, param: Tensor, entry: Mapping[str, Any], kept: I
 def _refuse_other_optimizers(
     optimizer: ElementwiseOptimizer, groups: Sequence[Mapping[str, Any]], unknown: list[str], *, proven: bool
 ) -> None:
-    """Foreign options prove nothing alone, a newer version or a scheduler may have brought them.
+    """Foreign options prove nothing alone, a newer version, a scheduler or a wrapper may have brought them.
 
     Args:
         unknown: names of states that the optimizer's formula does not have.
@@ -145,7 +161,11 @@ def _refuse_other_optimizers(
         known = {*optimizer.defaults, *mine, *_FROM_SCHEDULERS, *_ALWAYS_THERE}
         options = [name for name in group if name not in known]
         missing = [name for name in optimizer._options if name not in group]
-        if options and unknown:
+        # Relatives such as NAdam have all of Adam's states, but not what switches its optional ones on; those
+        # of an optimizer that does not count its steps do count them.
+        switches = optimizer.optional_states.values()
+        is_relative = "step" in unknown or not all(option in group for option in switches)
+        if options and unknown and (is_relative or (missing and not proven)):
             raise ValueError(
                 f"this looks like the state_dict of another optimizer: {owner} has neither the states "
                 f"{_quote(unknown)} nor the options {_quote(options)} of group {i}"

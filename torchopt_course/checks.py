@@ -2,35 +2,69 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+_NO_NUMBERS = (str, bytes, complex, Mapping, tuple, list)
 
-def refuse_duplicates(params: list[Any]) -> None:
-    """Refuse a parameter that stands twice in a group.
+
+def refuse_odd_groups(groups: Sequence[Any], needed: Iterable[str]) -> None:
+    """Say what is wrong with parameter groups that somebody has edited; make ``"params"`` a list again.
 
     Raises:
-        ValueError: with both positions, and its name if the parameters are named.
+        TypeError: a group that is no dictionary, ``"params"`` that are no list, or not of tensors.
+        KeyError: ``"params"`` or one of the options ``needed`` is missing.
     """
-    first: dict[int, int] = {}
-    for position, item in enumerate(params):
-        name, param = item if isinstance(item, tuple) else (None, item)
-        if first.setdefault(id(param), position) != position:
-            label = f" ({name})" if name else ""
-            raise ValueError(
-                f"a parameter group contains a parameter twice, at {first[id(param)]} and {position}{label}: "
-                "it would be stepped twice with the same gradient"
+    for i, group in enumerate(groups):
+        if not isinstance(group, dict):
+            raise TypeError(f"parameter group {i} must be a dictionary, got {type(group).__name__}")
+        missing = [name for name in ("params", *needed) if name not in group]
+        if missing:
+            raise KeyError(
+                f"parameter group {i} has no {missing[0]!r}: was it edited? add_param_group adds all"
             )
+        params = group["params"]
+        if isinstance(params, Tensor | str) or not isinstance(params, Iterable):
+            raise TypeError(f"'params' of group {i} must be a list of tensors, got {type(params).__name__}")
+        if not isinstance(params, list):
+            params = group["params"] = list(params)
+        for position, param in enumerate(params):
+            if not isinstance(param, Tensor):
+                kind = type(param).__name__
+                raise TypeError(f"parameter {position} of group {i} must be a tensor, got {kind}: {param!r}")
+
+
+def refuse_odd_option(owner: str, name: str, value: Any, default: Any) -> None:
+    """Refuse what cannot take the place of the number, or numbers, that an option is by default.
+
+    Raises:
+        TypeError: no number where the default is one.
+        ValueError: another number of numbers than the default has.
+    """
+    if isinstance(default, tuple | list):
+        if not isinstance(value, tuple | list | Tensor) or (isinstance(value, Tensor) and not value.dim()):
+            raise TypeError(f"{owner}: {name} is {value!r}, expected {len(default)} numbers")
+        if len(value) != len(default):
+            raise ValueError(f"{owner}: {name} is {value!r}, expected {len(default)} numbers")
+        return
+    if not isinstance(default, float | int | Tensor):
+        return
+    # Not all the rest: a user's own coefficients may take a function, say.
+    is_odd = value is None or isinstance(value, _NO_NUMBERS)
+    has_many = isinstance(value, Tensor) and value.numel() != 1
+    if has_many or (is_odd and not isinstance(default, bool)):
+        raise TypeError(f"{owner}: {name} is {value!r}, expected a number")
 
 
 def refuse_misfits(
     where: str,
     param: Tensor,
     grad: Tensor,
-    states: Mapping[str, Tensor],
+    own: Any,
+    names: Collection[str],
     group: Mapping[str, Any],
     owner: str,
     takes_sparse: bool,
@@ -39,26 +73,56 @@ def refuse_misfits(
 
     Args:
         where: the parameter, for the message.
-        states: the states that there are already.
+        own, names: its states, and which of them the rule needs; those that are missing are made later.
         owner, takes_sparse: the optimizer, and whether it knows what to do with sparse gradients.
 
     Raises:
         RuntimeError: with what was found and what was expected.
+        TypeError: a state that is no tensor.
         AssertionError: ``capturable=True`` on a CPU, as torch.
     """
-    if grad.layout != torch.strided and not (takes_sparse and grad.layout == torch.sparse_coo):
+    if grad.layout != torch.strided and not takes_sparse:
         raise RuntimeError(
-            f"{owner} does not support sparse gradients, but that of {where} is {grad.layout}"
-            + (" (only sparse_coo is supported)" if takes_sparse else "")
+            f"{owner} does not support sparse gradients, please consider SparseAdam instead, SGD or Adagrad: "
+            f"the gradient of {where} is {grad.layout}"
         )
     if group.get("capturable") and param.device.type == "cpu":
         raise AssertionError(f"capturable=True needs parameters on an accelerator, {where} is on the cpu")
     _refuse_unwritable(where, param)
-    _compare(f"the gradient of {where}", grad, param, ("device", "dtype", "shape"))
-    for name, tensor in states.items():
+    _compare(f"the gradient of {where}", grad, param, ("device", "shape"))
+    if grad.dtype != param.dtype and not _may_have(param, grad.dtype):
+        _compare(f"the gradient of {where}", grad, param, ("dtype",))
+    if param.layout != torch.strided:
+        _compare(f"the gradient of {where}", grad, param, ("layout",))
+    if not isinstance(own, Mapping):
+        raise TypeError(f"the state of {where} must be a dictionary, got {type(own).__name__}: {own!r}")
+    for name in names:
+        state, what = own.get(name), f"state {name!r} of {where}"
+        if name == "step" or state is None:
+            continue
+        if not isinstance(state, Tensor):
+            raise TypeError(f"{what} must be a tensor, got {type(state).__name__}: {state!r}")
         hint = " as the parameter: was it moved or resized after the optimizer had stepped it?"
-        _compare(f"state {name!r} of {where}", tensor, param, ("device", "shape"), hint)
-        _refuse_unwritable(f"state {name!r} of {where}", tensor)
+        _compare(what, state, param, ("device", "shape"), hint)
+        _refuse_unwritable(what, state)
+    if "step" in names and own.get("step") is not None:
+        _refuse_odd_step(f"state 'step' of {where}", own["step"])
+
+
+def _may_have(param: Tensor, dtype: torch.dtype) -> bool:
+    """Whether a parameter was told to take gradients of a dtype that is not its own."""
+    return param.is_leaf and getattr(param, "grad_dtype", param.dtype) in (dtype, None)
+
+
+def _refuse_odd_step(what: str, step: Any) -> None:
+    if not isinstance(step, Tensor):
+        raise RuntimeError(
+            f"{what} must be a singleton tensor, got {step!r}: write torch.tensor(float({step!r}))"
+        )
+    if step.numel() != 1 or step.dtype == torch.bool or step.is_complex():
+        raise RuntimeError(
+            f"{what} must be a singleton tensor, got one of shape {tuple(step.shape)} and dtype {step.dtype}"
+        )
 
 
 def _refuse_unwritable(what: str, tensor: Tensor) -> None:

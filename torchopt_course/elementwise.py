@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal, TypeAlias, overload
 
@@ -13,8 +12,9 @@ from torch.optim import Optimizer
 from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
 from .checkpoint import refuse_foreign
-from .checks import refuse_duplicates
-from .hyperparameters import at_least_zero, not_nan
+from .checks import refuse_odd_option
+from .engines.layout import zeros_where
+from .hyperparameters import at_least_zero, make_plain, not_nan, plain
 from .stepping import PlannedOptimizer
 
 Params: TypeAlias = Iterable[Tensor] | Iterable[dict[str, Any]] | Iterable[tuple[str, Tensor]]
@@ -64,27 +64,33 @@ class ElementwiseOptimizer(PlannedOptimizer):
 
     Args:
         params: parameters, named parameters or dictionaries of a parameter group, as in ``torch.optim``.
-        defaults: the options. ``maximize`` (default ``False``), ``foreach``, ``fused`` (``None``) and
-            ``differentiable`` (``False``) are added where missing. ``fused=None`` picks the fastest engine
-            that is right for each parameter, ``fused=True`` insists on the fused one, ``fused=False`` and
-            ``foreach=False`` give the eager reference.
+        defaults: the options; numpy's numbers become Python's. ``maximize`` (default ``False``), ``foreach``,
+            ``fused`` (``None``) and ``differentiable`` (``False``) are added where missing. ``fused=None``
+            picks the fastest engine that is right for each parameter, ``fused=True`` insists on the fused
+            one, ``fused=False`` and ``foreach=False`` give the eager reference.
 
     Raises:
         TypeError: something that is not a tensor among ``params``; a mistake in the class: a rule whose
             parameters or results do not fit, or that asks for more than one number can answer.
-        ValueError: an option out of range, a non-leaf or duplicate parameter.
+        ValueError: an option out of range, a non-leaf parameter, a parameter in two groups.
         RuntimeError: options that exclude one another. In :meth:`step`: a gradient or state that does not
             fit its parameter, or ``fused=True`` where that is impossible; nothing has been updated then.
     """
 
     def __init__(self, params: Params, defaults: dict[str, Any]) -> None:
         engine = {"foreach": None, "maximize": False, "differentiable": False, "fused": None}
-        defaults = {**defaults, **{name: value for name, value in engine.items() if name not in defaults}}
-        self._plans = {}
-        self._read_formula()
+        defaults = {name: plain(value) for name, value in {**engine, **defaults}.items()}
         self.defaults = defaults
+        self._forget_plans()
         self.check_options(defaults)
-        super().__init__(params, defaults)
+        # Not super(): the next in line may be torch's optimizer of the same name, a base for isinstance().
+        Optimizer.__init__(self, params, defaults)
+
+    def _forget_plans(self) -> None:
+        self._plans = {}
+        self._later, self._first_lap = {}, {}
+        self._read_formula()
+        self._step_supports_amp_scaling = bool(self.defaults.get("fused"))
 
     # -- what a subclass may extend --------------------------------------------------------------------
 
@@ -103,6 +109,8 @@ class ElementwiseOptimizer(PlannedOptimizer):
                 at_least_zero(label, options[name])
         for name, value in options.items():
             not_nan(name, value)
+            if name in self._options:
+                refuse_odd_option(type(self).__name__, name, value, self._default_of(name))
         if options.get("fused") and options.get("differentiable"):
             raise RuntimeError("`fused` does not support `differentiable`")
         if options.get("fused") and options.get("foreach"):
@@ -110,6 +118,8 @@ class ElementwiseOptimizer(PlannedOptimizer):
 
     def initial_state(self, name: str, param: Tensor, group: Mapping[str, Any]) -> Tensor:
         """A new state tensor: zeros like the parameter, also in memory layout."""
+        if param.layout != torch.strided:
+            return zeros_where(param)
         return torch.zeros_like(param, memory_format=torch.preserve_format, requires_grad=False)
 
     def sparse_gradients(self, group: Mapping[str, Any]) -> Literal["refused", "dense", "rows"]:
@@ -126,20 +136,44 @@ class ElementwiseOptimizer(PlannedOptimizer):
         """Add parameters with options of their own, see :meth:`torch.optim.Optimizer.add_param_group`.
 
         Raises:
-            ValueError: options out of range, a parameter twice in the group or already in another.
+            KeyError: no ``"params"``.
+            ValueError: options out of range, a parameter that is already in another group.
             TypeError: the rule and its coefficients do not fit.
         """
         if isinstance(param_group, dict):
+            if "params" not in param_group:
+                raise KeyError(
+                    f"a parameter group needs 'params', got only {', '.join(map(repr, param_group))}"
+                )
+            make_plain(param_group)  # in place, as torch: the dictionary is the group
             self.check_options({**self.defaults, **param_group})
-            params = param_group.get("params")
-            if params is not None and not isinstance(params, Tensor | set):
-                param_group["params"] = list(params)  # in place, as torch: the dictionary is the group
-                refuse_duplicates(param_group["params"])
         super().add_param_group(param_group)
         try:
             self._try_formula(self.param_groups[-1])
         except Exception:
             self.param_groups.pop()
+            raise
+
+    def state_dict(self) -> dict[str, Any]:
+        """The states and the groups with their options, see :meth:`torch.optim.Optimizer.state_dict`.
+
+        Numbers of numpy that somebody wrote into a group become Python's, in the group too.
+
+        Raises:
+            KeyError: there is a state of a parameter that is in no group any more.
+        """
+        for group in self.param_groups:
+            make_plain(group)
+        try:
+            return super().state_dict()
+        except KeyError as error:
+            known = {id(param) for group in self.param_groups for param in group["params"]}
+            for param in self.state:
+                if isinstance(param, Tensor) and id(param) not in known:
+                    raise KeyError(
+                        f"there is a state of a parameter of shape {tuple(param.shape)} that is in no group "
+                        "any more: delete it from optimizer.state"
+                    ) from error
             raise
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -159,19 +193,17 @@ class ElementwiseOptimizer(PlannedOptimizer):
             check.remove()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
-        self._plans = {}
-        self._read_formula()
-        # An older checkpoint may lack options that were added since: they are off, as in the constructor.
-        constructor = inspect.signature(type(self).__init__).parameters
+        Optimizer.__setstate__(self, state)
+        self._forget_plans()
         for group in self.param_groups:
+            make_plain(group)
+            # An older checkpoint may lack options that were added since: they are off, as in the constructor.
             for name in self.defaults:
-                default = constructor[name].default if name in constructor else inspect.Parameter.empty
-                group.setdefault(name, self.defaults[name] if default is inspect.Parameter.empty else default)
+                group.setdefault(name, self._default_of(name))
             for param in group["params"]:
                 if self.state.get(param, {}) is None:  # as ZeroRedundancyOptimizer marks the states of others
                     del self.state[param]
-                step = self.state[param].get("step") if param in self.state else None
+                step = self.state[param].get("step") if self._counts_steps and param in self.state else None
                 if step is not None and not isinstance(step, Tensor):
                     self.state[param]["step"] = self._new_step(param, group, float(step))
 
@@ -207,7 +239,7 @@ class ElementwiseOptimizer(PlannedOptimizer):
             with torch.enable_grad():
                 loss = closure()
         recording = torch.is_grad_enabled()
-        torch._C._set_grad_enabled(self.defaults["differentiable"])
+        torch._C._set_grad_enabled(bool(self.defaults.get("differentiable")))
         try:
             self._step()
         finally:
@@ -236,11 +268,16 @@ class ElementwiseOptimizer(PlannedOptimizer):
         """Which engine took which parameters in the last step, and why no faster one; one line per case."""
         if not self._plans:
             return "no step() yet: engines are chosen when gradients are there"
+        self._refuse_odd_edits()
         cases: dict[tuple[str, str], list[str]] = {}
         elements: dict[tuple[str, str], int] = {}
-        for i, plan in sorted(self._plans.items()):
-            engines = plan.engines()
-            for position, param in enumerate(self.param_groups[i]["params"]):
+        for i, group in enumerate(self.param_groups):
+            if i not in self._plans:
+                continue
+            engines = self._first_lap.get(i) or self._plans[i].engines()
+            for position, param in enumerate(group["params"]):
+                if (i, position) in self._later:
+                    continue
                 case = engines.get(position, ("no engine", "no gradient"))
                 cases.setdefault(case, []).append(self._where(i, position))
                 elements[case] = elements.get(case, 0) + param.numel()

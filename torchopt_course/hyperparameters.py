@@ -1,11 +1,63 @@
-"""The usual checks of an optimizer's options, with torch's error types and wording."""
+"""Options as Python numbers, and their usual checks, with torch's error types and wording."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal
+from numbers import Real
 from typing import Any
 
 from torch import Tensor
+
+
+def plain(value: Any) -> Any:
+    """An option as checkpoints can keep it: ``torch.load(weights_only=True)`` refuses what is not torch's.
+
+    Numbers of numpy and others become Python's; arrays, and sequences of numbers such as OmegaConf's lists,
+    become tuples. Tensors, text and whatever is no number stay as they are.
+    """
+    if value is None or isinstance(value, Tensor | str | bytes) or type(value) in (float, int, bool):
+        return value
+    if hasattr(value, "tolist") and hasattr(value, "size"):  # a numpy array, or a scalar, which is like one
+        value = value.item() if value.size == 1 else tuple(value.tolist())
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, Real | Decimal):
+        return operator.index(value) if hasattr(value, "__index__") else float(value)
+    if isinstance(value, Mapping):
+        changed = {name: plain(item) for name, item in value.items()}
+        same = type(value) is dict and all(changed[name] is value[name] for name in value)
+        return value if same else changed
+    if isinstance(value, Sequence):
+        items = [plain(item) for item in value]
+        if type(value) in (list, tuple) and all(map(operator.is_, items, value)):
+            return value
+        if isinstance(value, list):
+            return items
+        known = isinstance(value, tuple) or all(isinstance(item, Real | Tensor) for item in items)
+        return tuple(items) if known else value
+    return value
+
+
+def make_plain(group: dict[str, Any]) -> None:
+    """Make all options of a parameter group :func:`plain`, in place."""
+    for name, value in group.items():
+        if name not in ("params", "param_names"):
+            group[name] = plain(value)
+
+
+def pair(betas: Any) -> Any:
+    """Two decay rates as torch keeps them: a tuple of two numbers, or of two 0-d tensors.
+
+    Whatever is no pair stays as it is, for :func:`decay_rates` to refuse.
+    """
+    betas = plain(betas)
+    if isinstance(betas, Tensor) and betas.dim():
+        betas = tuple(betas)
+    if isinstance(betas, tuple | list) and len(betas) == 2:
+        return tuple(beta.squeeze() if isinstance(beta, Tensor) else beta for beta in betas)
+    return betas
 
 
 def at_least_zero(label: str, value: Any) -> None:
@@ -35,7 +87,8 @@ def decay_rates(betas: Any) -> None:
         ValueError: a rate out of range, one tensor and one number, or a tensor of several elements.
         TypeError: not a pair of numbers.
     """
-    if not isinstance(betas, tuple | list) or len(betas) != 2:
+    betas = pair(betas)
+    if not isinstance(betas, tuple) or len(betas) != 2:
         raise TypeError(f"betas must be a pair of numbers, got {betas!r}")
     for i, beta in enumerate(betas):
         if isinstance(beta, Tensor) and beta.numel() != 1:

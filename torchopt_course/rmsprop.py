@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch as xp
-from torch import Tensor
+from torch import Tensor, optim
 
 from .elementwise import ElementwiseOptimizer, Params, Value
 from .hyperparameters import at_least_zero
 
 
-class RMSprop(ElementwiseOptimizer):
+# torch's class stands there for isinstance() of hosts such as Accelerate: all methods are ours.
+class RMSprop(ElementwiseOptimizer, optim.RMSprop):
     r"""RMSprop: divide by the root of a running mean of the squared gradients.
 
     .. math::
@@ -114,13 +115,12 @@ class RMSprop(ElementwiseOptimizer):
         }
         super().__init__(params, defaults)
 
-    def state_dict(self) -> dict[str, Any]:
-        """As torch's, which has no ``fused``: it is left out unless it was given."""
-        state_dict = super().state_dict()
-        for group in state_dict["param_groups"]:
-            if group.get("fused") is None:
-                group.pop("fused", None)
-        return state_dict
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """As of the base, but without ``fused`` if it was not given: torch's RMSprop has no such option."""
+        super().add_param_group(param_group)
+        for options in (self.defaults, self.param_groups[-1]):
+            if options.get("fused") is None:
+                options.pop("fused", None)
 
     def check_options(self, options: Mapping[str, Any]) -> None:
         super().check_options(options)

@@ -13,13 +13,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from torch import Tensor
+from torch import Tensor, optim
 
 from .elementwise import ElementwiseOptimizer, Params, Value
 from .hyperparameters import at_least_zero
 
 
-class SGD(ElementwiseOptimizer):
+# torch's class stands there for isinstance() of hosts such as Accelerate: all methods are ours.
+class SGD(ElementwiseOptimizer, optim.SGD):
     r"""Stochastic gradient descent, with momentum if asked for.
 
     .. math::

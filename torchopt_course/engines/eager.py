@@ -51,6 +51,8 @@ def compute(
             then a copy, for the originals will be overwritten.
     """
     targets = [param, *(states[name] for name in variant.states)]
+    if param.layout != torch.strided:
+        return _sparse(variant, targets, grad, coefficients)
     if param.is_complex():
         variant.refuse_parts("a parameter is complex, and is seen as pairs of real numbers")
     if grad.is_sparse:
@@ -71,6 +73,24 @@ def compute(
                 f"{target.dtype}: optimize parameters of a floating point dtype"
             )
     return [Write(target, values) for target, values in zip(real, new, strict=True)]
+
+
+def _sparse(
+    variant: Variant, targets: Sequence[Tensor], grad: Tensor, coefficients: Mapping[str, Any]
+) -> list[Write]:
+    """A parameter that is sparse itself: in coordinates, for torch cannot subtract compressed tensors."""
+    *old, g = (tensor.to_sparse(layout=torch.sparse_coo) for tensor in (*targets, grad))
+    new = _applied(variant, old, g, coefficients)
+    writes = []
+    for target, values in zip(targets, new, strict=True):
+        values = values.coalesce().to_sparse(layout=target.layout)
+        if target.layout != torch.sparse_coo and values.values().shape != target.values().shape:
+            raise RuntimeError(
+                f"the gradient has elements where the parameter of layout {target.layout} has none, which "
+                "cannot be added in place: use a parameter of layout torch.sparse_coo"
+            )
+        writes.append(Write(target, values))
+    return writes
 
 
 def write(writes: Sequence[Write]) -> None:

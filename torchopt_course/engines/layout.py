@@ -34,3 +34,11 @@ def in_layout_of(param: Tensor, tensor: Tensor) -> Tensor:
     if same_layout(param, tensor) or not is_dense(param):
         return tensor
     return torch.empty_like(param, dtype=tensor.dtype, requires_grad=False).copy_(tensor)
+
+
+def zeros_where(param: Tensor) -> Tensor:
+    """A state for a sparse parameter: zero, with the same elements specified."""
+    zeros = param.detach().clone()
+    zeros = zeros.coalesce() if zeros.is_sparse else zeros
+    zeros.values().zero_()
+    return zeros

@@ -191,7 +191,7 @@ class Plan:
         if grad is None:
             return True
         own = state.get(param, {})
-        if any(own.get(name) is None for name in self._names):
+        if not isinstance(own, dict) or any(own.get(name) is None for name in self._names):
             return False
         states = {name: own[name] for name in self.terms.states}
         step = own["step"] if self._counts_steps else None
@@ -267,6 +267,7 @@ class Plan:
             and type(grad) in PLAIN
             and grad is not None
             and grad.layout == torch.strided
+            and grad.dtype == param.dtype
             and (step is None or step.device.type == "cpu")
         )
 

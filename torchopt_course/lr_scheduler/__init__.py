@@ -24,6 +24,7 @@ __all__ = [
     "lr_range_test",
     "preview_schedule",
 ]
+__all__ += [name for name in _torch.__all__ if name not in __all__]
 
 
 def __getattr__(name: str) -> Any:
