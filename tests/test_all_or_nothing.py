@@ -63,7 +63,9 @@ class Own(oc.ElementwiseOptimizer):
 
 @pytest.mark.parametrize("when", ["first step", "later"])
 @pytest.mark.parametrize("bad", ["shape", "raises", "numbers", "coefficients"])
-@pytest.mark.parametrize("options", [{}, ENGINES["eager"]], ids=["default", "eager"])
+@pytest.mark.parametrize(
+    "options", [{}, ENGINES["eager"], ENGINES["foreach"]], ids=["default", "eager", "foreach"]
+)
 def test_own_formula_fails_for_one_parameter(options: dict[str, bool], bad: str, when: str) -> None:
     params = parameters(["matrix", "vector", "scalar"])
     params[0] = Parameter(torch.ones(3, 3))
@@ -144,3 +146,32 @@ def test_gradients_are_scaled_again() -> None:
     with pytest.raises(ArithmeticError):
         optimizer.step()
     changes.assert_none()
+
+
+class BadState(Own):
+    """Its states cannot be made for a matrix."""
+
+    states = ("m", "v")
+
+    def initial_state(self, name: str, param: Tensor, group: Any) -> Tensor:
+        if param.dim() == 2 and name == "v":
+            raise ArithmeticError("no state for a matrix")
+        return super().initial_state(name, param, group)
+
+    @staticmethod
+    def rule(
+        p: Tensor, g: Tensor, m: Tensor, v: Tensor, lr: float, shape: bool, raises: bool, numbers: bool
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        return p - lr * g, m + g, v + g
+
+
+@every_engine
+def test_a_state_cannot_be_made(engine: dict[str, bool]) -> None:
+    params = parameters(["vector", "matrix", "scalar"])
+    optimizer = BadState(params, **engine)
+    set_gradients(0, params)
+    changes = Changes(params, optimizer)
+    with pytest.raises(ArithmeticError, match="no state for a matrix"):
+        optimizer.step()
+    changes.assert_none()
+    assert not optimizer.state

@@ -325,3 +325,21 @@ def test_correct_though_unusual(engine: dict[str, bool]) -> None:
         optimizer = with_changes(rule=rule)([param], **engine)
         optimizer.step()
         assert (param[0].item(), optimizer.state[param]["m"][0].item()) == expected
+
+
+class Memoryless(ElementwiseOptimizer):
+    def __init__(self, params: Any) -> None:
+        super().__init__(params, {"lr": 0.1})
+
+    @staticmethod
+    def coefficients(lr: float, first: bool) -> dict[str, Any]:
+        return {"lr": lr, "first": first}
+
+    @staticmethod
+    def rule(p: Any, g: Any, lr: float, first: bool) -> Any:
+        return p - lr * (2 * g if first else g)
+
+
+def test_first_without_a_state_that_could_tell() -> None:
+    with pytest.raises(TypeError, match=r"Memoryless\.coefficients asks for 'first', but .* no states"):
+        Memoryless([nn.Parameter(torch.ones(2))])

@@ -51,6 +51,11 @@ def refuse_mistakes(cls: Any) -> None:
             raise TypeError(f"{cls.__name__} has the state {state!r} twice, expected each once")
         seen.add(state)
     _refuse_unclear_coefficients(cls)
+    if not seen and "first" in inspect.signature(cls.coefficients).parameters:
+        raise TypeError(
+            f"{cls.__name__}.coefficients asks for 'first', but the class has no states, by which the first "
+            "step of a parameter is known, after a checkpoint too: ask for 'step', or declare states"
+        )
 
 
 def _refuse_unclear_coefficients(cls: Any) -> None:

@@ -5,123 +5,35 @@ All that may fail happens before the first tensor is changed.
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
-from typing import Any, ClassVar, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
 
-from .checks import refuse_misfits, refuse_odd_groups, refuse_odd_option
-from .declarations import fitting, options_of, refuse_mistakes, refuse_nan
-from .engines.batch import Coefficients, Job, Scaling
+from .checks import refuse_misfits, refuse_odd_groups
+from .declared import DeclaredOptimizer, refusal
+from .engines.apart import Terms
+from .engines.batch import Job, Scaling
 from .engines.compiler import warn_once
 from .engines.interception import interceptor
-from .engines.layout import in_layout_of
-from .engines.plan import Plan, Terms
-from .engines.rules import Formula, Rule
+from .engines.plan import Plan
 from .engines.shards import ORDINARY, View, is_distributed, shards
-from .hyperparameters import plain
 from .repeats import Place, gradients, laps
 
 
-class PlannedOptimizer(Optimizer):
+class PlannedOptimizer(DeclaredOptimizer):
     """An optimizer whose parameter groups are planned once and stepped by the engines.
 
     The public base is :class:`~torchopt_course.ElementwiseOptimizer`; this is what it does inside.
     """
-
-    states: ClassVar[tuple[str, ...]] = ()
-    optional_states: ClassVar[Mapping[str, str]] = {}
-    rule: ClassVar[Rule]
-    coefficients: ClassVar[Callable[..., Mapping[str, Any]]]
 
     # Asked by ``GradScaler``; as with torch's optimizers, true with ``fused=True``.
     _step_supports_amp_scaling: bool
     _plans: dict[int, Plan]
     _later: dict[Place, int]  # the lap in which a parameter is stepped that stands in the groups again
     _first_lap: dict[int, dict[int, tuple[str, str]]]  # where there are more: which engines took part in it
-
-    def initial_state(self, name: str, param: Tensor, group: Mapping[str, Any]) -> Tensor:
-        raise NotImplementedError
-
-    def sparse_gradients(self, group: Mapping[str, Any]) -> Literal["refused", "dense", "rows"]:
-        raise NotImplementedError
-
-    # -- the formula ---------------------------------------------------------------------------------
-
-    def _read_formula(self) -> None:
-        """Learn what the rule and its coefficients are called with; again whenever they are replaced."""
-        cls = type(self)
-        refuse_mistakes(cls)
-        before = self.__dict__.get("_formula")
-        self._formula = Formula(cls.__name__, cls.rule, (*cls.states, *cls.optional_states), before)
-        self._source = (cls.rule, cls.rule.__code__, cls.coefficients)
-        self._constructor = inspect.signature(cls.__init__).parameters
-        self._needs = tuple(inspect.signature(cls.coefficients).parameters)
-        self._counts_steps, self._asks_first = "step" in self._needs, "first" in self._needs
-        self._options = tuple(name for name in self._needs if name not in ("step", "first"))
-        switches = cls.optional_states.values()
-        self._needed_options = (*self._options, *switches, "maximize", "foreach", "differentiable")
-
-    def _default_of(self, option: str) -> Any:
-        """The constructor's own default; where there is none, what it was called with."""
-        parameter = self._constructor.get(option)
-        if parameter is None or parameter.default is inspect.Parameter.empty:
-            return self.defaults.get(option)
-        return parameter.default
-
-    def _is_plain_pair(self, name: str, value: tuple[Any, ...]) -> bool:
-        """Whether these are as many numbers as the option has by default: betas, most often."""
-        default = self.defaults.get(name)
-        return (
-            type(default) is tuple
-            and len(default) == len(value)
-            and _PLAIN_OPTIONS.issuperset(map(type, value))
-        )
-
-    def _kept_states(self, group: Mapping[str, Any]) -> tuple[str, ...]:
-        options = options_of(type(self), "optional_states", self.optional_states.values(), group)
-        return (*self.states, *(name for name, option in self.optional_states.items() if options[option]))
-
-    def _coefficients_after(self, group: Mapping[str, Any]) -> Coefficients:
-        """The group's coefficients as a function of the number of steps already taken."""
-        options = options_of(type(self), "coefficients", self._options, group)
-        are_plain = True
-        for name, value in options.items():
-            if type(value) in _PLAIN_OPTIONS or (type(value) is tuple and self._is_plain_pair(name, value)):
-                continue
-            are_plain = False
-            options[name] = _scalar(plain(value))
-            refuse_odd_option(type(self).__name__, name, options[name], self._default_of(name))
-        differentiable, evaluate = group["differentiable"], type(self).coefficients
-        counts_steps, asks_first = self._counts_steps, self._asks_first
-
-        def after(age: Any) -> Mapping[str, Any]:
-            if counts_steps:
-                options["step"] = age + 1
-            if asks_first:
-                options["first"] = age == 0
-            values = evaluate(**options)
-            if are_plain or differentiable or isinstance(age, Tensor) or not isinstance(values, Mapping):
-                return values
-            return {name: value.item() if _is_on_the_host(value) else value for name, value in values.items()}
-
-        return after
-
-    def _try_formula(self, group: Mapping[str, Any]) -> None:
-        """Find mistakes in a rule or its coefficients before the first step."""
-        evaluate = self._coefficients_after(group)
-        kept = self._kept_states(group)
-        try:
-            with torch.no_grad():
-                values = evaluate(0)
-        except Exception:
-            return  # an option may be set later; else the step will say it
-        self._formula.specialise(kept, group["maximize"], values)
-        refuse_nan(type(self), values)
 
     # -- one step --------------------------------------------------------------------------------------
 
@@ -245,8 +157,8 @@ class PlannedOptimizer(Optimizer):
     def _terms(self, group: Mapping[str, Any], interceptor: str | None) -> Terms:
         lists = False if group.get("fused") is False and group["foreach"] is None else group["foreach"]
         lists = False if interceptor else lists
-        refusal = interceptor or _refusal(group)
-        return Terms(self._kept_states(group), refusal, lists, bool(group["differentiable"]))
+        why = interceptor or refusal(group)
+        return Terms(self._kept_states(group), why, lists, bool(group["differentiable"]))
 
     def _view(self, i: int, grads: list[Tensor | None]) -> View:
         view = View(self.param_groups[i]["params"], grads, self.state, set(map(type, grads)))
@@ -321,49 +233,7 @@ class PlannedOptimizer(Optimizer):
                     if grad is not param.grad and not is_distributed({type(param)}):
                         grad.mul_(factor)
 
-    # -- state -----------------------------------------------------------------------------------------
-
-    def _has_states(self, param: Tensor, group: Mapping[str, Any]) -> bool:
-        own, names = self.state.get(param, {}), self._kept_states(group)
-        fit = all(isinstance(own.get(name), Tensor) and own[name].shape == param.shape for name in names)
-        return fit and (not self._counts_steps or own.get("step") is not None)
-
-    def complete_state(self, param: Tensor, group: Mapping[str, Any]) -> list[str]:
-        """Create what is missing in a parameter's state; returns the names of what was created."""
-        names = self._kept_states(group)
-        if not names and not self._counts_steps:
-            return []
-        state = self.state.setdefault(param, {})
-        missing = [name for name in names if state.get(name) is None]
-        if self._counts_steps and state.get("step") is None:
-            state["step"] = self._new_step(param, group)
-            missing.append("step")
-        for name in missing:
-            if name != "step":
-                where = f"the state {name!r} that {type(self).__name__}.initial_state made"
-                state[name] = fitting(where, self.initial_state(name, param, group), param)
-        # A checkpoint may bring states in another memory layout than the parameter has: same numbers, but the
-        # fused engine walks through all of them in one order, and no engine has use for sparse ones.
-        for name in names:
-            if state[name].layout != torch.strided or _refusal(group) is None:
-                state[name] = in_layout_of(param, state[name])
-        return missing
-
-    @staticmethod
-    def _new_step(param: Tensor, group: Mapping[str, Any], value: float = 0.0) -> Tensor:
-        """The step count as torch keeps it: on the CPU, unless an option says it lives with the parameter."""
-        at_home = bool(group.get("capturable") or group.get("fused"))
-        double = torch.get_default_dtype() == torch.float64 and not group.get("fused")
-        return torch.tensor(
-            value, dtype=torch.float64 if double else torch.float32, device=param.device if at_home else "cpu"
-        )
-
     # -- errors ----------------------------------------------------------------------------------------
-
-    def _where(self, i: int, position: int) -> str:
-        names: Any = self.param_groups[i].get("param_names")
-        is_named = isinstance(names, list | tuple) and position < len(names)
-        return f"parameter {position} of group {i}" + (f" ({names[position]})" if is_named else "")
 
     def _refuse_odd_edits(self) -> None:
         """Groups and state are the user's to edit: what cannot be stepped any more is named."""
@@ -394,30 +264,3 @@ class PlannedOptimizer(Optimizer):
             )
         if plan.trouble:
             warn_once(f"the fused CPU engine is off, steps run on the slower eager engine: {plan.trouble}")
-
-
-def _refusal(group: Mapping[str, Any]) -> str | None:
-    """Why no fused engine may take a group, whatever its tensors are like."""
-    if group["differentiable"]:
-        return "differentiable=True"
-    if group.get("fused") is False:
-        return "fused=False"
-    if group.get("fused") is None and group["foreach"] is not None:
-        return f"foreach={group['foreach']}"
-    return None
-
-
-_PLAIN_OPTIONS = frozenset({float, int, bool})
-
-
-def _is_on_the_host(value: Any) -> bool:
-    return isinstance(value, Tensor) and value.device.type == "cpu" and value.numel() == 1
-
-
-def _scalar(value: Any) -> Any:
-    """An option as a number or 0-d tensor: a 1-element tensor may come in any shape."""
-    if isinstance(value, Tensor) and value.dim():
-        return value.squeeze()
-    if isinstance(value, tuple | list):
-        return tuple(_scalar(item) for item in value)
-    return value

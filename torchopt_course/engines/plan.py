@@ -7,40 +7,19 @@ reason.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import partial
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import Any
 
-import torch
 from torch import Tensor
-from torch.utils._foreach_utils import _get_foreach_kernels_supported_devices
 
-from . import eager, foreach
+from .apart import Apart, Terms
 from .batch import Batch, Coefficients, Job, Scaling, Specialise
 from .compiler import CompilationError, NoWord
 from .fused import FUSED, PLAIN, why_not_fused
 from .layout import in_layout_of
 from .same_tensors import SameTensors
-from .shards import View
+from .shards import State, View
 from .survey import GRADIENT_LAYOUT, HOLDS
-
-State = dict[str, Any]
-
-
-class Terms(NamedTuple):
-    """What a group's options ask for.
-
-    Attributes:
-        states: the states that the rule reads and writes.
-        refusal: why no fused engine may take the group, if so.
-        lists: whether the rest goes to the foreach engine; ``None``: where torch would do so.
-        differentiable: whether autograd follows the step.
-    """
-
-    states: tuple[str, ...]
-    refusal: str | None
-    lists: bool | None
-    differentiable: bool
 
 
 class Plan:
@@ -77,13 +56,11 @@ class Plan:
         if view.originals is not None:
             distributed, their_states = view.originals
             self._originals = list(map(id, distributed)), SameTensors(their_states)
-        self.reasons: dict[int, str] = {}
+        self._apart = Apart(terms, counts_steps=counts_steps)
+        self.reasons = self._apart.reasons
         self.trouble: str | None = None
-        self._final = terms.refusal is not None
-        self._ages: dict[int, int] = {}  # of those with a reason
         self._batches: list[Batch] = []
         self._unknown: list[int] = []  # parameters without a gradient, that nothing is known of
-        self._engines: dict[int, tuple[str, str]] = {}  # which took those with a reason in the last step, why
 
         taken: dict[Any, list[int]] = {}
         for position, (param, grad) in enumerate(zip(view.params, view.grads, strict=True)):
@@ -94,7 +71,7 @@ class Plan:
             states = {name: own[name] for name in terms.states}
             step = own["step"] if counts_steps else None
             reason = terms.refusal or why_not_fused(param, grad, states, step)
-            self._ages[position] = 0 if position in firsts else 1
+            self._apart.ages[position] = 0 if position in firsts else 1
             if reason is None:
                 alike = (param.device, param.dtype, *(() if step is None else (step.device, step.dtype)))
                 taken.setdefault(alike, []).append(position)
@@ -109,7 +86,7 @@ class Plan:
                     view.state,
                     terms.states,
                     counts_steps=counts_steps,
-                    ages=[self._ages[i] for i in positions],
+                    ages=[self._apart.ages[i] for i in positions],
                 )
             except CompilationError as error:
                 self._give_up(positions, error)
@@ -146,7 +123,7 @@ class Plan:
             keys, values = list(state), list(state.values())
             if not all(self._look(batch, params, grads, keys, values) for batch in self._batches):
                 return False
-        return all(self._still_apart(i, params[i], grads[i], state) for i in self.reasons)
+        return self._apart.hold(view)
 
     def _settle(self, view: View) -> None:
         """The first look at a new plan: a batch that does not hold even now goes to eager."""
@@ -186,17 +163,6 @@ class Plan:
             any(map(Tensor.is_neg, mine)) or any(map(Tensor.is_inference, mine))
         )
 
-    def _still_apart(self, i: int, param: Tensor, grad: Tensor | None, state: Mapping[Tensor, State]) -> bool:
-        """Its state still complete, and still not fit for a fused engine."""
-        if grad is None:
-            return True
-        own = state.get(param, {})
-        if not isinstance(own, dict) or any(own.get(name) is None for name in self._names):
-            return False
-        states = {name: own[name] for name in self.terms.states}
-        step = own["step"] if self._counts_steps else None
-        return self._final or why_not_fused(param, grad, states, step) is not None
-
     # -- the step --------------------------------------------------------------------------------------
 
     def prepare(
@@ -210,80 +176,18 @@ class Plan:
             except CompilationError as error:
                 self._batches.remove(batch)
                 self._give_up(batch.positions, error, batch.survey.ages)
-        self._engines = {}
-        if self.reasons:
-            jobs += self._apart(view, coefficients, specialise)
-            jobs.append(self._remember)
-        return jobs
-
-    def _apart(self, view: View, coefficients: Coefficients, specialise: Specialise) -> Iterator[Job]:
-        """The parameters that no fused engine takes: in lists where that is wished, else one by one."""
-        together: dict[Any, list[int]] = {}
-        for i in sorted(self.reasons):
-            param, grad = view.params[i], view.grads[i]
-            if grad is None:
-                continue
-            step = view.state[param]["step"] if self._counts_steps else None
-            in_lists = self._in_lists(param, grad, step)
-            self._engines[i] = "foreach engine" if in_lists else "eager engine", self.reasons[i]
-            key = (param.device, param.dtype, self._age(i, step)) if in_lists else i
-            together.setdefault(key, []).append(i)
-        for key, positions in together.items():
-            params = [view.params[i] for i in positions]
-            grads = [grad for i in positions if (grad := view.grads[i]) is not None]
-            states = [{name: view.state[param][name] for name in self.terms.states} for param in params]
-            steps = [view.state[param]["step"] for param in params] if self._counts_steps else []
-            values = coefficients(self._age(positions[0], steps[0] if steps else None))
-            variant = specialise(values)
-            if variant.program is None:
-                self._engines |= dict.fromkeys(positions, ("eager engine", variant.reason))
-            elif isinstance(key, tuple):
-                yield partial(foreach.update, variant, params, grads, states, values)
-                yield partial(_count, steps)
-                continue
-            for param, grad, own in zip(params, grads, states, strict=True):
-                writes = eager.compute(
-                    variant, param, grad, own, values, differentiable=self.terms.differentiable
-                )
-                yield partial(eager.write, writes)
-            yield partial(_count, steps)
-
-    def _age(self, i: int, step: Tensor | None) -> Any:
-        """How many steps parameter i has taken."""
-        if step is None:
-            return self._ages[i]
-        # A step on a device is not read: that would make the host wait for it.
-        return step.item() if step.device.type == "cpu" else step
-
-    def _in_lists(self, param: Tensor, grad: Tensor | None, step: Tensor | None) -> bool:
-        wished = self.terms.lists
-        if wished is None:
-            wished = param.device.type in _get_foreach_kernels_supported_devices()
-        return bool(
-            wished
-            and not self.terms.differentiable
-            and (param.is_floating_point() or param.is_complex())
-            and type(param) in PLAIN
-            and type(grad) in PLAIN
-            and grad is not None
-            and grad.layout == torch.strided
-            and grad.dtype == param.dtype
-            and (step is None or step.device.type == "cpu")
-        )
-
-    def _remember(self) -> None:
-        self._ages |= dict.fromkeys(self._engines, 1)
+        return [*jobs, *self._apart.prepare(view, coefficients, specialise)]
 
     def _give_up(self, positions: Sequence[int], error: CompilationError, ages: Iterable[float] = ()) -> None:
         """No kernel: the same result, only slower."""
         if not isinstance(error, NoWord):
             self.trouble = str(error)
-        self._ages |= {i: int(age) for i, age in zip(positions, ages, strict=False)}
+        self._apart.ages |= {i: int(age) for i, age in zip(positions, ages, strict=False)}
         self._set_apart(positions, str(error))
 
     def _set_apart(self, positions: Sequence[int], reason: str) -> None:
         self.reasons |= dict.fromkeys(positions, reason)
-        self._final = True
+        self._apart.final = True
 
     # -- reports ---------------------------------------------------------------------------------------
 
@@ -295,12 +199,12 @@ class Plan:
             for i, absent in zip(batch.positions, batch.survey.absent, strict=True)
             if not absent
         }
-        return fused | self._engines
+        return fused | self._apart.engines
 
     @property
     def left_over(self) -> dict[int, str]:
         """Why parameters that have a gradient in the step that was prepared last go to no fused engine."""
-        return {i: self.reasons[i] for i in self._engines}
+        return {i: self.reasons[i] for i in self._apart.engines}
 
     @property
     def is_distributed(self) -> bool:
@@ -311,8 +215,3 @@ class Plan:
     def asks_the_host(self) -> bool:
         """Whether the host must know if a gradient has overflowed, for not every step can find out itself."""
         return bool(self.reasons) or not all(batch.HEEDS_SCALING for batch in self._batches)
-
-
-def _count(steps: Sequence[Tensor]) -> None:
-    for step in steps:
-        step += 1
