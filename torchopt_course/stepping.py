@@ -162,6 +162,8 @@ class PlannedOptimizer(DeclaredOptimizer):
 
     def _view(self, i: int, grads: list[Tensor | None]) -> View:
         view = View(self.param_groups[i]["params"], grads, self.state, set(map(type, grads)))
+        if not self._formula.is_elementwise:  # torch itself runs it on the whole DTensor
+            return view
         known = self._plans.get(i)
         if (known and known.is_distributed) or (view.kinds - ORDINARY and is_distributed(view.kinds)):
             return shards(view)

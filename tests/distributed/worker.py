@@ -346,6 +346,37 @@ def one_plan(prepare: Prepare, dtypes: tuple[torch.dtype, ...]) -> None:
             assert kept() is None, f"the shard of state {name} is kept"
 
 
+class Lamb(torchopt_course.ElementwiseOptimizer):
+    """p -= lr * |p| / |u| * u (You et al., 2020): norms of whole tensors, wherever their parts are."""
+
+    states = ("exp_avg", "exp_avg_sq")
+
+    def __init__(self, params: Iterable[Tensor], lr: float = 0.02) -> None:
+        super().__init__(params, {"lr": lr})
+
+    @staticmethod
+    def coefficients(step: float, lr: float) -> dict[str, float]:
+        return {"lr": lr, "unbias": 1 - 0.9**step}
+
+    @staticmethod
+    def rule(p: Any, g: Any, exp_avg: Any, exp_avg_sq: Any, lr: Any, unbias: Any) -> Any:
+        exp_avg = 0.9 * exp_avg + 0.1 * g
+        exp_avg_sq = 0.99 * exp_avg_sq + 0.01 * g * g
+        u = exp_avg / unbias / (torch.sqrt(exp_avg_sq) + 1e-6)
+        return p - lr * p.norm() / u.norm() * u, exp_avg, exp_avg_sq
+
+
+def whole_tensors(prepare: Prepare, share: bool) -> None:
+    """A rule that needs whole tensors takes the same steps on distributed ones."""
+    models = [prepare(network()), network()]
+    for model, mine in zip(models, (share, False), strict=True):
+        train(model, Lamb(model.parameters()), range(STEPS), share=mine)
+    got, expected = map(whole, models)
+    assert_moved(expected)
+    for (name, value), twin in zip(got.items(), expected.values(), strict=True):
+        assert_close(value, twin, name)
+
+
 def scenarios(processes: int) -> Iterator[tuple[str, Callable[[Path], None]]]:
     for name in ("SGD", "Adam"):
         yield f"DistributedDataParallel {name}", partial(agree_with_torch, name, data_parallel, True)
@@ -359,6 +390,11 @@ def scenarios(processes: int) -> Iterator[tuple[str, Callable[[Path], None]]]:
         )  # it does not survive another dtype
         for name, prepare in {"tensor-parallel": tensor_parallel, "half": half_tensor_parallel}.items():
             yield f"one plan, {name}", lambda _, prepare=prepare: one_plan(prepare, both)
+        for name, (prepare, share) in {
+            "fully_shard": (sharded, True),
+            "tensor-parallel": (tensor_parallel, False),
+        }.items():
+            yield f"whole tensors, {name}", lambda _, p=prepare, s=share: whole_tensors(p, s)
         yield "tensor-parallel and fully_shard Adam", partial(agree_with_torch, "Adam", divided_twice, False)
     else:
         for name, what in itertools.product(("SGD", "Adam"), ("gradients", "states")):

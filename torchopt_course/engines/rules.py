@@ -54,6 +54,11 @@ class Formula:
         self._changes: int = 0 if before is None or before.rule is not rule else before._changes + 1
         self._variants: dict[object, Variant] = {}
 
+    @property
+    def is_elementwise(self) -> bool:
+        """Whether the rule may be applied to parts of a tensor, as far as it has been read."""
+        return all(variant.is_elementwise for variant in self._variants.values())
+
     def holds(self) -> bool:
         """Whether all that the rule refers to (numbers by name, helpers, ...) is as it was."""
         return self._reads.hold()
@@ -133,6 +138,7 @@ class Variant:
         states: the states that are kept, in the rule's order.
         program: what the rule does, in words that every engine knows; ``None`` if only torch can run it.
         reason: why there is no program.
+        is_elementwise: whether the rule does to each element what it would do if that stood alone.
 
     Raises:
         TypeError: the rule cannot mean the same on every engine.
@@ -148,7 +154,7 @@ class Variant:
         if formula.changeable:
             # The reading may say by tomorrow what is wrong, and nobody would know.
             reading = Reading(None, f"{formula.owner}.rule {formula.changeable}", False)
-        self.program, self.reason, self._is_elementwise = reading
+        self.program, self.reason, self.is_elementwise = reading
 
     def in_torch(
         self, p: Tensor, g: Tensor, states: Mapping[str, Tensor], coefficients: Mapping[str, Any]
@@ -173,7 +179,7 @@ class Variant:
         Raises:
             RuntimeError: it is not elementwise.
         """
-        if not self._is_elementwise:
+        if not self.is_elementwise:
             raise RuntimeError(
                 f"{self.reason}; but {why}, and a rule that is not elementwise needs the whole"
             )
