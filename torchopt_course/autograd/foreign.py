@@ -185,6 +185,23 @@ class Parts:
         return Parts(self._node, total)
 
 
+class Suspicion:
+    """Whether a variable was computed with under no_grad.
+
+    That happens in the forward pass of a Function whose ``apply`` somebody had taken before this package was
+    imported (see :mod:`.functions`). Then torch's graph may end in variables, and torch's ``backward()`` of a
+    plain tensor has to look for them, which would cost everybody some time.
+    """
+
+    raised = False
+
+
+def reaches_variables(tensors: Sequence[Tensor]) -> bool:
+    """Whether torch has computed these from a variable, so that the sweep must go on here."""
+    known = [tensor for tensor in tensors if not isinstance(tensor, Traced) and tensor.grad_fn is not None]
+    return Suspicion.raised and any(isinstance(leaf, Traced) for leaf in leaves_of(known))
+
+
 def leaves_of(tensors: Sequence[Tensor]) -> list[Tensor]:
     """The tensors that require a gradient from which torch computed these."""
     leaves: dict[int, Tensor] = {}

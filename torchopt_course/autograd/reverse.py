@@ -10,6 +10,7 @@ loop, so a graph may be as deep as memory allows.
 from __future__ import annotations
 
 import weakref
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from heapq import heapify, heappop, heappush
 from itertools import count
@@ -27,7 +28,9 @@ if TYPE_CHECKING:
 clock = count(0, -1)
 
 # What users want to be called with the gradient of a result; see Variable.register_hook.
-hooks: weakref.WeakKeyDictionary[Node, dict[int, Callable[[Value], Value]]] = weakref.WeakKeyDictionary()
+hooks: weakref.WeakKeyDictionary[Node, OrderedDict[int, Callable[[Value], Value]]] = (
+    weakref.WeakKeyDictionary()
+)
 
 
 class Node:
