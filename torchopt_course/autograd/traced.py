@@ -251,6 +251,9 @@ class Traced(Tensor):
     def numpy(self, *args: object, **kwargs: object) -> NoReturn:
         self.__array__()
 
+    def __dlpack__(self, *args: object, **kwargs: object) -> NoReturn:
+        raise BufferError("Can't export tensors that require gradient, use x.detach()")
+
     def __deepcopy__(self, memo: dict[int, Any]) -> NoReturn:
         raise RuntimeError(f"a {type(self).__name__} cannot be copied with its past; copy x.detach()")
 
