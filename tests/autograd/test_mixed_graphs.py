@@ -110,6 +110,11 @@ def through_torchs_graph_twice(s: Setting) -> Any:
     return g * s.free
 
 
+def penalty_on_a_gradient_through_torchs_graph(s: Setting) -> Any:
+    (g,) = torch.autograd.grad((s.net(TORCH["h"](s)) ** 2).sum(), s.x, create_graph=True)
+    return g.square().sum()
+
+
 def user_function(s: Setting) -> Any:
     return (Twice.apply(s.net(s.x)) * s.free).square().sum()
 
@@ -202,9 +207,10 @@ def written_into_torchs_tensor(s: Setting) -> Any:
 
 PROGRAMS = [
     penalty, decoder, beside, gradient_of_input, gradients_of_parameters, gradients_in_place_of_the_loss,
-    through_torchs_graph_twice, user_function, user_function_of_parameters, user_function_with_two_results,
-    user_function_in_place, checkpointed, checkpointed_not_reentrant, hooks, tied_and_frozen, parametrized,
-    torch_func, our_grad_of_a_closure, moving_average, threads, written_into_torchs_tensor,
+    through_torchs_graph_twice, penalty_on_a_gradient_through_torchs_graph, user_function,
+    user_function_of_parameters, user_function_with_two_results, user_function_in_place, checkpointed,
+    checkpointed_not_reentrant, hooks, tied_and_frozen, parametrized, torch_func, our_grad_of_a_closure,
+    moving_average, threads, written_into_torchs_tensor,
 ]  # fmt: skip
 
 # What was computed before the block, by torch.
@@ -231,6 +237,13 @@ def test_all_that_requires_a_gradient_gets_what_it_gets_in_torch(program: Callab
         else:
             torch.testing.assert_close(mine.grad.detach(), truth.grad.detach())
     assert type(setting.free * 2) is Tensor  # after the block all is as before
+
+
+def test_what_is_computed_from_parameters_alone_is_recorded_here():
+    p, q = nn.Parameter(torch.tensor([1.0, 2.0])), torch.ones(2)
+    with autograd.record():
+        loss = F.smooth_l1_loss(p, q) + torch.lerp(p, q, 0.5).sum() + torch.stack([p, q]).norm()
+    assert "torch's" not in str(autograd.graph(loss))
 
 
 def test_variables_outside_of_any_block():
