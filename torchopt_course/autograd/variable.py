@@ -205,12 +205,13 @@ class ReverseLevel(Level):
         variables, deeper = 1, False  # which arguments are variables: a bit each, behind a leading 1
         for arg in args:
             variables += variables
-            if type(arg) in PLAIN:
+            kind = type(arg)  # asked first, as isinstance() takes longer
+            if kind in PLAIN:
                 pass
-            elif isinstance(arg, Traced):
+            elif kind is Variable or isinstance(arg, Traced):
                 if arg.level is self:
                     variables += 1
-                    parents.append(arg.node)  # type: ignore[attr-defined]
+                    parents.append(arg.node)
                     arg = arg._data
                 deeper = deeper or (type(arg) is not Tensor and isinstance(arg, Traced))
             elif not isinstance(arg, Tensor):
