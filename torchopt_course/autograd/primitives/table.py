@@ -72,9 +72,9 @@ class Primitive:
         level = None
         for arg in args:
             kind = type(arg)
-            if kind is Variable or (kind not in UNTRACED and isinstance(arg, Traced)):
-                if level is None or arg.level.depth > level.depth:
-                    level = arg.level
+            traced = kind is Variable or (kind not in UNTRACED and isinstance(arg, Traced))
+            if traced and (level is None or arg.level.depth > level.depth):
+                level = arg.level
         if level is None:
             if not (recording.blocks and is_recorded(args)):
                 return self.compute(*args)
