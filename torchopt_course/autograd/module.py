@@ -1,6 +1,6 @@
 """Unmodified ``torch.nn`` modules through this autograd.
 
-:class:`record` watches torch's functions: those that get a tensor which requires a gradient are recorded here.
+:class:`record` watches torch's functions: those that get a tensor that requires a gradient are recorded here.
 :func:`functional_call` calls a module with other parameters. A module finds its weights as attributes, and
 Python looks for those in the instance's ``__dict__`` before torch's ``Module.__getattr__`` looks into
 ``_parameters``; so an entry there covers a parameter for a while without changing it.
