@@ -115,6 +115,11 @@ def penalty_on_a_gradient_through_torchs_graph(s: Setting) -> Any:
     return g.square().sum()
 
 
+def backward_inside(s: Setting) -> Any:
+    (s.net(TORCH["h"](s)) * Twice.apply(s.net(X))).sum().backward()
+    return s.net(X).sum() * s.free
+
+
 def user_function(s: Setting) -> Any:
     return (Twice.apply(s.net(s.x)) * s.free).square().sum()
 
@@ -210,7 +215,7 @@ PROGRAMS = [
     through_torchs_graph_twice, penalty_on_a_gradient_through_torchs_graph, user_function,
     user_function_of_parameters, user_function_with_two_results, user_function_in_place, checkpointed,
     checkpointed_not_reentrant, hooks, tied_and_frozen, parametrized, torch_func, our_grad_of_a_closure,
-    moving_average, threads, written_into_torchs_tensor,
+    moving_average, threads, written_into_torchs_tensor, backward_inside,
 ]  # fmt: skip
 
 # What was computed before the block, by torch.

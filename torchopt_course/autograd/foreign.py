@@ -114,7 +114,7 @@ class TorchNode(Node):
                 )
         given = g.given if isinstance(g, Parts) else {0: g}
         seeds = [self._for_torch(each, rewrap) for each in given.values()]
-        with torch._C.DisableTorchFunctionSubclass():  # a leaf may be a variable
+        with torch._C.DisableTorchFunction():  # a leaf may be a variable, and record() open
             return torch.autograd.grad(
                 [self.edges[i] for i in given],
                 self.leaves,

@@ -153,7 +153,7 @@ class Traced(Tensor):
     @data.setter
     def data(self, value: Value) -> None:
         self._data = value
-        with torch._C.DisableTorchFunctionSubclass():  # the tensor that torch sees
+        with torch._C.DisableTorchFunction():  # the tensor that torch sees, also within record()
             _set_data(self, raw(value).detach())
 
     @property
