@@ -135,6 +135,13 @@ def detached(x: Any) -> Any:
     return h * x
 
 
+def values_replaced(x: Any) -> Any:
+    h = x * 1
+    h.data = h.data * 5
+    h[0] += 1
+    return h * x
+
+
 def half_type(x: Any) -> Any:
     h = x.float() * 2
     h.mul_(x)  # float64 into float32
@@ -144,7 +151,7 @@ def half_type(x: Any) -> Any:
 PROGRAMS = [
     alias, view_of_base, base_of_view, view_of_view, siblings, argument, into_a_plain_tensor,
     a_view_of_a_plain_tensor_kept, by_strides, rows_in_a_loop, advanced, filled, scattered, activations,
-    shape_changed, detached, half_type,
+    shape_changed, detached, values_replaced, half_type,
 ]  # fmt: skip
 
 
@@ -164,6 +171,13 @@ def test_programs_are_as_in_torch(program: Callable[[Any], Any]):
     torch.testing.assert_close(y.detach(), expected.detach())
     y.backward(seed(y), retain_graph=True)
     torch.testing.assert_close(x.grad, g.detach())
+
+    with ag.record():  # from a plain tensor that requires a gradient
+        leaf = t.detach().requires_grad_()
+        program(leaf).backward(seed(expected))
+    torch.testing.assert_close(leaf.grad, g.detach())
+    if program is values_replaced:
+        return  # transforms have values that they hold, but torch's do not take x.data either
 
     f = lambda x: (program(x) * seed(expected)).sum()  # noqa: E731
     torch.testing.assert_close(ag.grad(f)(t.detach()), g.detach())

@@ -60,6 +60,19 @@ class SumAndClipped(torch.autograd.Function):
         return (g + h).clamp(-0.1, 0.1), g
 
 
+class Doubled(torch.autograd.Function):
+    """Twice x, written into x."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.mark_dirty(x)
+        return x.mul_(2)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Tensor:
+        return 2 * g
+
+
 def penalty(s: Setting) -> Any:
     return s.net(X).square().mean() + 0.1 * sum(p.pow(2).sum() for p in s.net.parameters())
 
@@ -97,6 +110,16 @@ def through_torchs_graph_twice(s: Setting) -> Any:
     return g * s.free
 
 
+def penalty_on_a_gradient_through_torchs_graph(s: Setting) -> Any:
+    (g,) = torch.autograd.grad((s.net(TORCH["h"](s)) ** 2).sum(), s.x, create_graph=True)
+    return g.square().sum()
+
+
+def backward_inside(s: Setting) -> Any:
+    (s.net(TORCH["h"](s)) * Twice.apply(s.net(X))).sum().backward()
+    return s.net(X).sum() * s.free
+
+
 def user_function(s: Setting) -> Any:
     return (Twice.apply(s.net(s.x)) * s.free).square().sum()
 
@@ -108,6 +131,13 @@ def user_function_of_parameters(s: Setting) -> Any:
 def user_function_with_two_results(s: Setting) -> Any:
     a, b = SumAndClipped.apply(s.net(X), s.x)
     return (a * b).sum() + b.sum()
+
+
+def user_function_in_place(s: Setting) -> Any:
+    h = s.net(X)
+    view = h[0]
+    result = Doubled.apply(h)
+    return (result * h * s.free).sum() + view.square().sum()
 
 
 def checkpointed(s: Setting) -> Any:
@@ -182,9 +212,10 @@ def written_into_torchs_tensor(s: Setting) -> Any:
 
 PROGRAMS = [
     penalty, decoder, beside, gradient_of_input, gradients_of_parameters, gradients_in_place_of_the_loss,
-    through_torchs_graph_twice, user_function, user_function_of_parameters, user_function_with_two_results,
-    checkpointed, checkpointed_not_reentrant, hooks, tied_and_frozen, parametrized, torch_func,
-    our_grad_of_a_closure, moving_average, threads, written_into_torchs_tensor,
+    through_torchs_graph_twice, penalty_on_a_gradient_through_torchs_graph, user_function,
+    user_function_of_parameters, user_function_with_two_results, user_function_in_place, checkpointed,
+    checkpointed_not_reentrant, hooks, tied_and_frozen, parametrized, torch_func, our_grad_of_a_closure,
+    moving_average, threads, written_into_torchs_tensor, backward_inside,
 ]  # fmt: skip
 
 # What was computed before the block, by torch.
@@ -211,6 +242,13 @@ def test_all_that_requires_a_gradient_gets_what_it_gets_in_torch(program: Callab
         else:
             torch.testing.assert_close(mine.grad.detach(), truth.grad.detach())
     assert type(setting.free * 2) is Tensor  # after the block all is as before
+
+
+def test_what_is_computed_from_parameters_alone_is_recorded_here():
+    p, q = nn.Parameter(torch.tensor([1.0, 2.0])), torch.ones(2)
+    with autograd.record():
+        loss = F.smooth_l1_loss(p, q) + torch.lerp(p, q, 0.5).sum() + torch.stack([p, q]).norm()
+    assert "torch's" not in str(autograd.graph(loss))
 
 
 def test_variables_outside_of_any_block():
@@ -312,3 +350,30 @@ def test_autocast_computes_and_differentiates_as_torch_does(backward_inside: boo
         torch.testing.assert_close(p.grad, q.grad, rtol=0.05, atol=0.02 * q.grad.abs().max().item())
     for p, q in zip(mine.buffers(), theirs.buffers(), strict=True):
         torch.testing.assert_close(p, q)
+
+
+def test_hooks_of_variables():
+    def run(x: Any) -> list[Any]:
+        h = x * 2
+        h.retain_grad()
+        twice = h.register_hook(lambda g: 2 * g)
+        x.register_hook(lambda g: g + 1)
+        (h * h).sum().backward()
+        twice.remove()
+        (x * 3).sum().backward()
+        return [h.grad.tolist(), x.grad.tolist(), h.is_leaf, x.is_leaf, h.grad_fn is None, x.grad_fn is None]
+
+    assert run(Variable([1.0, -1.0])) == run(torch.tensor([1.0, -1.0], requires_grad=True))
+
+
+def test_a_function_that_was_taken_before_the_package_was_imported():
+    taken = torch._C._FunctionBase.__dict__["apply"].__get__(None, Twice)  # what Twice.apply was then
+    net = nn.Linear(3, 1).double()
+    with autograd.record(net):
+        loss = taken(net(X).mean())  # torch's tensor, computed from a variable
+    loss.backward()
+    mine = [p.grad for p in net.parameters()]
+    net.zero_grad()
+    taken(net(X).mean()).backward()
+    for g, p in zip(mine, net.parameters(), strict=True):
+        torch.testing.assert_close(g, p.grad)

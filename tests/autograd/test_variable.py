@@ -195,6 +195,7 @@ def test_a_changed_saved_tensor_is_named_with_its_versions():
         (lambda x: Variable(torch.ones(2, dtype=torch.cfloat)), TypeError, "must be real"),
         (lambda x: torch.erfinv(x), NotImplementedError, r"torch.erfinv.*add it:\n.*\n.*\n.*@primitive\(torch.erfinv, x="),
         (lambda x: x.numpy(), RuntimeError, r"x.detach\(\).numpy"),
+        (lambda x: torch.from_dlpack(x), BufferError, r"x.detach\(\)"),
         (lambda x: x.nonsense, AttributeError, "nonsense"),
         (lambda x: copy.deepcopy(x), RuntimeError, "past"),
         (lambda x: pickle.dumps(x), RuntimeError, "past"),

@@ -91,6 +91,9 @@ def grad(
         keep = not all(isinstance(node, Leaf) for node in nodes)
         gradients = _sweep(ends, retain_graph, create_graph, keep)
     results: list[Value] = [gradients.get(node) for node in nodes]
+    for i, (g, node, x) in enumerate(zip(results, nodes, inputs, strict=True)):
+        if g is not None and isinstance(node, Leaf):
+            results[i] = node.hooked(g, x)
     for i, (g, x) in enumerate(zip(results, inputs, strict=True)):
         if g is None and materialize_grads:
             results[i] = torch.zeros_like(x)

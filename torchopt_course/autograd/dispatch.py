@@ -189,6 +189,8 @@ def path_of(func: Any) -> str:
     """How a user writes a torch function."""
     if getattr(func, "__name__", "") == "__get__":
         return f"torch.Tensor.{getattr(func.__self__, '__name__', '?')}.__get__"
+    if isinstance(func, torch._ops.OpOverload):
+        return f"torch.ops.{func}"
     for path, space in PATHS.items():
         for name in dir(space):
             if getattr(space, name, None) == func:

@@ -114,7 +114,7 @@ class TorchNode(Node):
                 )
         given = g.given if isinstance(g, Parts) else {0: g}
         seeds = [self._for_torch(each, rewrap) for each in given.values()]
-        with torch._C.DisableTorchFunctionSubclass():  # a leaf may be a variable
+        with torch._C.DisableTorchFunction():  # a leaf may be a variable, and record() open
             return torch.autograd.grad(
                 [self.edges[i] for i in given],
                 self.leaves,
@@ -183,6 +183,23 @@ class Parts:
         for i, g in other.given.items():
             total[i] = total[i] + g if i in total else g
         return Parts(self._node, total)
+
+
+class Suspicion:
+    """Whether a variable was computed with under no_grad.
+
+    That happens in the forward pass of a Function whose ``apply`` somebody had taken before this package was
+    imported (see :mod:`.functions`). Then torch's graph may end in variables, and torch's ``backward()`` of a
+    plain tensor has to look for them, which would cost everybody some time.
+    """
+
+    raised = False
+
+
+def reaches_variables(tensors: Sequence[Tensor]) -> bool:
+    """Whether torch has computed these from a variable, so that the sweep must go on here."""
+    known = [tensor for tensor in tensors if not isinstance(tensor, Traced) and tensor.grad_fn is not None]
+    return Suspicion.raised and any(isinstance(leaf, Traced) for leaf in leaves_of(known))
 
 
 def leaves_of(tensors: Sequence[Tensor]) -> list[Tensor]:

@@ -17,7 +17,7 @@ from torch.utils import _pytree as pytree
 from torch.utils.checkpoint import CheckpointFunction
 
 from .backward import backward_all
-from .foreign import Part, TorchNode, stand_for
+from .foreign import Part, TorchNode, reaches_variables, stand_for
 from .traced import Traced, Value, raw, recording
 from .variable import BASE, Variable, lift, tracked_variable
 
@@ -36,31 +36,37 @@ def apply(cls: type[Function], *args: Any, **kwargs: Any) -> Any:
         return run_function(*inputs)  # computed once, and kept: checkpointing saves memory, not values
     if not recorded:
         return by_torch(*args, **kwargs)
-    plain, plainly_named = [_plain(cls, arg) for arg in args], {k: _plain(cls, v) for k, v in kwargs.items()}
-    outputs, structure = pytree.tree_flatten(by_torch(*plain, **plainly_named))
+    flat, form = pytree.tree_flatten((args, kwargs))
+    plain = [_plain(cls, arg) if isinstance(arg, Traced) else arg for arg in flat]
+    plain_args, plain_kwargs = pytree.tree_unflatten(plain, form)
+    outputs, structure = pytree.tree_flatten(by_torch(*plain_args, **plain_kwargs))
     numbers = [i for i, y in enumerate(outputs) if isinstance(y, Tensor) and y.requires_grad]
-    if len(numbers) == 1:
-        outputs[numbers[0]] = lift(outputs[numbers[0]])
-    elif numbers:
-        node = TorchNode([outputs[i] for i in numbers])
-        for place, i in enumerate(numbers):
-            part = Part(node, place, outputs[i])
-            outputs[i] = tracked_variable(outputs[i].detach(), BASE, part)
+    variables = [lift(outputs[i]) for i in numbers[:1]] if len(numbers) < 2 else _parts(outputs, numbers)
+    for i, variable in zip(numbers, variables, strict=True):
+        written = [x for x, given in zip(flat, plain, strict=True) if given is outputs[i]]
+        outputs[i] = written[0].copy_(variable) if written else variable  # ctx.mark_dirty
     return pytree.tree_unflatten(outputs, structure)
 
 
-def _plain(cls: type[Function], arg: Value) -> Value:
+def _parts(outputs: list[Any], numbers: list[int]) -> list[Variable]:
+    node = TorchNode([outputs[i] for i in numbers])
+    parts = [Part(node, place, outputs[i]) for place, i in enumerate(numbers)]
+    return [tracked_variable(outputs[i].detach(), BASE, part) for i, part in zip(numbers, parts, strict=True)]
+
+
+def _plain(cls: type[Function], arg: Value) -> Tensor:
     """What torch is given for a variable: its tensor, whose gradient comes back to it."""
-    if not isinstance(arg, Traced):
-        return arg
     if not isinstance(arg, Variable) or arg.level is not BASE:
         raise NotImplementedError(
             f"torch.autograd.Function {cls.__name__} in a transform (grad, vjp, jvp, ...), which cannot see "
             "into its backward. Define it by autograd.primitive, or use Variable and backward()"
         )
-    tensor = arg.data.detach().requires_grad_()
+    tensor: Tensor = arg.data.detach().requires_grad_()
     stand_for(tensor, arg.node)
-    return tensor
+    # One that writes into its arguments may not write into a leaf.
+    names = {name for part in (cls.forward, cls.setup_context) for name in part.__code__.co_names}
+    with torch._C.DisableTorchFunction():  # torch's clone, also within record()
+        return tensor.clone() if "mark_dirty" in names else tensor
 
 
 Function.apply = classmethod(apply)
@@ -78,7 +84,7 @@ def backward(
     inputs: Any = None,
 ) -> None:
     outputs = [tensors] if isinstance(tensors, Tensor) else list(tensors)
-    if not any(isinstance(tensor, Traced) for tensor in outputs):
+    if not any(isinstance(tensor, Traced) for tensor in outputs) and not reaches_variables(outputs):
         return _torch_backward(tensors, grad_tensors, retain_graph, create_graph, grad_variables, inputs)
     seeds = [grad_tensors] if grad_tensors is None or isinstance(grad_tensors, Tensor) else list(grad_tensors)
     seeds = seeds if len(seeds) == len(outputs) else seeds * len(outputs)

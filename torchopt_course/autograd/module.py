@@ -1,8 +1,9 @@
 """Unmodified ``torch.nn`` modules through this autograd.
 
-A module finds its weights as attributes. Python looks for those in the instance's ``__dict__`` before torch's
-``Module.__getattr__`` looks into ``_parameters``, so an entry there covers a parameter for a while without
-changing it: ``model.parameters()``, the optimizer and the state dict still see the real one.
+:class:`record` watches torch's functions: those that get a tensor that requires a gradient are recorded here.
+:func:`functional_call` calls a module with other parameters. A module finds its weights as attributes, and
+Python looks for those in the instance's ``__dict__`` before torch's ``Module.__getattr__`` looks into
+``_parameters``; so an entry there covers a parameter for a while without changing it.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ loop, so a graph may be as deep as memory allows.
 from __future__ import annotations
 
 import weakref
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from heapq import heapify, heappop, heappush
 from itertools import count
@@ -27,7 +28,9 @@ if TYPE_CHECKING:
 clock = count(0, -1)
 
 # What users want to be called with the gradient of a result; see Variable.register_hook.
-hooks: weakref.WeakKeyDictionary[Node, dict[int, Callable[[Value], Value]]] = weakref.WeakKeyDictionary()
+hooks: weakref.WeakKeyDictionary[Node, OrderedDict[int, Callable[[Value], Value]]] = (
+    weakref.WeakKeyDictionary()
+)
 
 
 class Node:
@@ -122,22 +125,25 @@ class Leaf(Node):
         tensor = self.owner() if self.owner is not None else None
         return next((found for block in reversed(self.names) if (found := block.name_of(tensor))), "")
 
-    def hooks(self) -> Mapping[int, Callable[[Value], Value]] | None:
+    def hooked(self, g: Value, tensor: Tensor | None) -> Value:
+        """The gradient after the users' hooks, ours or those of a plain tensor."""
         if hooks.data and self in hooks:  # type: ignore[attr-defined]
-            return hooks[self]
-        tensor = self.owner() if self.owner is not None else None
-        return None if tensor is None or isinstance(tensor, Traced) else tensor._backward_hooks
+            g = hooked(g, hooks[self])
+        if tensor is not None and not isinstance(tensor, Traced) and tensor._backward_hooks:
+            g = hooked(g, tensor._backward_hooks)
+        return g
 
     def accumulate(self, g: Value) -> None:
         """Add to ``.grad`` out of place: nobody who kept the old gradient sees it change."""
         tensor = None if self.owner is None else self.owner()
+        g = self.hooked(g, tensor)
         if tensor is None:
             return
         if raw(g).device != raw(tensor).device:
             raise RuntimeError(f"a VJP gave a gradient on {raw(g).device} for a leaf on {raw(tensor).device}")
         old = tensor.grad
         if isinstance(tensor, Traced):
-            tensor.grad = g if old is None else old + g
+            tensor._grad = g if old is None else old + g
             return
         tensor.grad = laid_out_like(tensor, g) if old is None else old + g
         for function in (tensor._post_accumulate_grad_hooks or {}).values():
@@ -200,14 +206,11 @@ def sweep(
                     heappush(waiting, (parent.age, parent))
         if not retain_graph:
             node.free()
-    for node, g in gradients.items():
-        if node.op is None and (functions := node.hooks()):  # type: ignore[attr-defined]
-            gradients[node] = hooked(g, functions)
     return gradients
 
 
 def hooked(g: Value, functions: Mapping[int, Callable[[Value], Value]] | None) -> Value:
-    """The gradient after the users' hooks: a hook may give another one."""
+    """The gradient after these hooks: each may give another one."""
     for function in (functions or {}).values():
         changed = function(g)
         g = g if changed is None else changed

@@ -153,7 +153,7 @@ class Traced(Tensor):
     @data.setter
     def data(self, value: Value) -> None:
         self._data = value
-        with torch._C.DisableTorchFunctionSubclass():  # the tensor that torch sees
+        with torch._C.DisableTorchFunction():  # the tensor that torch sees, also within record()
             _set_data(self, raw(value).detach())
 
     @property
@@ -250,6 +250,9 @@ class Traced(Tensor):
 
     def numpy(self, *args: object, **kwargs: object) -> NoReturn:
         self.__array__()
+
+    def __dlpack__(self, *args: object, **kwargs: object) -> NoReturn:
+        raise BufferError("Can't export tensors that require gradient, use x.detach()")
 
     def __deepcopy__(self, memo: dict[int, Any]) -> NoReturn:
         raise RuntimeError(f"a {type(self).__name__} cannot be copied with its past; copy x.detach()")

@@ -12,10 +12,12 @@ from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
 from .dispatch import TABLE
-from .foreign import node_of
+from .foreign import Suspicion, node_of
 from .reverse import Leaf, Node, clock, hooks
 from .traced import PLAIN, Level, Operation, Traced, Value, hold, in_memory, raw
 from .views import Follows, shares
+
+RETAINING = -1  # among the hooks of a result that of retain_grad(), which comes last
 
 
 class Variable(Traced):
@@ -104,6 +106,8 @@ class Variable(Traced):
         functions = hooks.setdefault(self.node, OrderedDict())
         handle = RemovableHandle(functions)
         functions[handle.id] = hook
+        if RETAINING in functions:
+            functions.move_to_end(RETAINING)
         return handle
 
     def retain_grad(self) -> None:
@@ -116,7 +120,7 @@ class Variable(Traced):
                 if variable is not None:
                     variable._grad = g if variable._grad is None else variable._grad + g
 
-            self.register_hook(keep)
+            hooks.setdefault(self.node, OrderedDict())[RETAINING] = keep
 
     def detach_(self) -> Variable:
         """Forget the past: a constant from here on. A view cannot, its base would have to."""
@@ -201,12 +205,13 @@ class ReverseLevel(Level):
         variables, deeper = 1, False  # which arguments are variables: a bit each, behind a leading 1
         for arg in args:
             variables += variables
-            if type(arg) in PLAIN:
+            kind = type(arg)  # asked first, as isinstance() takes longer
+            if kind in PLAIN:
                 pass
-            elif isinstance(arg, Traced):
+            elif kind is Variable or isinstance(arg, Traced):
                 if arg.level is self:
                     variables += 1
-                    parents.append(arg.node)  # type: ignore[attr-defined]
+                    parents.append(arg.node)
                     arg = arg._data
                 deeper = deeper or (type(arg) is not Tensor and isinstance(arg, Traced))
             elif not isinstance(arg, Tensor):
@@ -236,6 +241,7 @@ class ReverseLevel(Level):
         if not isinstance(result, Tensor):
             raise TypeError(f"{op} must return one tensor (and with aux= the extra values), not {result!r}")
         if not torch.is_grad_enabled():
+            Suspicion.raised = True
             return result
         known += (result, *aux)
         node = Node()  # field by field: this is done for every operation, and a constructor takes its time

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .. import autocast, dispatch
 from ..traced import PLAIN, Traced, Value, recording
-from ..variable import BASE, is_recorded
+from ..variable import BASE, Variable, is_recorded
 from .checks import check_jvp, checked
 from .rules import Function, Plan, as_rule, slots_of
 
@@ -71,11 +71,9 @@ class Primitive:
             args = self.bind(args, kwargs)
         level = None
         for arg in args:
-            if (
-                type(arg) not in UNTRACED
-                and isinstance(arg, Traced)
-                and (level is None or arg.level.depth > level.depth)
-            ):
+            kind = type(arg)
+            traced = kind is Variable or (kind not in UNTRACED and isinstance(arg, Traced))
+            if traced and (level is None or arg.level.depth > level.depth):
                 level = arg.level
         if level is None:
             if not (recording.blocks and is_recorded(args)):
