@@ -222,7 +222,7 @@ def test_a_rule(mistake: str) -> None:
         (lambda p, g, m, lr: (p - lr * xp.sqr(g), m), AttributeError, "has no attribute 'sqr'"),
         (lambda p, g, m, lr: (p - lr * sqrt(g), m), NameError, "name 'sqrt' is not defined"),  # type: ignore[name-defined]  # noqa: F821
     ],
-    ids=str,
+    ids=["method", "function of xp", "global"],
 )
 def test_a_name(rule: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=rf"Mine\.rule: .*{message}"):
