@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import operator
 
 import torch
-from torch import Tensor
 
 from ..dispatch import means
 from ..traced import Value, is_tensor, raw
@@ -218,9 +218,20 @@ def _lerp(input: Value, end: Value, weight: Value) -> Value:
 
 @means("addcmul")
 def _addcmul(input: Value, a: Value, b: Value, *, value: float = 1) -> Value:
+    input, a, b = _promoted(input, a, b)
     return input + value * a * b
 
 
 @means("addcdiv")
 def _addcdiv(input: Value, a: Value, b: Value, *, value: float = 1) -> Value:
+    input, a, b = _promoted(input, a, b)
     return input + value * a / b
+
+
+def _promoted(*values: Value) -> list[Value]:
+    """In one dtype before anything is computed, or the product would be rounded to its factors'."""
+    if len({x.dtype for x in values}) == 1:
+        return list(values)
+    counting = [x for x in values if x.shape] or values  # for torch tensors with dimensions decide
+    common = functools.reduce(torch.promote_types, [x.dtype for x in counting])
+    return [x.to(common) for x in values]

@@ -220,7 +220,7 @@ def _batch_norm(
     input: Value, running_mean: Tensor | None, running_var: Tensor | None, weight: Value = None,
     bias: Value = None, training: bool = False, momentum: float = 0.1, eps: float = 1e-5,
 ) -> Value:  # fmt: skip
-    if training and math.prod(input.shape) == input.shape[1]:
+    if training and input.shape[0] * math.prod(input.shape[2:]) == 1:
         raise ValueError(
             f"Expected more than 1 value per channel when training, got input size {input.shape}"
         )
