@@ -157,7 +157,9 @@ def _correction(dim: Any, unbiased: Any, correction: float) -> tuple[Any, float]
     """torch has var(x, unbiased), var(x, dim, unbiased) and var(x, dim, correction=...)."""
     if isinstance(dim, bool):
         dim, unbiased = None, dim
-    return dim, correction if unbiased is None else int(unbiased)
+    if unbiased is not None:
+        correction = int(unbiased)
+    return dim, 1 if correction is None else correction
 
 
 def _spread(of: Any) -> Any:
