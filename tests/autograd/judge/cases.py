@@ -65,6 +65,8 @@ def of_operator(name: str, most: int) -> Iterator[Case]:
     for index, sample in enumerate(samples):
         if any(isinstance(x, Tensor) and x.is_complex() for x in _leaves(sample)):
             continue  # variables are real
+        if name in TORCH_ROUNDS and _is_large(sample):
+            continue
         for form, function in _forms(op, sample, index):
             wrapped = partial(op.gradcheck_wrapper, function)  # what makes a random matrix symmetric, for one
             case = _case(
@@ -102,6 +104,10 @@ def _samples(op: Any, dtype: torch.dtype) -> list[Any]:
 
 def _leaves(sample: Any) -> list[Any]:
     return pytree.tree_leaves((sample.input, sample.args, sample.kwargs))
+
+
+def _is_large(sample: Any) -> bool:
+    return any(isinstance(x, Tensor) and bool((x.abs() > 1000).any()) for x in _leaves(sample))
 
 
 def _some(samples: list[Any], most: int) -> list[Any]:
@@ -219,6 +225,9 @@ FIRST_ORDER_ONLY = {
 
 # With include_self=False torch gives a share of the gradient to an element that does not take part.
 TORCH_LOSES = {"scatter_reduce.amin", "scatter_reduce.amax", "index_reduce.amin", "index_reduce.amax"}
+
+# Far on the left torch's own derivative is a difference of large numbers, and then 0.
+TORCH_ROUNDS = {"special.log_ndtr"}
 
 # Where functions have kinks, bounds, ties and poles.
 CORNERS = (0.0, 1.0, -1.0, 2.0, 0.5, -0.5, 3.0, -3.0, 6.0, -6.0, 20.0, -20.0, 100.0, -0.0)

@@ -21,8 +21,6 @@ from .cases import Case
 
 EQUAL, REFUSED, WRONG, CRASH, SKIPPED = "equal", "refused", "WRONG", "CRASH", "torch refuses"
 TOLERANCE = {torch.float64: 1e-7, torch.float32: 2e-4, torch.float16: 4e-3, torch.bfloat16: 4e-2}
-# Where torch's own derivative is that rough: far on the left it is a difference of large numbers.
-ROUGH = {"special.log_ndtr": 1e-2}
 SECONDS = 30  # for one case, which mostly takes milliseconds
 
 
@@ -152,7 +150,7 @@ def _compare(case: Case, truth: Truth) -> None:
         raise Difference(f"{len(outputs)} outputs, torch {len(truth.outputs)}")
     tensors = [x for x in (*inputs, *truth.outputs) if isinstance(x, Tensor)]
     tolerance = max(TOLERANCE.get(x.dtype, 0.0) for x in tensors) if tensors else 0.0
-    same = partial(_same, tolerance=max(tolerance, ROUGH.get(case.owner, 0.0)))
+    same = partial(_same, tolerance=tolerance)
     for i, (mine, theirs) in enumerate(zip(outputs, truth.outputs, strict=True)):
         same(mine, theirs, f"output {i}")
 
