@@ -36,9 +36,13 @@ def test_every_case_is_equal_or_refused():
     assert not found, "\n".join(found)
 
 
+# Zero whatever one does to it; and what only the second derivative of a linear function reaches.
+UNSEEN = {"angle", "avg_pool3d_backward", "adaptive_avg_pool3d_backward"}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", JUDGED)
+@pytest.mark.parametrize("name", sorted({*JUDGED} - UNSEEN))
 def test_a_wrong_derivative_is_found(name: str):
     for what, mutated in mutants(PRIMITIVES[name]):
         with mutated:
-            assert next(faults(JUDGED[name], 3), None), what
+            assert next(faults(JUDGED[name], 12), None), what

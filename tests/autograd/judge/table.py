@@ -88,5 +88,5 @@ def _why(report: Report) -> str:
     reason = max(report.reasons, key=lambda each: report.reasons[each])
     made_of = re.search(r"which is made of ([\w.]+)", reason)
     if made_of:
-        return f"no derivative is known for `{made_of[1].rstrip(".")}`"
+        return f"no derivative is known for `{made_of[1].rstrip('.')}`"
     return re.sub(r" Compute with.*| or add it.*", "", reason).split(": variables")[0].replace("|", "\\|")
