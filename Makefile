@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP     = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: train gallery test test-hosts soak bench lint wheel clean
+.PHONY: train gallery test test-slow test-hosts soak bench lint wheel clean
 
 train: $(VENV)/.recipes
 	$(BIN)/python recipes/five_optimizers.py --logdir runs
@@ -15,6 +15,10 @@ gallery: $(VENV)/.recipes
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest -n 2
+
+# All operators and modules of torch's data bases through the autograd: some fifteen minutes.
+test-slow: $(VENV)/.test
+	$(BIN)/python -m pytest -m slow
 
 # Inside of Lightning, Accelerate, Hugging Face's Trainer and Ignite, which this installs.
 test-hosts: $(VENV)/.hosts

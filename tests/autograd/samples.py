@@ -786,3 +786,15 @@ def embedding_rows(draw: Draw) -> Case:
 
 
 draw_padding = 2
+
+
+@sample
+def gammainc(draw: Draw) -> Case:
+    a = draw.tensor(3, 4, low=0.5, high=3.0).detach()
+    return lambda x: torch.special.gammainc(a, x), (draw.tensor(3, 4, low=0.5, high=3.0),)
+
+
+@sample
+def gammaincc(draw: Draw) -> Case:
+    a = draw.tensor(3, 4, low=0.5, high=3.0).detach()
+    return lambda x: torch.special.gammaincc(a, x), (draw.tensor(3, 4, low=0.5, high=3.0),)

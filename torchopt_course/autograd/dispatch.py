@@ -15,6 +15,12 @@ from torch.utils import _pytree as pytree
 # torch function -> what to call instead of it: a primitive, or a function written in terms of primitives.
 TABLE: dict[Any, Callable[..., Any]] = {}
 
+# Torch functions without an entry, which torch is asked to take apart.
+COMPOSITES: set[Any] = set()
+
+# How that is done; decompose.py puts it here.
+TAKEN_APART: list[Callable[[Any, Any, Any], Any]] = []
+
 # Where one operation may go by the same name: torch.relu, Tensor.relu, torch.nn.functional.relu, ...
 NAMESPACES: tuple[Any, ...] = (
     torch,
@@ -79,11 +85,66 @@ FINDERS: list[Callable[[Any], Callable[..., Any] | None]] = []
 def look_up(func: Any) -> Callable[..., Any] | None:
     """The meaning of a torch function, if there is one; it gets an entry."""
     meaning = TABLE.get(func)
-    if meaning is None:
+    if meaning is None and func not in COMPOSITES:
         meaning = next((found for finder in FINDERS if (found := finder(func)) is not None), None)
         if meaning is not None:
             TABLE[func] = meaning
+        else:
+            COMPOSITES.add(func)
     return meaning
+
+
+def call(func: Any, /, *args: Any, **kwargs: Any) -> Any:
+    """Call a torch function some of whose arguments are traced."""
+    meaning = TABLE.get(func) or look_up(func)
+    if meaning is not None:
+        try:
+            return meaning(*args, **kwargs)
+        except TypeError as error:
+            if not did_not_bind(error):
+                raise
+    return otherwise(func, args, kwargs)
+
+
+def otherwise(func: Any, args: Any, kwargs: Any) -> Any:
+    """No entry, or called in a form that it does not take: torch reads the arguments and takes it apart."""
+    if func not in COMPOSITES and "input" in kwargs and not args:  # torch's name for what comes first
+        return call(func, kwargs["input"], **{key: arg for key, arg in kwargs.items() if key != "input"})
+    if is_attribute(func):
+        raise NotImplementedError(unknown(func))
+    values = pytree.tree_leaves((args, kwargs))
+    if not torch.is_grad_enabled() and not any(getattr(x, "is_forward_mode", False) for x in values):
+        plain = pytree.tree_map(lambda x: x.detach() if isinstance(x, Tensor) else x, (args, kwargs))
+        result = func(*plain[0], **plain[1])
+        if kwargs.get("out") is not None:
+            return kwargs["out"]
+        return args[0] if writes(func) else result
+    if kwargs.get("out") is not None:
+        raise RuntimeError(
+            f"{path_of(func)}(): functions with out=... arguments don't support automatic differentiation, "
+            "but one of the arguments requires grad"
+        )
+    return TAKEN_APART[0](func, args, kwargs)
+
+
+class BadArguments(TypeError):
+    """Not the arguments that a primitive takes."""
+
+
+def bound(meaning: Callable[..., Any], args: Any, kwargs: Any, otherwise: Exception) -> Any:
+    """Call a function that may not take such arguments."""
+    try:
+        return meaning(*args, **kwargs)
+    except TypeError as error:
+        if not did_not_bind(error):
+            raise
+    raise otherwise
+
+
+def did_not_bind(error: TypeError) -> bool:
+    """Whether a call failed at its arguments, before anything of the function ran."""
+    inside = error.__traceback__ and error.__traceback__.tb_next
+    return inside is None or isinstance(error, BadArguments)
 
 
 def is_attribute(func: Any) -> bool:
@@ -146,38 +207,14 @@ def initializer(func: Any) -> Callable[..., Any] | None:
 FINDERS += [initializer, body_of, attribute]
 
 
-def computed_plainly(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """A function that the table does not have: of no consequence under no_grad, or if it gives no number."""
-    values = pytree.tree_leaves((args, kwargs))
-    recorded = torch.is_grad_enabled() or any(getattr(x, "is_forward_mode", False) for x in values)
-    if recorded and kwargs.get("out") is not None:
-        raise RuntimeError(
-            f"{path_of(func)}(): functions with out=... arguments don't support automatic differentiation, "
-            "but one of the arguments requires grad"
-        )
-    if recorded and writes(func):
-        raise NotImplementedError(unknown(func))
-    plain = pytree.tree_map(lambda x: x.detach() if isinstance(x, Tensor) else x, (args, kwargs))
-    result = func(*plain[0], **plain[1])
-    if recorded and any(
-        isinstance(y, Tensor) and has_derivatives(y.dtype) for y in pytree.tree_leaves(result)
-    ):
-        raise NotImplementedError(unknown(func))
-    if not recorded and (writes(func) or kwargs.get("out") is not None):
-        return kwargs.get("out", args[0])
-    return result
-
-
-def has_derivatives(dtype: torch.dtype) -> bool:
-    return dtype.is_floating_point or dtype.is_complex
-
-
-def unknown(func: Any) -> str:
-    """What to say of a function without an entry."""
+def unknown(func: Any, step: str = "") -> str:
+    """What to say of a function without an entry, or made of a step without one."""
     path = path_of(func)
     name = path.rpartition(".")[2].strip("_")
+    made_of = f", which is made of {step}" if step and step.split(".")[1] != name else ""
     return (
-        f"no derivative is known for {path}. Compute with x.detach() if it needs none; or add it:\n\n"
+        f"no derivative is known for {path}{made_of}. Compute with x.detach() if it needs none; or add it:"
+        "\n\n"
         f"    from torchopt_course.autograd import primitive\n\n"
         f"    @primitive({path}, x=lambda g, x: ...)  # the gradient of x, given the result's, g\n"
         f"    def {name}(x):\n"

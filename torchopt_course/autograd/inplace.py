@@ -14,8 +14,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
-from . import dispatch
+from . import decompose, dispatch
 from .dispatch import TABLE, means, named
 from .forward import Dual, DualView
 from .primitives.indexing import is_basic
@@ -257,3 +258,27 @@ def _set_item(x: Value, index: Any, value: Value) -> None:
         _copy(part, value)
     else:
         write(x, put_items(before(x), value.to(x.dtype), index), "x[index] = value")
+
+
+def _operator(operator: Any, name: str) -> Callable[..., Any]:
+    """``x.mul_(y)``: compute ``x * y`` and write it into x."""
+    if name in RESHAPES:  # the stand-in would have to change with it
+        return decompose.refused(name)
+    function = getattr(torch.ops.aten, name[:-1], None) if name.endswith("_") else None
+    method = getattr(Tensor, name, None)
+    names = [argument.name for argument in operator._schema.arguments]
+
+    def compute_and_write(x: Value, *args: Any, **kwargs: Any) -> Value:
+        if not any(isinstance(each, Traced) for each in (x, *pytree.tree_leaves(args))):
+            return operator(x, *args, **kwargs)
+        if method is not None and dispatch.look_up(method) is not None:
+            return dispatch.call(method, x, *args, **kwargs)
+        if function is None:
+            raise decompose.Unknown(str(operator))
+        by_name = dict(zip(names, (before(x), *args), strict=False)) | kwargs
+        return write(x, decompose.through_torch(function, (), by_name), name)
+
+    return compute_and_write
+
+
+decompose.WRITERS.append(_operator)

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, NoReturn, Protocol, TypeAlias, TypeVar
 
 import torch
@@ -139,11 +140,15 @@ class Traced(Tensor):
         cls, func: Any, types: object, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         meaning = TABLE.get(func) or dispatch.look_up(func)
-        if meaning is None or (kwargs and kwargs.get("out") is not None):
-            return dispatch.computed_plainly(func, args, kwargs or {})
-        if autocast.is_on() and meaning not in dispatch.BODIES:
-            return autocast.apply(meaning, func, args, kwargs or {})
-        return meaning(*args, **kwargs) if kwargs else meaning(*args)
+        if meaning is not None and not (kwargs and kwargs.get("out") is not None):
+            if autocast.is_on() and meaning not in dispatch.BODIES:
+                return autocast.apply(partial(dispatch.call, func), func, args, kwargs or {})
+            try:
+                return meaning(*args, **kwargs) if kwargs else meaning(*args)
+            except TypeError as error:
+                if not dispatch.did_not_bind(error):
+                    raise
+        return dispatch.otherwise(func, args, kwargs or {})
 
     @property
     def data(self) -> Value:

@@ -11,7 +11,8 @@ from torch.nn import functional as F
 from ..dispatch import means
 from ..inplace import also_in_place, before, write
 from ..traced import Value
-from .elementwise import clamp, tanh, where
+from .elementwise import tanh
+from .steps import where
 from .table import ELEMENTWISE, elementwise, primitive
 
 aten = torch.ops.aten
@@ -42,7 +43,7 @@ def leaky_relu(x: Tensor, negative_slope: float = 0.01) -> Tensor:
 
 
 @primitive(
-    x=lambda g, x, alpha: g * torch.where(x > 0, 1.0, alpha * torch.exp(torch.clamp(x, max=0))),
+    x=lambda g, x, alpha: g * torch.where(x > 0, 1.0, alpha * torch.exp(torch.where(x < 0, x, 0.0))),
     fast=lambda g, x, alpha: aten.elu_backward(g, alpha, 1, 1, False, x),
     jvp=ELEMENTWISE,
     symbolic="Piecewise((x, x > 0), (alpha * (exp(x) - 1), True))",
@@ -104,15 +105,13 @@ def _relu(input: Value, inplace: bool = False) -> Value:
 @means("relu6")
 @also_in_place
 def _relu6(input: Value) -> Value:
-    return clamp(input, 0, 6)
+    return torch.clamp(input, 0, 6)
 
 
 @means("hardtanh")
 @also_in_place
 def _hardtanh(input: Value, min_val: float = -1.0, max_val: float = 1.0) -> Value:
-    # Unlike clamp, its derivative at the bounds is 0.
-    inside = (input > min_val) & (input < max_val)
-    return where(inside, input, torch.clamp(input.detach(), min_val, max_val))
+    return torch.clamp(input, min_val, max_val)
 
 
 @means("leaky_relu")
@@ -171,7 +170,8 @@ def _glu(input: Value, dim: int = -1) -> Value:
 
 @means("prelu")
 def _prelu(input: Value, weight: Value) -> Value:
-    channels = (1, -1, *[1] * (len(input.shape) - 2)) if len(input.shape) > 1 else (-1,)
+    dims = len(input.shape)
+    channels = (1, -1, *[1] * (dims - 2)) if dims > 1 else (-1,) * dims
     return where(input > 0, input, weight.reshape(channels) * input)
 
 

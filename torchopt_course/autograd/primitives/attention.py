@@ -9,12 +9,39 @@ Source: Vaswani et al., *Attention Is All You Need*, NeurIPS 2017.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
+from ..decompose import stands_for
 from ..dispatch import means
 from ..traced import Value, raw
+
+
+@stands_for("_safe_softmax")
+def safe_softmax(scores: Value, dim: int, dtype: Any = None) -> Value:
+    """Where everything is masked there is nothing to attend to: zero, not 0 / 0."""
+    scores = scores if dtype is None else scores.to(dtype)
+    masked = (raw(scores) == -math.inf).all(dim, keepdim=True)
+    if not bool(masked.any()):
+        return torch.softmax(scores, dim)
+    return torch.where(masked, 0.0, torch.softmax(torch.where(masked, 0.0, scores), dim))
+
+
+@stands_for("_scaled_dot_product_flash_attention_for_cpu")
+def _flash_attention(
+    query: Value, key: Value, value: Value, dropout_p: float = 0.0, is_causal: bool = False, *,
+    attn_mask: Value = None, scale: float | None = None,
+) -> tuple[Value, Tensor]:  # fmt: skip
+    how: dict[str, Any] = {"attn_mask": raw(attn_mask), "scale": scale}
+    normalizers = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+        raw(query), raw(key), raw(value), dropout_p, is_causal, **how
+    )[1]
+    return scaled_dot_product_attention(
+        query, key, value, attn_mask, dropout_p, is_causal, scale
+    ), normalizers
 
 
 @means("scaled_dot_product_attention", "_scaled_dot_product_attention")
@@ -30,9 +57,13 @@ def scaled_dot_product_attention(
             raise RuntimeError("explicit attn_mask should not be set when is_causal=True")
         size = (query.shape[-2], key.shape[-2])
         attn_mask = torch.ones(size, dtype=torch.bool, device=raw(query).device).tril()
+    if value.dtype in (torch.float16, torch.bfloat16):  # torch's kernels add up in single precision
+        wide = [x.float() for x in (query, key, value)]
+        mask = attn_mask if attn_mask is None or attn_mask.dtype == torch.bool else attn_mask.float()
+        return scaled_dot_product_attention(*wide, mask, dropout_p, scale=scale).to(value.dtype)
     scores = query @ key.transpose(-2, -1) * (1 / math.sqrt(query.shape[-1]) if scale is None else scale)
     if attn_mask is not None:
         if attn_mask.dtype == torch.bool:
             attn_mask = raw(scores).new_zeros(()).masked_fill(~attn_mask, -math.inf)
         scores = scores + attn_mask
-    return F.dropout(torch.softmax(scores, -1), dropout_p) @ value
+    return F.dropout(safe_softmax(scores, -1), dropout_p) @ value

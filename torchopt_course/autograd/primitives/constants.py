@@ -51,6 +51,7 @@ NAMES = [
     "rand_like",
     "randn_like",
     "randint_like",
+    "new",
     "new_zeros",
     "new_ones",
     "new_empty",

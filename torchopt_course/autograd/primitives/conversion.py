@@ -29,6 +29,10 @@ def _to(x: Value, *args: Any, **kwargs: Any) -> Value:
     copy, memory_format = kwargs.pop("copy", False), kwargs.pop("memory_format", None)
     probe = raw(x).new_zeros(()).to(*args, **kwargs)
     if probe.dtype != x.dtype or probe.device != raw(x).device:
+        if probe.dtype.is_complex:
+            raise NotImplementedError(
+                f"no derivative is known for a conversion to {probe.dtype}: variables are real"
+            )
         if not probe.dtype.is_floating_point:
             return raw(x).to(*args, **kwargs)
         return convert(x, probe.device, probe.dtype)

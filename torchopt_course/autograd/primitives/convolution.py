@@ -44,7 +44,10 @@ def _input_gradient(
             n - ((m - 1) * s - 2 * p + r)
             for n, m, s, p, r in zip(input_shape[2:], g.shape[2:], stride, padding, reach, strict=True)
         ]
-    return torch.convolution(g, weight, None, stride, padding, dilation, not transposed, lost, groups)
+    result = torch.convolution(g, weight, None, stride, padding, dilation, not transposed, lost, groups)
+    if transposed and result.shape != input_shape:  # places that only the output padding has made
+        result = result[tuple(slice(n) for n in input_shape)]
+    return result
 
 
 def _convolution_jvp(

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import operator
 
 import torch
-from torch import Tensor
 
 from ..dispatch import means
-from ..traced import Value, is_tensor
+from ..traced import Value, is_tensor, raw
 from .numbers import with_tensors
-from .table import ELEMENTWISE, elementwise, primitive
+from .steps import floor, trunc
+from .table import elementwise
 
 aten = torch.ops.aten
 
@@ -46,7 +47,7 @@ div = elementwise(
     torch.div,
     "__truediv__",
     a=lambda g, b: g / b,
-    b=lambda g, b, ans: -g * ans / b,
+    b=lambda g, a, b: -g * (a / b) / b,
     symbolic="a / b",
     prepare=with_tensors,
 )
@@ -56,6 +57,10 @@ square = elementwise(torch.square, x=lambda g, x: 2 * g * x, symbolic="x**2")
 remainder = elementwise(
     torch.remainder, "__mod__", a=lambda g: g, b=lambda g, a, b: -g * torch.floor(torch.div(a, b)),
     symbolic="a - b * constant(floor(a / b))",
+)  # fmt: skip
+fmod = elementwise(
+    torch.fmod, a=lambda g: g, b=lambda g, a, b: -g * torch.trunc(torch.div(a, b)),
+    symbolic="a - b * constant(sign(a / b) * floor(Abs(a / b)))",
 )  # fmt: skip
 
 
@@ -84,10 +89,40 @@ log = elementwise(torch.log, x=lambda g, x: g / x, symbolic="log")
 log1p = elementwise(torch.log1p, x=lambda g, x: g / (1 + x), symbolic="log(1 + x)")
 log2 = elementwise(torch.log2, x=lambda g, x: g / (x * math.log(2)), symbolic="log(x)/log(2)")
 log10 = elementwise(torch.log10, x=lambda g, x: g / (x * math.log(10)), symbolic="log(x)/log(10)")
+# The shares of two exponentials in their sum: by the difference, since the result is rounded.
 logaddexp = elementwise(
-    torch.logaddexp, a=lambda g, a, ans: g * torch.exp(a - ans), b=lambda g, b, ans: g * torch.exp(b - ans),
+    torch.logaddexp,
+    a=lambda g, a, b: g * torch.sigmoid(_apart(a, b)),
+    b=lambda g, a, b: g * torch.sigmoid(_apart(b, a)),
     symbolic="log(exp(a) + exp(b))",
-)  # fmt: skip
+)
+logaddexp2 = elementwise(
+    torch.logaddexp2,
+    a=lambda g, a, b: g * torch.sigmoid(_apart(a, b) * math.log(2)),
+    b=lambda g, a, b: g * torch.sigmoid(_apart(b, a) * math.log(2)),
+    symbolic="log(2**a + 2**b)/log(2)",
+)
+
+
+def _apart(a: Value, b: Value) -> Value:
+    """a - b, which is 0 for equal infinities."""
+    return torch.where((a == b) & torch.isinf(raw(a)), 0.0, a - b)
+
+
+xlogy = elementwise(
+    torch.xlogy,
+    "xlogy",
+    a=lambda g, a, b: g * torch.xlogy((raw(a) != 0).to(raw(g).dtype), b),
+    b=lambda g, a, b: g * a / b,
+    symbolic="a * log(b)",
+)
+xlog1py = elementwise(
+    torch.special.xlog1py,
+    "xlog1py",
+    a=lambda g, b: g * torch.log1p(b),
+    b=lambda g, a, b: g * a / (b + 1),
+    symbolic="a * log(1 + b)",
+)
 sqrt = elementwise(torch.sqrt, x=lambda g, ans: g / (2 * ans), symbolic="sqrt")
 rsqrt = elementwise(torch.rsqrt, x=lambda g, ans: -0.5 * g * ans * ans * ans, symbolic="1 / sqrt(x)")
 
@@ -102,10 +137,22 @@ atan = elementwise(torch.atan, "arctan", x=lambda g, x: g / (1 + x * x), symboli
 atan2 = elementwise(
     torch.atan2,
     "arctan2",
-    a=lambda g, a, b: g * b / (a * a + b * b),
-    b=lambda g, a, b: -g * a / (a * a + b * b),
+    a=lambda g, a, b: g * _over_square(b, a, b),
+    b=lambda g, a, b: -g * _over_square(a, a, b),
     symbolic="atan2",
 )
+
+
+def _over_square(x: Value, a: Value, b: Value) -> Value:
+    """x / (a² + b²), and 0 at the origin, as torch has it."""
+    square = a * a + b * b
+    return torch.where(square == 0, 0.0, x / torch.where(square == 0, 1.0, square))
+
+
+hypot = elementwise(
+    torch.hypot, a=lambda g, a, ans: g * (a / ans), b=lambda g, b, ans: g * (b / ans),
+    symbolic="sqrt(a**2 + b**2)",
+)  # fmt: skip
 sinh = elementwise(torch.sinh, x=lambda g, x: g * torch.cosh(x), symbolic="sinh")
 cosh = elementwise(torch.cosh, x=lambda g, x: g * torch.sinh(x), symbolic="cosh")
 tanh = elementwise(
@@ -118,63 +165,6 @@ asinh = elementwise(torch.asinh, x=lambda g, x: g * torch.rsqrt(x * x + 1), symb
 acosh = elementwise(torch.acosh, x=lambda g, x: g * torch.rsqrt(x * x - 1), symbolic="acosh")
 atanh = elementwise(torch.atanh, x=lambda g, x: g / (1 - x * x), symbolic="atanh")
 erf = elementwise(torch.erf, x=lambda g, x: g * torch.exp(-x * x) * (2 / math.sqrt(math.pi)), symbolic="erf")
-
-# -- steps and choices ---------------------------------------------------------------------------------------
-
-abs = elementwise(torch.abs, "absolute", "__abs__", x=lambda g, x: g * torch.sign(x), symbolic="Abs")
-sign = elementwise(torch.sign, x=lambda g: torch.zeros_like(g), symbolic="constant(sign(x))")
-floor = elementwise(torch.floor, x=lambda g: torch.zeros_like(g), symbolic="constant(floor(x))")
-ceil = elementwise(torch.ceil, x=lambda g: torch.zeros_like(g), symbolic="constant(ceiling(x))")
-trunc = elementwise(
-    torch.trunc, "fix", x=lambda g: torch.zeros_like(g), symbolic="constant(sign(x) * floor(Abs(x)))"
-)
-
-
-# Halves go to even numbers, for which sympy has no word.
-@primitive("round", x=lambda g: torch.zeros_like(g), jvp=ELEMENTWISE, symbolic=None)
-def round(x: Tensor, decimals: int = 0) -> Tensor:
-    return torch.round(x, decimals=decimals)
-
-
-# Where both are equal each gets one half.
-maximum = elementwise(
-    torch.maximum,
-    a=lambda g, a, b: g * ((a > b) + 0.5 * (a == b)).to(g.dtype),
-    b=lambda g, a, b: g * ((b > a) + 0.5 * (a == b)).to(g.dtype),
-    symbolic="Max",
-)
-minimum = elementwise(
-    torch.minimum,
-    a=lambda g, a, b: g * ((a < b) + 0.5 * (a == b)).to(g.dtype),
-    b=lambda g, a, b: g * ((b < a) + 0.5 * (a == b)).to(g.dtype),
-    symbolic="Min",
-)
-
-
-@primitive(a=lambda g, condition: torch.where(condition, g, 0.0),
-           b=lambda g, condition: torch.where(condition, 0.0, g), jvp=ELEMENTWISE,
-           symbolic="Piecewise((a, condition), (b, True))")  # fmt: skip
-def where(condition: Tensor, a: Tensor | float, b: Tensor | float) -> Tensor:
-    return torch.where(condition, a, b)
-
-
-def _inside(x: Value, min: Value, max: Value) -> Value:
-    return (x >= (-math.inf if min is None else min)) & (x <= (math.inf if max is None else max))
-
-
-@primitive(
-    "clamp", "clip",
-    x=lambda g, x, min, max: torch.where(_inside(x, min, max), g, 0.0),
-    min=lambda g, x, min, max: torch.where((x < min) & (min < (math.inf if max is None else max)), g, 0.0),
-    max=lambda g, x, min, max: torch.where((x > max) | ((-math.inf if min is None else min) > max), g, 0.0),
-    jvp=ELEMENTWISE,
-    symbolic="""Piecewise(
-        *([] if max is None else [(max, (x >= max) | (False if min is None else min > max))]),
-        *([] if min is None else [(min, x <= min)]), (x, True))""",
-)  # fmt: skip
-def clamp(x: Tensor, min: Value = None, max: Value = None) -> Tensor:
-    return torch.clamp(x, min, max)
-
 
 # -- the same under other names, and what is made of the above -----------------------------------------------
 
@@ -221,28 +211,6 @@ def _rpow(a: Value, b: Value) -> Value:
     return pow(b, a)
 
 
-@means("where")
-def _where(condition: Tensor, *branches: Value, **named: Value) -> Value:
-    """As a choice between two; with the condition alone it gives indices."""
-    given = list(branches) + [named[name] for name in ("input", "other") if name in named]
-    return where(condition, *given)
-
-
-@means(Tensor.where)
-def _where_method(x: Value, condition: Tensor, other: Value) -> Value:
-    return where(condition, x, other)
-
-
-@means("clamp_min")
-def _clamp_min(x: Value, min: Value) -> Value:
-    return clamp(x, min=min)
-
-
-@means("clamp_max")
-def _clamp_max(x: Value, max: Value) -> Value:
-    return clamp(x, max=max)
-
-
 @means("lerp")
 def _lerp(input: Value, end: Value, weight: Value) -> Value:
     return input + weight * (end - input)
@@ -250,9 +218,20 @@ def _lerp(input: Value, end: Value, weight: Value) -> Value:
 
 @means("addcmul")
 def _addcmul(input: Value, a: Value, b: Value, *, value: float = 1) -> Value:
+    input, a, b = _promoted(input, a, b)
     return input + value * a * b
 
 
 @means("addcdiv")
 def _addcdiv(input: Value, a: Value, b: Value, *, value: float = 1) -> Value:
+    input, a, b = _promoted(input, a, b)
     return input + value * a / b
+
+
+def _promoted(*values: Value) -> list[Value]:
+    """In one dtype before anything is computed, or the product would be rounded to its factors'."""
+    if len({x.dtype for x in values}) == 1:
+        return list(values)
+    counting = [x for x in values if x.shape] or values  # for torch tensors with dimensions decide
+    common = functools.reduce(torch.promote_types, [x.dtype for x in counting])
+    return [x.to(common) for x in values]

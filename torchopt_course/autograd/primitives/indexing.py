@@ -114,6 +114,8 @@ def _narrow(x: Value, dim: int, start: int, length: int) -> Value:
 
 @means("index_select")
 def _index_select(x: Value, dim: int, index: Tensor) -> Value:
+    if not x.shape:
+        return x + 0 if len(index.reshape(-1)) else x.reshape(1)[index.reshape(-1)]
     return getitem(x, (*_before(x, dim), index.reshape(-1)))
 
 
@@ -155,11 +157,13 @@ def _masked_fill(x: Value, mask: Tensor, value: Value) -> Value:
 
 
 @means("take_along_dim")
-def _take_along_dim(x: Value, indices: Tensor, dim: int) -> Value:
+def _take_along_dim(x: Value, indices: Tensor, dim: int | None = None) -> Value:
+    if dim is None:
+        return _take_along_dim(x.reshape(-1), indices.reshape(-1), 0)
     dim = dim % len(x.shape)
     around = [*x.shape[:dim], 1, *x.shape[dim + 1 :]]
     shape = list(torch.broadcast_shapes(around, indices.shape))  # type: ignore[no-untyped-call]
-    index = indices.expand(shape)
+    index = torch.where(indices < 0, indices + x.shape[dim], indices).expand(shape)
     shape[dim] = x.shape[dim]
     return gather(x.expand(shape), dim, index)
 
@@ -171,26 +175,40 @@ def _scatter_add(x: Value, dim: int, index: Tensor, src: Value) -> Value:
     return x + scatter_zeros(src, dim, index, tuple(x.shape))
 
 
-@means("diagonal")
-def _diagonal(x: Value, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Value:
-    return pick(x, lambda positions: torch.diagonal(positions, offset, dim1, dim2))
+@primitive(
+    "diagonal",
+    x=lambda g, x_shape, offset, dim1, dim2: unpick(
+        g, lambda positions: torch.diagonal(positions, offset, dim1, dim2), x_shape
+    ),
+    jvp=LINEAR,
+    views=True,
+)
+def diagonal(x: Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Tensor:
+    return torch.diagonal(x, offset, dim1, dim2)
 
 
 @means("diag")
 def _diag(x: Value, diagonal: int = 0) -> Value:
     if len(x.shape) == 2:
-        return _diagonal(x, diagonal)
+        return torch.diagonal(x, diagonal)
     return unpick(x, lambda positions: torch.diagonal(positions, diagonal), [x.shape[0] + abs(diagonal)] * 2)
 
 
 @means("trace")
 def _trace(x: Value) -> Value:
-    return _diagonal(x).sum()
+    return diagonal(x).sum()
 
 
-@means(Tensor.unfold)
-def _unfold(x: Value, dimension: int, size: int, step: int) -> Value:
-    return pick(x, lambda positions: positions.unfold(dimension, size, step))
+@primitive(
+    Tensor.unfold,
+    x=lambda g, x_shape, dimension, size, step: unpick(
+        g, lambda positions: positions.unfold(dimension, size, step), x_shape
+    ),
+    jvp=LINEAR,
+    views=True,
+)
+def windows(x: Tensor, dimension: int, size: int, step: int) -> Tensor:
+    return x.unfold(dimension, size, step)
 
 
 @means("repeat_interleave")

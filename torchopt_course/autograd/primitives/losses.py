@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from ..dispatch import means
 from ..traced import Value, raw
-from .table import LINEAR, primitive
+from .table import ELEMENTWISE, LINEAR, primitive
 
 aten = torch.ops.aten
 nll_loss_forward, nll_loss_backward = aten.nll_loss_forward.default, aten.nll_loss_backward.default
@@ -27,7 +27,8 @@ def _slopes(
     labels = torch.where(counted, labels, 0)
     weights = counted.to(zeros.dtype) if weight is None else weight[labels] * counted
     total = weights.sum() if reduction == "mean" else 1.0
-    slopes: Tensor = classes.scatter(1, labels.unsqueeze(1), (-weights / total).unsqueeze(1))
+    shares = torch.where(counted, -weights / total, 0.0)  # also if none is counted
+    slopes: Tensor = classes.scatter(1, labels.unsqueeze(1), shares.unsqueeze(1))
     return slopes.reshape(shape)
 
 
@@ -231,6 +232,17 @@ def _bce_with_logits(
     return _reduced(loss if weight is None else loss * weight, _reduction(reduction, size_average, reduce))
 
 
+# torch bounds the logarithms by -100, so that log 0 is a number, and p (1 - p) in the derivative by 1e-12.
+@primitive(
+    p=lambda g, p, target: g * (p - target) / torch.clamp((1 - p) * p, min=1e-12),
+    target=lambda g, p: g * (torch.log1p(-p) - torch.log(p)),
+    jvp=ELEMENTWISE,
+)
+def log_loss(p: Tensor, target: Tensor) -> Tensor:
+    """Minus the log probability of the target, 0 or 1 or between."""
+    return F.binary_cross_entropy(p, target, reduction="none")
+
+
 @means(F.binary_cross_entropy)
 def _binary_cross_entropy(
     input: Value, target: Value, weight: Any = None, size_average: Any = None, reduce: Any = None,
@@ -238,8 +250,10 @@ def _binary_cross_entropy(
 ) -> Value:  # fmt: skip
     if tuple(target.shape) != tuple(input.shape):
         raise ValueError(f"Target size ({target.shape}) must be the same as input size ({input.shape})")
-    # torch bounds the logarithm by -100, so that log 0 is a number.
-    loss = -target * torch.log(input).clamp(min=-100) - (1 - target) * torch.log1p(-input).clamp(min=-100)
+    for name, x in (("input", raw(input)), ("target", raw(target))):
+        if not bool(((x >= 0) & (x <= 1)).all()):
+            raise RuntimeError(f"all elements of {name} should be between 0 and 1")
+    loss = log_loss(input, target)
     return _reduced(loss if weight is None else loss * weight, _reduction(reduction, size_average, reduce))
 
 
@@ -251,11 +265,7 @@ def _kl_div(
     if log_target:
         loss = torch.exp(target) * (target - input)
     else:
-        positive = target > 0
-        loss = (
-            torch.where(positive, target * torch.log(torch.where(positive, target, 1.0)), 0.0)
-            - target * input
-        )
+        loss = torch.xlogy(target, target) - target * input
     if reduction == "batchmean":
-        return loss.sum() / input.shape[0]
+        return loss.sum() / input.shape[0] if input.shape else loss
     return _reduced(loss, _reduction(reduction, size_average, reduce))

@@ -54,9 +54,13 @@ def _shift_and_scale_vjp(
         g_x = _standardized_vjp(g_hat, x, over, eps) if moving else g_hat * inv
     return [
         g_x,
-        (g * x_hat).sum(rest, keepdim=True) if wanted[1] else None,
-        g.sum(rest, keepdim=True) if wanted[2] else None,
+        _sum_over(g * x_hat, rest) if wanted[1] else None,
+        _sum_over(g, rest) if wanted[2] else None,
     ]
+
+
+def _sum_over(x: Value, dims: Sequence[int]) -> Value:
+    return x.sum(dims, keepdim=True) if dims else x  # for torch no dimensions are all
 
 
 def _own_statistics(x: Value, over: Sequence[int], eps: float) -> tuple[Value, Value]:
@@ -205,6 +209,9 @@ def _batch_norm_builtin(
     input: Value, weight: Value, bias: Value, running_mean: Any, running_var: Any, training: bool,
     momentum: float, eps: float, cudnn_enabled: bool = True,
 ) -> Value:  # fmt: skip
+    if not math.prod(input.shape):  # torch's kernel divides by zero; the result is as empty as the input
+        result = input if weight is None else input * weight[0]
+        return result if bias is None else result + bias[0]
     return batch_norm(input, weight, bias, raw(running_mean), raw(running_var), training, momentum, eps)
 
 
@@ -213,11 +220,11 @@ def _batch_norm(
     input: Value, running_mean: Tensor | None, running_var: Tensor | None, weight: Value = None,
     bias: Value = None, training: bool = False, momentum: float = 0.1, eps: float = 1e-5,
 ) -> Value:  # fmt: skip
-    if training and math.prod(input.shape) == input.shape[1]:
+    if training and input.shape[0] * math.prod(input.shape[2:]) == 1:
         raise ValueError(
             f"Expected more than 1 value per channel when training, got input size {input.shape}"
         )
-    return batch_norm(input, weight, bias, raw(running_mean), raw(running_var), training, momentum, eps)
+    return _batch_norm_builtin(input, weight, bias, running_mean, running_var, training, momentum, eps)
 
 
 @means("layer_norm")
@@ -234,20 +241,11 @@ def _group_norm(
     cudnn_enabled: bool = True,
 ) -> Value:  # fmt: skip
     """The channels of a group are standardized like one layer."""
-    groups = input.reshape(input.shape[0], num_groups, -1)
+    each = math.prod(input.shape[1:]) // num_groups
+    groups = input.reshape(input.shape[0], num_groups, each)
     result = layer_norm(groups, None, None, groups.shape[2:], eps).reshape(input.shape)
     result = result if weight is None else result * weight.reshape(_channels(input))
     return result if bias is None else result + bias.reshape(_channels(input))
-
-
-@means("instance_norm")
-def _instance_norm(
-    input: Value, weight: Value = None, bias: Value = None, running_mean: Any = None, running_var: Any = None,
-    use_input_stats: bool = True, momentum: float = 0.1, eps: float = 1e-5, cudnn_enabled: bool = True,
-) -> Value:  # fmt: skip
-    if running_mean is not None:
-        raise NotImplementedError("instance_norm with running statistics; use track_running_stats=False")
-    return _group_norm(input, input.shape[1], weight, bias, eps)
 
 
 @means("_weight_norm")
@@ -265,13 +263,3 @@ def _rms_norm(
     eps = torch.finfo(input.dtype).eps if eps is None else eps
     result = input * torch.rsqrt((input * input).mean(over, keepdim=True) + eps)
     return result if weight is None else result * weight
-
-
-@means("cosine_similarity")
-def _cosine_similarity(x1: Value, x2: Value, dim: int = 1, eps: float = 1e-8) -> Value:
-    """Of two directions: x1 · x2 / (‖x1‖ ‖x2‖), each norm at least eps."""
-
-    def direction(x: Value) -> Value:
-        return x / torch.linalg.vector_norm(x, 2, dim, keepdim=True).clamp(min=eps)
-
-    return (direction(x1) * direction(x2)).sum(dim)

@@ -35,7 +35,7 @@ def _matmul_right(g: Value, a: Value, b_shape: torch.Size) -> Value:
 
 
 def _rows(x: Value) -> Value:
-    return x if len(x.shape) == 2 else x.reshape(-1, x.shape[-1])
+    return x if len(x.shape) == 2 else x.flatten(0, -2) if len(x.shape) > 2 else x.unsqueeze(0)
 
 
 @primitive("matmul", "__matmul__", "mm", "bmm", "mv", a=_matmul_left, b=_matmul_right, jvp=MULTILINEAR)
@@ -52,7 +52,7 @@ def _linear_jvp(
 
 def _linear_weight(g: Value, input: Value) -> Value:
     if len(g.shape) < len(input.shape):  # a single output: the weight is a vector
-        return (input * g.unsqueeze(-1)).reshape(-1, input.shape[-1]).sum(0)
+        return _rows(input * g.unsqueeze(-1)).sum(0)
     return torch.mm(_rows(g).t(), _rows(input))
 
 
@@ -148,7 +148,13 @@ def _rmatmul(b: Value, a: Value) -> Value:
     return matmul(a, b)
 
 
-@means("addmm", "addmv", "addbmm_", "baddbmm")
+@means("addbmm")
+def _addbmm(input: Value, a: Value, b: Value, *, beta: float = 1, alpha: float = 1) -> Value:
+    product = alpha * torch.matmul(a, b).sum(0)
+    return product if beta == 0 else beta * input + product
+
+
+@means("addmm", "addmv", "baddbmm")
 def _addmm(input: Value, a: Value, b: Value, *, beta: float = 1, alpha: float = 1) -> Value:
     product = torch.matmul(a, b)
     product = product if alpha == 1 else alpha * product

@@ -142,12 +142,12 @@ def _permute(x: Value, *dims: Any, **named: Any) -> Value:
     return permute(x, _listed(dims or (named["dims"],)))
 
 
-@means("t", "T", "adjoint", "H")
+@means("t", "T", "H")
 def _t(x: Value) -> Value:
     return permute(x, tuple(reversed(range(len(x.shape)))))
 
 
-@means("mT", "mH")
+@means("mT", "mH", "adjoint")
 def _matrix_t(x: Value) -> Value:
     return transpose(x, -2, -1)
 

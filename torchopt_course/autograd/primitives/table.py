@@ -87,14 +87,16 @@ class Primitive:
         """All arguments in their order, defaults included."""
         for given in kwargs:
             if given not in self.parameters or given in self.parameters[: len(args)]:
-                raise TypeError(f"{self.name}() got an unexpected argument {given!r}")
+                raise dispatch.BadArguments(f"{self.name}() got an unexpected argument {given!r}")
         if len(args) > len(self.parameters):
-            raise TypeError(f"{self.name}() takes {len(self.parameters)} arguments, not {len(args)}")
+            raise dispatch.BadArguments(
+                f"{self.name}() takes {len(self.parameters)} arguments, not {len(args)}"
+            )
         rest = []
         for name, default in zip(self.parameters[len(args) :], self.defaults[len(args) :], strict=True):
             value = kwargs.get(name, default)
             if value is REQUIRED:
-                raise TypeError(f"{self.name}() is missing the argument {name!r}")
+                raise dispatch.BadArguments(f"{self.name}() is missing the argument {name!r}")
             rest.append(value)
         return (*args, *rest)
 

@@ -1,0 +1,48 @@
+"""A share of the judge: what was once wrong, and some operators by chance. All of it is marked slow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+
+import pytest
+
+from torchopt_course.autograd import PRIMITIVES
+
+pytest.importorskip("expecttest", reason="torch's data bases of operators need it")
+
+from .judge.cases import MODULES, OPERATORS, cases_of
+from .judge.quick import BY_CHANCE, JUDGED, NAMES
+from .judge.running import reports
+from .judge.verdict import CRASH, WRONG, judge
+from .test_mutations import mutants
+
+
+def faults(name: str, most: int, cases: int | None = None) -> Iterator[str]:
+    for case in islice(cases_of(name, most), cases):
+        verdict = judge(case)
+        if verdict.kind in (WRONG, CRASH):
+            yield f"{verdict.kind} {case}: {verdict.note}"
+
+
+@pytest.mark.parametrize("name", [*NAMES, *BY_CHANCE])
+def test_a_few_cases_are_equal_or_refused(name: str):
+    assert not list(faults(name, 2, 6))
+
+
+@pytest.mark.slow
+def test_every_case_is_equal_or_refused():
+    found = [fault for each in reports([*OPERATORS, *MODULES], most=20) for fault in each.faults]
+    assert not found, "\n".join(found)
+
+
+# Zero whatever one does to it; and what only the second derivative of a linear function reaches.
+UNSEEN = {"angle", "avg_pool3d_backward", "adaptive_avg_pool3d_backward"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted({*JUDGED} - UNSEEN))
+def test_a_wrong_derivative_is_found(name: str):
+    for what, mutated in mutants(PRIMITIVES[name]):
+        with mutated:
+            assert next(faults(JUDGED[name], 12), None), what

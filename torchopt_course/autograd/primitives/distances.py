@@ -1,0 +1,121 @@
+"""Distances between points, and losses that compare several of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..decompose import stands_for
+from ..dispatch import body_of, means
+from ..traced import Value, raw
+from .reductions import vector_norm
+from .table import primitive
+
+aten = torch.ops.aten
+
+
+@stands_for("_cdist_forward")
+@means("cdist")
+def _cdist(x1: Value, x2: Value, p: float = 2.0, compute_mode: Any = None) -> Value:
+    """Of each point to each: ‖x - y‖ₚ."""
+    return vector_norm(x1.unsqueeze(-2) - x2.unsqueeze(-3), p, -1)
+
+
+@stands_for("_pdist_forward")
+@means("pdist")
+def _pdist(input: Value, p: float = 2.0) -> Value:
+    """Of each pair of points."""
+    first, second = torch.triu_indices(input.shape[0], input.shape[0], 1, device=raw(input).device)
+    return vector_norm(input[first] - input[second], p, -1)
+
+
+@means("cosine_similarity")
+def _cosine_similarity(x1: Value, x2: Value, dim: int = 1, eps: float = 1e-8) -> Value:
+    """Of two directions: x1 · x2 / (‖x1‖ ‖x2‖), each norm at least eps."""
+    x1, x2 = torch.broadcast_tensors(x1, x2)  # type: ignore[no-untyped-call]
+
+    def direction(x: Value) -> Value:
+        return x / torch.maximum(vector_norm(x, 2, dim, True), raw(x).new_full((), eps))
+
+    return (direction(x1) * direction(x2)).sum(dim)
+
+
+# -- connectionist temporal classification -------------------------------------------------------------------
+
+
+def _ctc_kernel(
+    g: Tensor, log_probs: Tensor, targets: Tensor, lengths: Sequence[Any], blank: int, zero_infinity: bool,
+    log_alpha: Any, ans: Tensor,
+) -> Tensor:  # fmt: skip
+    return aten._ctc_loss_backward(g, log_probs, targets, *lengths, ans, log_alpha, blank, zero_infinity)  # type: ignore[no-any-return]
+
+
+def _ctc_jvp(
+    log_probs_dot: Value, log_probs: Tensor, targets: Tensor, lengths: Sequence[Any], blank: int,
+    zero_infinity: bool, log_alpha: Any, ans: Tensor,
+) -> Value:  # fmt: skip
+    """The examples do not depend on each other: the gradient of each, times its own direction."""
+    slopes = _ctc_kernel(
+        torch.ones_like(ans), log_probs, targets, lengths, blank, zero_infinity, log_alpha, ans
+    )
+    return (slopes * log_probs_dot).sum([0, 2] if len(slopes.shape) == 3 else [0, 1])
+
+
+@primitive(log_probs=_ctc_kernel, jvp=_ctc_jvp)
+def ctc_loss(
+    log_probs: Tensor,
+    targets: Tensor,
+    lengths: Sequence[Any],
+    blank: int,
+    zero_infinity: bool,
+    log_alpha: Tensor,
+) -> Tensor:
+    """Minus the log probability of all alignments. There is no second derivative, as in torch."""
+    return aten._ctc_loss(log_probs, targets, *lengths, blank, zero_infinity)[0]  # type: ignore[no-any-return]
+
+
+@stands_for("_ctc_loss")
+def _ctc_loss(
+    log_probs: Value, targets: Tensor, input_lengths: Any, target_lengths: Any, blank: int = 0,
+    zero_infinity: bool = False,
+) -> tuple[Value, Tensor]:  # fmt: skip
+    lengths = (input_lengths, target_lengths)
+    log_alpha = aten._ctc_loss(raw(log_probs), targets, *lengths, blank, zero_infinity)[1]
+    return ctc_loss(log_probs, targets, lengths, blank, zero_infinity, log_alpha), log_alpha
+
+
+# -- a linear layer with its loss ----------------------------------------------------------------------------
+
+
+_linear_then_loss = body_of(F.linear_cross_entropy)
+assert _linear_then_loss is not None
+
+
+@means(F.linear_cross_entropy)
+def _linear_cross_entropy(*args: Any, options: Any = None, **kwargs: Any) -> Value:
+    """In one piece: the options only say how to cut it into parts, to need less memory."""
+    return _linear_then_loss(*args, **kwargs)  # type: ignore[misc]
+
+
+# -- margins -------------------------------------------------------------------------------------------------
+
+
+@stands_for("multilabel_margin_loss_forward")
+def _multilabel_margin_loss(x: Value, target: Tensor, reduction: int) -> tuple[Value, Tensor]:
+    """Σ max(0, 1 - (x[j] - x[i])) / C over all labels j, which end at the first -1, and all other i."""
+    is_target = aten.multilabel_margin_loss_forward(raw(x), target, reduction)[1]
+    rows, labels = (x.unsqueeze(0), target.unsqueeze(0)) if len(x.shape) < 2 else (x, target)
+    if not x.shape:
+        rows, labels = x.reshape(1, 1), target.reshape(1, 1)
+    there = (labels >= 0).long().cumprod(-1) > 0
+    chosen = torch.gather(rows, -1, torch.where(there, labels, 0))
+    pairs = torch.relu(1 - chosen.unsqueeze(-1) + rows.unsqueeze(-2))
+    counted = there.unsqueeze(-1) & (is_target.reshape(rows.shape) == 0).unsqueeze(-2)
+    losses = torch.where(counted, pairs, 0.0).sum([-2, -1]) / rows.shape[-1]
+    if reduction == 0:
+        return losses.reshape(target.shape[:-1]), is_target
+    return (losses.mean() if reduction == 1 else losses.sum()), is_target
