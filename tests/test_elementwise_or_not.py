@@ -101,7 +101,7 @@ def test_every_function_of_torch(call: str) -> None:
             wrong.append(f"{name} gave something else on the {optimizer.engine_report()}")
         (variant,) = optimizer._formula._variants.values()
         kernels += variant.program is not None
-        if variant._is_elementwise:
+        if variant.is_elementwise:
             elementwise += 1
             parts = [outcome(function, call, p[i : i + 1, :3], g[i : i + 1, :3]) for i in range(4)]
             if not all(  # up to rounding, for torch takes several numbers at a time where it can

@@ -119,12 +119,12 @@ class DeclaredOptimizer(Optimizer):
             return []
         own = self.state.get(param, {})
         new: dict[str, Tensor] = {}
+        if self._counts_steps and own.get("step") is None:  # first, as in torch's checkpoints
+            new["step"] = self._new_step(param, group)
         for name in names:
             if own.get(name) is None:
                 where = f"the state {name!r} that {type(self).__name__}.initial_state made"
                 new[name] = fitting(where, self.initial_state(name, param, group), param)
-        if self._counts_steps and own.get("step") is None:
-            new["step"] = self._new_step(param, group)
         # What may fail has not: from here on things change.
         state = self.state.setdefault(param, {})
         state.update(new)

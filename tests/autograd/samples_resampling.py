@@ -21,14 +21,16 @@ KERNELS = [
 ]
 
 
-def _of(how: dict[str, Any], dimensions: int) -> Any:
+def _of(how: dict[str, Any], dimensions: int, power: int) -> Any:
     def resized(draw: Draw) -> Case:
         x = draw.tensor(1, 2, *(4, 3, 5)[:dimensions])
         size = draw.pick([(3, 5, 4), (7, 2, 6)])[:dimensions]
-        return lambda x: F.interpolate(x, size, **how), (x,)
+        return lambda x: F.interpolate(x, size, **how) ** power, (x,)
 
     return resized
 
 
 for _name, _how, _dimensions in KERNELS:
-    SAMPLES[_name] = SAMPLES[f"{_name}_backward"] = _of(_how, _dimensions)
+    SAMPLES[_name] = _of(_how, _dimensions, 1)
+    # Resizing is linear: only of its square has the backward pass a derivative that is not zero.
+    SAMPLES[f"{_name}_backward"] = _of(_how, _dimensions, 2)
