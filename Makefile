@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP     = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: train gallery test test-slow test-hosts soak bench lint wheel clean
+.PHONY: train gallery test test-slow test-torch test-hosts soak bench lint wheel clean
 
 train: $(VENV)/.recipes
 	$(BIN)/python recipes/five_optimizers.py --logdir runs
@@ -16,9 +16,17 @@ gallery: $(VENV)/.recipes
 test: $(VENV)/.test
 	$(BIN)/python -m pytest -n 2
 
-# All operators and modules of torch's data bases through the autograd: some fifteen minutes.
+# What takes long: all operators and modules of torch's data bases through the autograd, trainings that are
+# killed, kernels that several processes compile.
 test-slow: $(VENV)/.test
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -n 2 -m slow
+
+# The core on another torch than the pinned one, in an environment of its own: make test-torch TORCH=2.15.0
+test-torch:
+	$(PYTHON) -m venv $(VENV)-torch-$(TORCH)
+	$(VENV)-torch-$(TORCH)/bin/python -m pip install --quiet torch==$(TORCH) -e . hypothesis pytest pytest-xdist \
+	    expecttest matplotlib tensorboard tyro sympy
+	$(VENV)-torch-$(TORCH)/bin/python -m pytest -n 2 tests/test_*.py tests/lr_scheduler tests/distributed
 
 # Inside of Lightning, Accelerate, Hugging Face's Trainer and Ignite, which this installs.
 test-hosts: $(VENV)/.hosts

@@ -76,6 +76,7 @@ def test_without_numba_everything_runs_on_eager(how: str, expected: list[float],
     assert "eager" in warnings[0]
 
 
+@pytest.mark.slow
 def test_cache_folder_that_cannot_be_written(expected: list[float], tmp_path: Path) -> None:
     """Kernels are compiled for this process alone, and the user is told that each process will."""
     (tmp_path / "file").write_text("not a folder")
@@ -86,6 +87,7 @@ def test_cache_folder_that_cannot_be_written(expected: list[float], tmp_path: Pa
     assert "cannot be kept on disk" in warnings[0]
 
 
+@pytest.mark.slow
 def test_second_process_loads_what_the_first_compiled(expected: list[float], tmp_path: Path) -> None:
     """Without importing numba; and what was damaged meanwhile is noticed and compiled again."""
     no_numba = "import sys; assert 'numba' not in sys.modules"
@@ -122,6 +124,7 @@ print(weights[0].item())
 """
 
 
+@pytest.mark.slow
 def test_changed_rule_never_runs_stale_code(tmp_path: Path) -> None:
     """Its own code, a number in it, a function or a global number that it uses: each makes new code."""
     base = {"factor": "1.0", "helper": "FACTOR * g", "constant": "1.0"}

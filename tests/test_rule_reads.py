@@ -301,6 +301,7 @@ for cls in (Module, Numpy, Array, Helper, Indirect):
 """
 
 
+@pytest.mark.slow
 def test_no_process_runs_the_code_of_yesterday(tmp_path: Path) -> None:
     """Of numbers in modules, of numpy's, of arrays, of helpers that numba compiles."""
     for k in (1.0, 5.0):

@@ -17,6 +17,8 @@ import torchopt_course
 from tests.distributed import hogwild
 from tests.helpers import assert_same
 
+pytestmark = pytest.mark.slow
+
 START_METHODS = [
     pytest.param(
         "fork", marks=pytest.mark.skipif(sys.platform != "linux", reason="fork is safe on Linux only")

@@ -31,6 +31,8 @@ from recipes.landscapes import (
 )
 from recipes.parts.ground import LANDSCAPES, Landscape, Walk, turned
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:

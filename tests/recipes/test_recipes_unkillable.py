@@ -28,6 +28,8 @@ from recipes.train import Config, run, set_up
 
 from .processes import start, train_by_command
 
+pytestmark = pytest.mark.slow
+
 # Batch norm, dropout, a schedule and an optimizer with state: all that could be forgotten. 10 steps an epoch.
 CONFIG = Config(model="lenet", optimizer="adam", scheduler="cyclic", epochs=3, batch_size=150, save_every=0)
 STEPS = 30
