@@ -175,3 +175,14 @@ def test_a_state_cannot_be_made(engine: dict[str, bool]) -> None:
         optimizer.step()
     changes.assert_none()
     assert not optimizer.state
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_immutable_zeros_fail_before_anything_is_changed(engine: str) -> None:
+    params = [Parameter(torch.ones(3)), torch._efficientzerotensor(3)]  # type: ignore[attr-defined]
+    optimizer = oc.SGD(params, momentum=0.9, **ENGINES[engine])
+    for param in params:
+        param.grad = torch.ones(3)
+    with pytest.raises(RuntimeError, match="parameter 1 of group 0 is an immutable zero"):
+        optimizer.step()
+    assert torch.equal(params[0], torch.ones(3)) and not optimizer.state

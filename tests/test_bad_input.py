@@ -126,7 +126,7 @@ def test_params_that_torch_rejects(make: Callable[[], Any]) -> None:
 
 
 def test_group_without_params_is_named() -> None:
-    with pytest.raises(KeyError, match="a parameter group needs 'params', got only 'lr'"):
+    with pytest.raises(KeyError, match="a parameter group needs 'params', got 'lr'"):
         oc.Adam([{"lr": 0.1}])
 
 

@@ -116,3 +116,44 @@ def test_no_warning_for_what_stands_there_once() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         oc.SGD(parameters(KINDS))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    variant=st.sampled_from(VARIANTS),
+    engine=st.sampled_from([{}, ENGINES["foreach"], ENGINES["eager"]]),
+    views=st.lists(
+        st.tuples(st.integers(0, 7), st.integers(1, 8), st.integers(1, 2)), min_size=2, max_size=5
+    ),
+    cut=st.integers(0, 5),
+)
+def test_views_of_one_storage_are_stepped_one_after_the_other(
+    variant: tuple[str, dict[str, Any]],
+    engine: dict[str, bool],
+    views: list[tuple[int, int, int]],
+    cut: int,
+) -> None:
+    """Tied by memory instead of by object, in one group or two."""
+    name, options = variant
+    results = []
+    for make, how in ((ours(name), engine), (theirs(name), {"foreach": False})):
+        base = torch.linspace(1, 2, 16, dtype=torch.float64)
+        params = [nn.Parameter(base[start : start + size : step]) for start, size, step in views]
+        groups = [{"params": part} for part in (params[:cut], params[cut:]) if part]
+        optimizer = make(groups, **options, **how)
+        for step in range(3):
+            for i, param in enumerate(params):
+                param.grad = torch.full_like(param, 0.1 * (i + 1) + step)
+            optimizer.step()
+        results.append(base)
+    torch.testing.assert_close(*results)
+
+
+def test_report_names_views_of_one_storage() -> None:
+    base = torch.ones(4)
+    params = [nn.Parameter(base), nn.Parameter(base[1:])]
+    optimizer = oc.SGD(params, lr=0.1)
+    for param in params:
+        param.grad = torch.ones_like(param)
+    optimizer.step()
+    assert "2 parameters, 7 elements" in optimizer.engine_report()

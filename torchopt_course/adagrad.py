@@ -90,7 +90,7 @@ class Adagrad(ElementwiseOptimizer, optim.Adagrad):
                 self.complete_state(param, group)
 
     def initial_state(self, name: str, param: Tensor, group: Mapping[str, Any]) -> Tensor:
-        value = group["initial_accumulator_value"]
+        value = float(group["initial_accumulator_value"])
         fill = complex(value, value) if param.is_complex() else value
         return torch.full_like(param, fill, memory_format=torch.preserve_format, requires_grad=False)
 

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .engines.layout import is_sparse
+
 _NO_NUMBERS = (str, bytes, complex, Mapping, tuple, list)
 
 
@@ -81,7 +83,7 @@ def refuse_misfits(
         TypeError: a state that is no tensor.
         AssertionError: ``capturable=True`` on a CPU, as torch.
     """
-    if grad.layout != torch.strided and not takes_sparse:
+    if is_sparse(grad) and not takes_sparse:
         raise RuntimeError(
             f"{owner} does not support sparse gradients, please consider SparseAdam instead, SGD or Adagrad: "
             f"the gradient of {where} is {grad.layout}"
@@ -127,10 +129,16 @@ def _refuse_odd_step(what: str, step: Any) -> None:
 
 def _refuse_unwritable(what: str, tensor: Tensor) -> None:
     """Refuse what a step could not write to; tensor subclasses know that themselves."""
+    if tensor.layout == torch._mkldnn:  # type: ignore[attr-defined]
+        raise RuntimeError(
+            f"{what} has the layout {tensor.layout}, in which torch cannot subtract: to_dense() it"
+        )
     if type(tensor) not in (Tensor, torch.nn.Parameter) or tensor.layout != torch.strided:
         return
     if torch._C._functorch.is_functorch_wrapped_tensor(tensor):
         return
+    if tensor._is_zerotensor():
+        raise RuntimeError(f"{what} is an immutable zero, without memory: clone() it")
     if tensor.numel() and not tensor.untyped_storage().nbytes():
         raise RuntimeError(f"{what} has no memory: its storage was resized to 0")
     if torch._debug_has_internal_overlap(tensor) == 1:
@@ -140,7 +148,8 @@ def _refuse_unwritable(what: str, tensor: Tensor) -> None:
         )
     if tensor.is_inference() and not torch.is_inference_mode_enabled():
         raise RuntimeError(f"{what} was made in inference mode and cannot be written to: clone() it")
-    if tensor.dtype == torch.bool or (tensor.dtype.is_floating_point and tensor.dtype.itemsize == 1):
+    is_small = tensor.is_quantized or (tensor.dtype.is_floating_point and tensor.dtype.itemsize == 1)
+    if is_small or tensor.dtype == torch.bool:
         raise RuntimeError(
             f"{what} is of dtype {tensor.dtype}, which torch does not calculate with: optimize a float32 or "
             "bfloat16 copy"

@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from .checks import refuse_odd_option
 from .declarations import fitting, options_of, refuse_mistakes, refuse_nan
 from .engines.batch import Coefficients
-from .engines.layout import in_layout_of
+from .engines.layout import in_layout_of, is_sparse
 from .engines.rules import Formula, Rule
 from .hyperparameters import plain
 
@@ -102,7 +102,7 @@ class DeclaredOptimizer(Optimizer):
                 values = evaluate(0)
         except Exception:
             return  # an option may be set later; else the step will say it
-        self._formula.specialise(kept, group["maximize"], values)
+        self._formula.specialise(kept, bool(group["maximize"]), values)
         refuse_nan(type(self), values)
 
     # -- state -----------------------------------------------------------------------------------------
@@ -131,7 +131,7 @@ class DeclaredOptimizer(Optimizer):
         # A checkpoint may bring states in another memory layout than the parameter has: same numbers, but the
         # fused engine walks through all of them in one order, and no engine has use for sparse ones.
         for name in names:
-            if state[name].layout != torch.strided or refusal(group) is None:
+            if is_sparse(state[name]) or refusal(group) is None:
                 state[name] = in_layout_of(param, state[name])
         return list(new)
 

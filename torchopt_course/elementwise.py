@@ -13,7 +13,7 @@ from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimize
 
 from .checkpoint import refuse_foreign
 from .checks import refuse_odd_option
-from .engines.layout import zeros_where
+from .engines.layout import is_sparse, zeros_where
 from .hyperparameters import at_least_zero, make_plain, not_nan, plain
 from .stepping import PlannedOptimizer
 
@@ -88,7 +88,7 @@ class ElementwiseOptimizer(PlannedOptimizer):
 
     def _forget_plans(self) -> None:
         self._plans = {}
-        self._later, self._first_lap = {}, {}
+        self._later, self._took_part = {}, {}
         self._read_formula()
         self._step_supports_amp_scaling = bool(self.defaults.get("fused"))
 
@@ -118,8 +118,10 @@ class ElementwiseOptimizer(PlannedOptimizer):
 
     def initial_state(self, name: str, param: Tensor, group: Mapping[str, Any]) -> Tensor:
         """A new state tensor: zeros like the parameter, also in memory layout."""
-        if param.layout != torch.strided:
+        if is_sparse(param):
             return zeros_where(param)
+        if param.layout != torch.strided:
+            return torch.zeros_like(param, requires_grad=False)
         return torch.zeros_like(param, memory_format=torch.preserve_format, requires_grad=False)
 
     def sparse_gradients(self, group: Mapping[str, Any]) -> Literal["refused", "dense", "rows"]:
@@ -143,7 +145,7 @@ class ElementwiseOptimizer(PlannedOptimizer):
         if isinstance(param_group, dict):
             if "params" not in param_group:
                 raise KeyError(
-                    f"a parameter group needs 'params', got only {', '.join(map(repr, param_group))}"
+                    f"a parameter group needs 'params', got {', '.join(map(repr, param_group)) or 'nothing'}"
                 )
             make_plain(param_group)  # in place, as torch: the dictionary is the group
             self.check_options({**self.defaults, **param_group})
@@ -271,13 +273,15 @@ class ElementwiseOptimizer(PlannedOptimizer):
         self._refuse_odd_edits()
         cases: dict[tuple[str, str], list[str]] = {}
         elements: dict[tuple[str, str], int] = {}
+        seen: set[int] = set()
         for i, group in enumerate(self.param_groups):
             if i not in self._plans:
                 continue
-            engines = self._first_lap.get(i) or self._plans[i].engines()
+            engines = self._took_part.get(i) or self._plans[i].engines()
             for position, param in enumerate(group["params"]):
-                if (i, position) in self._later:
+                if id(param) in seen:
                     continue
+                seen.add(id(param))
                 case = engines.get(position, ("no engine", "no gradient"))
                 cases.setdefault(case, []).append(self._where(i, position))
                 elements[case] = elements.get(case, 0) + param.numel()

@@ -1,31 +1,63 @@
-"""A parameter that stands more than once in the groups: torch warns and steps it as often as it stands there.
+"""Parameters that share memory: one that stands in the groups again, or views of the same storage.
 
-Each time it is stepped with the gradient and the state that the time before has left, so the engines, which
-look at all tensors before they write to any, must not meet it twice. A step is made in laps: the first of
-all parameters, the second of those that stand there a second time, and so on.
+torch steps parameter after parameter: each time with the numbers, the gradient and the state that the time
+before has left. The engines look at all tensors before they write to any, so they must not meet the same memory
+twice. A step is made in laps: the first of all parameters, the second of those that share memory with one of the
+first, and so on. For one that stands there twice torch warns.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
+from torch.nn import Parameter
 
 Place = tuple[int, int]  # group, position
 
 
 def laps(groups: Sequence[dict[str, Any]]) -> dict[Place, int]:
-    """In which lap a parameter is stepped, for each place where one stands that stood already before."""
-    seen: Counter[int] = Counter()
-    later: dict[Place, int] = {}
+    """In which lap a parameter is stepped, for each place where memory stands that stood already before."""
+    places: list[tuple[int, int, Place]] = []  # from which address to which, and where
     for i, group in enumerate(groups):
         for position, param in enumerate(group["params"]):
-            if seen[id(param)]:
-                later[i, position] = seen[id(param)]
-            seen[id(param)] += 1
+            places.append((*_memory(param), (i, position)))
+    later: dict[Place, int] = {}
+    for together in _overlapping(places):
+        # In the order of the groups: a lap later than the last of those before that it shares memory with.
+        for n, (start, stop, place) in enumerate(together):
+            before = [p for first, end, p in together[:n] if first < stop and start < end]
+            if before:
+                later[place] = 1 + max(later.get(p, 0) for p in before)
     return later
+
+
+def _overlapping(places: list[tuple[int, int, Place]]) -> list[list[tuple[int, int, Place]]]:
+    """Sets of places that hang together by shared memory, each in the order of the groups."""
+    sets: list[list[tuple[int, int, Place]]] = []
+    end = 0
+    for each in sorted(places):
+        if sets and each[0] < end:
+            sets[-1].append(each)
+        else:
+            sets.append([each])
+        end = max(end, each[1]) if len(sets[-1]) > 1 else each[1]
+    return [sorted(several, key=lambda each: each[2]) for several in sets if len(several) > 1]
+
+
+def _memory(param: Tensor) -> tuple[int, int]:
+    """The first address of a parameter, and the first that is not its own any more."""
+    if type(param) in (Tensor, Parameter) and param.layout == torch.strided and param.numel():
+        try:
+            start, strides = param.data_ptr(), zip(param.shape, param.stride(), strict=True)
+        except RuntimeError:  # inside of a function transform tensors have no memory
+            start = 0
+        if start:
+            return start, start + (1 + sum((n - 1) * stride for n, stride in strides)) * param.itemsize
+    # No address is known: its own object is its memory. (No address is negative.)
+    return -id(param), -id(param) + 1
 
 
 def gradients(

@@ -18,6 +18,7 @@ from .engines.apart import Terms
 from .engines.batch import Job, Scaling
 from .engines.compiler import warn_once
 from .engines.interception import interceptor
+from .engines.layout import is_sparse
 from .engines.plan import Plan
 from .engines.shards import ORDINARY, View, is_distributed, shards
 from .repeats import Place, gradients, laps
@@ -32,8 +33,8 @@ class PlannedOptimizer(DeclaredOptimizer):
     # Asked by ``GradScaler``; as with torch's optimizers, true with ``fused=True``.
     _step_supports_amp_scaling: bool
     _plans: dict[int, Plan]
-    _later: dict[Place, int]  # the lap in which a parameter is stepped that stands in the groups again
-    _first_lap: dict[int, dict[int, tuple[str, str]]]  # where there are more: which engines took part in it
+    _later: dict[Place, int]  # the lap in which a parameter is stepped that shares memory with others
+    _took_part: dict[int, dict[int, tuple[str, str]]]  # which engines, in all laps if there are several
 
     # -- one step --------------------------------------------------------------------------------------
 
@@ -51,10 +52,10 @@ class PlannedOptimizer(DeclaredOptimizer):
             if not self._step_lap(lap, scaling):
                 continue  # somebody has edited the groups: the same lap again, with other gradients
             if not self._later:
-                self._first_lap = {}
+                self._took_part = {}
                 return
-            if lap == 0:
-                self._first_lap = {i: plan.engines() for i, plan in self._plans.items()}
+            before = self._took_part if lap else {}
+            self._took_part = {i: plan.engines() | before.get(i, {}) for i, plan in self._plans.items()}
             scaling = scaling and Scaling(None, scaling.found_inf)
             lap += 1
 
@@ -89,7 +90,8 @@ class PlannedOptimizer(DeclaredOptimizer):
             # For torch, which looks before it steps, a parameter's first step is its first each time.
             lists = [group["params"] for group in self.param_groups]
             again = {(i, id(lists[i][position])) for (i, position), n in self._later.items() if n > lap}
-            self._take_back([(i, j, name) for i, j, name in created if (i, id(lists[i][j])) in again])
+            if taken := [(i, j, name) for i, j, name in created if (i, id(lists[i][j])) in again]:
+                self._take_back(taken)
         return True
 
     def _prepare_all(self, views: list[View], scaling: Scaling | None) -> list[Job]:
@@ -200,7 +202,7 @@ class PlannedOptimizer(DeclaredOptimizer):
         group = self.param_groups[i]
         dense: list[Tensor | None] = []
         for param, grad in zip(group["params"], grads, strict=True):
-            if grad is not None and grad.layout != torch.strided and param.layout == torch.strided:
+            if grad is not None and is_sparse(grad) and not is_sparse(param):
                 wanted = self.sparse_gradients(group)
                 # Only coordinates tell which rows a gradient has.
                 if wanted == "dense" or (wanted == "rows" and not grad.is_sparse):
@@ -248,8 +250,7 @@ class PlannedOptimizer(DeclaredOptimizer):
         for position, (param, grad) in enumerate(zip(group["params"], grads, strict=True)):
             if grad is not None:
                 names = (*self._kept_states(group), *(["step"] if self._counts_steps else []))
-                is_odd = grad.layout != torch.strided
-                takes_sparse = is_odd and self.sparse_gradients(group) != "refused"
+                takes_sparse = is_sparse(grad) and self.sparse_gradients(group) != "refused"
                 where, owner = self._where(i, position), type(self).__name__
                 own = self.state.get(param, {})
                 refuse_misfits(where, param, grad, own, names, group, owner, takes_sparse)

@@ -93,13 +93,13 @@ class Apart:
                 yield partial(foreach.update, variant, params, grads, states, values)
             else:
                 for tensors in zip(params, grads, states, strict=True):
-                    yield self._one(partial(eager.compute, variant, *tensors, values), variant, tensors[0])
+                    yield self._one(partial(eager.compute, variant, *tensors, values), variant, *tensors[:2])
             yield partial(self._count, positions, steps)
 
-    def _one(self, compute: Any, variant: Any, param: Tensor) -> Job:
+    def _one(self, compute: Any, variant: Any, param: Tensor, grad: Tensor) -> Job:
         """One parameter's step."""
         compute = partial(compute, differentiable=self._terms.differentiable)
-        if variant.program is not None and type(param) in PLAIN and _is_number(param):
+        if variant.program is not None and {type(param), type(grad)} <= PLAIN and _is_number(param):
             # Words of the list cannot fail for tensors that fit: no need to keep the new values of all.
             return lambda: eager.write(compute())
         return partial(eager.write, compute())
@@ -120,6 +120,7 @@ class Apart:
             and not self._terms.differentiable
             and _is_number(param)
             and {type(param), type(grad)} <= PLAIN
+            and not (param.is_neg() or param.is_conj())  # lists of lazy views cannot be written to
             and grad.layout == torch.strided
             and grad.dtype == param.dtype
             and (step is None or step.device.type == "cpu")

@@ -17,6 +17,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from .interception import interceptor
+from .layout import is_sparse
 from .namespaces.words import TENSORS
 from .placeholders import RuleError
 from .program import STATE
@@ -51,7 +53,7 @@ def compute(
             then a copy, for the originals will be overwritten.
     """
     targets = [param, *(states[name] for name in variant.states)]
-    if param.layout != torch.strided:
+    if is_sparse(param):
         return _sparse(variant, targets, grad, coefficients)
     if param.is_complex():
         variant.refuse_parts("a parameter is complex, and is seen as pairs of real numbers")
@@ -66,13 +68,36 @@ def compute(
     new = _applied(variant, old, as_real(grad), coefficients)
     if not differentiable:
         new = _apart(new, real)
+    _refuse_wrappers(param, grad, new)
     for target, values in zip(real, new, strict=True):
         if not torch.can_cast(values.dtype, target.dtype):
             raise RuntimeError(
                 f"the step of {variant.formula.owner} would put {values.dtype} into a tensor of "
                 f"{target.dtype}: optimize parameters of a floating point dtype"
             )
-    return [Write(target, values) for target, values in zip(real, new, strict=True)]
+    return [_in_place_of(*each) for each in zip(targets, real, new, strict=True)]
+
+
+def _refuse_wrappers(param: Tensor, grad: Tensor, new: Sequence[Tensor]) -> None:
+    """Refuse to put what is more than its numbers (a mask, a second tensor) into a plain parameter."""
+    if _is_wrapper(param) or not any(map(_is_wrapper, new)) or interceptor():
+        return
+    raise RuntimeError(
+        f"the parameter is a plain tensor, but its gradient a {type(grad).__name__}, whose parts it cannot "
+        "hold: make p.grad a plain tensor"
+    )
+
+
+def _is_wrapper(tensor: Tensor) -> bool:
+    return type(tensor).__torch_dispatch__ is not Tensor.__torch_dispatch__
+
+
+def _in_place_of(target: Tensor, real: Tensor, values: Tensor) -> Write:
+    """What is to be written to a tensor that the rule has seen as ``real``."""
+    # The pairs of a lazily conjugated tensor are a copy.
+    return (
+        Write(target, torch.view_as_complex(values.contiguous())) if target.is_conj() else Write(real, values)
+    )
 
 
 def _sparse(

@@ -6,6 +6,16 @@ import torch
 from torch import Tensor
 
 
+_SPARSE = frozenset(
+    {torch.sparse_coo, torch.sparse_csr, torch.sparse_csc, torch.sparse_bsr, torch.sparse_bsc}
+)
+
+
+def is_sparse(tensor: Tensor) -> bool:
+    """Whether only some elements are specified: other layouts (jagged, MKL-DNN) have all of them."""
+    return tensor.layout in _SPARSE
+
+
 def is_dense(tensor: Tensor) -> bool:
     """Whether the elements fill one stretch of memory, in whatever order of the dimensions."""
     expected = 1
@@ -28,9 +38,11 @@ def same_layout(a: Tensor, b: Tensor) -> bool:
 
 def in_layout_of(param: Tensor, tensor: Tensor) -> Tensor:
     """A gradient or state in its parameter's memory layout: itself, or else a copy."""
-    if tensor.layout != torch.strided:
+    if is_sparse(tensor):
         # torch's SGD keeps a sparse velocity where the gradients are sparse.
         return tensor.to_dense() if param.layout == torch.strided else tensor
+    if param.layout != torch.strided or tensor.layout != torch.strided:
+        return tensor
     if same_layout(param, tensor) or not is_dense(param):
         return tensor
     return torch.empty_like(param, dtype=tensor.dtype, requires_grad=False).copy_(tensor)

@@ -10,13 +10,14 @@ from __future__ import annotations
 import builtins
 import dis
 import enum
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Callable, Hashable, Iterator
+from functools import cache, partial
 from types import CellType, CodeType, FunctionType, ModuleType
 from typing import Any
 
 import numpy as np
 import torch
+from torch.overrides import get_ignored_functions
 
 Read = Callable[[], Any]
 _MISSING = object()
@@ -109,13 +110,23 @@ class Reads:
         value = undecorated(value)
         if isinstance(value, FunctionType) and not is_of_a_library(value):
             self._function(value)
-        elif is_of_a_library(value) and getattr(value, "__name__", "") in _IMPURE:
+        elif is_of_a_library(value) and (getattr(value, "__name__", "") in _IMPURE or _is_unheard(value)):
             self._changes(f"calls {name}()")
         elif not _is_constant(value) and not is_of_a_library(value):
             self._changes(f"reads {name} (a {type(value).__name__}), which may change at any time")
 
     def _changes(self, how: str) -> None:
         self.changeable = self.changeable or how
+
+
+@cache
+def _unheard() -> frozenset[Any]:
+    return frozenset(get_ignored_functions())
+
+
+def _is_unheard(value: Any) -> bool:
+    """A function of torch that no listener hears of: most ask how torch is set at present."""
+    return isinstance(value, Hashable) and value in _unheard()
 
 
 def undecorated(value: Any) -> Any:
