@@ -185,4 +185,5 @@ def test_immutable_zeros_fail_before_anything_is_changed(engine: str) -> None:
         param.grad = torch.ones(3)
     with pytest.raises(RuntimeError, match="parameter 1 of group 0 is an immutable zero"):
         optimizer.step()
-    assert torch.equal(params[0], torch.ones(3)) and not optimizer.state
+    assert torch.equal(params[0], torch.ones(3))
+    assert not optimizer.state

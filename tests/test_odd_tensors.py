@@ -1,4 +1,4 @@
-"""Tensors that are neither plain nor sparse: lazy conjugates, jagged and MKL-DNN layouts, gradients with parts."""
+"""Tensors that are neither plain nor sparse: lazy conjugates, other layouts, gradients with parts."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_mkldnn_parameter_is_refused(name: str) -> None:
     """torch's SGD can step it, one by one; torch cannot subtract two of them."""
     param = torch.ones(3).to_mkldnn()
     param.grad = torch.ones(3).to_mkldnn()
-    with pytest.raises(RuntimeError, match="parameter 0 of group 0 has the layout torch._mkldnn"):
+    with pytest.raises(RuntimeError, match=r"parameter 0 of group 0 has the layout torch._mkldnn"):
         ours(name)([param]).step()
 
 
@@ -75,7 +75,7 @@ def test_mkldnn_parameter_is_refused(name: str) -> None:
 def test_quantized_parameter_is_refused() -> None:
     param = torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.qint8)
     param.grad = param.clone()
-    with pytest.raises(RuntimeError, match="dtype torch.qint8, which torch does not calculate with"):
+    with pytest.raises(RuntimeError, match=r"dtype torch.qint8, which torch does not calculate with"):
         oc.Adam([param]).step()
 
 
@@ -91,6 +91,6 @@ def test_plain_parameter_cannot_hold_what_its_gradient_has_besides(kind: str, wa
         if kind == "mask"
         else TwoTensor(torch.ones(2), torch.zeros(2))
     )
-    with pytest.raises(RuntimeError, match="its gradient a (MaskedTensor|TwoTensor)"):
+    with pytest.raises(RuntimeError, match=r"its gradient a (MaskedTensor|TwoTensor)"):
         oc.SGD([param], lr=0.1, **way).step()
     assert torch.equal(param, torch.ones(2))

@@ -15,6 +15,7 @@ import torch
 import torch as xp
 from torch import nn
 
+import torchopt_course as oc
 from torchopt_course import ElementwiseOptimizer
 
 ONE_NUMBER = "a rule sees one number at a time; use xp.NAME"
@@ -165,6 +166,39 @@ def test_a_coefficient(value: Any, message: str) -> None:
         assert torch.equal(param, before)
 
 
+def test_coefficients_with_names_that_are_none() -> None:
+    with pytest.raises(TypeError, match=r"coefficients\(\) returned \[1, 'lr'\]"):
+        with_changes(coefficients=lambda lr: {"lr": lr, 1: 2})([parameter()])
+
+
+@pytest.mark.parametrize(
+    ("make", "error"),
+    [
+        (lambda step, lr: {"lr": lr / (step - 2)}, ZeroDivisionError),
+        (lambda step, lr: {"lr": math.log(2 - step)}, ValueError),
+        (lambda step, lr: {"lr": (0, 1)[int(step)]}, IndexError),
+    ],
+)
+def test_an_error_in_coefficients_tells_what_they_were_given(make: Any, error: type[Exception]) -> None:
+    optimizer = with_changes(coefficients=make)([parameter()])
+    optimizer.step()
+    with pytest.raises(error, match=r"^Mine\.coefficients\(lr=0\.5, step=2\.0\): "):
+        optimizer.step()
+
+
+def test_an_edited_option_that_the_formula_cannot_take_is_named() -> None:
+    param = parameter()
+    optimizer = oc.Adam([param])
+    optimizer.param_groups[0]["betas"] = (0.9, 1)
+    with pytest.raises(ZeroDivisionError, match=r"Adam\.coefficients\(.*betas=\(0\.9, 1\)"):
+        optimizer.step()
+    assert torch.equal(param.detach(), torch.ones(3))
+
+
+def test_maximize_may_be_anything_that_is_true_or_false() -> None:
+    assert oc.Adam([parameter()], maximize=[1]).step() is None  # type: ignore[arg-type, func-returns-value]
+
+
 @pytest.mark.parametrize("nan", [math.nan, np.float64("nan"), torch.tensor(math.nan)], ids=repr)
 def test_a_coefficient_that_is_no_number(nan: Any) -> None:
     """From the start it is a mistake; what becomes one, a rate for instance, counts as in torch."""
@@ -262,6 +296,7 @@ def test_a_rule_for_whole_tensors(mistake: str) -> None:
         (lambda p: torch.zeros(3, dtype=torch.int64), "has dtype torch.int64, expected floating point"),
         (lambda p: torch.zeros(3, device="meta"), "has shape (3,) on meta, expected (3,) on cpu"),
         (lambda p: p.detach(), "is the parameter itself, expected memory of its own: clone() it"),
+        (lambda p: p.grad, "is its gradient itself, expected memory of its own: clone() it"),
         (lambda p: 0.0, "is a float, 0.0, expected a tensor like the parameter"),
         (lambda p: None, "is None, expected a tensor like the parameter"),
     ],

@@ -225,6 +225,23 @@ def by_type(p: Any, g: Any, lr: Any) -> Any:
     return p - g if isinstance(g, torch.Tensor) else p
 
 
+def by_torchs_setting(p: Any, g: Any, lr: Any) -> Any:
+    return p - g * (2 if torch.get_default_dtype() == torch.float64 else 1)
+
+
+@every_engine
+def test_settings_of_torch_are_read_in_each_step(engine: dict[str, bool]) -> None:
+    step = stepped(by_torchs_setting, engine)
+    first, _ = step()
+    torch.set_default_dtype(torch.float64)
+    try:
+        second, report = step()
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert (first, second) == (-1.0, -2.0)
+    assert "calls torch.get_default_dtype()" in report
+
+
 @every_engine
 @pytest.mark.parametrize("rule", [counting, by_lot, by_torchs_lot, by_numpys_lot, by_type])
 def test_what_is_no_function_of_its_arguments_runs_as_it_stands(

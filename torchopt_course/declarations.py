@@ -126,8 +126,12 @@ def fitting(where: str, value: Any, param: Tensor) -> Tensor:
         )
     if value.is_complex() != param.is_complex():
         raise RuntimeError(f"{where} has dtype {value.dtype}, expected one as {param.dtype} of the parameter")
-    if type(value) in (Tensor, Parameter) and param.numel() and _same_memory(value, param):
-        raise RuntimeError(f"{where} is the parameter itself, expected memory of its own: clone() it")
+    for label, other in {
+        "the parameter": param,
+        "its gradient": param.grad if param.is_leaf else None,
+    }.items():
+        if type(value) in (Tensor, Parameter) and other is not None and _same_memory(value, other):
+            raise RuntimeError(f"{where} is {label} itself, expected memory of its own: clone() it")
     return value
 
 
@@ -140,4 +144,4 @@ def _same_memory(a: Tensor, b: Tensor) -> bool:
         places = [(tensor.untyped_storage()._cdata, tensor.storage_offset()) for tensor in (a, b)]
     except (NotImplementedError, RuntimeError):  # sparse ones, and inside of a function transform
         return False
-    return bool(places[0] == places[1])
+    return bool(a.numel() and places[0] == places[1])

@@ -14,7 +14,7 @@ from .checks import refuse_odd_option
 from .declarations import fitting, options_of, refuse_mistakes, refuse_nan
 from .engines.batch import Coefficients
 from .engines.layout import in_layout_of, is_sparse
-from .engines.rules import Formula, Rule
+from .engines.rules import Formula, Rule, say_where
 from .hyperparameters import plain
 
 
@@ -86,7 +86,12 @@ class DeclaredOptimizer(Optimizer):
                 options["step"] = age + 1
             if asks_first:
                 options["first"] = age == 0
-            values = evaluate(**options)
+            try:
+                values = evaluate(**options)
+            except Exception as error:
+                given = ", ".join(f"{name}={value!r}" for name, value in options.items())
+                say_where(error, f"{type(self).__name__}.coefficients({given})")
+                raise
             if are_plain or differentiable or isinstance(age, Tensor) or not isinstance(values, Mapping):
                 return values
             return {name: value.item() if _is_on_the_host(value) else value for name, value in values.items()}

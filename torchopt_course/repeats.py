@@ -1,9 +1,9 @@
 """Parameters that share memory: one that stands in the groups again, or views of the same storage.
 
 torch steps parameter after parameter: each time with the numbers, the gradient and the state that the time
-before has left. The engines look at all tensors before they write to any, so they must not meet the same memory
-twice. A step is made in laps: the first of all parameters, the second of those that share memory with one of the
-first, and so on. For one that stands there twice torch warns.
+before has left. The engines look at all tensors before they write to any, so they must not meet the same
+memory twice. A step is made in laps: the first of all parameters, the second of those that share memory with
+one of the first, and so on. For one that stands there twice torch warns.
 """
 
 from __future__ import annotations

@@ -110,7 +110,7 @@ class Formula:
             if set(wanted) != set(coefficients):
                 raise TypeError(
                     f"{self.owner}.rule takes the coefficients {sorted(wanted)}, "
-                    f"but coefficients() returned {sorted(coefficients)}"
+                    f"but coefficients() returned {sorted(coefficients, key=str)}"
                 )
             fixed = dict.fromkeys((name for name in self.states if name not in kept), None) | dict(choices)
             variant = self._variants[key] = Variant(self, fixed, maximize)
@@ -169,8 +169,7 @@ class Variant:
         except RuleError:
             raise
         except Exception as error:
-            if error.args and isinstance(error.args[0], str):
-                error.args = (f"{self.formula.owner}.rule: {error.args[0]}", *error.args[1:])
+            say_where(error, f"{self.formula.owner}.rule")
             raise
 
     def refuse_parts(self, why: str) -> None:
@@ -276,6 +275,12 @@ def _arguments(owner: str, rule: Rule, states: tuple[str, ...]) -> tuple[str, ..
 
 
 _STARRED = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+
+
+def say_where(error: Exception, where: str) -> None:
+    """Begin the message of an error of a user's function with what it came from."""
+    if error.args and isinstance(error.args[0], str):
+        error.args = (f"{where}: {error.args[0]}", *error.args[1:])
 
 
 def kind(value: object) -> str:
