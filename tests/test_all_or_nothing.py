@@ -10,6 +10,7 @@ import torch
 import torch as xp
 from torch import Tensor
 from torch.nn import Parameter
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import torchopt_course as oc
 
@@ -187,3 +188,33 @@ def test_immutable_zeros_fail_before_anything_is_changed(engine: str) -> None:
         optimizer.step()
     assert torch.equal(params[0], torch.ones(3))
     assert not optimizer.state
+
+
+class Forbids(TorchDispatchMode):
+    """A mode of the user's own that raises at a certain product of the step."""
+
+    def __init__(self, left: int) -> None:
+        super().__init__()
+        self.left = left
+
+    def __torch_dispatch__(
+        self, operation: Any, types: Any, arguments: Any = (), keywords: Any = None
+    ) -> Any:
+        self.left -= operation is torch.ops.aten.mul.Tensor
+        if self.left == 0:
+            raise ArithmeticError("no more products")
+        return operation(*arguments, **(keywords or {}))
+
+
+@every_engine
+@pytest.mark.parametrize("left", [1, 4, 8])
+def test_a_dispatch_mode_raises_in_the_midst(left: int, engine: dict[str, bool]) -> None:
+    params = parameters(["vector", "matrix", "scalar"])
+    optimizer = oc.Adam(params, **engine)
+    for step in range(2):
+        set_gradients(step, params)
+        optimizer.step()
+    changes = Changes(params, optimizer)
+    with Forbids(left), pytest.raises(ArithmeticError, match="no more products"):
+        optimizer.step()
+    changes.assert_none()

@@ -94,3 +94,25 @@ def test_plain_parameter_cannot_hold_what_its_gradient_has_besides(kind: str, wa
     with pytest.raises(RuntimeError, match=r"its gradient a (MaskedTensor|TwoTensor)"):
         oc.SGD([param], lr=0.1, **way).step()
     assert torch.equal(param, torch.ones(2))
+
+
+@every_way
+@pytest.mark.parametrize("name", NAMES)
+def test_gradients_of_another_kind_of_number(name: str, way: dict[str, bool]) -> None:
+    """Real ones of complex parameters are complex ones; complex ones of real parameters have no room."""
+    ends = []
+    for dtype in (torch.float64, torch.complex128):
+        param = Parameter(torch.tensor([1 + 2j, -3j], dtype=torch.complex128))
+        param.grad_dtype = None
+        optimizer = ours(name)([param], lr=0.1, **way)
+        for step in range(3):
+            param.grad = torch.tensor([1.0, -2.0 + step]).to(dtype)
+            optimizer.step()
+        ends.append(param.detach())
+    torch.testing.assert_close(*ends)
+    first, last = Parameter(torch.ones(2)), Parameter(torch.ones(2))
+    last.grad_dtype = None
+    first.grad, last.grad = torch.ones(2), torch.ones(2, dtype=torch.complex64)
+    with pytest.raises(RuntimeError, match=r"gradient of parameter 1 of group 0 has dtype torch\.complex64"):
+        ours(name)([first, last], **way).step()
+    assert torch.equal(first, torch.ones(2))

@@ -112,7 +112,9 @@ def refuse_misfits(
 
 
 def _may_have(param: Tensor, dtype: torch.dtype) -> bool:
-    """Whether a parameter was told to take gradients of a dtype that is not its own."""
+    """Whether a parameter was told to take gradients of a dtype not its own, and has room for them."""
+    if dtype.is_complex and not param.is_complex():
+        return False
     return param.is_leaf and getattr(param, "grad_dtype", param.dtype) in (dtype, None)
 
 

@@ -13,6 +13,7 @@ from torch.utils._foreach_utils import _get_foreach_kernels_supported_devices
 from . import eager, foreach
 from .batch import Coefficients, Job, Specialise
 from .fused import PLAIN, why_not_fused
+from .interception import interceptor
 from .shards import State, View
 
 
@@ -99,7 +100,8 @@ class Apart:
     def _one(self, compute: Any, variant: Any, param: Tensor, grad: Tensor) -> Job:
         """One parameter's step."""
         compute = partial(compute, differentiable=self._terms.differentiable)
-        if variant.program is not None and {type(param), type(grad)} <= PLAIN and _is_number(param):
+        is_plain = {type(param), type(grad)} <= PLAIN and _is_number(param) and not interceptor()
+        if variant.program is not None and is_plain:
             # Words of the list cannot fail for tensors that fit: no need to keep the new values of all.
             return lambda: eager.write(compute())
         return partial(eager.write, compute())

@@ -63,6 +63,8 @@ def compute(
         rows = tuple(grad.indices())
         new = _applied(variant, [target[rows] for target in targets], grad.values(), coefficients)
         return [Write(target, values, rows) for target, values in zip(targets, new, strict=True)]
+    if param.is_complex() and not grad.is_complex():
+        grad = grad.to(param.dtype)
     real = [as_real(target) for target in targets]
     old = [tensor.clone() for tensor in real] if differentiable else real
     new = _applied(variant, old, as_real(grad), coefficients)
