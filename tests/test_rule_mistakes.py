@@ -312,6 +312,19 @@ def test_a_first_state(make: Any, message: str) -> None:
     assert not optimizer.state[param]
 
 
+@pytest.mark.parametrize("engine", [{}, {"fused": False}, {"foreach": True}], ids=str)
+def test_a_first_state_for_several_parameters(engine: dict[str, bool]) -> None:
+    same = torch.zeros(3)
+    optimizer = with_changes(initial_state=lambda self, name, param, group: same)(
+        [parameter(), parameter()], **engine
+    )
+    with pytest.raises(
+        RuntimeError, match=r"Mine\.initial_state made one tensor .* of parameter 1 of group 0"
+    ):
+        optimizer.step()
+    assert not optimizer.state
+
+
 # -- what is no mistake --------------------------------------------------------------------------------------
 
 

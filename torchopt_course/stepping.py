@@ -147,6 +147,7 @@ class PlannedOptimizer(DeclaredOptimizer):
                     if kept and kept.issubset(names):
                         firsts.add(position)
                     created += [(i, position, name) for name in names]
+            self._refuse_shared_states(created)
             views[i] = self._view(i, grads[i])
             self._plans[i] = Plan(
                 terms[i], views[i], counts_steps=self._counts_steps, firsts=frozenset(firsts)
@@ -254,6 +255,17 @@ class PlannedOptimizer(DeclaredOptimizer):
                 where, owner = self._where(i, position), type(self).__name__
                 own = self.state.get(param, {})
                 refuse_misfits(where, param, grad, own, names, group, owner, takes_sparse)
+
+    def _refuse_shared_states(self, created: list[tuple[int, int, str]]) -> None:
+        """Two parameters with one state object: engines would not agree on who sees whose changes."""
+        owners: dict[int, Tensor] = {}
+        for i, position, name in created:
+            param = self.param_groups[i]["params"][position]
+            if owners.setdefault(id(self.state[param][name]), param) is not param:
+                raise RuntimeError(
+                    f"{type(self).__name__}.initial_state made one tensor for several, as {name!r} "
+                    f"of {self._where(i, position)} among them: each needs its own, clone() it"
+                )
 
     def _insist(self, i: int, group: Mapping[str, Any]) -> None:
         """``fused=True`` is a demand, ``fused=None`` a wish."""
