@@ -17,9 +17,9 @@ from .batch import Batch, Coefficients, Job, Scaling, Specialise
 from .compiler import CompilationError, NoWord
 from .fused import FUSED, PLAIN, why_not_fused
 from .layout import in_layout_of
+from .look import GRADIENT_LAYOUT, HOLDS
 from .same_tensors import SameTensors
 from .shards import State, View
-from .survey import GRADIENT_LAYOUT, HOLDS
 
 
 class Plan:
