@@ -119,3 +119,25 @@ def _multilabel_margin_loss(x: Value, target: Tensor, reduction: int) -> tuple[V
     if reduction == 0:
         return losses.reshape(target.shape[:-1]), is_target
     return (losses.mean() if reduction == 1 else losses.sum()), is_target
+
+
+@stands_for("multi_margin_loss")
+def _multi_margin_loss(
+    x: Value,
+    target: Tensor,
+    p: float = 1,
+    margin: float = 1,
+    weight: Tensor | None = None,
+    reduction: int = 1,
+) -> Value:
+    """Σ max(0, margin - x[target] + x[i])ᵖ / C over all i but the target."""
+    rows, labels = x.reshape(1, -1) if len(x.shape) < 2 else x, target.reshape(-1, 1)
+    terms = torch.clamp_min(margin - torch.gather(rows, 1, labels) + rows, 0)
+    terms = terms if p == 1 else terms * terms
+    if weight is not None:
+        terms = terms * weight.reshape(-1)[labels]
+    others = torch.arange(rows.shape[1], device=labels.device) != labels
+    losses = torch.where(others, terms, 0.0).mean(1)
+    if reduction == 0:
+        return losses.reshape(target.shape)
+    return losses.mean() if reduction == 1 else losses.sum()

@@ -54,12 +54,19 @@ div = elementwise(
 neg = elementwise(torch.neg, "negative", "__neg__", x=lambda g: -g, symbolic="-x")
 reciprocal = elementwise(torch.reciprocal, x=lambda g, ans: -g * ans * ans, symbolic="1 / x")
 square = elementwise(torch.square, x=lambda g, x: 2 * g * x, symbolic="x**2")
+
+
+def _whole_quotient(a: Value, b: Value, rounding: str) -> torch.Tensor:
+    """How often b goes into a: a constant but for its jumps."""
+    return torch.div(torch.as_tensor(raw(a)), raw(b), rounding_mode=rounding)
+
+
 remainder = elementwise(
-    torch.remainder, "__mod__", a=lambda g: g, b=lambda g, a, b: -g * torch.floor(torch.div(a, b)),
+    torch.remainder, "__mod__", a=lambda g: g, b=lambda g, a, b: -g * _whole_quotient(a, b, "floor"),
     symbolic="a - b * constant(floor(a / b))",
 )  # fmt: skip
 fmod = elementwise(
-    torch.fmod, a=lambda g: g, b=lambda g, a, b: -g * torch.trunc(torch.div(a, b)),
+    torch.fmod, a=lambda g: g, b=lambda g, a, b: -g * _whole_quotient(a, b, "trunc"),
     symbolic="a - b * constant(sign(a / b) * floor(Abs(a / b)))",
 )  # fmt: skip
 
@@ -112,14 +119,14 @@ def _apart(a: Value, b: Value) -> Value:
 xlogy = elementwise(
     torch.xlogy,
     "xlogy",
-    a=lambda g, a, b: g * torch.xlogy((raw(a) != 0).to(raw(g).dtype), b),
+    a=lambda g, a, b: torch.where((a == 0) & (b <= 0), 0.0, torch.xlogy(g, b)),
     b=lambda g, a, b: g * a / b,
     symbolic="a * log(b)",
 )
 xlog1py = elementwise(
     torch.special.xlog1py,
     "xlog1py",
-    a=lambda g, b: g * torch.log1p(b),
+    a=lambda g, a, b: torch.where((a == 0) & (b <= -1), 0.0, torch.special.xlog1py(g, b)),
     b=lambda g, a, b: g * a / (b + 1),
     symbolic="a * log(1 + b)",
 )

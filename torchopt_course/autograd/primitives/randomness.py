@@ -63,6 +63,7 @@ def _rrelu(
     """The slope on the left is random."""
     if not training:
         return torch.nn.functional.leaky_relu(x, (lower + upper) / 2)
-    slopes = torch.empty_like(raw(x))  # 1 on the right
+    # 1 on the right. The kernel goes through it as through contiguous memory.
+    slopes = torch.empty_like(raw(x), memory_format=torch.contiguous_format)
     torch.ops.aten.rrelu_with_noise(raw(x), slopes, lower, upper, training, generator)
     return slopes * x
