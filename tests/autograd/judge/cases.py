@@ -226,7 +226,8 @@ FIRST_ORDER_ONLY = {
 # With include_self=False torch gives a share of the gradient to an element that does not take part.
 TORCH_LOSES = {"scatter_reduce.amin", "scatter_reduce.amax", "index_reduce.amin", "index_reduce.amax"}
 
-# Where numbers are large torch's own derivative is a difference of large numbers and then 0, or 0 times 2^1000.
+# Where numbers are large torch's own derivative is a difference of large numbers, and then 0, or 0 times
+# 2^1000.
 TORCH_ROUNDS = {"special.log_ndtr", "ldexp"}
 
 # Where functions have kinks, bounds, ties and poles.
