@@ -119,14 +119,14 @@ def _apart(a: Value, b: Value) -> Value:
 xlogy = elementwise(
     torch.xlogy,
     "xlogy",
-    a=lambda g, a, b: torch.where((a == 0) & (b <= 0), 0.0, torch.xlogy(g, b)),
+    a=lambda g, a, b: torch.where((raw(a) == 0) & (raw(b) <= 0), 0.0, torch.xlogy(g, b)),
     b=lambda g, a, b: g * a / b,
     symbolic="a * log(b)",
 )
 xlog1py = elementwise(
     torch.special.xlog1py,
     "xlog1py",
-    a=lambda g, a, b: torch.where((a == 0) & (b <= -1), 0.0, torch.special.xlog1py(g, b)),
+    a=lambda g, a, b: torch.where((raw(a) == 0) & (raw(b) <= -1), 0.0, torch.special.xlog1py(g, b)),
     b=lambda g, a, b: g * a / (b + 1),
     symbolic="a * log(1 + b)",
 )
