@@ -18,10 +18,15 @@ from torch.utils import _pytree as pytree
 
 from . import dispatch
 from .traced import Traced, Value, raw
+from .variable import lift
 
 # An operator of ATen (an overload, or the name of all of them) -> what to call instead, with its arguments.
 OPERATORS: dict[Any, Callable[..., Any]] = {}
 
+
+# Where torch notes that a tensor is a view of another and how often it was written to. Torch switches that off
+# when it asks for a step, having noted both for the stand-ins; for what is in them it is still to come.
+NOTES_VIEWS = torch._C.DispatchKey.ADInplaceOrView
 
 # How an operator that writes is performed; inplace.py puts it here.
 WRITERS: list[Callable[[Any, str], Callable[..., Any]]] = []
@@ -79,12 +84,14 @@ class StandIn(Tensor):
 def through_torch(func: Any, args: Any, kwargs: Any) -> Any:
     """Call a torch function and let it be taken apart."""
     stand_ins: dict[int, StandIn] = {}
+    written = args[0] if args and dispatch.writes(func) else None
 
     def wrap(x: Any) -> Any:
         if not (isinstance(x, Traced) or (isinstance(x, Tensor) and x.requires_grad)):
             return x
         if id(x) not in stand_ins:
-            stand_ins[id(x)] = StandIn(x)
+            # Torch records nothing while it asks for steps, so plain tensors become variables before.
+            stand_ins[id(x)] = StandIn(x if isinstance(x, Traced) or x is written else lift(x))
         return stand_ins[id(x)]
 
     args, kwargs = pytree.tree_map(wrap, (args, kwargs))
@@ -111,7 +118,8 @@ def perform(operator: Any, args: Any, kwargs: Any) -> Any:
     if hasattr(meaning, "of_torch"):  # made of simpler operators in turn
         return meaning(*args, **kwargs)
     values, named = pytree.tree_map(_value, (args, kwargs))
-    result = dispatch.bound(meaning, values, named, Unknown(str(operator)))
+    with torch._C._SetExcludeDispatchKeyGuard(NOTES_VIEWS, False):
+        result = dispatch.bound(meaning, values, named, Unknown(str(operator)))
     if operator._schema.is_mutable and values and result is values[0]:
         return args[0]  # the stand-in of what was written to
     return pytree.tree_map(_stand_in, result)

@@ -115,7 +115,7 @@ class TorchNode(Node):
         given = g.given if isinstance(g, Parts) else {0: g}
         seeds = [self._for_torch(each, rewrap) for each in given.values()]
         with torch._C.DisableTorchFunction():  # a leaf may be a variable, and record() open
-            return torch.autograd.grad(
+            gradients = torch.autograd.grad(
                 [self.edges[i] for i in given],
                 self.leaves,
                 seeds,
@@ -123,6 +123,8 @@ class TorchNode(Node):
                 create_graph=rewrap is not None,
                 allow_unused=True,
             )
+            # Torch's zeros may have no memory (that of sgn).
+            return [g.clone() if g is not None and g._is_zerotensor() else g for g in gradients]
 
     def _for_torch(self, g: Value, rewrap: Rewrap | None) -> Tensor:
         """A gradient that torch may compute with, and whose own past is found again if it has one."""

@@ -8,6 +8,7 @@ operation, with the derivative that he wrote.
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -35,17 +36,26 @@ def apply(cls: type[Function], *args: Any, **kwargs: Any) -> Any:
         run_function, _preserve_rng_state, *inputs = args
         return run_function(*inputs)  # computed once, and kept: checkpointing saves memory, not values
     if not recorded:
-        return by_torch(*args, **kwargs)
+        return _left_to_torch(by_torch, *args, **kwargs)
     flat, form = pytree.tree_flatten((args, kwargs))
     plain = [_plain(cls, arg) if isinstance(arg, Traced) else arg for arg in flat]
     plain_args, plain_kwargs = pytree.tree_unflatten(plain, form)
-    outputs, structure = pytree.tree_flatten(by_torch(*plain_args, **plain_kwargs))
+    outputs, structure = pytree.tree_flatten(_left_to_torch(by_torch, *plain_args, **plain_kwargs))
     numbers = [i for i, y in enumerate(outputs) if isinstance(y, Tensor) and y.requires_grad]
     variables = [lift(outputs[i]) for i in numbers[:1]] if len(numbers) < 2 else _parts(outputs, numbers)
     for i, variable in zip(numbers, variables, strict=True):
         written = [x for x, given in zip(flat, plain, strict=True) if given is outputs[i]]
         outputs[i] = written[0].copy_(variable) if written else variable  # ctx.mark_dirty
     return pytree.tree_unflatten(outputs, structure)
+
+
+def _left_to_torch(by_torch: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """A forward pass may build a graph of torch's for itself, and ask torch for its gradients later."""
+    before, recording.left_to_torch = recording.left_to_torch, True
+    try:
+        return by_torch(*args, **kwargs)
+    finally:
+        recording.left_to_torch = before
 
 
 def _parts(outputs: list[Any], numbers: list[int]) -> list[Variable]:

@@ -167,7 +167,7 @@ def in_place(func: Any) -> Callable[..., Any] | None:
         if not records(x, *args, *kwargs.values()):
             func(raw(x), *[all_raw(arg) for arg in args], **{key: all_raw(v) for key, v in kwargs.items()})
             return x
-        return write(x, TABLE[function](before(x), *args, **kwargs), name)
+        return write(x, dispatch.call(function, before(x), *args, **kwargs), name)
 
     return compute_and_write
 

@@ -66,7 +66,7 @@ class record(TorchFunctionMode):
         if args and type(args[0]) is Variable:
             return Traced.__torch_function__(func, types, args, kwargs)
         kwargs = kwargs or {}
-        if functorch_is_on():  # torch.func differentiates by torch's own graph, which counts afterwards
+        if functorch_is_on() or recording.left_to_torch:  # torch's own graph, which counts afterwards
             return func(*args, **kwargs)
         if torch.is_grad_enabled() and (type(func) is not MethodWrapperType or func in DIFFERENTIABLE):
             meaning = TABLE.get(func) or dispatch.look_up(func)

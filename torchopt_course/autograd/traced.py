@@ -26,8 +26,7 @@ from .dispatch import TABLE
 
 _set_data: Any = torch._C.TensorBase.data.__set__  # type: ignore[attr-defined]
 
-# A tensor, a number, or a traced value: whatever an operation may be given.
-Value: TypeAlias = Any
+Value: TypeAlias = Any  # a tensor, a number, or a traced value: whatever an operation may be given
 
 # Arguments that are certainly no tensors: asking for a type is faster than isinstance(x, Tensor).
 PLAIN = frozenset({bool, int, float, str, tuple, list, type(None)})
@@ -60,6 +59,7 @@ class _Recording(threading.local):
 
     def __init__(self) -> None:
         self.blocks: tuple[Any, ...] = ()
+        self.left_to_torch = False  # in the forward pass of a torch.autograd.Function
 
 
 _depth, recording = _Depth(), _Recording()

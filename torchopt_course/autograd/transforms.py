@@ -88,7 +88,9 @@ def value_and_grad(
                 )
             return output
 
-        value, vjp_fn, *aux = vjp(of_chosen, chosen(args, argnums), has_aux=has_aux)
+        inputs = chosen(args, argnums)
+        check_tensors(pytree.tree_leaves(inputs), "grad: arguments")
+        value, vjp_fn, *aux = vjp(of_chosen, inputs, has_aux=has_aux)
         (gradient,) = vjp_fn(torch.ones_like(raw(value)))
         return ((value, *aux) if has_aux else value), gradient
 
@@ -127,6 +129,7 @@ def jacrev(func: Callable[..., Any], argnums: Argnums = 0, has_aux: bool = False
 
     def jacobian(*args: Any) -> Any:
         inputs = chosen(args, argnums)
+        check_tensors(pytree.tree_leaves(inputs), "jacrev: arguments")
         output, vjp_fn, *aux = vjp(
             lambda inputs_: func(*unchosen(args, argnums, inputs_)), inputs, has_aux=has_aux
         )
@@ -176,7 +179,9 @@ def unchosen(args: Sequence[Any], argnums: Argnums, inputs: Any) -> list[Any]:
 def check_tensors(values: Sequence[Any], what: str, detach: bool = True) -> list[Value]:
     for value in values:
         if not is_tensor(value):
-            raise TypeError(f"{what} must be tensors, not {type(value).__name__} ({value!r})")
+            raise TypeError(
+                f"{what} must be tensors, not {type(value).__name__} ({value!r}); pass torch.tensor(...)"
+            )
         if detach and not value.dtype.is_floating_point:
             raise TypeError(f"{what} must be real floating-point tensors, not {value.dtype}")
     if not detach:

@@ -187,6 +187,11 @@ def diagonal(x: Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Tensor
     return torch.diagonal(x, offset, dim1, dim2)
 
 
+@means(torch.linalg.diagonal)
+def _diagonal_of_matrices(A: Value, *, offset: int = 0, dim1: int = -2, dim2: int = -1) -> Value:
+    return diagonal(A, offset, dim1, dim2)
+
+
 @means("diag")
 def _diag(x: Value, diagonal: int = 0) -> Value:
     if len(x.shape) == 2:

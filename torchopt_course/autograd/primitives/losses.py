@@ -206,7 +206,8 @@ def _smooth_l1_loss(
     if beta == 0:
         return _l1_loss(input, target, size_average, reduce, reduction)
     far = torch.abs(_difference(input, target))
-    loss = torch.where(far < beta, 0.5 * far * far / beta, far - 0.5 * beta)
+    near = far.clamp(max=beta)  # finite where far is not
+    loss = torch.where(far < beta, 0.5 * near * near / beta, far - 0.5 * beta)
     return _reduced(loss, _reduction(reduction, size_average, reduce))
 
 
@@ -215,7 +216,8 @@ def _huber_loss(
     input: Value, target: Value, reduction: str = "mean", delta: float = 1.0, weight: Value = None
 ) -> Value:
     far = torch.abs(_difference(input, target))
-    loss = torch.where(far < delta, 0.5 * far * far, delta * (far - 0.5 * delta))
+    near = far.clamp(max=delta)
+    loss = torch.where(far < delta, 0.5 * near * near, delta * (far - 0.5 * delta))
     return _reduced(loss if weight is None else loss * weight, reduction)
 
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch.nn import functional
 
 from ..decompose import refuse, stands_for
 from ..dispatch import call, means
@@ -176,10 +177,44 @@ def _trilinear(
     return product.sum(list(sum_dims)) if sum_dims else product
 
 
+def _reduction(number: int) -> str:
+    """ATen counts the ways to reduce a loss."""
+    return next(name for name, code in losses.REDUCTIONS.items() if code == number)
+
+
 @stands_for("nll_loss_forward", "nll_loss2d_forward")
 def _nll_loss(x: Value, target: Any, weight: Any, reduction: int, ignore_index: int) -> tuple[Value, Value]:
-    name = next(name for name, number in losses.REDUCTIONS.items() if number == reduction)
-    return losses.nll_loss(x, target, weight, name, ignore_index), raw(x).new_zeros(())
+    return losses.nll_loss(x, target, weight, _reduction(reduction), ignore_index), raw(x).new_zeros(())
+
+
+@stands_for("mse_loss")
+def _mse_loss(x: Value, target: Value, reduction: int = 1) -> Value:
+    return functional.mse_loss(x, target, reduction=_reduction(reduction))
+
+
+@stands_for("smooth_l1_loss")
+def _smooth_l1_loss(x: Value, target: Value, reduction: int = 1, beta: float = 1.0) -> Value:
+    return functional.smooth_l1_loss(x, target, reduction=_reduction(reduction), beta=beta)
+
+
+@stands_for("huber_loss")
+def _huber_loss(x: Value, target: Value, reduction: int = 1, delta: float = 1.0) -> Value:
+    return functional.huber_loss(x, target, reduction=_reduction(reduction), delta=delta)
+
+
+@stands_for("binary_cross_entropy")
+def _binary_cross_entropy(x: Value, target: Value, weight: Value = None, reduction: int = 1) -> Value:
+    return functional.binary_cross_entropy(x, target, weight, reduction=_reduction(reduction))
+
+
+@stands_for("binary_cross_entropy_with_logits")
+def _cross_entropy_of_logits(
+    x: Value, target: Value, weight: Value = None, pos_weight: Value = None, reduction: int = 1
+) -> Value:
+    how = _reduction(reduction)
+    return functional.binary_cross_entropy_with_logits(
+        x, target, weight, reduction=how, pos_weight=pos_weight
+    )
 
 
 @stands_for("max_pool2d_with_indices")

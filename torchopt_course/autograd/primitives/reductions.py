@@ -80,7 +80,7 @@ def std(x: Tensor, dim: Dims = None, correction: float = 1, keepdim: bool = Fals
 def _logsumexp_vjp(g: Value, x: Value, ans: Value, dim: Dims, keepdim: bool) -> Value:
     shift = _restore(ans, x.shape, dim, keepdim)
     # Where all of x is -inf there is no slope; -inf - -inf must not make it NaN.
-    shift = torch.where(torch.isinf(raw(shift)), 0.0, shift)
+    shift = torch.where(torch.isneginf(raw(shift)), 0.0, shift)
     return _restore(g, x.shape, dim, keepdim) * torch.exp(x - shift)
 
 

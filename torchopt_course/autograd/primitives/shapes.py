@@ -213,7 +213,8 @@ def _repeat(x: Value, *repeats: Any) -> Value:
     apart = [part for size in sizes for part in (1, size)]
     spread = [part for count, size in zip(counts, sizes, strict=True) for part in (count, size)]
     merged = [count * size for count, size in zip(counts, sizes, strict=True)]
-    return x.reshape(apart).expand(spread).reshape(merged)
+    repeated = x.reshape(apart).expand(spread).reshape(merged)
+    return repeated.clone() if all(count == 1 for count in counts) else repeated  # never a view of x
 
 
 @means("tile")

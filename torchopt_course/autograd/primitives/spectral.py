@@ -67,6 +67,12 @@ def _linalg_eigh(a: Value, UPLO: str = "L", compute_v: bool = True) -> tuple[Val
 # -- singular values -----------------------------------------------------------------------------------------
 
 
+def _over_values(outside: Value, s: Value) -> Value:
+    """Divided by the singular values; nothing divided by 0 is nothing, as in :func:`_over_gaps`."""
+    nothing = (raw(outside) == 0) & (raw(_row(s)) == 0)
+    return torch.where(nothing, 0.0, outside / torch.where(nothing, 1.0, _row(s)))
+
+
 def _svd_vjp(g: Value, ans: Value, rows: int) -> Value:
     """U [(Uᵀg_U skew / E) S + S (Vᵀg_V skew / E) + diag(g_S)] Vᵀ and what lies outside of U and V."""
     u, s, v = ans[..., :rows, :], ans[..., rows, :], ans[..., rows + 1 :, :]
@@ -81,10 +87,10 @@ def _svd_vjp(g: Value, ans: Value, rows: int) -> Value:
     result = u @ inner @ _t(v)
     if u.shape[-2] > u.shape[-1]:
         outside = g_u - u @ (_t(u) @ g_u)
-        result = result + (outside / _row(s)) @ _t(v)
+        result = result + _over_values(outside, s) @ _t(v)
     if v.shape[-2] > v.shape[-1]:
         outside = g_v - v @ (_t(v) @ g_v)
-        result = result + (u / _row(s)) @ _t(outside)
+        result = result + u @ _t(_over_values(outside, s))
     return result
 
 
