@@ -24,7 +24,7 @@ from .variable import lift
 OPERATORS: dict[Any, Callable[..., Any]] = {}
 
 
-# Where torch notes that a tensor is a view of another and how often it was written to. Torch switches that off
+# Where torch notes that a tensor is a view of another and how often it was written to. Torch switches it off
 # when it asks for a step, having noted both for the stand-ins; for what is in them it is still to come.
 NOTES_VIEWS = torch._C.DispatchKey.ADInplaceOrView
 
