@@ -75,6 +75,13 @@ def test_composites_that_write():
     agree(lambda x: torch.matmul(input=x[0, 0], other=x[0].T) + x[0, 0].matmul(other=x[1].T), DATA)
 
 
+def test_lists_that_are_written_to_are_refused_by_name():
+    h = Variable([1.0]) * 2
+    with pytest.raises(NotImplementedError, match=r"no derivative is known for torch\._foreach_mul_"):
+        torch._foreach_mul_([h], 2.0)
+    assert h.tolist() == [2.0]
+
+
 def test_composites_of_a_variable_and_plain_tensors_that_require_a_gradient():
     """A step between the plain ones alone counts too."""
     plain, truth = (torch.eye(3).add(0.5).requires_grad_() for _ in range(2))

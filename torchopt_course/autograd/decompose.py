@@ -24,8 +24,8 @@ from .variable import lift
 OPERATORS: dict[Any, Callable[..., Any]] = {}
 
 
-# Where torch notes that a tensor is a view of another and how often it was written to. Torch switches that
-# off when it asks for a step, having noted both for the stand-ins; for what is in them it is still to come.
+# Where torch notes that a tensor is a view of another and how often it was written to. Torch switches it off
+# when it asks for a step, having noted both for the stand-ins; for what is in them it is still to come.
 NOTES_VIEWS = torch._C.DispatchKey.ADInplaceOrView
 
 # How an operator that writes is performed; inplace.py puts it here.

@@ -269,8 +269,10 @@ def _operator(operator: Any, name: str) -> Callable[..., Any]:
     names = [argument.name for argument in operator._schema.arguments]
 
     def compute_and_write(x: Value, *args: Any, **kwargs: Any) -> Value:
-        if not any(isinstance(each, Traced) for each in (x, *pytree.tree_leaves(args))):
+        if not any(isinstance(each, Traced) for each in pytree.tree_leaves((x, args))):
             return operator(x, *args, **kwargs)
+        if isinstance(x, list):  # torch._foreach_mul_
+            raise decompose.Unknown(str(operator))
         if method is not None and dispatch.look_up(method) is not None:
             return dispatch.call(method, x, *args, **kwargs)
         if function is None:
