@@ -111,6 +111,12 @@ def test_singular_values_of_a_matrix_without_full_rank():
     agree(lambda x: torch.linalg.matrix_norm(x, 2), torch.tensor([[2.0, 0.0], [0.0, 0.0], [0.0, 0.0]]))
 
 
+def test_the_gradient_of_eigenvectors_is_symmetric():
+    """Else a matrix would not stay symmetric while it is trained."""
+    matrix = torch.tensor([[2.0, 0.5, 0.1], [0.5, -1.0, 0.3], [0.1, 0.3, 0.2]], dtype=torch.float64)
+    agree(lambda a: torch.linalg.eigh(a).eigenvectors * DATA[0, 0] + torch.linalg.eigvalsh(a), matrix)
+
+
 @pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
 def test_losses_by_atens_numbers_of_their_reduction(reduction):
     number = {"none": 0, "mean": 1, "sum": 2}[reduction]

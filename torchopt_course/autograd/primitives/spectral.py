@@ -36,9 +36,10 @@ def _over_gaps(turn: Value, values: Value) -> Value:
 
 
 def _eigh_vjp(g: Value, ans: Value) -> Value:
-    """V (diag(g_λ) + Vᵀ g_V / (λⱼ - λᵢ)) Vᵀ"""
+    """V (diag(g_λ) + skew(Vᵀ g_V) / (λⱼ - λᵢ)) Vᵀ: as symmetric as the matrix, so that it stays so."""
     values, vectors = ans[..., 0, :], ans[..., 1:, :]
-    turn = _over_gaps(_t(vectors) @ g[..., 1:, :], values)
+    turn = _t(vectors) @ g[..., 1:, :]
+    turn = _over_gaps(0.5 * (turn - _t(turn)), values)
     return vectors @ (torch.diag_embed(g[..., 0, :]) + turn) @ _t(vectors)
 
 
