@@ -14,6 +14,7 @@ from . import eager, foreach
 from .batch import Coefficients, Job, Specialise
 from .fused import PLAIN, why_not_fused
 from .interception import interceptor
+from .rules import Variant
 from .shards import State, View
 
 
@@ -94,12 +95,22 @@ class Apart:
                 yield partial(foreach.update, variant, params, grads, states, values)
             else:
                 for tensors in zip(params, grads, states, strict=True):
-                    yield self._one(partial(eager.compute, variant, *tensors, values), variant, *tensors[:2])
+                    yield self._one(variant, *tensors, values)
             yield partial(self._count, positions, steps)
 
-    def _one(self, compute: Any, variant: Any, param: Tensor, grad: Tensor) -> Job:
+    def _one(
+        self, variant: Variant, param: Tensor, grad: Tensor, states: State, coefficients: Mapping[str, Any]
+    ) -> Job:
         """One parameter's step."""
-        compute = partial(compute, differentiable=self._terms.differentiable)
+        compute = partial(
+            eager.compute,
+            variant,
+            param,
+            grad,
+            states,
+            coefficients,
+            differentiable=self._terms.differentiable,
+        )
         is_plain = {type(param), type(grad)} <= PLAIN and _is_number(param) and not interceptor()
         if variant.program is not None and is_plain:
             # Words of the list cannot fail for tensors that fit: no need to keep the new values of all.
