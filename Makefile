@@ -26,7 +26,8 @@ test-torch:
 	$(PYTHON) -m venv $(VENV)-torch-$(TORCH)
 	$(VENV)-torch-$(TORCH)/bin/python -m pip install --quiet torch==$(TORCH) -e . hypothesis pytest pytest-xdist \
 	    expecttest matplotlib tensorboard tyro sympy
-	$(VENV)-torch-$(TORCH)/bin/python -m pytest -n 2 tests/test_*.py tests/lr_scheduler tests/distributed
+	$(VENV)-torch-$(TORCH)/bin/python -m pytest -n 2 tests/test_*.py \
+	    tests/engines tests/optimizers tests/testing tests/lr_scheduler tests/distributed
 
 # Inside of Lightning, Accelerate, Hugging Face's Trainer and Ignite, which this installs.
 test-hosts: $(VENV)/.hosts
@@ -35,7 +36,7 @@ test-hosts: $(VENV)/.hosts
 # Thousands of steps beside torch.optim while everything changes; runs killed, checkpoints corrupted: some
 # fifteen minutes.
 soak: $(VENV)/.test
-	$(BIN)/python -m tests.soak
+	$(BIN)/python -m tests.optimizers.soak
 	$(BIN)/python -m tests.recipes.soak
 
 bench: $(VENV)/.test

@@ -8,8 +8,8 @@ import tempfile
 from pathlib import Path
 
 from .processes import start, train_by_command
-from .test_recipes_checkpoint import corrupt_and_open
-from .test_recipes_unkillable import CONFIG, assert_same_run, kill_at_random, words_of
+from .test_checkpoint import corrupt_and_open
+from .test_unkillable import CONFIG, assert_same_run, kill_at_random, words_of
 
 KILLS_A_RUN = 10
 

@@ -1,0 +1,153 @@
+"""The compiled engine is a gift, never a condition: without it everything works, and never on stale code."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from torchopt_course.engines import compiler
+
+from ..helpers import run_python
+
+TRAIN = """
+import warnings, torch
+{before}
+import torchopt_course as oc
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    weights = torch.nn.Parameter(torch.ones(3)); other = torch.nn.Parameter(torch.ones(2))
+    optimizers = [oc.Adam([weights], lr=0.1), oc.RMSprop([other], lr=0.1)]
+    for step in range(3):
+        for p in (weights, other):
+            p.grad = torch.full_like(p, step + 1.0)
+        for optimizer in optimizers:
+            optimizer.step()
+{after}
+engine = "eager" if any(plan.reasons for plan in optimizers[0]._plans.values()) else "cpu"
+ours = [str(w.message) for w in caught if "torchopt" in str(w.message)]
+print(engine, "|", *weights.tolist(), "|", *ours, sep="\\n")
+"""
+
+
+def train(before: str = "", after: str = "", **environment: str) -> tuple[str, list[float], list[str]]:
+    """In a process of its own: the engine used, the weights, the warnings."""
+    result = run_python(TRAIN.format(before=before, after=after), **environment)
+    assert result.returncode == 0, result.stderr[-2000:]
+    engine, weights, warnings = (part.strip().splitlines() for part in result.stdout.split("|\n"))
+    return engine[0], [float(line) for line in weights], warnings
+
+
+@pytest.fixture(scope="module")
+def expected() -> list[float]:
+    weights = torch.nn.Parameter(torch.ones(3))
+    optimizer = torch.optim.Adam([weights], lr=0.1)
+    for step in range(3):
+        weights.grad = torch.full_like(weights, step + 1.0)
+        optimizer.step()
+    return weights.tolist()
+
+
+BROKEN_NUMBA = {
+    "missing": ("import sys; sys.modules['numba'] = None", "numba is not installed"),
+    "broken": ("import numba; numba.njit = None", "numba cannot compile"),
+    "switched off": ("import os; os.environ['NUMBA_DISABLE_JIT'] = '1'", "numba cannot compile"),
+}
+
+
+@pytest.mark.parametrize("how", BROKEN_NUMBA)
+def test_without_numba_everything_runs_on_eager(how: str, expected: list[float], tmp_path: Path) -> None:
+    before, reason = BROKEN_NUMBA[how]
+    insist = """
+    try:
+        oc.SGD([weights], fused=True).step()
+    except RuntimeError as error:
+        assert "fused=True" in str(error) and "numba" in str(error), error
+    else:
+        raise SystemExit("fused=True did not raise")
+    """
+    engine, weights, warnings = train(before, insist, NUMBA_CACHE_DIR=str(tmp_path))
+    assert engine == "eager"
+    assert weights == pytest.approx(expected, rel=1e-6)
+    assert len(warnings) == 1, "one warning, not one for each optimizer"
+    assert reason in warnings[0]
+    assert "eager" in warnings[0]
+
+
+@pytest.mark.slow
+def test_cache_folder_that_cannot_be_written(expected: list[float], tmp_path: Path) -> None:
+    """Kernels are compiled for this process alone, and the user is told that each process will."""
+    (tmp_path / "file").write_text("not a folder")
+    engine, weights, warnings = train(NUMBA_CACHE_DIR=str(tmp_path / "file"))
+    assert engine == "cpu"
+    assert weights == pytest.approx(expected, rel=1e-6)
+    assert len(warnings) == 1
+    assert "cannot be kept on disk" in warnings[0]
+
+
+@pytest.mark.slow
+def test_second_process_loads_what_the_first_compiled(expected: list[float], tmp_path: Path) -> None:
+    """Without importing numba; and what was damaged meanwhile is noticed and compiled again."""
+    no_numba = "import sys; assert 'numba' not in sys.modules"
+    assert train(NUMBA_CACHE_DIR=str(tmp_path))[:2] == ("cpu", pytest.approx(expected, rel=1e-6))
+    assert train(after=no_numba, NUMBA_CACHE_DIR=str(tmp_path))[0] == "cpu"
+
+    truncated, flipped, empty = sorted((tmp_path / "torchopt_course").glob("*.o"))  # survey, two kernels
+    truncated.write_bytes(truncated.read_bytes()[:-1])
+    content = bytearray(flipped.read_bytes())
+    content[-100] ^= 1
+    flipped.write_bytes(content)
+    empty.write_bytes(b"")
+    engine, weights, warnings = train(NUMBA_CACHE_DIR=str(tmp_path))
+    assert (engine, warnings) == ("cpu", [])
+    assert weights == pytest.approx(expected, rel=1e-6)
+    assert train(after=no_numba, NUMBA_CACHE_DIR=str(tmp_path))[0] == "cpu", "and mended on disk"
+
+
+CHANGING = """
+import torch, torchopt_course as oc
+FACTOR = {factor}
+def scaled(g):
+    return {helper}
+class Changing(oc.ElementwiseOptimizer):
+    @staticmethod
+    def coefficients(lr):
+        return dict(lr=lr)
+    @staticmethod
+    def rule(p, g, lr):
+        return p - {constant} * scaled(g)
+weights = torch.nn.Parameter(torch.zeros(2)); weights.grad = torch.ones(2)
+Changing([weights], dict(lr=1.0, fused=True)).step()
+print(weights[0].item())
+"""
+
+
+@pytest.mark.slow
+def test_changed_rule_never_runs_stale_code(tmp_path: Path) -> None:
+    """Its own code, a number in it, a function or a global number that it uses: each makes new code."""
+    base = {"factor": "1.0", "helper": "FACTOR * g", "constant": "1.0"}
+    changes: list[tuple[dict[str, str], float]] = [
+        ({}, -1.0),
+        ({"constant": "2.0"}, -2.0),
+        ({"factor": "3.0"}, -3.0),
+        ({"helper": "FACTOR * g + g"}, -2.0),
+        ({}, -1.0),
+    ]
+    for change, result in changes:
+        run = run_python(CHANGING.format(**{**base, **change}), NUMBA_CACHE_DIR=str(tmp_path))
+        assert run.returncode == 0, run.stderr[-2000:]
+        assert float(run.stdout) == result, change
+    kernels = list((tmp_path / "torchopt_course").glob("*Changing*.o"))
+    assert len(kernels) == 4, "the last program is the first again and finds its code"
+
+
+def test_cache_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    assert compiler.cache_folder() == tmp_path / "torchopt_course"
+    monkeypatch.delenv("NUMBA_CACHE_DIR")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert compiler.cache_folder() == tmp_path / "xdg" / "torchopt_course"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert compiler.cache_folder() == Path(os.path.expanduser("~")) / ".cache" / "torchopt_course"

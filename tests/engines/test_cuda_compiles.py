@@ -1,0 +1,99 @@
+"""Every CUDA kernel goes through Triton's real compiler, down to machine code for an H100. No GPU needed.
+
+The interpreter takes Python for what it is; the compiler has types, and its own opinion of a program.
+"""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from ..helpers import run_python
+
+pytest.importorskip("triton")
+
+# In a process of its own: in this one Triton may be interpreting.
+PROGRAM = """
+import json, torch, triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+import torchopt_course as oc
+from torchopt_course.engines import cuda_kernel
+from tests.engines.test_cuda import OPTIONS, Softened
+
+class Conditions(oc.ElementwiseOptimizer):
+    states = ("m", "n")
+    @staticmethod
+    def coefficients(lr):
+        return dict(lr=lr)
+    @staticmethod
+    def rule(p, g, m, n, lr):
+        m = torch.where((g > 0) & ~(p <= lr) | (m != 1), 1.0, 0.1) + 0.3 * (g < m)
+        return torch.clamp(p - lr**2 * g, max=torch.inf) + (1 + g**4) ** -0.5, torch.minimum(m, n), 0.0
+
+jitted = []
+original = triton.jit
+triton.jit = lambda function: jitted.append(original(function)) or jitted[-1]
+POINTERS = {"table": "*i64", "work": "*i64", "numbers": "*fp64", "found_inf": "*fp32", "grad_scale": "*fp32"}
+
+def compiled(optimizer, dtype, on_device=(), scaled=0, aligned=True):
+    group = optimizer.param_groups[0]
+    values = optimizer._coefficients_after(group)(0)
+    kept = optimizer._kept_states(group)
+    variant = optimizer._formula.specialise(kept, group["maximize"], values)
+    step = torch.float32 if on_device else None
+    cuda_kernel.kernel(variant, on_device, dtype, step, 2 + len(kept) + 1, scaled=scaled, aligned=aligned)
+    kernel = jitted[-1]
+    signature = {name: POINTERS.get(name, "fp64") for name in kernel.arg_names} | {"BLOCK": "constexpr"}
+    source = ASTSource(kernel, signature, {(kernel.arg_names.index("BLOCK"),): cuda_kernel.BLOCK})
+    result = triton.compile(source, target=GPUTarget("cuda", 90, 32), options={"num_warps": 4})
+    assert len(result.asm["cubin"]) > 0
+    text = result.asm["ptx"]
+    return {"loads": text.count("ld.global.v4"), "stores": text.count("st.global.v4"), "states": len(kept)}
+
+param = torch.nn.Parameter(torch.ones(3))
+results = {}
+for name, options in OPTIONS:
+    results[f"{name} {options}"] = compiled(getattr(oc, name)([param], **options), torch.float32)
+    compiled(getattr(oc, name)([param], **options), torch.float64)
+compiled(oc.Adam([param]), torch.bfloat16, ("number_step_size", "number_unbias"), scaled=2)
+compiled(oc.Adam([param]), torch.float16, ("number_step_size", "number_unbias"), scaled=1, aligned=False)
+compiled(Softened([param]), torch.float32)
+compiled(Softened([param]), torch.float64)
+for dtype in (torch.float32, torch.float64, torch.bfloat16):
+    compiled(Conditions([param], dict(lr=0.1)), dtype)
+print(json.dumps(results))
+"""
+
+
+def test_every_kernel_compiles_and_moves_16_bytes_at_a_time() -> None:
+    result = run_python(PROGRAM)
+    assert result.returncode == 0, result.stderr[-3000:]
+    for case, counts in json.loads(result.stdout.splitlines()[-1]).items():
+        # A block is 8 elements a thread: two loads of 16 bytes for each of p, g and the states.
+        assert counts["loads"] == 2 * (2 + counts["states"]), case
+        assert counts["stores"] == 2 * (1 + counts["states"]), case
+
+
+def test_what_triton_cannot_compile_goes_to_another_engine_before_anything_is_changed() -> None:
+    program = """
+from torchopt_course.engines import cuda_kernel
+from torchopt_course.engines.compiler import CompilationError
+
+class Function:  # stands for what Triton makes of a rule, where there is no GPU to compile for
+    launched = False
+    def warmup(self, *arguments, **options):
+        raise TypeError("unsupported")
+    def __getitem__(self, grid):
+        self.launched = True
+
+kernel = cuda_kernel.Kernel(Function())
+try:
+    kernel.make_ready(1.0)
+except CompilationError as error:
+    print(error, kernel._function.launched)
+"""
+    result = run_python(program)
+    assert result.returncode == 0, result.stderr[-2000:]
+    assert result.stdout.strip() == "Triton cannot compile the rule: unsupported False"

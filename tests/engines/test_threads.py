@@ -1,0 +1,160 @@
+"""Threads and processes: the same bits whatever their number, and no deadlock after a fork."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+
+import torchopt_course as oc
+
+from ..helpers import NAMES, engines_used, ours, run_python
+
+LARGE = 400_003  # above the size from which a step is shared between threads
+
+
+def trajectory(name: str, threads: int) -> list[torch.Tensor]:
+    torch.set_num_threads(threads)
+    params = [nn.Parameter(torch.linspace(-1, 1, n)) for n in (LARGE, 17, 70_001)]
+    optimizer = ours(name)(params, lr=0.01, weight_decay=0.01, fused=True)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(5):
+        for param in params:
+            param.grad = torch.randn(param.shape, generator=generator)
+        optimizer.step()
+    return [param.detach() for param in params]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_same_bits_with_any_number_of_threads(name: str) -> None:
+    alone = trajectory(name, 1)
+    for threads in (2, 3, 5):
+        assert all(map(torch.equal, alone, trajectory(name, threads)))
+
+
+def test_several_threads_are_really_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    from torchopt_course.engines import cpu, threads
+
+    names: set[str] = set()
+
+    def share(work, pieces):  # type: ignore[no-untyped-def]
+        def note(start: int, stop: int) -> None:
+            names.add(threading.current_thread().name)
+            time.sleep(0.01)  # so that the others get their turn
+            work(start, stop)
+
+        threads.share(note, pieces)
+
+    monkeypatch.setattr(cpu, "share", share)
+    trajectory("SGD", 3)
+    assert len(names) > 1
+
+
+def test_two_threads_step_two_optimizers() -> None:
+    expected = trajectory("Adam", 1)
+    torch.set_num_threads(2)
+    results: list[list[torch.Tensor]] = [[], []]
+
+    def work(i: int) -> None:
+        results[i] = trajectory("Adam", 2)
+
+    workers = [threading.Thread(target=work, args=(i,)) for i in range(2)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(timeout=60)
+        assert not worker.is_alive(), "deadlock"
+    for result in results:
+        assert all(map(torch.equal, expected, result))
+
+
+def in_child(work) -> int:  # type: ignore[no-untyped-def]
+    """Run in a forked process; its exit code, or -1 if it hangs."""
+    child = os.fork()
+    if child == 0:
+        try:
+            work()
+            os._exit(0)
+        except BaseException:
+            os._exit(1)
+    for _ in range(600):
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.05)
+    os.kill(child, 9)
+    os.waitpid(child, 0)
+    return -1
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_forked_process_steps_an_optimizer_that_was_stepped_with_threads_before() -> None:
+    """The child has the pool's object but none of its threads."""
+    torch.set_num_threads(2)
+    weights = nn.Parameter(torch.linspace(-1, 1, LARGE))
+    optimizer = oc.Adam([weights], lr=0.01, fused=True)
+    weights.grad = torch.ones(LARGE)
+    optimizer.step()
+    before = weights.detach().clone()
+
+    def work() -> None:
+        # Large torch operations would hang here: OpenMP's pool does not survive a fork. Ours does.
+        first = weights[0].item()
+        optimizer.step()
+        assert weights[0].item() != first
+        assert engines_used(optimizer)["cpu"] == 1
+        assert any(thread.name.startswith("torchopt_course") for thread in threading.enumerate())
+
+    assert in_child(work) == 0
+    assert torch.equal(weights.detach(), before), "the child's memory is its own"
+    optimizer.step()
+
+
+class Steps(Dataset[torch.Tensor]):
+    """A data set whose items are the result of training: it steps in the worker process."""
+
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        weights = nn.Parameter(torch.zeros(3))
+        optimizer = oc.SGD([weights], lr=1.0, fused=True)
+        weights.grad = torch.full((3,), float(index))
+        optimizer.step()
+        return weights.detach()
+
+
+def test_forked_data_loader_workers() -> None:
+    """While the main process trains, and each worker with an optimizer of its own."""
+    trajectory("SGD", 2)
+    batches = list(
+        DataLoader(Steps(), batch_size=1, num_workers=2, multiprocessing_context="fork", timeout=60)
+    )
+    assert torch.equal(torch.cat(batches)[:, 0], -torch.arange(4.0))
+
+
+def test_training_goes_on_after_the_main_thread_has_ended() -> None:
+    """Then Python starts no more threads."""
+    code = """
+import threading, time, torch, torchopt_course as oc
+torch.set_num_threads(2)
+def train():
+    weights = torch.nn.Parameter(torch.ones(1_000_000))
+    optimizer = oc.SGD([weights], lr=0.5, fused=True)
+    for step in range(3):
+        if step == 1:
+            threading.main_thread().join()
+            time.sleep(0.2)  # the interpreter closes its pools
+        weights.grad = torch.ones_like(weights)
+        optimizer.step()
+    print("trained", weights.unique().tolist(), flush=True)
+threading.Thread(target=train).start()
+"""
+    done = run_python(code)
+    assert done.stdout.strip() == "trained [-0.5]", done.stderr
