@@ -10,12 +10,11 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from .checks import refuse_odd_option
-from .declarations import fitting, options_of, refuse_mistakes, refuse_nan
 from .engines.batch import Coefficients
 from .engines.layout import in_layout_of, is_sparse
 from .engines.rules import Formula, Rule, say_where
-from .hyperparameters import plain
+from .validation.declarations import fitting, refuse_mistakes, refuse_nan, requested_options
+from .validation.options import plain, refuse_odd_option
 
 
 class DeclaredOptimizer(Optimizer):
@@ -65,12 +64,12 @@ class DeclaredOptimizer(Optimizer):
         )
 
     def _kept_states(self, group: Mapping[str, Any]) -> tuple[str, ...]:
-        options = options_of(type(self), "optional_states", self.optional_states.values(), group)
+        options = requested_options(type(self), "optional_states", self.optional_states.values(), group)
         return (*self.states, *(name for name, option in self.optional_states.items() if options[option]))
 
     def _coefficients_after(self, group: Mapping[str, Any]) -> Coefficients:
         """The group's coefficients as a function of the number of steps already taken."""
-        options = options_of(type(self), "coefficients", self._options, group)
+        options = requested_options(type(self), "coefficients", self._options, group)
         are_plain = True
         for name, value in options.items():
             if type(value) in _PLAIN_OPTIONS or (type(value) is tuple and self._is_plain_pair(name, value)):

@@ -11,11 +11,10 @@ from torch._compile import _disable_dynamo
 from torch.optim import Optimizer
 from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
-from .checkpoint import refuse_foreign
-from .checks import refuse_odd_option
 from .engines.layout import is_sparse, zeros_where
-from .hyperparameters import at_least_zero, make_plain, not_nan, plain
 from .stepping import PlannedOptimizer
+from .validation.checkpoints import refuse_foreign
+from .validation.options import at_least_zero, make_plain, not_nan, plain, refuse_odd_option
 
 Params: TypeAlias = Iterable[Tensor] | Iterable[dict[str, Any]] | Iterable[tuple[str, Tensor]]
 # What a rule computes with: a tensor, or one number of it in a compiled kernel.
@@ -97,7 +96,7 @@ class ElementwiseOptimizer(PlannedOptimizer):
     def check_options(self, options: Mapping[str, Any]) -> None:
         """Refuse options out of range: the defaults, and those of each parameter group.
 
-        Extend it for your own; :mod:`torchopt_course.hyperparameters` has the usual checks.
+        Extend it for your own; :mod:`torchopt_course.validation` has the usual checks.
 
         Raises:
             ValueError, TypeError, RuntimeError: with the value and what was expected.
@@ -183,7 +182,7 @@ class ElementwiseOptimizer(PlannedOptimizer):
 
         Raises:
             TypeError, KeyError, ValueError: it is not one of this optimizer's, see
-                :func:`torchopt_course.checkpoint.refuse_foreign`. Nothing has been changed.
+                :func:`torchopt_course.validation.checkpoints.refuse_foreign`. Nothing has been changed.
         """
         if not isinstance(state_dict, Mapping):
             raise TypeError(f"state_dict must be a dictionary, got {type(state_dict).__name__}")

@@ -1,118 +1,15 @@
-"""Options as Python numbers, and their usual checks, with torch's error types and wording."""
+"""The name that :mod:`torchopt_course.validation` had before; deprecated, gone in 0.2."""
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Callable, Mapping, Sequence
-from decimal import Decimal
-from numbers import Real
-from typing import Any
+import warnings
 
-from torch import Tensor
+from .validation import at_least_zero, decay_rates, fraction, not_nan, pair, plain
 
+__all__ = ["at_least_zero", "decay_rates", "fraction", "not_nan", "pair", "plain"]
 
-def plain(value: Any) -> Any:
-    """An option as checkpoints can keep it: ``torch.load(weights_only=True)`` refuses what is not torch's.
-
-    Numbers of numpy and others become Python's; arrays, and sequences of numbers such as OmegaConf's lists,
-    become tuples. Tensors, text and whatever is no number stay as they are.
-    """
-    if value is None or isinstance(value, Tensor | str | bytes) or type(value) in (float, int, bool):
-        return value
-    if hasattr(value, "tolist") and hasattr(value, "size"):  # a numpy array, or a scalar, which is like one
-        value = value.item() if value.size == 1 else tuple(value.tolist())
-    if isinstance(value, bool):
-        return value
-    if isinstance(value, Real | Decimal):
-        return operator.index(value) if hasattr(value, "__index__") else float(value)
-    if isinstance(value, Mapping):
-        changed = {name: plain(item) for name, item in value.items()}
-        same = type(value) is dict and all(changed[name] is value[name] for name in value)
-        return value if same else changed
-    if isinstance(value, Sequence):
-        items = [plain(item) for item in value]
-        if type(value) in (list, tuple) and all(map(operator.is_, items, value)):
-            return value
-        if isinstance(value, list):
-            return items
-        known = isinstance(value, tuple) or all(isinstance(item, Real | Tensor) for item in items)
-        return tuple(items) if known else value
-    return value
-
-
-def make_plain(group: dict[str, Any]) -> None:
-    """Make all options of a parameter group :func:`plain`, in place."""
-    for name, value in group.items():
-        if name not in ("params", "param_names"):
-            group[name] = plain(value)
-
-
-def pair(betas: Any) -> Any:
-    """Two decay rates as torch keeps them: a tuple of two numbers, or of two 0-d tensors.
-
-    Whatever is no pair stays as it is, for :func:`decay_rates` to refuse.
-    """
-    betas = plain(betas)
-    if isinstance(betas, Tensor) and betas.dim():
-        betas = tuple(betas)
-    if isinstance(betas, tuple | list) and len(betas) == 2:
-        return tuple(beta.squeeze() if isinstance(beta, Tensor) else beta for beta in betas)
-    return betas
-
-
-def at_least_zero(label: str, value: Any) -> None:
-    """Refuse negative numbers, NaN, and what is no number.
-
-    Raises:
-        ValueError: ``value`` is negative or NaN.
-        TypeError: ``value`` cannot be compared with a number.
-    """
-    _require(label, value, "a number >= 0", lambda number: number >= 0.0)
-
-
-def fraction(label: str, value: Any) -> None:
-    """Refuse what is not in [0, 1).
-
-    Raises:
-        ValueError: ``value`` is outside of [0, 1), or NaN.
-        TypeError: ``value`` cannot be compared with a number.
-    """
-    _require(label, value, "a number in [0, 1)", lambda number: 0.0 <= number < 1.0)
-
-
-def decay_rates(betas: Any) -> None:
-    """Refuse what is not a pair of decay rates in [0, 1), both floats or both 1-element tensors.
-
-    Raises:
-        ValueError: a rate out of range, one tensor and one number, or a tensor of several elements.
-        TypeError: not a pair of numbers.
-    """
-    betas = pair(betas)
-    if not isinstance(betas, tuple) or len(betas) != 2:
-        raise TypeError(f"betas must be a pair of numbers, got {betas!r}")
-    for i, beta in enumerate(betas):
-        if isinstance(beta, Tensor) and beta.numel() != 1:
-            raise ValueError(f"Tensor betas[{i}] must be 1-element, got shape {tuple(beta.shape)}")
-        fraction(f"beta parameter at index {i}", beta)
-    if not (all(isinstance(b, float) for b in betas) or all(isinstance(b, Tensor) for b in betas)):
-        kinds = ", ".join(type(beta).__name__ for beta in betas)
-        raise ValueError(f"betas must be either both floats or both Tensors, got {betas!r} ({kinds})")
-
-
-def not_nan(label: str, value: Any) -> None:
-    """Refuse NaN, the number that passes every ``value < 0``.
-
-    Raises:
-        ValueError: ``value`` is NaN.
-    """
-    if isinstance(value, float) and value != value:
-        raise ValueError(f"Invalid {label}: {value} (expected a number)")
-
-
-def _require(label: str, value: Any, expected: str, holds: Callable[[Any], Any]) -> None:
-    try:
-        fine = bool(holds(value))
-    except (TypeError, RuntimeError) as error:
-        raise TypeError(f"Invalid {label}: {value!r} (expected {expected})") from error
-    if not fine:
-        raise ValueError(f"Invalid {label}: {value} (expected {expected})")
+warnings.warn(
+    "torchopt_course.hyperparameters has become torchopt_course.validation: import from there",
+    DeprecationWarning,
+    stacklevel=2,
+)

@@ -9,7 +9,7 @@ import torch as xp
 from torch import Tensor, optim
 
 from .elementwise import ElementwiseOptimizer, Params, Value
-from .hyperparameters import at_least_zero
+from .validation import at_least_zero
 
 
 # torch's class stands there for isinstance() of hosts such as Accelerate: all methods are ours.

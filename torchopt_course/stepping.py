@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .checks import refuse_misfits, refuse_odd_groups
 from .declared import DeclaredOptimizer, refusal
 from .engines.apart import Terms
 from .engines.batch import Job, Scaling
@@ -22,6 +21,8 @@ from .engines.layout import is_sparse
 from .engines.plan import Plan
 from .engines.shards import ORDINARY, View, is_distributed, shards
 from .repeats import Place, gradients, laps
+from .validation.options import refuse_odd_groups
+from .validation.tensors import refuse_misfits
 
 
 class PlannedOptimizer(DeclaredOptimizer):

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import torchopt_course as oc
-from torchopt_course.hyperparameters import plain
+from torchopt_course.validation import plain
 
 from ..helpers import NAMES, assert_same, ours, parameters, set_gradients, theirs
 from .test_write_your_own import Lion

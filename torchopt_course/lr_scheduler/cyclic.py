@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 from torch.optim import lr_scheduler as torch_schedulers
 from torch.optim.lr_scheduler import LRScheduler
 
-from ..hyperparameters import at_least_zero, fraction
+from ..validation import at_least_zero, fraction
 from .groups import (
     Group,
     Rates,

@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 from torch.optim import lr_scheduler as torch_schedulers
 from torch.optim.lr_scheduler import EPOCH_DEPRECATION_WARNING
 
-from ..hyperparameters import at_least_zero, fraction, not_nan
+from ..validation import at_least_zero, fraction, not_nan
 from .groups import copied, is_several, lrs_of, plain, separate_tensors, set_lr
 
 Mode: TypeAlias = Literal["min", "max"]

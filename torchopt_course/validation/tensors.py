@@ -2,63 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from .engines.layout import is_sparse
-
-_NO_NUMBERS = (str, bytes, complex, Mapping, tuple, list)
-
-
-def refuse_odd_groups(groups: Sequence[Any], needed: Iterable[str]) -> None:
-    """Say what is wrong with parameter groups that somebody has edited; make ``"params"`` a list again.
-
-    Raises:
-        TypeError: a group that is no dictionary, ``"params"`` that are no list, or not of tensors.
-        KeyError: ``"params"`` or one of the options ``needed`` is missing.
-    """
-    for i, group in enumerate(groups):
-        if not isinstance(group, dict):
-            raise TypeError(f"parameter group {i} must be a dictionary, got {type(group).__name__}")
-        missing = [name for name in ("params", *needed) if name not in group]
-        if missing:
-            raise KeyError(
-                f"parameter group {i} has no {missing[0]!r}: was it edited? add_param_group adds all"
-            )
-        params = group["params"]
-        if isinstance(params, Tensor | str) or not isinstance(params, Iterable):
-            raise TypeError(f"'params' of group {i} must be a list of tensors, got {type(params).__name__}")
-        if not isinstance(params, list):
-            params = group["params"] = list(params)
-        for position, param in enumerate(params):
-            if not isinstance(param, Tensor):
-                kind = type(param).__name__
-                raise TypeError(f"parameter {position} of group {i} must be a tensor, got {kind}: {param!r}")
-
-
-def refuse_odd_option(owner: str, name: str, value: Any, default: Any) -> None:
-    """Refuse what cannot take the place of the number, or numbers, that an option is by default.
-
-    Raises:
-        TypeError: no number where the default is one.
-        ValueError: another number of numbers than the default has.
-    """
-    if isinstance(default, tuple | list):
-        if not isinstance(value, tuple | list | Tensor) or (isinstance(value, Tensor) and not value.dim()):
-            raise TypeError(f"{owner}: {name} is {value!r}, expected {len(default)} numbers")
-        if len(value) != len(default):
-            raise ValueError(f"{owner}: {name} is {value!r}, expected {len(default)} numbers")
-        return
-    if not isinstance(default, float | int | Tensor):
-        return
-    # Not all the rest: a user's own coefficients may take a function, say.
-    is_odd = value is None or isinstance(value, _NO_NUMBERS)
-    has_many = isinstance(value, Tensor) and value.numel() != 1
-    if has_many or (is_odd and not isinstance(default, bool)):
-        raise TypeError(f"{owner}: {name} is {value!r}, expected a number")
+from ..engines.layout import is_sparse
 
 
 def refuse_misfits(

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 from torch.nn import Parameter
 
-from .engines.rules import kind
+from ..engines.rules import kind
 
 _EXPECTED = {
     "rule": "rule(p, g, *states, *coefficients), which returns the new p and states",
@@ -77,7 +77,7 @@ def _refuse_unclear_coefficients(cls: Any) -> None:
             raise TypeError(f"{where} has a default for {name!r}, expected none: defaults stand in __init__")
 
 
-def options_of(cls: Any, part: str, names: Iterable[str], group: Mapping[str, Any]) -> dict[str, Any]:
+def requested_options(cls: Any, part: str, names: Iterable[str], group: Mapping[str, Any]) -> dict[str, Any]:
     """The options that a class asks for.
 
     Raises:
