@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from .engines.batch import Coefficients
+from .engines.bucket import Coefficients
 from .engines.layout import in_layout_of, is_sparse
 from .engines.rules import Formula, Rule, say_where
 from .validation.declarations import fitting, refuse_mistakes, refuse_nan, requested_options

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from .declared import DeclaredOptimizer, refusal
 from .engines.apart import Terms
-from .engines.batch import Job, Scaling
-from .engines.compiler import warn_once
+from .engines.bucket import Job, Scaling
+from .engines.native.compiler import warn_once
 from .engines.interception import interceptor
 from .engines.layout import is_sparse
 from .engines.plan import Plan

@@ -11,8 +11,9 @@ from torch import Tensor
 from torch.utils._foreach_utils import _get_foreach_kernels_supported_devices
 
 from . import eager, foreach
-from .batch import Coefficients, Job, Specialise
-from .fused import PLAIN, why_not_fused
+from .bucket import Coefficients, Job, Specialise
+from .fused import why_not_fused
+from .guards import PLAIN
 from .interception import interceptor
 from .rules import Variant
 from .shards import State, View

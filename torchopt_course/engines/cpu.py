@@ -1,30 +1,33 @@
 """The fused CPU engine: one pass over all tensors of a group, compiled from the rule by numba.
 
 The kernel reads parameter, gradient and states once, applies the rule, writes back once. It takes
-addresses, so one call updates all tensors of a batch, and it lets go of the interpreter lock, so a large
-batch is shared between threads. Every element is computed by the same scalar formula without contraction
+addresses, so one call updates all tensors of a bucket, and a large bucket is shared between torch's own
+threads. Every element is computed by the same scalar formula without contraction
 or reassociation: results do not depend on the number of threads. float16 and bfloat16 are read, computed as
 float32, and rounded once, when they are written.
 """
 
 from __future__ import annotations
 
+import itertools
 import pkgutil
 import platform
-from array import array
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from .batch import Batch, Coefficients, Job, Scaling, Specialise, Words
-from .compiler import CompilationError, NativeFunction, NoWord, native
+from .bucket import Bucket, Coefficients, Job, Scaling, Specialise, Words
 from .namespaces import scalars
+from .native import frame as f
+from .native import step as native
+from .native.compiler import Address, CompilationError, NoWord
+from .native.compiler import native as compile_native
 from .program import STATE, Program
 from .rules import Variant
-from .threads import share
 
 # What is stored, what it is computed in, and the words between the two.
 _KINDS = {
@@ -33,88 +36,147 @@ _KINDS = {
     torch.bfloat16: ("uint16", "float32", "widen_bfloat16", "narrow_bfloat16"),
     torch.float16: ("uint16", "float32", "widen_float16", "narrow_float16"),
 }
-# Below this many elements waking a second thread costs more than it brings.
-SHARED_FROM = 300_000
-# Into how many parts a work list is cut for sharing: a thread that wakes up late takes fewer of them.
-PIECES = 32
+# A thread's part of one tensor has at least so many elements.
+LEAST_SHARE = 1024
 
 
-class WorkList:
-    """What a kernel goes through, row by row: which tensor, from which byte on, how many elements."""
+class Pass(NamedTuple):
+    """One call of a kernel.
 
-    def __init__(self, rows: Words) -> None:
-        self.rows = rows
-        self.address = rows.ctypes.data
-        self.length = len(rows)
-        size = -(-self.length // PIECES) or 1
-        self.pieces = [(i, min(i + size, self.length)) for i in range(0, self.length, size)]
+    Attributes:
+        kernel: its address.
+        width: how many numbers it reads.
+        numbers: one set of coefficients after the other.
+        sets: which set each parameter uses; -1 for those that are left out.
+    """
+
+    kernel: Address
+    width: int
+    numbers: list[float]
+    sets: Words
 
 
-# A kernel, its work list, and its coefficients.
-Pass = tuple[NativeFunction, WorkList, "array[float]"]
-
-
-class CpuBatch(Batch):
+class CpuBucket(Bucket):
     """The tensors of one dtype in one parameter group, for the fused CPU engine."""
 
     ENGINE = "fused CPU engine"
     DTYPES = frozenset(_KINDS)
-    # Large enough to forget the cost of an entry, small enough to share fairly.
-    CHUNK = 1 << 16
+    CHUNK = 1 << 62  # a tensor is one row: threads get parts of it, see _share
     HEEDS_SCALING = False
 
-    def _set_up(self) -> None:
-        self._table_at = self.survey.table.ctypes.data
-        self._kernels: dict[Variant, NativeFunction] = {}
-        self._is_large = int(self._sizes.sum()) >= SHARED_FROM
-        self._judged = b"", False  # the addresses last looked at for overlap, and what was found
+    def __init__(
+        self,
+        positions: Sequence[int],
+        params: Sequence[Tensor],
+        state: Mapping[Tensor, dict[str, Any]],
+        names: tuple[str, ...],
+        *,
+        counts_steps: bool,
+        ages: Sequence[int],
+    ) -> None:
+        super().__init__(positions, params, state, names, counts_steps=counts_steps, ages=ages)
+        self._kernels: dict[Variant, Address] = {}
+        self._starts = np.array([0, len(self._rows)], dtype=np.int64)
+        self._arrays: dict[int, Any] = {}  # what the frame has the addresses of
+        self._put({f.WORK: self._rows, f.ROWS: self._starts}, {f.ELEMENTS: self._sizes.sum()})
 
-    def _work_list(self, rows: Words) -> WorkList:
-        return WorkList(rows)
+    def _put(self, arrays: Mapping[int, Any], numbers: Mapping[int, Any]) -> None:
+        """Write into the frame that compiled code reads."""
+        self._arrays |= arrays
+        for word, array in arrays.items():
+            self.guards.frame[word] = array.ctypes.data
+        for word, number in numbers.items():
+            self.guards.frame[word] = number
 
     def prepare(self, coefficients: Coefficients, specialise: Specialise, scaling: Scaling | None) -> Job:
         # The host knows of an overflow and has undone the scale: nothing of `scaling` is left to do.
-        return partial(
-            self._run,
-            [self._pass(work, coefficients(age), specialise) for age, work in self._parts()],
-        )
+        passes = self._passes(coefficients, specialise)
+        self.guards.frame[f.PROGRAM] = 0
+        self.settle(native.prepare(self.guards.address))
+        return partial(self._run, passes)
 
-    def _pass(self, work: WorkList, values: Mapping[str, Any], specialise: Specialise) -> Pass:
-        variant = specialise(values)
-        function = self._kernels.get(variant)
-        if function is None:
-            function = self._kernels[variant] = kernel(variant, self._dtype, self._step_dtype)
-        assert variant.program is not None, "there is no kernel without"
-        return function, work, array("d", [*variant.program.values(values).values()] or [0.0])
+    def settle(self, verdict: int) -> None:
+        """Do what a step that is being prepared cannot do without, until it holds."""
+        while verdict != f.HOLDS:
+            if verdict == f.THREADS_CHANGED:
+                self._share(torch.get_num_threads())
+            else:
+                assert verdict == f.MEMORY_MOVED, verdict
+                self._find_overlaps()
+            verdict = native.prepare(self.guards.address)
+
+    def kernel(self, variant: Variant) -> Address:
+        """The machine code for a variant of the rule.
+
+        Raises:
+            CompilationError: it cannot be compiled.
+        """
+        address = self._kernels.get(variant)
+        if address is None:
+            address = self._kernels[variant] = kernel(variant, self._dtype, self._step_dtype)
+        return address
+
+    def _passes(self, coefficients: Coefficients, specialise: Specialise) -> list[Pass]:
+        """One pass for each variant of the rule: parameters of other ages may need another one."""
+        passes: dict[Variant, Pass] = {}
+        ages, present = self.guards.ages, self.guards.absent == 0
+        for age in np.unique(ages[present]).tolist():
+            values = coefficients(age)
+            variant = specialise(values)
+            address = self.kernel(variant)
+            numbers = [float(value) for value in variant.program.values(values).values()]  # type: ignore[union-attr]
+            if variant not in passes:
+                nobody = np.full(len(ages), -1, dtype=np.int64)
+                passes[variant] = Pass(address, len(numbers), [], nobody)
+            mine = ages == age if age == age else np.isnan(ages)
+            passes[variant].sets[mine & present] = len(passes[variant].numbers) // max(len(numbers), 1)
+            passes[variant].numbers.extend(numbers)
+        return list(passes.values())
 
     def _run(self, passes: list[Pass]) -> None:
         """Update all parameters and states in place, as prepared."""
-        shared = self._is_large and torch.get_num_threads() > 1 and not self._overlap()
-        for function, work, numbers in passes:
-            addresses = self._table_at, work.address, numbers.buffer_info()[0]
-            if shared:
-                share(partial(function, *addresses), work.pieces)
-            else:
-                function(*addresses, 0, work.length)
-        self._settle()
+        for kernel, width, numbers, sets in passes:
+            arrays = {f.NUMBERS: np.array([*numbers, 0.0]), f.SETS: sets}
+            self._put(arrays, {f.KERNEL: kernel, f.WIDTH: width})
+            native.run(self.guards.address)
 
-    def _overlap(self) -> bool:
-        """Whether two tensors share memory: then the order of updates counts, and one thread does it."""
-        addresses = self.survey.table.tobytes() + self.survey.absent.tobytes()
-        if addresses != self._judged[0]:
-            self._judged = addresses, self._judge_overlap()
-        return self._judged[1]
+    def _share(self, threads: int) -> None:
+        """Cut the work for so many threads: each gets its part of each tensor that is worth it.
 
-    def _judge_overlap(self) -> bool:
-        width = self.survey.table.shape[1] - self._counts_steps
-        stepped = self.survey.absent == 0
-        starts = self.survey.table[stepped, :width].ravel()
-        stops = starts + np.repeat(self._sizes[stepped] * self._dtype.itemsize, width)
-        order = np.argsort(starts)
-        return bool((stops[order][:-1] > starts[order][1:]).any())
+        torch shares its own operations so, which means that a thread finds its part of a gradient in the cache
+        of its core.
+        """
+        parts: list[list[tuple[int, int, int]]] = [[] for _ in range(threads)]
+        loads = [0] * threads
+        for i, size in enumerate(self._sizes.tolist()):
+            if size < threads * LEAST_SHARE:
+                lightest = loads.index(min(loads))
+                parts[lightest].append((i, 0, size))
+                loads[lightest] += size
+                continue
+            # Cut where cache lines end.
+            cuts = [size * t // threads // 64 * 64 for t in range(threads)] + [size]
+            for t, (start, stop) in enumerate(itertools.pairwise(cuts)):
+                parts[t].append((i, start * self._dtype.itemsize, stop - start))
+                loads[t] += stop - start
+        starts = np.cumsum([0, *map(len, parts)], dtype=np.int64)
+        work = np.array([row for part in parts for row in part], dtype=np.int64)
+        self._put({f.SHARED_WORK: work, f.SHARED_STARTS: starts}, {f.PARTS: threads})
+
+    def _find_overlaps(self) -> None:
+        """Where two tensors share memory the order of updates counts, and one thread does it."""
+        columns = [0, *range(2, self.guards.table.shape[1] - self._counts_steps)]
+        starts = self.guards.table[:, columns].ravel()
+        sizes = self._sizes * self._dtype.itemsize
+        bounds = np.stack([starts, starts + np.repeat(sizes, len(columns))], axis=1)
+        bounds = bounds[(starts != 0) & (bounds[:, 0] < bounds[:, 1])]
+        bounds = bounds[np.argsort(bounds[:, 0])]
+        overlap = (bounds[:-1, 1] > bounds[1:, 0]).any()
+        numbers = {f.BOUND_COUNT: len(bounds), f.TARGETS_OVERLAP: overlap, f.TARGETS_MOVED: 0, f.GRADS_MOVED: 1}
+        self._put({f.BOUNDS: np.concatenate([bounds.ravel(), sizes])}, numbers)
 
 
-def kernel(variant: Variant, dtype: torch.dtype, step_dtype: torch.dtype | None) -> NativeFunction:
+def kernel(variant: Variant, dtype: torch.dtype, step_dtype: torch.dtype | None) -> Address:
     """Compile a variant of a rule, or take it from the cache.
 
     Raises:
@@ -129,7 +191,7 @@ def kernel(variant: Variant, dtype: torch.dtype, step_dtype: torch.dtype | None)
     name = "".join(c if c.isalnum() else "_" for c in variant.formula.rule.__qualname__)
     # The text is all that there is to know of the rule.
     inputs = "\n".join((str(dtype), str(step_real), text, _OWN_CODE))
-    return native(name, inputs, lambda: _build(text, dtype, step_real), 5, holds_gil=False)
+    return compile_native(name, inputs, lambda: _build(text, dtype, step_real), 6)
 
 
 _OWN_CODE = repr([pkgutil.get_data(__package__, file) for file in ("cpu.py", "namespaces/scalars.py")])
@@ -144,7 +206,7 @@ def _has_float16() -> bool:
 def _build(source: str, dtype: torch.dtype, step_real: str | None) -> Callable[..., Any]:
     import numba
 
-    from . import intrinsics
+    from .native import intrinsics
 
     stored, real, read, write = _KINDS[dtype]
     pointer_to = intrinsics.pointer_to
@@ -170,11 +232,14 @@ def kernel_source(program: Program, states: Sequence[str], *, counts_steps: bool
     tensors = ["p", "g", *map(STATE.format, states)]
     written = dict(zip(["p", *tensors[2:]], program.results, strict=True))
     lines = [
-        "def kernel(table, work, coefficients, first, last):",
-        "    table, work, coefficients = integers(table), integers(work), doubles(coefficients)",
-        *(f"    {name} = real(coefficients[{c}])" for c, name in enumerate(program.numbers)),
+        "def kernel(table, work, numbers, sets, first, last):",
+        "    table, work, sets = integers(table), integers(work), integers(sets)",
         "    for w in range(first, last):",
-        f"        row, offset, n = work[3 * w] * {width}, work[3 * w + 1], work[3 * w + 2]",
+        "        item, offset, n = work[3 * w], work[3 * w + 1], work[3 * w + 2]",
+        "        if sets[item] < 0:",
+        "            continue",
+        f"        row, own = item * {width}, doubles(numbers + sets[item] * {8 * len(program.numbers)})",
+        *(f"        {name} = real(own[{c}])" for c, name in enumerate(program.numbers)),
         *(f"        at_{name} = stored(table[row + {c}] + offset)" for c, name in enumerate(tensors)),
         "        for i in range(n):",
         *(f"            {name} = read(at_{name}[i])" for name in tensors),

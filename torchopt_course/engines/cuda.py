@@ -11,23 +11,25 @@ parameters at once: the host never waits, and a CUDA graph replays the whole ste
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from .batch import Batch, Coefficients, Job, Scaling, Specialise, Words
-from .compiler import CompilationError, NoWord, native
+from .bucket import Bucket, Coefficients, Job, Scaling, Specialise, Words
+from .native.compiler import CompilationError, NoWord, callable_at, native
 from .cuda_kernel import BLOCK, DTYPES, kernel
 from .rules import Variant
+from .same_tensors import SameTensors
 
 # Tables that a captured graph reads again in each replay; nobody says when the graph is gone.
 _read_by_graphs: list[Tensor] = []
 
 
-class CudaBatch(Batch):
+class CudaBucket(Bucket):
     """The tensors of one device and dtype in one parameter group, for the fused CUDA engine."""
 
     ENGINE = "fused CUDA engine"
@@ -35,13 +37,27 @@ class CudaBatch(Batch):
     CHUNK = 8 * BLOCK
     HEEDS_SCALING = True
 
-    def _set_up(self) -> None:
-        step = next(iter(self._steps.now()), None)
-        self._counts_on_device = step is not None and _is_on_device(step)
+    def __init__(
+        self,
+        positions: Sequence[int],
+        params: Sequence[Tensor],
+        state: Mapping[Tensor, dict[str, Any]],
+        names: tuple[str, ...],
+        *,
+        counts_steps: bool,
+        ages: Sequence[int],
+    ) -> None:
+        super().__init__(positions, params, state, names, counts_steps=counts_steps, ages=ages)
+        steps = [state[param]["step"] for param in params] if counts_steps else []
+        self._steps = SameTensors(steps)
+        self._counts_on_device = any(map(_is_on_device, steps))
+        self._whole = self._work_list(self._rows)
+        self._pattern = b""
+        self._split: list[tuple[float, Any]] = []
         # The addresses that were uploaded last, their copy on the device, whether all are aligned.
         self._seen: tuple[bytes, Tensor, bool] = b"", self._whole, False
         # Pinned memory cannot be had while a graph is captured: some is kept ready.
-        self._pinned = self._pin(self.survey.table) if self._device.type == "cuda" else None
+        self._pinned = self._pin(self.guards.table) if self._device.type == "cuda" else None
 
     def _work_list(self, rows: Words) -> Tensor:
         return self._upload(rows)
@@ -92,7 +108,7 @@ class CudaBatch(Batch):
             on_device,
             self._dtype,
             counted,
-            self.survey.table.shape[1],
+            self.guards.table.shape[1],
             scaled=0 if scaling is None else len(given),
             aligned=self._seen[2],
         )
@@ -105,30 +121,64 @@ class CudaBatch(Batch):
             for launch in launches:
                 launch()
         if self._step_dtype is not None and not self._counts_on_device:
-            table, absent = self.survey.table, self.survey.absent
+            table, absent = self.guards.table, self.guards.absent
             _count_steps(self._step_dtype)(table.ctypes.data, *table.shape, absent.ctypes.data)
         self._settle()
+
+    def _settle(self) -> None:
+        """Tell autograd what has been written behind its back, and remember that a step was taken."""
+        written = self.guards.written
+        if not self._counts_steps:
+            self.guards.ages[self.guards.absent == 0] = 1
+        torch.autograd.graph.increment_version(written)
+        written.clear()
+
+    def _parts(self, *, by_age: bool = True) -> list[tuple[float, Any]]:
+        """The numbers of steps taken, each with its work list; most often one, for all tensors.
+
+        Parameters without a gradient are in none of them.
+        """
+        ages = self.guards.ages if by_age else np.ones_like(self.guards.ages)
+        if self.guards.present == len(ages) and (self.guards.same_age or not by_age):
+            return [(ages.item(0), self._whole)]
+        if not self.guards.present:
+            return []
+        stepped = self.guards.absent == 0
+        if not np.isfinite(
+            ages[stepped]
+        ).all():  # someone has written it into a "step": torch takes it as it is
+            each = [(ages.item(i), self._rows[:, 0] == i) for i in np.flatnonzero(stepped)]
+            return [(age, self._work_list(self._rows[mine])) for age, mine in each]
+        oldest = ages[stepped].max()
+        # Parameters that are all stepped keep their distance in age, so the parts stay the same for long.
+        behind = np.where(stepped, oldest - ages, -1)
+        pattern = behind.tobytes()
+        if pattern != self._pattern:
+            of_row, lags = behind[self._rows[:, 0]], np.unique(behind[stepped])
+            self._split = [(lag, self._work_list(self._rows[of_row == lag])) for lag in lags]
+            self._pattern = pattern
+        return [(float(oldest - lag), work) for lag, work in self._split]
 
     # -- tables on the device --------------------------------------------------------------------------
 
     def _table(self) -> Tensor:
         """The addresses, on the device; copied there again only when one has changed."""
-        addresses = self.survey.table.tobytes()
+        addresses = self.guards.table.tobytes()
         if addresses != self._seen[0]:
-            columns = self.survey.table.shape[1] - self._counts_steps
-            aligned = not bool((self.survey.table[:, :columns] % 16).any())
+            columns = self.guards.table.shape[1] - self._counts_steps
+            aligned = not bool((self.guards.table[:, :columns] % 16).any())
             self._seen = b"", self._whole, aligned
         if self._device.type == "cuda" and torch.cuda.is_current_stream_capturing():
             # The graph repeats this copy in each replay, so the pinned memory is its own from now on.
-            pinned = self._pin(self.survey.table) if self._pinned is None else self._pinned
-            pinned.copy_(torch.from_numpy(self.survey.table))
+            pinned = self._pin(self.guards.table) if self._pinned is None else self._pinned
+            pinned.copy_(torch.from_numpy(self.guards.table))
             _read_by_graphs.append(pinned)
             self._pinned = None
             return pinned.to(self._device, non_blocking=True)
         if addresses != self._seen[0]:
-            self._seen = addresses, self._upload(self.survey.table), self._seen[2]
+            self._seen = addresses, self._upload(self.guards.table), self._seen[2]
         if self._pinned is None and self._device.type == "cuda":
-            self._pinned = self._pin(self.survey.table)
+            self._pinned = self._pin(self.guards.table)
         return self._seen[1]
 
     def _upload(self, words: Words) -> Tensor:
@@ -160,7 +210,7 @@ def _count_steps(dtype: torch.dtype) -> Callable[..., object]:
     def build() -> Callable[..., Any]:
         import numba
 
-        from .intrinsics import pointer_to
+        from .native.intrinsics import pointer_to
 
         words, steps = pointer_to(numba.int64), pointer_to(getattr(numba, kind))
 
@@ -173,4 +223,4 @@ def _count_steps(dtype: torch.dtype) -> Callable[..., object]:
 
         return count
 
-    return native("count_steps", f"count_steps {kind} 2", build, 4, holds_gil=False)
+    return callable_at(native("count_steps", f"count_steps {kind} 2", build, 4), 4, holds_gil=False)

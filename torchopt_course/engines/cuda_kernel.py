@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from .compiler import CompilationError, NoWord
+from .native.compiler import CompilationError, NoWord
 from .namespaces.blocks import SourceText
 from .program import STATE, Program
 from .rules import Variant

@@ -6,16 +6,15 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor
-from torch.nn import Parameter
 
-from .batch import Batch
-from .cpu import CpuBatch
-from .cuda import CudaBatch
+from .bucket import Bucket
+from .cpu import CpuBucket
+from .cuda import CudaBucket
+from .guards import PLAIN
 from .layout import is_dense, same_layout
 
 # By the device that they run on.
-FUSED: dict[str, type[Batch]] = {"cpu": CpuBatch, "cuda": CudaBatch}
-PLAIN = frozenset({Tensor, Parameter})
+FUSED: dict[str, type[Bucket]] = {"cpu": CpuBucket, "cuda": CudaBucket}
 _STEP_DTYPES = (torch.float32, torch.float64)
 
 

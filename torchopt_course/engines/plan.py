@@ -7,17 +7,17 @@ reason.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
 
 from .apart import Apart, Terms
-from .batch import Batch, Coefficients, Job, Scaling, Specialise
-from .compiler import CompilationError, NoWord
-from .fused import FUSED, PLAIN, why_not_fused
+from .bucket import Bucket, Coefficients, Job, Scaling, Specialise
+from .native.compiler import CompilationError, NoWord
+from .fused import FUSED, why_not_fused
 from .layout import in_layout_of
-from .look import GRADIENT_LAYOUT, HOLDS
+from .native.frame import GRADIENT_LAYOUT, HOLDS
 from .same_tensors import SameTensors
 from .shards import State, View
 
@@ -59,7 +59,7 @@ class Plan:
         self._apart = Apart(terms, counts_steps=counts_steps)
         self.reasons = self._apart.reasons
         self.trouble: str | None = None
-        self._batches: list[Batch] = []
+        self._buckets: list[Bucket] = []
         self._unknown: list[int] = []  # parameters without a gradient, that nothing is known of
 
         taken: dict[Any, list[int]] = {}
@@ -80,7 +80,7 @@ class Plan:
         for positions in taken.values():
             params = [view.params[i] for i in positions]
             try:
-                batch = FUSED[params[0].device.type](
+                bucket = FUSED[params[0].device.type](
                     positions,
                     params,
                     view.state,
@@ -91,7 +91,7 @@ class Plan:
             except CompilationError as error:
                 self._give_up(positions, error)
             else:
-                self._batches.append(batch)
+                self._buckets.append(bucket)
         self._settle(view)
 
     # -- before the step -------------------------------------------------------------------------------
@@ -101,7 +101,7 @@ class Plan:
 
         Gradients of another memory layout are replaced in the view by copies in their parameter's.
         """
-        params, grads, state, kinds, _, originals = view
+        params, grads, state, _, _, originals = view
         if terms != self.terms or len(params) != self._count:
             return False
         if any(grads[i] is not None for i in self._unknown):
@@ -111,57 +111,37 @@ class Plan:
             if list(map(id, originals[0])) != ids or not same_states.are(originals[1]):
                 return False
             try:
-                for batch in self._batches:
-                    batch.survey.expect([params[i] for i in batch.positions], state)
+                for bucket in self._buckets:
+                    bucket.guards.expect([params[i] for i in bucket.positions], state)
             except KeyError:  # a state is missing
                 return False
-        if self._batches:
-            if not self._all_plain(grads, kinds):
-                return False
-            if not self._names and not self._all_writable(params):
-                return False
-            keys, values = list(state), list(state.values())
-            if not all(self._look(batch, params, grads, keys, values) for batch in self._batches):
+        if self._buckets:
+            if not all(self._look(bucket, params, grads, state) for bucket in self._buckets):
                 return False
         return self._apart.hold(view)
 
     def _settle(self, view: View) -> None:
-        """The first look at a new plan: a batch that does not hold even now goes to eager."""
+        """The first look at a new plan: a bucket that does not hold even now goes to eager."""
         params, grads, state, *_ = view
-        for batch in list(self._batches):
-            if not self._look(batch, params, grads, list(state), list(state.values())):
-                self._batches.remove(batch)
-                self._set_apart(batch.positions, "DLPack cannot describe its memory")
+        for bucket in list(self._buckets):
+            if not self._look(bucket, params, grads, state):
+                self._buckets.remove(bucket)
+                self._set_apart(bucket.positions, "DLPack cannot describe its memory")
 
     @staticmethod
     def _look(
-        batch: Batch,
+        bucket: Bucket,
         params: list[Tensor],
         grads: list[Tensor | None],
-        keys: list[Tensor],
-        states: list[State],
+        state: Mapping[Tensor, State],
     ) -> bool:
-        verdict = batch.survey.look(params, grads, keys, states)
+        verdict = bucket.guards.look(params, grads, state)
         if verdict == GRADIENT_LAYOUT:
-            for i in batch.positions:
+            for i in bucket.positions:
                 if (grad := grads[i]) is not None:
                     grads[i] = in_layout_of(params[i], grad)
-            verdict = batch.survey.look(params, grads, keys, states)
+            verdict = bucket.guards.look(params, grads, state)
         return verdict == HOLDS
-
-    def _all_plain(self, grads: Sequence[Tensor | None], kinds: set[type]) -> bool:
-        if not kinds <= PLAIN:  # absent ones, or a subclass that is not a fused engine's business
-            grads = [grads[i] for batch in self._batches for i in batch.positions if grads[i] is not None]
-            if not set(map(type, grads)) <= PLAIN:
-                return False
-        return not any(map(Tensor.is_neg, grads))  # type: ignore[arg-type]
-
-    def _all_writable(self, params: list[Tensor]) -> bool:
-        """Asked where there are no states that would tell of a new parameter under an old one's id."""
-        mine = [params[i] for batch in self._batches for i in batch.positions]
-        return set(map(type, mine)) <= PLAIN and not (
-            any(map(Tensor.is_neg, mine)) or any(map(Tensor.is_inference, mine))
-        )
 
     # -- the step --------------------------------------------------------------------------------------
 
@@ -170,12 +150,12 @@ class Plan:
     ) -> list[Job]:
         """What the coming step has to do; nothing is changed before the jobs are called."""
         jobs: list[Job] = []
-        for batch in list(self._batches):
+        for bucket in list(self._buckets):
             try:
-                jobs.append(batch.prepare(coefficients, specialise, scaling))
+                jobs.append(bucket.prepare(coefficients, specialise, scaling))
             except CompilationError as error:
-                self._batches.remove(batch)
-                self._give_up(batch.positions, error, batch.survey.ages)
+                self._buckets.remove(bucket)
+                self._give_up(bucket.positions, error, bucket.guards.ages)
         return [*jobs, *self._apart.prepare(view, coefficients, specialise)]
 
     def _give_up(self, positions: Sequence[int], error: CompilationError, ages: Iterable[float] = ()) -> None:
@@ -194,9 +174,9 @@ class Plan:
     def engines(self) -> dict[int, tuple[str, str]]:
         """For each parameter of the last step, by position: which engine took it, and why no faster one."""
         fused = {
-            i: (batch.ENGINE, "")
-            for batch in self._batches
-            for i, absent in zip(batch.positions, batch.survey.absent, strict=True)
+            i: (bucket.ENGINE, "")
+            for bucket in self._buckets
+            for i, absent in zip(bucket.positions, bucket.guards.absent, strict=True)
             if not absent
         }
         return fused | self._apart.engines
@@ -214,4 +194,4 @@ class Plan:
     @property
     def asks_the_host(self) -> bool:
         """Whether the host must know if a gradient has overflowed, for not every step can find out itself."""
-        return bool(self.reasons) or not all(batch.HEEDS_SCALING for batch in self._batches)
+        return bool(self.reasons) or not all(bucket.HEEDS_SCALING for bucket in self._buckets)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..compiler import NoWord
+from ..native.compiler import NoWord
 from ..program import Line, Program
 
 # `xp` is the module `.triton`; `tl.REAL` becomes the precision in which is computed.

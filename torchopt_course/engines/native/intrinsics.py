@@ -11,6 +11,8 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+from . import frame
+
 
 def pointer_to(dtype: Any) -> Any:
     """A function for compiled code: an address (int64) as a pointer to ``dtype``."""
@@ -27,17 +29,69 @@ def pointer_to(dtype: Any) -> Any:
     return cast
 
 
-@intrinsic
-def call2(_typing: Any, _function: Any, _first: Any, _second: Any) -> Any:
-    """``function(first, second)`` for the address of a C function of two words that returns a word."""
+def _caller(arity: int) -> Any:
+    """A function for compiled code: call the C function at an address with words, and give the word it returns."""
     word = ir.IntType(64)
-    signature = types.int64(types.int64, types.int64, types.int64)
 
     def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        function = builder.inttoptr(arguments[0], ir.FunctionType(word, [word, word]).as_pointer())
+        function = builder.inttoptr(arguments[0], ir.FunctionType(word, [word] * arity).as_pointer())
         return builder.call(function, arguments[1:])
 
-    return signature, generate
+    # Numba wants to know the number of arguments, so it must be written out.
+    names = ", ".join(f"_argument{i}" for i in range(arity))
+    source = f"def call(_typing, _function, {names}): return signature, generate"
+    scope: dict[str, Any] = {"signature": types.int64(*[types.int64] * (arity + 1)), "generate": generate}
+    exec(source, scope)
+    return intrinsic(scope["call"])
+
+
+call0, call1, call2, call3, call4, call5 = map(_caller, range(6))
+
+
+@intrinsic
+def call_for_double(_typing: Any, _function: Any, _argument: Any) -> Any:
+    """``function(argument)`` for the address of a C function of a word that returns a double."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        prototype = ir.FunctionType(ir.DoubleType(), [ir.IntType(64)])
+        return builder.call(builder.inttoptr(arguments[0], prototype.as_pointer()), arguments[1:])
+
+    return types.float64(types.int64, types.int64), generate
+
+
+@intrinsic
+def run_rows(_typing: Any) -> Any:
+    """The address of a C function ``(begin, end, bucket)`` that runs the kernel on the parts begin to end.
+
+    What ``torch_parallel_for`` calls, on any of torch's threads.
+    """
+    word, status = ir.IntType(64), ir.IntType(32)
+
+    def generate(_context: Any, builder: Any, _signature: Any, _arguments: Any) -> Any:
+        module, name = builder.module, "torchopt_course_run_rows"
+        if name not in module.globals:
+            function = ir.Function(module, ir.FunctionType(ir.VoidType(), [word] * 3), name)
+            function.linkage = "internal"
+            inside = ir.IRBuilder(function.append_basic_block())
+            begin, end, bucket = function.args
+
+            def load(address: Any, index: Any) -> Any:
+                return inside.load(inside.gep(inside.inttoptr(address, word.as_pointer()), [index]))
+
+            # Numba's functions take two places first, for what they return and for an exception.
+            places = [inside.alloca(word) for _ in range(2)]
+            starts = load(bucket, word(frame.USED_STARTS))
+            arguments = [
+                *(load(bucket, word(w)) for w in (frame.TABLE, frame.USED_WORK, frame.NUMBERS, frame.SETS)),
+                *(load(starts, thread) for thread in (begin, end)),
+            ]
+            prototype = ir.FunctionType(status, [word.as_pointer()] * 2 + [word] * len(arguments))
+            kernel = inside.inttoptr(load(bucket, word(frame.KERNEL)), prototype.as_pointer())
+            inside.call(kernel, [*places, *arguments])
+            inside.ret_void()
+        return builder.ptrtoint(module.globals[name], word)
+
+    return types.int64(), generate
 
 
 # 16-bit floats are storage only: read as float32, computed as float32, rounded to nearest even when written.

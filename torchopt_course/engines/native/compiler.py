@@ -26,7 +26,6 @@ from pathlib import Path
 from typing import Any
 
 Address = int
-NativeFunction = Callable[..., object]
 
 
 class CompilationError(RuntimeError):
@@ -38,7 +37,7 @@ class NoWord(CompilationError):
 
 
 _lock = threading.RLock()
-_loaded: dict[str, NativeFunction] = {}
+_loaded: dict[str, Address] = {}
 _kept_alive: list[object] = []  # JIT engines own the machine code; they live as long as the process
 # Numba's native functions take two addresses first, where to put the return value and an exception. Ours
 # return nothing and raise nothing: what all of them write there is never read.
@@ -46,16 +45,13 @@ _scratch = (ctypes.c_int64 * 16)()
 _RETURN, _EXCEPTION = ctypes.addressof(_scratch), ctypes.addressof(_scratch) + 64
 
 
-def native(
-    name: str, inputs: str, build: Callable[[], Callable[..., Any]], arity: int, *, holds_gil: bool
-) -> NativeFunction:
-    """Return ``build()`` as machine code: from this process, from disk, or compiled now.
+def native(name: str, inputs: str, build: Callable[[], Callable[..., Any]], arity: int) -> Address:
+    """Return the address of ``build()`` as machine code: from this process, from disk, or compiled now.
 
     Args:
         name: for the file's name and for error messages.
         inputs: a text that determines what ``build`` returns; part of the digest.
         build: makes the Python function of ``arity`` 64-bit integers to compile. Called only to compile.
-        holds_gil: whether the function calls Python's C API; others let other threads run meanwhile.
 
     Raises:
         CompilationError: numba is missing or broken, or cannot compile the function.
@@ -67,9 +63,7 @@ def native(
         digest = hashlib.sha256("\0".join((inputs, _toolchain())).encode()).hexdigest()
         function = _loaded.get(digest)
         if function is None:
-            function = _loaded[digest] = _from_disk(name, digest, arity, holds_gil) or _compiled(
-                name, digest, build, arity, holds_gil
-            )
+            function = _loaded[digest] = _from_disk(name, digest) or _compiled(name, digest, build, arity)
         return function
 
 
@@ -98,9 +92,7 @@ def _toolchain() -> str:
     return repr((versions, llvm.get_host_cpu_name(), features, numba_settings, own_code))
 
 
-def _compiled(
-    name: str, digest: str, build: Callable[[], Callable[..., Any]], arity: int, holds_gil: bool
-) -> NativeFunction:
+def _compiled(name: str, digest: str, build: Callable[[], Callable[..., Any]], arity: int) -> Address:
     try:
         import numba
 
@@ -125,10 +117,16 @@ def _compiled(
         )
     _kept_alive.append(compiled)
     _keep_on_disk(name, digest, symbol, needs, library._get_compiled_object())
-    return _callable(address, arity, holds_gil)
+    return int(address)
 
 
-def _callable(address: Address, arity: int, holds_gil: bool) -> NativeFunction:
+def callable_at(address: Address, arity: int, *, holds_gil: bool) -> Callable[..., object]:
+    """What :func:`native` gave, for Python to call.
+
+    Args:
+        address, arity: the function.
+        holds_gil: whether the function calls Python's C API; others let other threads run meanwhile.
+    """
     prototype = ctypes.PYFUNCTYPE if holds_gil else ctypes.CFUNCTYPE
     function = prototype(ctypes.c_int32, *[ctypes.c_int64] * (arity + 2))(address)
     return partial(function, _RETURN, _EXCEPTION)
@@ -149,7 +147,7 @@ def _keep_on_disk(name: str, digest: str, symbol: str, needs: list[str], code: b
         warn_once(f"compiled kernels cannot be kept on disk, each process compiles again: {error}")
 
 
-def _from_disk(name: str, digest: str, arity: int, holds_gil: bool) -> NativeFunction | None:
+def _from_disk(name: str, digest: str) -> Address | None:
     try:
         head_line, _, code = (cache_folder() / f"{name}-{digest[:40]}.o").read_bytes().partition(b"\n")
         head = json.loads(head_line)
@@ -168,7 +166,7 @@ def _from_disk(name: str, digest: str, arity: int, holds_gil: bool) -> NativeFun
     engine.add_object_file(llvm.ObjectFileRef.from_data(code))
     engine.finalize_object()
     _kept_alive.append(engine)
-    return _callable(engine.get_function_address(symbol), arity, holds_gil)
+    return int(engine.get_function_address(symbol))
 
 
 def _resolves(symbol: str) -> bool:
