@@ -56,7 +56,7 @@ def prepare(
     """
     assert variant.program is not None, "asked before"
     program = in_place(variant.program, variant.states, tensors)
-    numbers = program.numbers(coefficients, columns[0][0].dtype)
+    numbers = program.numbers(variant.program.values(coefficients), columns[0][0].dtype)
     if numbers is None or not are_plain(columns):
         return None
     if columns[0][0].is_complex():

@@ -39,7 +39,7 @@ def prepare(
     read = {
         name: value.item() if isinstance(value, Tensor) else value for name, value in coefficients.items()
     }
-    numbers = program.numbers(read, columns[0][0].dtype)
+    numbers = program.numbers(variant.program.values(read), columns[0][0].dtype)
     if numbers is None or not are_plain(columns):
         return None
     if columns[0][0].is_complex():

@@ -20,7 +20,6 @@ import torch
 from .joined import Joined
 from .program import STATE, Number, Program
 
-
 _MOST_INTEGER = 2**63 - 1
 
 
@@ -61,7 +60,6 @@ class InPlace:
     """
 
     def __init__(self, program: Program, states: Sequence[str], language: Language) -> None:
-        self._values = program.values
         joined = Joined(program)
         self._scales = joined.scales
         read = dict.fromkeys(operand for line in joined.lines for operand in line.operands)
@@ -75,13 +73,15 @@ class InPlace:
         exec(self.text, names)
         self._update = names["update"]
 
-    def numbers(self, coefficients: Mapping[str, Any], dtype: torch.dtype) -> list[Number] | None:
+    def numbers(self, values: dict[str, Any], dtype: torch.dtype) -> list[Number] | None:
         """The numbers that :meth:`run` needs for tensors of a dtype; ``None`` where an operation could fail.
 
-        torch raises at finite numbers beyond the range of a dtype, in some operations. What tensors among the
-        coefficients hold is not asked.
+        torch raises at finite numbers beyond the range of a dtype, in some operations. What tensors hold is
+        not asked.
+
+        Args:
+            values: what stands in the program's :attr:`~.program.Program.numbers`.
         """
-        values = self._values(coefficients)
         for name, value in values.items():
             if isinstance(value, np.number):
                 values[name] = value.item()
