@@ -15,7 +15,6 @@ from .bucket import Coefficients, Job, Specialise
 from .fused import why_not_fused
 from .guards import PLAIN
 from .interception import interceptor
-from .rules import Variant
 from .shards import State, View
 
 
@@ -73,72 +72,52 @@ class Apart:
     def prepare(self, view: View, coefficients: Coefficients, specialise: Specialise) -> Iterator[Job]:
         """What the coming step has to do for them; nothing is changed before the jobs are called."""
         self.engines = {}
-        together: dict[Any, list[int]] = {}
+        together: dict[Any, list[int]] = {}  # those of one age; and of one device and dtype if plain
         for i in sorted(self.reasons):
             param, grad = view.params[i], view.grads[i]
-            if grad is None:
-                continue
-            step = view.state[param]["step"] if self._counts_steps else None
-            in_lists = self._in_lists(param, grad, step)
-            self.engines[i] = "foreach engine" if in_lists else "eager engine", self.reasons[i]
-            key = (param.device, param.dtype, self._age(i, step)) if in_lists else i
-            together.setdefault(key, []).append(i)
-        for key, positions in together.items():
+            if grad is not None:
+                step = view.state[param]["step"] if self._counts_steps else None
+                together.setdefault((self._age(i, step), _alike(param, grad)), []).append(i)
+        names = self._terms.states
+        is_followed = self._terms.differentiable or interceptor() is not None
+        for (age, alike), positions in together.items():
             params = [view.params[i] for i in positions]
             grads = [grad for i in positions if (grad := view.grads[i]) is not None]
-            states = [{name: view.state[param][name] for name in self._terms.states} for param in params]
-            steps = [view.state[param]["step"] for param in params] if self._counts_steps else []
-            values = coefficients(self._age(positions[0], steps[0] if steps else None))
+            owns = [view.state[param] for param in params] if self._names else [{}] * len(params)
+            values = coefficients(age)
             variant = specialise(values)
-            if variant.program is None:
-                self.engines |= dict.fromkeys(positions, ("eager engine", variant.reason))
-            if variant.program is not None and isinstance(key, tuple):
-                yield partial(foreach.update, variant, params, grads, states, values)
+            engine = eager if is_followed or alike is None or not self._in_lists(age, *alike) else foreach
+            columns = [params, grads, *([own[name] for own in owns] for name in names)]
+            job = None
+            if variant.program is not None and alike is not None and not is_followed:
+                job = engine.prepare(variant, columns, values)
+            if job is not None:
+                yield job
             else:
-                for tensors in zip(params, grads, states, strict=True):
-                    yield self._one(variant, *tensors, values)
-            yield partial(self._count, positions, steps)
-
-    def _one(
-        self, variant: Variant, param: Tensor, grad: Tensor, states: State, coefficients: Mapping[str, Any]
-    ) -> Job:
-        """One parameter's step."""
-        compute = partial(
-            eager.compute,
-            variant,
-            param,
-            grad,
-            states,
-            coefficients,
-            differentiable=self._terms.differentiable,
-        )
-        is_plain = {type(param), type(grad)} <= PLAIN and _is_number(param) and not interceptor()
-        if variant.program is not None and is_plain:
-            # Words of the list cannot fail for tensors that fit: no need to keep the new values of all.
-            return lambda: eager.write(compute())
-        return partial(eager.write, compute())
+                engine = eager
+                for param, grad, own in zip(params, grads, owns, strict=True):
+                    states = {name: own[name] for name in names}
+                    new = eager.compute(
+                        variant, param, grad, states, values, differentiable=self._terms.differentiable
+                    )
+                    yield partial(eager.write, new)
+            for i in positions:
+                self.engines[i] = engine.NAME, variant.reason or self.reasons[i]
+            yield partial(self._count, positions, [own["step"] for own in owns] if self._counts_steps else [])
 
     def _age(self, i: int, step: Tensor | None) -> Any:
         """How many steps parameter i has taken."""
         if step is None:
             return self.ages[i]
         # A step on a device is not read: that would make the host wait for it.
-        return step.item() if step.device.type == "cpu" else step
+        return step.item() if step.is_cpu else step
 
-    def _in_lists(self, param: Tensor, grad: Tensor, step: Tensor | None) -> bool:
+    def _in_lists(self, age: Any, device: torch.device, dtype: torch.dtype) -> bool:
+        """Whether parameters go to the foreach engine."""
         wished = self._terms.lists
         if wished is None:
-            wished = param.device.type in _get_foreach_kernels_supported_devices()
-        return (
-            wished
-            and not self._terms.differentiable
-            and _is_number(param)
-            and {type(param), type(grad)} <= PLAIN
-            and not (param.is_neg() or param.is_conj())  # lists of lazy views cannot be written to
-            and grad.layout == torch.strided
-            and grad.dtype == param.dtype
-            and (step is None or step.device.type == "cpu")
-        )
+            wished = device.type in _get_foreach_kernels_supported_devices()
+        return wished and not isinstance(age, Tensor)
 
     def _count(self, positions: Sequence[int], steps: Sequence[Tensor]) -> None:
         for step in steps:
@@ -146,5 +125,14 @@ class Apart:
         self.ages |= dict.fromkeys(positions, 1)
 
 
-def _is_number(tensor: Tensor) -> bool:
-    return tensor.is_floating_point() or tensor.is_complex()
+def _alike(param: Tensor, grad: Tensor) -> tuple[torch.device, torch.dtype] | None:
+    """What parameters that are updated in place together have in common; ``None`` for one that cannot be."""
+    dtype = param.dtype
+    is_plain = (
+        type(param) in PLAIN
+        and type(grad) in PLAIN
+        and grad.dtype == dtype
+        and (dtype.is_floating_point or dtype.is_complex)
+        and grad.layout == torch.strided
+    )
+    return (param.device, dtype) if is_plain else None

@@ -6,23 +6,31 @@ autograd knows, also ``differentiable=True``. A rule that is not elementwise, or
 word for, runs here as it stands.
 
 A rule may fail for any parameter, a user's may even raise an error of its own. So all new values are computed
-first and written when nothing can fail any more: either all parameters are stepped or none.
+first and written when nothing can fail any more: either all parameters are stepped or none. A program on
+plain tensors cannot fail, and is run in place: :func:`prepare`. All else goes through :func:`compute`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from .batch import Job
+from .in_place import in_place
 from .interception import interceptor
 from .layout import is_sparse
+from .namespaces import tensors
 from .namespaces.words import TENSORS
 from .placeholders import RuleError
+from .plain import are_plain
 from .program import STATE
 from .rules import Variant, kind
+
+NAME = "eager engine"
 
 
 class Write(NamedTuple):
@@ -31,6 +39,29 @@ class Write(NamedTuple):
     target: Tensor
     values: Tensor
     rows: tuple[Tensor, ...] | None = None
+
+
+def prepare(
+    variant: Variant, columns: Sequence[Sequence[Tensor]], coefficients: Mapping[str, Any]
+) -> Job | None:
+    """What updates parameters and states in place, one parameter after another; nothing is changed yet.
+
+    Args:
+        variant: the rule with its options fixed, and with a program.
+        columns: parameters, gradients, and each of the states that ``variant`` keeps.
+        coefficients: the rule's coefficients, by name.
+
+    Returns:
+        ``None`` where something could fail on the way, or would come out otherwise than by :func:`compute`.
+    """
+    assert variant.program is not None, "asked before"
+    program = in_place(variant.program, variant.states, tensors)
+    numbers = program.numbers(variant.program.values(coefficients), columns[0][0].dtype)
+    if numbers is None or not are_plain(columns):
+        return None
+    if columns[0][0].is_complex():
+        columns = [[as_real(tensor) for tensor in column] for column in columns]
+    return partial(program.run, zip(*columns, strict=True), numbers)
 
 
 def compute(

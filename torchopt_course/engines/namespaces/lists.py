@@ -1,69 +1,70 @@
-"""What the words of a rule mean for lists of tensors: one ``torch._foreach_*`` call."""
+"""What the words of a rule mean for lists of tensors: source text, one ``torch._foreach_*`` call a word."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from .words import TENSORS
 
 # The words that torch has an operation over lists for; any other is said tensor by tensor.
-_OVER_LISTS = {
-    "add", "sub", "mul", "div", "pow", "neg", "abs", "sign", "exp", "log", "sin", "cos", "tanh", "sigmoid",
-    "sqrt", "rsqrt", "reciprocal", "maximum", "minimum",
-}  # fmt: skip
-_COMMUTE = ("add", "mul")
+_OVER_LISTS = frozenset(
+    {
+        "add", "sub", "mul", "div", "pow", "neg", "abs", "sign", "exp", "log", "sin", "cos", "tanh",
+        "sigmoid", "sqrt", "rsqrt", "reciprocal", "maximum", "minimum",
+    }
+)  # fmt: skip
+_COMMUTE = frozenset({"add", "mul", "maximum", "minimum"})
+# The words of joined operations: `x + s*a`, `x + s*a*b`, `x + s*a/b`.
+_PRODUCT, _QUOTIENT = "add_product", "add_quotient"
 
 
-def apply(word: str, operands: list[Any], free: list[bool]) -> list[Tensor]:
-    """Apply an operation to lists of tensors and numbers.
-
-    Args:
-        word: what is done: one of those in :mod:`.words`, ``add_product`` or ``add_quotient``.
-        operands: lists of equally many tensors, and numbers.
-        free: which of the operands may be overwritten.
-
-    Returns:
-        A list of tensors: one of the free operands itself if its memory was used.
-    """
-    if word in _JOINED:
-        return _JOINED[word](*operands, in_place=free[0])
-    is_list = [isinstance(operand, list) for operand in operands]
-    if word in _COMMUTE and (not is_list[0] or (is_list[1] and free[1] and not free[0])):
-        operands, free, is_list = operands[::-1], free[::-1], is_list[::-1]
-    if word in _OVER_LISTS and is_list[0]:
-        return _call(word, operands, in_place=free[0])
-    length = len(operands[is_list.index(True)])
-    columns = [o if listed else [o] * length for o, listed in zip(operands, is_list, strict=True)]
-    return [TENSORS[word](*items) for items in zip(*columns, strict=True)]
+NAME = "lists of tensors"
+# What the texts refer to by name.
+NAMES: dict[str, Any] = {**TENSORS, "torch": torch, "inf": math.inf, "nan": math.nan}
 
 
-def add_product(x: list[Tensor], *factors: Any, in_place: bool) -> list[Tensor]:
-    """``x + s * a`` or ``x + s * a * b``; the numbers among the factors are multiplied to s."""
-    tensors, scale = _split(factors)
-    if len(tensors) == 1:
-        return _call("add", [x, *tensors], in_place=in_place, alpha=scale)
-    return _call("addcmul", [x, *tensors], in_place=in_place, value=scale)
+def in_place(word: str, operands: Sequence[str], is_tensor: Sequence[bool], at: int) -> str | None:
+    """A statement that writes ``word(*operands)`` over operand ``at``; ``None`` if there is none."""
+    if at == 1 and word in _COMMUTE:
+        operands, is_tensor, at = operands[::-1], is_tensor[::-1], 0
+    return _call(word, operands, is_tensor, "_") if at == 0 else None
 
 
-def add_quotient(x: list[Tensor], *terms: Any, in_place: bool) -> list[Tensor]:
-    """``x + s * a / b``."""
-    tensors, scale = _split(terms)
-    return _call("addcdiv", [x, *tensors], in_place=in_place, value=scale)
+def fresh(word: str, operands: Sequence[str], is_tensor: Sequence[bool]) -> str:
+    """An expression for ``word(*operands)`` in memory of its own."""
+    if word in _COMMUTE and not is_tensor[0]:
+        operands, is_tensor = operands[::-1], is_tensor[::-1]
+    call = _call(word, operands, is_tensor, "")
+    if call is not None:
+        return call
+    # Tensor by tensor.
+    listed = [operand for operand, listed in zip(operands, is_tensor, strict=True) if listed]
+    each = {operand: f"each_{operand}" for operand in listed}
+    items = ", ".join(each.values())
+    lists = ", ".join(each)
+    call = f"{word}({', '.join(each.get(operand, operand) for operand in operands)})"
+    return f"[{call} for ({items},) in zip({lists}, strict=True)]"
 
 
-_JOINED = {"add_product": add_product, "add_quotient": add_quotient}
+def _call(word: str, operands: Sequence[str], is_tensor: Sequence[bool], ending: str) -> str | None:
+    if word in (_PRODUCT, _QUOTIENT):
+        *lists, scale = operands
+        if word == _PRODUCT and len(lists) == 2:
+            return f"torch._foreach_add{ending}({', '.join(lists)}, alpha={scale})"
+        name = "addcmul" if word == _PRODUCT else "addcdiv"
+        return f"torch._foreach_{name}{ending}({', '.join(lists)}, value={scale})"
+    if word in _OVER_LISTS and is_tensor[0]:
+        return f"torch._foreach_{word}{ending}({', '.join(operands)})"
+    return None
 
 
-def _split(operands: tuple[Any, ...]) -> tuple[list[list[Tensor]], float]:
-    tensors = [operand for operand in operands if isinstance(operand, list)]
-    return tensors, math.prod(operand for operand in operands if not isinstance(operand, list))
+def copy(target: str, source: str) -> str:
+    return f"torch._foreach_copy_({target}, {source})"
 
 
-def _call(name: str, operands: list[Any], *, in_place: bool, **options: Any) -> list[Tensor]:
-    result = getattr(torch, f"_foreach_{name}{'_' if in_place else ''}")(*operands, **options)
-    # The same list object tells that the result stands in its memory.
-    return operands[0] if in_place else list(result)
+def clone(source: str) -> str:
+    return f"[tensor.clone() for tensor in {source}]"
