@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .batch import Job
+from .bucket import Job
 from .in_place import in_place
 from .interception import interceptor
 from .layout import is_sparse

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .batch import Job
+from .bucket import Job
 from .eager import as_real
 from .in_place import in_place
 from .namespaces import lists

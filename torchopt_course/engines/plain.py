@@ -9,7 +9,7 @@ from operator import attrgetter
 import torch
 from torch import Tensor
 
-from .fused import PLAIN
+from .guards import PLAIN
 
 _dtype, _layout = attrgetter("dtype"), attrgetter("layout")
 
