@@ -1,23 +1,60 @@
-"""What the fused engines have in common: many tensors, one pass, planned once, guarded before each step."""
+"""The interface of an engine: the parameters of a group that are updated together, by one way of doing it.
+
+An engine is a subclass of :class:`Bucket`. It says which parameters it can take (:meth:`~Bucket.refuses`) and
+what they must have in common, and it prepares their update in each step. To add one, write such a class and
+put it where its speed belongs into :data:`torchopt_course.engines.ENGINES`.
+"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from .guards import Guards
+from .local import LocalGroup, State
 from .rules import Variant
 
-Words = np.ndarray[Any, np.dtype[np.int64]]
 # The coefficients of the step that follows ``age`` steps; the variant of the rule that they ask for.
 Coefficients = Callable[[Any], Mapping[str, Any]]
 Specialise = Callable[[Mapping[str, Any]], Variant]
-Job = Callable[[], object]
+Update = Callable[[], object]
+
+
+class GroupOptions(NamedTuple):
+    """What a parameter group's options ask of the engines.
+
+    Attributes:
+        states: the states that the rule reads and writes.
+        refusal: why no fused engine may take the group, if so.
+        lists: whether the rest goes to the foreach engine; ``None``: where torch would do so.
+        differentiable: whether autograd follows the step.
+        is_followed: what else follows each operation of the step, if anything.
+    """
+
+    states: tuple[str, ...]
+    refusal: str | None
+    lists: bool | None
+    differentiable: bool
+    is_followed: bool
+
+
+class Candidate(NamedTuple):
+    """A parameter with all that belongs to it, for engines to look at.
+
+    Attributes:
+        grad: ``None`` if it has none at present: it may have one in the next step.
+        states: those that the rule reads and writes, by name.
+        step: its step count, where steps are counted.
+    """
+
+    param: Tensor
+    grad: Tensor | None
+    states: State
+    step: Tensor | None
 
 
 class Scaling(NamedTuple):
@@ -33,11 +70,11 @@ class Scaling(NamedTuple):
 
 
 class Bucket(ABC):
-    """The tensors of one device and dtype in one parameter group, planned for one fused pass a step.
+    """Parameters of one group for one engine, planned once and guarded before each step.
 
     Args:
         positions: where each parameter stands in ``group["params"]``.
-        params: the parameters themselves, dense and of one dtype in ``DTYPES``.
+        params: the parameters themselves, none of which the engine refuses.
         state: for each of ``params`` that has states, its states by name.
         names: the states that the rule reads and writes.
         counts_steps: whether the states also hold a ``"step"``.
@@ -51,15 +88,31 @@ class Bucket(ABC):
     """
 
     ENGINE: ClassVar[str]  # what the engine is called in reports
-    DTYPES: ClassVar[frozenset[torch.dtype]]
-    CHUNK: ClassVar[int]  # elements of one entry of the work list
-    HEEDS_SCALING: ClassVar[bool]  # whether the kernel itself unscales gradients and stops at an overflow
+    IS_FUSED: ClassVar[bool] = False
+    HEEDS_SCALING: ClassVar[bool] = False  # whether it unscales gradients itself and stops at an overflow
+
+    @classmethod
+    @abstractmethod
+    def serves(cls, device: str) -> bool:
+        """Whether the engine is one for such devices."""
+
+    @classmethod
+    @abstractmethod
+    def refuses(cls, candidate: Candidate, options: GroupOptions) -> str | None:
+        """Why the engine cannot take a parameter, or could not if it had a gradient; ``None`` if it can."""
+
+    @classmethod
+    def alike(cls, candidate: Candidate) -> Hashable:
+        """What parameters must have in common to be updated together."""
+        step = candidate.step
+        counted = () if step is None else (step.device, step.dtype)
+        return (candidate.param.device, candidate.param.dtype, *counted)
 
     def __init__(
         self,
         positions: Sequence[int],
         params: Sequence[Tensor],
-        state: Mapping[Tensor, dict[str, Any]],
+        state: Mapping[Tensor, State],
         names: tuple[str, ...],
         *,
         counts_steps: bool,
@@ -68,24 +121,35 @@ class Bucket(ABC):
         self.positions = positions
         self.guards = Guards(positions, params, state, names, counts_steps=counts_steps)
         self.guards.ages[:] = ages
+        self._names = names
         self._counts_steps = counts_steps
-        self._dtype = params[0].dtype
-        self._device = params[0].device
+        self._device, self._dtype = params[0].device, params[0].dtype
         self._step_dtype = state[params[0]]["step"].dtype if counts_steps else None
         self._sizes = np.array([param.numel() for param in params], dtype=np.int64)
-        self._rows: Words = np.array(
-            [
-                (i, start * self._dtype.itemsize, min(self.CHUNK, size - start))
-                for i, size in enumerate(self._sizes.tolist())
-                for start in range(0, max(size, 1), self.CHUNK)
-            ],
-            dtype=np.int64,
-        )
 
     @abstractmethod
-    def prepare(self, coefficients: Coefficients, specialise: Specialise, scaling: Scaling | None) -> Job:
+    def prepare(
+        self, local: LocalGroup, coefficients: Coefficients, specialise: Specialise, scaling: Scaling | None
+    ) -> Update:
         """What the coming step has to do; nothing is changed before it is called.
 
         Raises:
-            CompilationError: a kernel cannot be compiled.
+            CompilationError: the engine cannot do it: a slower one must.
         """
+
+    @property
+    def present(self) -> list[int]:
+        """The positions of the parameters that have a gradient in the coming step."""
+        absent = self.guards.absent.tolist()
+        return [position for position, gone in zip(self.positions, absent, strict=True) if not gone]
+
+    def _by_age(self) -> Iterator[tuple[float, np.ndarray[Any, np.dtype[np.bool_]]]]:
+        """The numbers of steps taken so far, with those parameters that have a gradient."""
+        ages, present = self.guards.ages, self.guards.absent == 0
+        if self.guards.same_age:
+            if present.any():
+                yield float(ages[present][0]), present
+            return
+        for age in np.unique(ages[present]).tolist():
+            # Somebody may have written NaN into a "step": torch takes it as it is.
+            yield age, present & (ages == age if age == age else np.isnan(ages))

@@ -7,47 +7,41 @@ fraction of the parameters' memory.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._foreach_utils import _get_foreach_kernels_supported_devices
 
-from .bucket import Job
-from .eager import as_real
-from .in_place import in_place
+from .bucket import Candidate, GroupOptions
+from .by_operations import Columns, OperationsBucket
+from .in_place import InPlace
 from .namespaces import lists
-from .plain import are_plain
-from .rules import Variant
 
-NAME = "foreach engine"
 # Of all elements, what part is computed at a time (but no less than the second). Intermediate results of a
 # rule are two or three lists at most: in portions, they stay below the memory of one list of all.
 PORTION, LEAST_PORTION = 1 / 4, 1 << 16
 
 
-def prepare(
-    variant: Variant, columns: Sequence[Sequence[Tensor]], coefficients: Mapping[str, Any]
-) -> Job | None:
-    """What updates many parameters of one device and dtype, and their states; nothing is changed yet.
+class ForeachBucket(OperationsBucket):
+    """Plain tensors of one device and dtype that are updated together."""
 
-    Args, returns: as :func:`.eager.prepare`. Coefficients may be tensors of one element, which are read.
-    """
-    assert variant.program is not None, "asked before"
-    program = in_place(variant.program, variant.states, lists)
-    read = {
-        name: value.item() if isinstance(value, Tensor) else value for name, value in coefficients.items()
-    }
-    numbers = program.numbers(variant.program.values(read), columns[0][0].dtype)
-    if numbers is None or not are_plain(columns):
-        return None
-    if columns[0][0].is_complex():
-        columns = [[as_real(tensor) for tensor in column] for column in columns]
-    return partial(program.run, _portions(columns), numbers)
+    ENGINE = "foreach engine"
+    LANGUAGE = lists
+
+    @classmethod
+    def refuses(cls, candidate: Candidate, options: GroupOptions) -> str | None:
+        wished = options.lists
+        if wished is None:
+            wished = candidate.param.device.type in _get_foreach_kernels_supported_devices()
+        return super().refuses(candidate, options) if wished else "lists are not wished for"
+
+    def _run(self, program: InPlace, columns: Columns, numbers: Sequence[Any]) -> None:
+        program.run(_portions(columns), numbers)
 
 
-def _portions(columns: Sequence[Sequence[Tensor]]) -> Iterator[Sequence[Sequence[Tensor]]]:
+def _portions(columns: Columns) -> Iterator[Columns]:
     """Cut all lists alike, large tensors along their first dimension, into portions of similar size."""
     total = sum(map(Tensor.numel, columns[0]))
     if total <= LEAST_PORTION:

@@ -47,6 +47,7 @@ class Program:
     Attributes:
         lines: the operations on tensors that the results need.
         numbers: the registers of numbers that those read: coefficients, and what is computed of them.
+        arithmetic: the operations on numbers alone.
     """
 
     def __init__(self, lines: list[Line], results: tuple[str, ...]) -> None:
@@ -59,8 +60,8 @@ class Program:
                 kept.append(replace(line, dying=frozenset(reads - needed)))
                 needed |= reads
         self.lines = [line for line in reversed(kept) if not line.of_numbers]
-        self._arithmetic = [line for line in reversed(kept) if line.of_numbers]
-        computed = {line.out for line in self._arithmetic}
+        self.arithmetic = [line for line in reversed(kept) if line.of_numbers]
+        computed = {line.out for line in self.arithmetic}
         prefix = NUMBER.format("")
         read = dict.fromkeys(name for line in self.lines for name in line.operands if isinstance(name, str))
         self.numbers = tuple(name for name in read if name in computed or name.startswith(prefix))
@@ -68,10 +69,10 @@ class Program:
 
     def values(self, coefficients: Mapping[str, Any]) -> dict[str, Any]:
         """What stands in the registers of :attr:`numbers`, given the coefficients."""
-        if not self._arithmetic:  # most often, and each step waits for this
+        if not self.arithmetic:  # most often, and each step waits for this
             return {register: coefficients[name] for register, name in self._coefficients}
         registers = {NUMBER.format(name): value for name, value in coefficients.items()}
-        for line in self._arithmetic:
+        for line in self.arithmetic:
             operands = [registers[name] if isinstance(name, str) else name for name in line.operands]
             registers[line.out] = TENSORS[line.word](*operands)
         return {name: registers[name] for name in self.numbers}

@@ -29,7 +29,8 @@ WRITTEN, GONE, TARGETS_MOVED, GRADS_MOVED = (_word() for _ in range(4))
 KERNEL, WORK, ROWS, SHARED_WORK, SHARED_STARTS, PARTS, ELEMENTS = (_word() for _ in range(7))
 NUMBERS, SETS, WIDTH, COUNTS_STEPS, ASKS_FIRST = (_word() for _ in range(5))
 PROGRAM, OPERATIONS, CONDITIONS, FIRST_RESULT, REGISTERS, RESULTS, STEP_REGISTER = (_word() for _ in range(7))
-ITEM_BYTES, BOUNDS, BOUND_COUNT, TARGETS_OVERLAP, GRADS_APART = (_word() for _ in range(5))
+REGISTER_INPUTS, REGISTER_INPUT_COUNT = (_word() for _ in range(2))
+BOUNDS, BOUND_COUNT, TARGETS_OVERLAP, GRADS_APART = (_word() for _ in range(4))
 USED_WORK, USED_STARTS, SELF, THREADS = (_word() for _ in range(4))
 BUCKET_WORDS = _word()
 
@@ -48,6 +49,15 @@ GROUP_WORDS = _word()
 # Words of the frame of all groups of an optimizer.
 WHERE, GROUP_COUNT, GROUPS = range(3)
 ALL_WORDS = 3
+
+# Words of one row of a group's `inputs`: an option, or an item of a tuple (else -1) of so many.
+NAME, INDEX, LENGTH, TYPE, IS_WHOLE, TRUTH = range(6)
+INPUT_WORDS = 6
+# Whether a number must be what it was to `if`.
+ANY, NOT_ZERO, ZERO = range(3)
+
+# Up to here every whole number is a number of double precision.
+MOST_EXACT = 2.0**53
 
 # Operations on coefficients; the first six compare.
 LT, LE, GT, GE, EQ, NE, ADD, SUB, MUL, DIV, POW, NEG, ABS, SQRT, EXP, LOG, SIN, COS = range(18)

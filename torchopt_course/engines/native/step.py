@@ -7,6 +7,7 @@ Nothing is written before all guards hold and all coefficients are known.
 from __future__ import annotations
 
 import ctypes
+import math
 import pkgutil
 from collections.abc import Callable
 from functools import cache
@@ -89,22 +90,27 @@ def _build() -> Callable[..., Any]:
     @numba.njit
     def options_hold(api: Any, group: Any, options: Any) -> Any:
         """Whether the options are as planned; their numbers are read for the coefficients."""
-        fixed, inputs, values = words(group[f.FIXED]), words(group[f.INPUTS]), doubles(group[f.VALUES])
+        fixed, values = words(group[f.FIXED]), doubles(group[f.VALUES])
         for k in range(group[f.FIXED_COUNT]):
             if call2(api[f.DICT_ITEM], options, fixed[2 * k]) != fixed[2 * k + 1]:
                 return False
         for k in range(group[f.INPUT_COUNT]):
-            name, index, kind = inputs[3 * k], inputs[3 * k + 1], inputs[3 * k + 2]
-            value = call2(api[f.DICT_ITEM], options, name)
+            row = words(group[f.INPUTS] + 8 * k * f.INPUT_WORDS)
+            value = call2(api[f.DICT_ITEM], options, row[f.NAME])
             if value == 0:
                 return False
-            if index >= 0:
-                if words(value)[1] != api[f.A_TUPLE] or index >= call1(api[f.TUPLE_SIZE], value):
+            if row[f.INDEX] >= 0:
+                if words(value)[1] != api[f.A_TUPLE] or call1(api[f.TUPLE_SIZE], value) != row[f.LENGTH]:
                     return False
-                value = call2(api[f.TUPLE_ITEM], value, index)
-            if words(value)[1] != kind:
+                value = call2(api[f.TUPLE_ITEM], value, row[f.INDEX])
+            if words(value)[1] != row[f.TYPE]:
                 return False
-            values[k] = call_for_double(api[f.AS_DOUBLE], value)
+            number = call_for_double(api[f.AS_DOUBLE], value)
+            if not math.isfinite(number) or (row[f.IS_WHOLE] and abs(number) >= f.MOST_EXACT):
+                return False
+            if (row[f.TRUTH] == f.NOT_ZERO and number == 0) or (row[f.TRUTH] == f.ZERO and number != 0):
+                return False
+            values[k] = number
         return True
 
     @numba.njit
@@ -142,8 +148,9 @@ def _build() -> Callable[..., Any]:
             if verdict != f.HOLDS:
                 return verdict
             registers, values = doubles(bucket[f.REGISTERS]), doubles(group[f.VALUES])
-            for j in range(group[f.INPUT_COUNT]):
-                registers[j] = values[j]
+            moves = words(bucket[f.REGISTER_INPUTS])
+            for j in range(bucket[f.REGISTER_INPUT_COUNT]):
+                registers[moves[2 * j + 1]] = values[moves[2 * j]]
             verdict = prepare(api, bucket)
             if verdict != f.HOLDS:
                 return verdict

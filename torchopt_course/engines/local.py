@@ -14,17 +14,15 @@ import torch
 from torch import Tensor
 
 State = dict[str, Any]
-# What gradients are, most often.
-ORDINARY = frozenset({Tensor, type(None)})
 
 
-class View(NamedTuple):
+class LocalGroup(NamedTuple):
     """A parameter group as the engines see it.
 
     Attributes:
         params, grads: plain tensors, in the group's order.
         state: for each of ``params`` that has states, its states by name.
-        kinds: the types in ``grads``.
+        whole_grads: the gradients as they came, of distributed parameters whole ones.
         wrappers: distributed tensors whose shards a step writes to.
         originals: where some are distributed, the group's own parameters and its distributed states: the
             shards of one and the same ``DTensor`` are new objects each time.
@@ -33,7 +31,7 @@ class View(NamedTuple):
     params: list[Tensor]
     grads: list[Tensor | None]
     state: Mapping[Tensor, State]
-    kinds: set[type]
+    whole_grads: list[Tensor | None]
     wrappers: tuple[Tensor, ...] = ()
     originals: tuple[list[Tensor], list[Tensor]] | None = None
 
@@ -44,17 +42,32 @@ def is_distributed(kinds: set[type]) -> bool:
     return module is not None and any(issubclass(kind, module.DTensor) for kind in kinds)
 
 
-def shards(view: View) -> View:
-    """The same group with every ``DTensor`` replaced by the shard that this process holds.
+def local_group(
+    params: list[Tensor], grads: list[Tensor | None], state: Mapping[Tensor, State], *, in_parts: bool
+) -> LocalGroup:
+    """A group as the engines see it: with the shard that this process holds in the place of each ``DTensor``.
+
+    Args:
+        in_parts: whether shards may be updated by themselves.
 
     Raises:
         RuntimeError: a gradient or a state is not distributed although its parameter is.
     """
-    params, grads, state = [], [], {}
+    if in_parts and is_distributed({*map(type, params)}):
+        return _shards(params, grads, state)
+    return LocalGroup(params, list(grads), state, grads)
+
+
+def _shards(
+    whole_params: list[Tensor], whole_grads: list[Tensor | None], whole_state: Mapping[Tensor, State]
+) -> LocalGroup:
+    params: list[Tensor] = []
+    grads: list[Tensor | None] = []
+    state: dict[Tensor, State] = {}
     wrappers: list[Tensor] = []
     distributed_states: list[Tensor] = []
-    for param, grad in zip(view.params, view.grads, strict=True):
-        own = view.state.get(param)
+    for param, grad in zip(whole_params, whole_grads, strict=True):
+        own = whole_state.get(param)
         if is_distributed({type(param)}):
             local = _local(param)
             names = [n for n, value in (own or {}).items() if n != "step" and isinstance(value, Tensor)]
@@ -72,8 +85,8 @@ def shards(view: View) -> View:
         grads.append(grad)
         if own is not None:
             state[local] = own
-    originals = view.params, distributed_states
-    return View(params, grads, state, set(map(type, grads)), tuple(wrappers), originals)
+    originals = whole_params, distributed_states
+    return LocalGroup(params, grads, state, whole_grads, tuple(wrappers), originals)
 
 
 def _placed(label: str, tensor: Any, param: Any) -> Any:
