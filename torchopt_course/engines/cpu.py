@@ -20,7 +20,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .bucket import Bucket, Coefficients, Job, Scaling, Specialise, Words
+from .bucket import Bucket, Candidate, Coefficients, GroupOptions, Scaling, Specialise, Update
+from .fused import why_not_fused
+from .local import LocalGroup
 from .namespaces import scalars
 from .native import frame as f
 from .native import step as native
@@ -53,16 +55,22 @@ class Pass(NamedTuple):
     kernel: Address
     width: int
     numbers: list[float]
-    sets: Words
+    sets: np.ndarray[Any, np.dtype[np.int64]]
 
 
 class CpuBucket(Bucket):
     """The tensors of one dtype in one parameter group, for the fused CPU engine."""
 
     ENGINE = "fused CPU engine"
-    DTYPES = frozenset(_KINDS)
-    CHUNK = 1 << 62  # a tensor is one row: threads get parts of it, see _share
-    HEEDS_SCALING = False
+    IS_FUSED = True
+
+    @classmethod
+    def serves(cls, device: str) -> bool:
+        return device == "cpu"
+
+    @classmethod
+    def refuses(cls, candidate: Candidate, options: GroupOptions) -> str | None:
+        return options.refusal or why_not_fused(candidate, "cpu", _KINDS)
 
     def __init__(
         self,
@@ -76,9 +84,10 @@ class CpuBucket(Bucket):
     ) -> None:
         super().__init__(positions, params, state, names, counts_steps=counts_steps, ages=ages)
         self._kernels: dict[Variant, Address] = {}
-        self._starts = np.array([0, len(self._rows)], dtype=np.int64)
         self._arrays: dict[int, Any] = {}  # what the frame has the addresses of
-        self._put({f.WORK: self._rows, f.ROWS: self._starts}, {f.ELEMENTS: self._sizes.sum()})
+        rows = np.array([(i, 0, size) for i, size in enumerate(self._sizes)], dtype=np.int64)
+        starts = np.array([0, len(rows)], dtype=np.int64)
+        self._put({f.WORK: rows, f.ROWS: starts}, {f.ELEMENTS: self._sizes.sum()})
 
     def _put(self, arrays: Mapping[int, Any], numbers: Mapping[int, Any]) -> None:
         """Write into the frame that compiled code reads."""
@@ -88,7 +97,9 @@ class CpuBucket(Bucket):
         for word, number in numbers.items():
             self.guards.frame[word] = number
 
-    def prepare(self, coefficients: Coefficients, specialise: Specialise, scaling: Scaling | None) -> Job:
+    def prepare(
+        self, local: LocalGroup, coefficients: Coefficients, specialise: Specialise, scaling: Scaling | None
+    ) -> Update:
         # The host knows of an overflow and has undone the scale: nothing of `scaling` is left to do.
         passes = self._passes(coefficients, specialise)
         self.guards.frame[f.PROGRAM] = 0
@@ -119,17 +130,15 @@ class CpuBucket(Bucket):
     def _passes(self, coefficients: Coefficients, specialise: Specialise) -> list[Pass]:
         """One pass for each variant of the rule: parameters of other ages may need another one."""
         passes: dict[Variant, Pass] = {}
-        ages, present = self.guards.ages, self.guards.absent == 0
-        for age in np.unique(ages[present]).tolist():
+        for age, mine in self._by_age():
             values = coefficients(age)
             variant = specialise(values)
             address = self.kernel(variant)
             numbers = [float(value) for value in variant.program.values(values).values()]  # type: ignore[union-attr]
             if variant not in passes:
-                nobody = np.full(len(ages), -1, dtype=np.int64)
+                nobody = np.full(len(mine), -1, dtype=np.int64)
                 passes[variant] = Pass(address, len(numbers), [], nobody)
-            mine = ages == age if age == age else np.isnan(ages)
-            passes[variant].sets[mine & present] = len(passes[variant].numbers) // max(len(numbers), 1)
+            passes[variant].sets[mine] = len(passes[variant].numbers) // max(len(numbers), 1)
             passes[variant].numbers.extend(numbers)
         return list(passes.values())
 

@@ -19,11 +19,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .bucket import Bucket, Coefficients, Job, Scaling, Specialise, Words
-from .native.compiler import CompilationError, NoWord, callable_at, native
+from .bucket import Bucket, Candidate, Coefficients, GroupOptions, Scaling, Specialise, Update
 from .cuda_kernel import BLOCK, DTYPES, kernel
+from .fused import why_not_fused
+from .local import LocalGroup
+from .native.compiler import CompilationError, NoWord, callable_at, native
 from .rules import Variant
 from .same_tensors import SameTensors
+
+Words = np.ndarray[Any, np.dtype[np.int64]]
+
+# Elements that one program of the launch updates.
+CHUNK = 8 * BLOCK
 
 # Tables that a captured graph reads again in each replay; nobody says when the graph is gone.
 _read_by_graphs: list[Tensor] = []
@@ -33,9 +40,16 @@ class CudaBucket(Bucket):
     """The tensors of one device and dtype in one parameter group, for the fused CUDA engine."""
 
     ENGINE = "fused CUDA engine"
-    DTYPES = frozenset(DTYPES)
-    CHUNK = 8 * BLOCK
+    IS_FUSED = True
     HEEDS_SCALING = True
+
+    @classmethod
+    def serves(cls, device: str) -> bool:
+        return device == "cuda"
+
+    @classmethod
+    def refuses(cls, candidate: Candidate, options: GroupOptions) -> str | None:
+        return options.refusal or why_not_fused(candidate, candidate.param.device.type, DTYPES)
 
     def __init__(
         self,
@@ -51,7 +65,15 @@ class CudaBucket(Bucket):
         steps = [state[param]["step"] for param in params] if counts_steps else []
         self._steps = SameTensors(steps)
         self._counts_on_device = any(map(_is_on_device, steps))
-        self._whole = self._work_list(self._rows)
+        self._rows: Words = np.array(
+            [
+                (i, start * self._dtype.itemsize, min(CHUNK, size - start))
+                for i, size in enumerate(self._sizes.tolist())
+                for start in range(0, max(size, 1), CHUNK)
+            ],
+            dtype=np.int64,
+        )
+        self._whole = self._upload(self._rows)
         self._pattern = b""
         self._split: list[tuple[float, Any]] = []
         # The addresses that were uploaded last, their copy on the device, whether all are aligned.
@@ -59,10 +81,9 @@ class CudaBucket(Bucket):
         # Pinned memory cannot be had while a graph is captured: some is kept ready.
         self._pinned = self._pin(self.guards.table) if self._device.type == "cuda" else None
 
-    def _work_list(self, rows: Words) -> Tensor:
-        return self._upload(rows)
-
-    def prepare(self, coefficients: Coefficients, specialise: Specialise, scaling: Scaling | None) -> Job:
+    def prepare(
+        self, local: LocalGroup, coefficients: Coefficients, specialise: Specialise, scaling: Scaling | None
+    ) -> Update:
         table = self._table()
         if self._counts_on_device:
             steps = torch.stack(self._steps.now()).double()
@@ -88,7 +109,7 @@ class CudaBucket(Bucket):
         variant: Variant,
         values: Mapping[str, Any],
         scaling: Scaling | None,
-    ) -> Job:
+    ) -> Update:
         """One launch of a kernel, compiled and with all its arguments."""
         if variant.program is None:
             raise NoWord(variant.reason)
@@ -115,7 +136,7 @@ class CudaBucket(Bucket):
         function.make_ready(*pointers, *numbers)
         return partial(function.launch, len(work), *pointers, *numbers)
 
-    def _run(self, launches: list[Job]) -> None:
+    def _run(self, launches: list[Update]) -> None:
         """Update all parameters and states in place, as prepared."""
         with torch.cuda.device(self._device.index if self._device.type == "cuda" else -1):
             for launch in launches:
@@ -148,14 +169,14 @@ class CudaBucket(Bucket):
             ages[stepped]
         ).all():  # someone has written it into a "step": torch takes it as it is
             each = [(ages.item(i), self._rows[:, 0] == i) for i in np.flatnonzero(stepped)]
-            return [(age, self._work_list(self._rows[mine])) for age, mine in each]
+            return [(age, self._upload(self._rows[mine])) for age, mine in each]
         oldest = ages[stepped].max()
         # Parameters that are all stepped keep their distance in age, so the parts stay the same for long.
         behind = np.where(stepped, oldest - ages, -1)
         pattern = behind.tobytes()
         if pattern != self._pattern:
             of_row, lags = behind[self._rows[:, 0]], np.unique(behind[stepped])
-            self._split = [(lag, self._work_list(self._rows[of_row == lag])) for lag in lags]
+            self._split = [(lag, self._upload(self._rows[of_row == lag])) for lag in lags]
             self._pattern = pattern
         return [(float(oldest - lag), work) for lag, work in self._split]
 

@@ -6,7 +6,7 @@ still :meth:`~Group.holds`. Whatever is not plainly right for a fast engine goes
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol
 
@@ -304,9 +304,9 @@ class Group:
         return bool(self.rest.positions) or not all(bucket.HEEDS_SCALING for bucket in self.buckets)
 
 
-def sparse_made_dense(wanted: str, param: Tensor, grad: Tensor | None) -> Tensor | None:
-    """A sparse gradient made dense, unless the rule may visit its rows alone."""
+def sparse_made_dense(wanted: Callable[[], str], param: Tensor, grad: Tensor | None) -> Tensor | None:
+    """A sparse gradient made dense where that is wanted."""
     if grad is None or not is_sparse(grad) or is_sparse(param):
         return grad
     # Only coordinates tell which rows a gradient has.
-    return grad.to_dense() if wanted == "dense" or (wanted == "rows" and not grad.is_sparse) else grad
+    return grad.to_dense() if wanted() == "dense" or (wanted() == "rows" and not grad.is_sparse) else grad

@@ -26,10 +26,10 @@ from .program import NUMBER, Program
 class Optimizer(Declared, Protocol):
     """What is asked of an optimizer whose step is prepared."""
 
-    @property
-    def coefficients(self) -> Any: ...
+    coefficients: Any
+    _plan_options: tuple[str, ...]
+
     def _coefficient_options(self, group: Mapping[str, Any]) -> dict[str, Any]: ...
-    def _fixed_options(self) -> tuple[str, ...]: ...
 
 
 class _Impossible(Exception):
@@ -138,7 +138,7 @@ class _PreparedGroup:
     def _guard_fixed(self, optimizer: Optimizer) -> None:
         """Options that the plan depends on: truth values must be the same, numbers as true as they were."""
         self._fixed: list[tuple[int, int]] = []
-        for name in optimizer._fixed_options():
+        for name in optimizer._plan_options:
             value = self._options.get(name)
             if type(value) in (int, float):
                 self._input((name, None))[f.TRUTH] = f.NOT_ZERO if value else f.ZERO

@@ -10,15 +10,16 @@ from typing import Protocol
 from torch import Tensor
 
 from .bucket import Scaling, Update
-from .group import Created, Declared, Group
+from .group import Created, Group
 from .interception import interceptor
 from .local import is_distributed
 from .native.compiler import warn_once
+from .prepared import Optimizer as Preparable
 from .prepared import PreparedStep
 from .repeats import Place, gradients, laps
 
 
-class Optimizer(Declared, Protocol):
+class Optimizer(Preparable, Protocol):
     """What a step asks of its optimizer."""
 
     def _refuse_odd_edits(self) -> None: ...
@@ -41,7 +42,8 @@ class Stepper:
     def step_as_prepared(self, optimizer: Optimizer) -> bool:
         """One native call, if all is as it was in the last step; false if nothing was done."""
         prepared = self._prepared
-        return prepared is not None and interceptor() is None and prepared.take(optimizer)
+        is_usual = prepared is not None and "found_inf" not in optimizer.__dict__ and interceptor() is None
+        return is_usual and prepared.take(optimizer)
 
     def step(self, optimizer: Optimizer, scaling: Scaling | None) -> None:
         """Step every parameter that has a gradient, once for each time that it stands in the groups."""

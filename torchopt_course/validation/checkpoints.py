@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from ..elementwise import ElementwiseOptimizer
+    from ..optimizer import ElementwiseOptimizer
 
 # What schedulers write into parameter groups; not options of any optimizer.
 _FROM_SCHEDULERS = frozenset({"initial_lr", "max_lr", "min_lr", "base_momentum", "max_momentum", "swa_lr"})

@@ -11,8 +11,10 @@ from torch._compile import _disable_dynamo
 from torch.optim import Optimizer
 from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
+from .engines.bucket import Scaling
 from .engines.layout import is_sparse, zeros_where
-from .stepping import PlannedOptimizer
+from .engines.step import Stepper
+from .declared import DeclaredOptimizer
 from .validation.checkpoints import refuse_foreign
 from .validation.options import at_least_zero, make_plain, not_nan, plain, refuse_odd_option
 
@@ -21,7 +23,7 @@ Params: TypeAlias = Iterable[Tensor] | Iterable[dict[str, Any]] | Iterable[tuple
 Value: TypeAlias = Any
 
 
-class ElementwiseOptimizer(PlannedOptimizer):
+class ElementwiseOptimizer(DeclaredOptimizer):
     r"""Base class of optimizers that treat each element of each parameter alike.
 
     A subclass writes down its update once and gets everything else: validation, state, checkpoints that
@@ -86,8 +88,7 @@ class ElementwiseOptimizer(PlannedOptimizer):
         Optimizer.__init__(self, params, defaults)
 
     def _forget_plans(self) -> None:
-        self._plans = {}
-        self._later, self._took_part = {}, {}
+        self._stepper = Stepper()
         self._read_formula()
         self._step_supports_amp_scaling = bool(self.defaults.get("fused"))
 
@@ -239,10 +240,14 @@ class ElementwiseOptimizer(PlannedOptimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        if self._renew_formula():
+            self._stepper.forget()
+        if self._stepper.step_as_prepared(self):
+            return loss
         recording = torch.is_grad_enabled()
         torch._C._set_grad_enabled(bool(self.defaults.get("differentiable")))
         try:
-            self._step()
+            self._stepper.step(self, self._scaling())
         finally:
             torch._C._set_grad_enabled(recording)
         return loss
@@ -253,6 +258,11 @@ class ElementwiseOptimizer(PlannedOptimizer):
         return self.step(closure) if closure is not None else self.step()
 
     _listened_step = Optimizer.profile_hook_step(_plain_step)
+
+    def _scaling(self) -> Scaling | None:
+        """What ``GradScaler`` has left to do, if anything."""
+        found_inf = self.__dict__.get("found_inf")
+        return None if found_inf is None else Scaling(self.__dict__.get("grad_scale"), found_inf)
 
     @property
     def _hooks(self) -> tuple[Mapping[int, object], ...]:
@@ -267,16 +277,14 @@ class ElementwiseOptimizer(PlannedOptimizer):
 
     def engine_report(self) -> str:
         """Which engine took which parameters in the last step, and why no faster one; one line per case."""
-        if not self._plans:
+        if not self._stepper.groups:
             return "no step() yet: engines are chosen when gradients are there"
         self._refuse_odd_edits()
         cases: dict[tuple[str, str], list[str]] = {}
         elements: dict[tuple[str, str], int] = {}
         seen: set[int] = set()
         for i, group in enumerate(self.param_groups):
-            if i not in self._plans:
-                continue
-            engines = self._took_part.get(i) or self._plans[i].engines()
+            engines = self._stepper.engines(i)
             for position, param in enumerate(group["params"]):
                 if id(param) in seen:
                     continue
