@@ -240,10 +240,11 @@ class ElementwiseOptimizer(DeclaredOptimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        prepared = self._stepper.prepared
+        if prepared is not None and prepared.take(self):
+            return loss
         if self._renew_formula():
             self._stepper.forget()
-        if self._stepper.step_as_prepared(self):
-            return loss
         recording = torch.is_grad_enabled()
         torch._C._set_grad_enabled(bool(self.defaults.get("differentiable")))
         try:

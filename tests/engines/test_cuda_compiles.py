@@ -79,7 +79,7 @@ def test_every_kernel_compiles_and_moves_16_bytes_at_a_time() -> None:
 def test_what_triton_cannot_compile_goes_to_another_engine_before_anything_is_changed() -> None:
     program = """
 from torchopt_course.engines import cuda_kernel
-from torchopt_course.engines.compiler import CompilationError
+from torchopt_course.engines.native.compiler import CompilationError
 
 class Function:  # stands for what Triton makes of a rule, where there is no GPU to compile for
     launched = False

@@ -53,7 +53,7 @@ def test_every_engine_follows_a_swapped_rule(
 
 def test_engines_hold_no_arithmetic_of_an_update() -> None:
     """No engine, and not the base class either, takes a root or knows an optimizer or a state by name."""
-    general = [*(PACKAGE / "engines").glob("*.py"), PACKAGE / "elementwise.py", PACKAGE / "stepping.py"]
+    general = [*(PACKAGE / "engines").glob("*.py"), PACKAGE / "optimizer.py", PACKAGE / "declared.py"]
     assert len(general) >= 8
     states = {name for cls in map(oc.__dict__.get, NAMES) for name in (*cls.states, *cls.optional_states)}  # type: ignore[union-attr]
     assert {"exp_avg", "sum", "momentum_buffer"} <= states

@@ -67,7 +67,7 @@ class OperationsBucket(Bucket):
             program = in_place(variant.program, variant.states, self.LANGUAGE)
             numbers = program.numbers(variant.program.values(_on_the_host(values)), self._dtype)
             if numbers is None:
-                raise NoWord(f"a coefficient is beyond the range of {self._dtype}")
+                raise NoWord(f"torch has no operation in place for coefficients beyond {self._dtype}")
             columns = self._columns(local, np.flatnonzero(mine))
             updates.append(partial(self._run, program, columns, numbers))
         present = np.flatnonzero(self.guards.absent == 0)

@@ -38,7 +38,7 @@ class ForeachBucket(OperationsBucket):
         return super().refuses(candidate, options) if wished else "lists are not wished for"
 
     def _run(self, program: InPlace, columns: Columns, numbers: Sequence[Any]) -> None:
-        program.run(_portions(columns), numbers)
+        program.run(_portions(columns) if program.needs_memory else [columns], numbers)
 
 
 def _portions(columns: Columns) -> Iterator[Columns]:

@@ -189,6 +189,9 @@ class Group:
                 self.unknown.append(position)
                 continue
             self.rest.ages[position] = 0 if position in firsts else 1
+            device = candidate.param.device
+            if not any(engine.IS_FUSED and engine.serves(device.type) for engine in ENGINES):
+                self.reasons[position] = self.options.refusal or f"it is on {device}"
             alike = self._alike(position, candidate, ENGINES)
             together.setdefault(alike, []).append(position)
         for alike, positions in together.items():

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from math import isfinite, prod
+from math import inf, isfinite, prod
 from typing import Any, Protocol
 
 import numpy as np
@@ -20,6 +20,8 @@ import torch
 from .joined import Joined
 from .program import STATE, Number, Program
 
+# In the arithmetic of a tensor with a number torch lets the number be infinite; elsewhere it raises.
+_UNBOUNDED = frozenset({"add", "sub", "mul", "div"})
 _MOST_INTEGER = 2**63 - 1
 
 
@@ -57,6 +59,7 @@ class InPlace:
 
     Attributes:
         text: the function that is run.
+        needs_memory: whether there are intermediate results that stand in nobody's place.
     """
 
     def __init__(self, program: Program, states: Sequence[str], language: Language) -> None:
@@ -64,44 +67,48 @@ class InPlace:
         self._scales = joined.scales
         read = dict.fromkeys(operand for line in joined.lines for operand in line.operands)
         self._numbers = [each for each in read if isinstance(each, str) and not joined.is_tensor(each)]
-        self._literals = [each for each in read if not isinstance(each, str)]
+        literals = [each for each in read if not isinstance(each, str)]
+        self._bounded = {
+            each for line in joined.lines if line.word not in _UNBOUNDED for each in line.operands
+        }
+        self._literals = dict(zip(literals, literals, strict=True))
         targets = ["p", *(STATE.format(name) for name in states)]
-        body = "\n        ".join(_statements(joined, targets, language))
+        statements = list(_statements(joined, targets, language))
+        self.needs_memory = any(" = " in statement for statement in statements)
+        body = "\n        ".join(statements)
         row, arguments = ", ".join(("p", "g", *targets[1:])), ", ".join(("rows", *self._numbers))
         self.text = f"def update({arguments}):\n    for {row} in rows:\n        {body or 'pass'}\n"
         names = dict(language.NAMES)
         exec(self.text, names)
         self._update = names["update"]
 
-    def numbers(self, values: dict[str, Any], dtype: torch.dtype) -> list[Number] | None:
-        """The numbers that :meth:`run` needs for tensors of a dtype; ``None`` where an operation could fail.
+    def numbers(self, values: dict[str, Any], dtype: torch.dtype) -> list[Any] | None:
+        """The numbers that :meth:`run` needs for tensors of a dtype; ``None`` where an operation would fail.
 
-        torch raises at finite numbers beyond the range of a dtype, in some operations. What tensors hold is
-        not asked.
+        torch raises at finite numbers beyond the range of a dtype, in some operations.
 
         Args:
-            values: what stands in the program's :attr:`~.program.Program.numbers`.
+            values: what stands in the program's :attr:`~.program.Program.numbers`. Tensors are not read.
         """
         for name, value in values.items():
             if isinstance(value, np.number):
                 values[name] = value.item()
-            elif isinstance(value, torch.Tensor):
-                return None
         for name, factors in self._scales.items():
             values[name] = prod(values[each] if isinstance(each, str) else each for each in factors)
-        numbers = [values[name] for name in self._numbers]
         most = torch.finfo(dtype).max
-        fits = all(
-            (-most <= number <= most or not isfinite(number))
-            if isinstance(number, float)
-            else abs(number) <= min(most, _MOST_INTEGER)
-            for number in (*numbers, *self._literals)
-        )
-        return numbers if fits else None
+        read: dict[Any, Any] = {**values, **self._literals}
+        fit = all(_fits(number, most if name in self._bounded else inf) for name, number in read.items())
+        return [values[name] for name in self._numbers] if fit else None
 
     def run(self, rows: Iterable[Sequence[Any]], values: Sequence[Number]) -> None:
         """Follow the program for each row ``(p, g, *states)``."""
         self._update(rows, *values)
+
+
+def _fits(number: Any, most: float) -> bool:
+    if isinstance(number, float):
+        return -most <= number <= most or not isfinite(number)
+    return isinstance(number, torch.Tensor) or abs(number) <= min(most, _MOST_INTEGER)
 
 
 def in_place(program: Program, states: Sequence[str], language: Language) -> InPlace:

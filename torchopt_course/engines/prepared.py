@@ -17,6 +17,7 @@ from torch import Tensor
 from .coefficients import read_coefficients
 from .cpu import CpuBucket
 from .group import Declared, Group
+from .interception import interceptor
 from .native import frame as f
 from .native import step as native
 from .number_program import NumberProgram
@@ -26,6 +27,7 @@ from .program import NUMBER, Program
 class Optimizer(Declared, Protocol):
     """What is asked of an optimizer whose step is prepared."""
 
+    rule: Any
     coefficients: Any
     _plan_options: tuple[str, ...]
 
@@ -48,6 +50,10 @@ class PreparedStep:
         self._frame[f.GROUP_COUNT], self._frame[f.GROUPS] = len(groups), self._addresses.ctypes.data
         self._address = int(self._frame.ctypes.data)
         self._needs_another = False
+        cls = type(optimizer)
+        self._rule, self._coefficients = cls.rule, cls.coefficients
+        programs = [program.reads for group in self._groups for program in group.programs]
+        self._reads = [watched for reads in (optimizer._formula.reads, *programs) for watched in reads.watched]
 
     @staticmethod
     def of(optimizer: Optimizer, groups: Sequence[Group], before: PreparedStep | None) -> PreparedStep | None:
@@ -64,11 +70,15 @@ class PreparedStep:
 
     def take(self, optimizer: Optimizer) -> bool:
         """Take the step; false if nothing has happened."""
-        groups, state = optimizer.param_groups, optimizer.state
-        if type(groups) is not list or not isinstance(state, dict):
+        cls, groups, state = type(optimizer), optimizer.param_groups, optimizer.state
+        if cls.rule is not self._rule or cls.coefficients is not self._coefficients:
             return False
-        if not all(group.holds() for group in self._groups):
-            self._needs_another = True
+        if "found_inf" in optimizer.__dict__ or type(groups) is not list or not isinstance(state, dict):
+            return False
+        for read, value in self._reads:
+            if read() is not value:
+                return False
+        if interceptor() is not None:
             return False
         try:
             verdict = native.step(self._address, groups, state)
@@ -78,7 +88,9 @@ class PreparedStep:
         return verdict == f.HOLDS
 
     def _fits(self, groups: Sequence[Group]) -> bool:
-        return not self._needs_another and [group.plan for group in self._groups] == [
+        if self._needs_another or not all(read() is value for read, value in self._reads):
+            return False
+        return [group.plan for group in self._groups] == [
             (group.buckets, group.unknown) for group in groups
         ]
 
@@ -100,7 +112,7 @@ class _PreparedGroup:
         self.plan = list(group.buckets), list(group.unknown)
         self._options = optimizer.param_groups[group.index]
         self._kept: list[Any] = []  # what the frames have the addresses of
-        self._program: NumberProgram | None = None
+        self.programs: list[NumberProgram] = []
         self.words: list[dict[int, int]] = []
         self._inputs: dict[tuple[str, int | None], list[int]] = {}
 
@@ -129,10 +141,6 @@ class _PreparedGroup:
             self._frame[word] = value
         del self._options
 
-    def holds(self) -> bool:
-        """Whether all that the function of the coefficients reads by name is as it was."""
-        return self._program is None or self._program.holds()
-
     # -- options ---------------------------------------------------------------------------------------
 
     def _guard_fixed(self, optimizer: Optimizer) -> None:
@@ -147,9 +155,9 @@ class _PreparedGroup:
 
     def _fix(self, name: str) -> None:
         value = self._options.get(name)
-        if not (value is None or isinstance(value, bool | str)) or name not in self._options:
+        if not (value is None or isinstance(value, bool | str)):
             raise _Impossible
-        self._fixed.append((self._id(name), self._id(value)))
+        self._fixed.append((self._id(name), self._id(value) if name in self._options else 0))
 
     def _input(self, place: tuple[str, int | None]) -> list[int]:
         """The row of a number among the inputs."""
@@ -224,7 +232,7 @@ class _PreparedGroup:
         registers = None if numbers is None else program.evaluate(numbers)
         if registers is None:
             raise _Impossible
-        self._program = program
+        self.programs.append(program)
         return program, program.coefficients(registers)
 
     def input_number(self, place: tuple[str, int | None]) -> int:

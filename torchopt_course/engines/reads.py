@@ -53,24 +53,25 @@ class Reads:
 
     Attributes:
         changeable: what it reads that may change without notice, in words; ``""`` if nothing.
+        watched: how to read each again, and what was read.
     """
 
     def __init__(self, function: FunctionType) -> None:
         self.changeable = ""
-        self._watched: list[tuple[Read, Any]] = []
+        self.watched: list[tuple[Read, Any]] = []
         self._seen: set[int] = set()
         self._function(function)
 
     def hold(self) -> bool:
         """Whether all that was read is what it was."""
-        return all(read() is value for read, value in self._watched)
+        return all(read() is value for read, value in self.watched)
 
     def _function(self, function: FunctionType) -> None:
         if id(function) in self._seen:
             return
         self._seen.add(id(function))
         for attribute in ("__code__", "__defaults__", "__kwdefaults__"):
-            self._watched.append((partial(getattr, function, attribute), getattr(function, attribute)))
+            self.watched.append((partial(getattr, function, attribute), getattr(function, attribute)))
         for default in (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()):
             self._value("a default", default)
         names = function.__code__.co_freevars
@@ -92,7 +93,7 @@ class Reads:
         value = read()
         if value is _MISSING:
             return  # Python says it better, when the rule is run
-        self._watched.append((read, value))
+        self.watched.append((read, value))
         for attribute in attributes:
             if isinstance(value, torch.Tensor | np.ndarray | np.generic) or _is_constant(value):
                 break
@@ -103,7 +104,7 @@ class Reads:
             if read() is not value:
                 self._changes(f"reads {name}, which is made anew each time")
                 return
-            self._watched.append((read, value))
+            self.watched.append((read, value))
         self._value(name, value)
 
     def _value(self, name: str, value: Any) -> None:

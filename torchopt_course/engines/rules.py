@@ -38,6 +38,7 @@ class Formula:
 
     Attributes:
         arguments: the names of its parameters after ``p, g``.
+        reads: what the rule refers to by name.
 
     Raises:
         TypeError: the rule is no plain function, or its parameters are not ``p, g, *states, *coefficients``.
@@ -50,7 +51,7 @@ class Formula:
         self.rule = rule
         self.states = states
         self.arguments = _arguments(owner, rule, states)
-        self._reads = Reads(rule)  # type: ignore[arg-type]
+        self.reads = Reads(rule)  # type: ignore[arg-type]
         self._changes: int = 0 if before is None or before.rule is not rule else before._changes + 1
         self._variants: dict[object, Variant] = {}
 
@@ -61,14 +62,14 @@ class Formula:
 
     def holds(self) -> bool:
         """Whether all that the rule refers to (numbers by name, helpers, ...) is as it was."""
-        return self._reads.hold()
+        return self.reads.hold()
 
     @property
     def changeable(self) -> str:
         """What the rule refers to that may change without notice or all the time, if anything."""
         if self._changes > MOST_CHANGES:
             return "reads names by which something else is called again and again"
-        return self._reads.changeable
+        return self.reads.changeable
 
     def specialise(
         self, kept: tuple[str, ...], maximize: bool, coefficients: Mapping[str, Any], in_parts: bool = False

@@ -31,19 +31,14 @@ class Stepper:
 
     Attributes:
         groups: one for each of ``optimizer.param_groups``.
+        prepared: the next step as one call, if that is possible.
     """
 
     def __init__(self) -> None:
         self.groups: list[Group] = []
         self._later: dict[Place, int] = {}  # the lap in which a parameter is stepped that shares memory
         self._took_part: dict[int, dict[int, tuple[str, str]]] = {}  # which engines, in all of several laps
-        self._prepared: PreparedStep | None = None
-
-    def step_as_prepared(self, optimizer: Optimizer) -> bool:
-        """One native call, if all is as it was in the last step; false if nothing was done."""
-        prepared = self._prepared
-        is_usual = prepared is not None and "found_inf" not in optimizer.__dict__ and interceptor() is None
-        return is_usual and prepared.take(optimizer)
+        self.prepared: PreparedStep | None = None
 
     def step(self, optimizer: Optimizer, scaling: Scaling | None) -> None:
         """Step every parameter that has a gradient, once for each time that it stands in the groups."""
@@ -62,7 +57,7 @@ class Stepper:
             scaling = scaling and Scaling(None, scaling.found_inf)
             lap += 1
         usual = scaling is None and not self._later
-        self._prepared = PreparedStep.of(optimizer, self.groups, self._prepared) if usual else None
+        self.prepared = PreparedStep.of(optimizer, self.groups, self.prepared) if usual else None
 
     def engines(self, index: int) -> dict[int, tuple[str, str]]:
         """For each parameter of a group in the last step: which engine took it, and why no faster one."""
@@ -72,7 +67,7 @@ class Stepper:
 
     def forget(self) -> None:
         """What is known of the groups is no longer so."""
-        self.groups, self._prepared = [], None
+        self.groups, self.prepared = [], None
 
     def _lap(self, optimizer: Optimizer, lap: int, scaling: Scaling | None) -> bool:
         """Step each parameter once; False if nothing was done, for the groups have been edited."""

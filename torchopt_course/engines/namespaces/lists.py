@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -24,7 +24,7 @@ _PRODUCT, _QUOTIENT = "add_product", "add_quotient"
 
 NAME = "lists of tensors"
 # What the texts refer to by name.
-NAMES: dict[str, Any] = {**TENSORS, "torch": torch, "inf": math.inf, "nan": math.nan}
+NAMES: Mapping[str, Any] = {**TENSORS, "torch": torch, "inf": math.inf, "nan": math.nan}
 
 
 def in_place(word: str, operands: Sequence[str], is_tensor: Sequence[bool], at: int) -> str | None:

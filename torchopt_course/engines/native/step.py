@@ -59,7 +59,9 @@ def run(bucket: int) -> None:
 
 def step(groups: int, param_groups: list[dict[str, Any]], state: dict[Any, Any]) -> int:
     """Everything, if all is as planned; otherwise nothing, and a verdict that is not ``HOLDS``."""
-    return _call(ALL, groups, id(param_groups), id(state), 0)
+    compiled, api_at, verdict = _compiled()
+    compiled(api_at, ALL, groups, id(param_groups), id(state), 0)
+    return verdict.value
 
 
 def _call(what: int, *arguments: int) -> int:
