@@ -8,6 +8,7 @@ from torch import Tensor, optim
 
 from .adam import Adam
 from .elementwise import Params
+from .validation import options_of
 
 
 # torch's class stands there for isinstance() of hosts such as Accelerate: all methods are ours.
@@ -40,20 +41,7 @@ class AdamW(Adam, optim.AdamW):
         differentiable: bool = False,
         fused: bool | None = None,
     ) -> None:
-        super().__init__(
-            params,
-            lr,
-            betas,
-            eps,
-            weight_decay,
-            amsgrad,
-            foreach=foreach,
-            maximize=maximize,
-            capturable=capturable,
-            differentiable=differentiable,
-            fused=fused,
-            decoupled_weight_decay=True,
-        )
+        super().__init__(params, **options_of(locals()), decoupled_weight_decay=True)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)

@@ -78,7 +78,7 @@ class ElementwiseOptimizer(PlannedOptimizer):
 
     def __init__(self, params: Params, defaults: dict[str, Any]) -> None:
         engine = {"foreach": None, "maximize": False, "differentiable": False, "fused": None}
-        defaults = {name: plain(value) for name, value in {**engine, **defaults}.items()}
+        defaults = {name: plain(value) for name, value in {**defaults, **engine, **defaults}.items()}
         self.defaults = defaults
         self._forget_plans()
         self.check_options(defaults)
