@@ -14,7 +14,7 @@ import torchopt_course as oc
 from torchopt_course.validation import options_of
 
 from ..helpers import NAMES, ours, parameters, theirs
-from ..test_write_your_own import Lion
+from ..optimizers.test_write_your_own import Lion
 
 
 class ShortLion(Lion):

@@ -13,7 +13,7 @@ import torch
 
 from torchopt_course import validation
 
-from ..test_write_your_own import Lion
+from ..optimizers.test_write_your_own import Lion
 
 
 class CheckedLion(Lion):
