@@ -21,7 +21,7 @@ class AdamW(Adam, optim.AdamW):
 
     An L2 penalty in the gradient would be divided by Adam's scale: weights with large gradients would decay
     less. Drop-in for :class:`torch.optim.AdamW`; arguments and state as :class:`Adam`, but ``weight_decay``
-    is 1e-2 by default.
+    is 1e-2 by default and always decoupled.
 
     Source: Loshchilov, Hutter, *Decoupled Weight Decay Regularization*, ICLR 2019.
     """

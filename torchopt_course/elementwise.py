@@ -25,7 +25,8 @@ class ElementwiseOptimizer(PlannedOptimizer):
     r"""Base class of optimizers that treat each element of each parameter alike.
 
     A subclass writes down its update once and gets everything else: validation, state, checkpoints that
-    ``torch.optim`` understands, the fused CPU engine and the eager engine for all that torch can do::
+    ``torch.optim`` understands, and four engines: fused on the CPU, fused on CUDA, over lists of tensors
+    (foreach), and eager, which can do all that torch can::
 
         import torch as xp
 
