@@ -34,7 +34,7 @@ class Warm(oc.Adam):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_groups_have_torchs_options_in_torchs_order(name: str) -> None:
-    mine, reference = ours(name, parameters()), theirs(name, parameters())
+    mine, reference = ours(name)(parameters()), theirs(name)(parameters())
     assert list(mine.defaults.items()) == list(reference.defaults.items())
     assert list(mine.param_groups[0]) == list(reference.param_groups[0])
 
