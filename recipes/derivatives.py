@@ -121,7 +121,7 @@ def four_ways() -> dict[str, tuple[Tensor, Tensor]]:
     both = (0, 1)
     return {
         "by hand": by_hand(x, y),
-        "symbolic": symbolic.formula(program).grad(x, y),  # type: ignore[dict-item]
+        "symbolic": symbolic.formula(program).grad(x, y),
         "finite differences": numerical.grad(program, argnums=both)(x, y),
         "forward mode": autograd.jacfwd(program, argnums=both)(x, y),
         "reverse mode": autograd.grad(program, argnums=both)(x, y),
@@ -137,14 +137,17 @@ def dependency_graph() -> autograd.graph.Graph:  # type: ignore[name-defined]
 
 # -- cost against the number of inputs and of results --------------------------------------------------------
 
+Shape = Literal["n inputs, 1 result", "1 input, n results"]
+Way = Literal["reverse mode", "forward mode", "finite differences"]
+
 
 @dataclass(frozen=True)
 class Cost:
     """Of all derivatives of a program with n inputs, or n results: in evaluations of the program; seconds."""
 
-    shape: Literal["n inputs, 1 result", "1 input, n results"]
+    shape: Shape
     n: int
-    way: Literal["reverse mode", "forward mode", "finite differences"]
+    way: Way
     evaluations: float
     seconds: float
 
@@ -262,7 +265,7 @@ def tables(ways: dict[str, tuple[Tensor, Tensor]], measured: Sequence[Cost]) -> 
     return f"{table(['', 'dz/dx', 'dz/dy', 'error'], values)}\n\n{table(head, lines)}"
 
 
-COLUMNS = (
+COLUMNS: tuple[tuple[Shape, Way], ...] = (
     ("n inputs, 1 result", "reverse mode"),
     ("n inputs, 1 result", "forward mode"),
     ("n inputs, 1 result", "finite differences"),

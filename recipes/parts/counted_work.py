@@ -27,7 +27,7 @@ class CountedWork(TorchDispatchMode):
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.numbers = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -39,7 +39,8 @@ class CountedWork(TorchDispatchMode):
 
 def work(compute: Callable[[], object]) -> int:
     """How much it counts."""
-    with CountedWork() as counted:
+    counted = CountedWork()
+    with counted:
         compute()
     return counted.numbers
 
