@@ -45,7 +45,7 @@ from recipes.common.command_line import parse, plain_endings
 from recipes.common.loop import one_thread
 from recipes.common.report import Report, Verdict, table
 from recipes.parts import derivative_pictures as pictures
-from recipes.parts.counted_work import shortest, work
+from recipes.parts.counted_work import Cost, Shape, Way, shortest, work
 from recipes.parts.difference_errors import Errors, Y, errors_against_h
 from recipes.parts.power_law import loglog_slope
 from torchopt_course import autograd
@@ -136,20 +136,6 @@ def dependency_graph() -> autograd.graph.Graph:  # type: ignore[name-defined]
 
 
 # -- cost against the number of inputs and of results --------------------------------------------------------
-
-Shape = Literal["n inputs, 1 result", "1 input, n results"]
-Way = Literal["reverse mode", "forward mode", "finite differences"]
-
-
-@dataclass(frozen=True)
-class Cost:
-    """Of all derivatives of a program with n inputs, or n results: in evaluations of the program; seconds."""
-
-    shape: Shape
-    n: int
-    way: Way
-    evaluations: float
-    seconds: float
 
 
 def costs(n: int, repeats: int) -> list[Cost]:

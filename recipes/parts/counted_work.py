@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -17,6 +18,21 @@ BOOKKEEPING = frozenset(
         "ones_like", "scalar_tensor", "stack", "zero_", "zeros", "zeros_like",
     }
 )  # fmt: skip
+
+
+Shape = Literal["n inputs, 1 result", "1 input, n results"]
+Way = Literal["reverse mode", "forward mode", "finite differences"]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of all derivatives of a program with n inputs, or n results: in evaluations of the program; seconds."""
+
+    shape: Shape
+    n: int
+    way: Way
+    evaluations: float
+    seconds: float
 
 
 class CountedWork(TorchDispatchMode):
