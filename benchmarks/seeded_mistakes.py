@@ -1,4 +1,4 @@
-"""Mistakes in derivatives, a hundred of them: what a check of gradients should find."""
+"""Mistakes in derivatives, more than a hundred: what a check of gradients should find."""
 
 from __future__ import annotations
 
