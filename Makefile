@@ -27,7 +27,8 @@ test-torch:
 	$(VENV)-torch-$(TORCH)/bin/python -m pip install --quiet torch==$(TORCH) -e . hypothesis pytest pytest-xdist \
 	    expecttest matplotlib tensorboard tyro sympy
 	$(VENV)-torch-$(TORCH)/bin/python -m pytest -n 2 tests/test_*.py \
-	    tests/engines tests/optimizers tests/testing tests/lr_scheduler tests/distributed
+	    tests/engines tests/optimizers tests/validation tests/testing tests/lr_scheduler \
+	    tests/distributed
 
 # Inside of Lightning, Accelerate, Hugging Face's Trainer and Ignite, which this installs.
 test-hosts: $(VENV)/.hosts
@@ -44,13 +45,16 @@ bench: $(VENV)/.test
 	$(BIN)/python -m benchmarks.autograd
 	$(BIN)/python -m benchmarks.gradient_checks
 
+# Also what `pre-commit install` runs before each commit.
 lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
 wheel: $(VENV)/.dev
+	rm -rf dist
 	$(BIN)/python -m build
+	$(BIN)/python -m twine check --strict dist/*
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

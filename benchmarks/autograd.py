@@ -41,13 +41,13 @@ def of_module(model: nn.Module, *shape: int) -> dict[str, Call]:
 
     def theirs() -> None:
         model.zero_grad()
-        F.cross_entropy(model(inputs), labels).backward()  # type: ignore[no-untyped-call]
+        F.cross_entropy(model(inputs), labels).backward()
 
     def ours() -> None:
         model.zero_grad()
         with autograd.record(model):
             loss = F.cross_entropy(model(inputs), labels)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
 
     return {"torch": theirs, "ours": ours}
 
@@ -106,7 +106,7 @@ def numbers() -> dict[str, Any]:
 
 
 def hips_autograd() -> Call:
-    import autograd.numpy as np  # type: ignore[import-not-found]
+    import autograd.numpy as np
     from autograd import grad
 
     v = numbers()
@@ -122,8 +122,8 @@ def hips_autograd() -> Call:
 
 
 def mygrad() -> Call:
-    import mygrad as mg  # type: ignore[import-not-found]
-    from mygrad.nnet import relu, softmax_crossentropy  # type: ignore[import-not-found]
+    import mygrad as mg
+    from mygrad.nnet import relu, softmax_crossentropy
 
     v = numbers()
     w = [mg.tensor(v[name]) for name in ("w1", "b1", "w2", "b2")]
@@ -137,7 +137,7 @@ def mygrad() -> Call:
 
 def tinygrad() -> Call:
     os.environ.setdefault("DEV", "CPU")
-    from tinygrad import Tensor  # type: ignore[import-not-found]
+    from tinygrad import Tensor
 
     v = numbers()
     w = [Tensor(v[name]) for name in ("w1", "b1", "w2", "b2")]
@@ -156,7 +156,7 @@ def tinygrad() -> Call:
 
 def micrograd() -> Call:
     """The chain, in Python's numbers. An MLP would be 13 million of its nodes, some minute a step."""
-    from micrograd.engine import Value  # type: ignore[import-not-found]
+    from micrograd.engine import Value
 
     sys.setrecursionlimit(10_000)  # it walks back recursively
     return lambda: chain(Value(1.0)).backward()

@@ -89,7 +89,7 @@ def _iteration(
 ) -> Callable[[], None]:
     def iteration() -> None:
         optimizer.zero_grad()
-        cross_entropy(network(inputs), labels).backward()  # type: ignore[no-untyped-call]
+        cross_entropy(network(inputs), labels).backward()
         optimizer.step()
 
     return iteration

@@ -112,7 +112,7 @@ def gpt2_shapes() -> list[tuple[int, ...]]:
 
 def _resnet18() -> nn.Module:
     # Here, because it takes a second to import; torchvision tells type checkers nothing.
-    from torchvision.models import resnet18  # type: ignore[import-untyped]
+    from torchvision.models import resnet18
 
     network: nn.Module = resnet18()
     return network

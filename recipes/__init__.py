@@ -1,1 +1,1 @@
-"""Training scripts that are read from top to bottom: `python recipes/train.py --help`."""
+"""Scripts to read from top to bottom, and to run from a checkout: `python recipes/train.py --help`."""

@@ -45,7 +45,8 @@ if not __package__:  # run by its path: Python looks for modules in recipes/, th
 import torchopt_course as optim
 from recipes.common.command_line import check_seed, parse, plain_endings, progress_bar
 from recipes.common.data import Data, DataName, load_data
-from recipes.common.loop import evaluate, one_thread
+from recipes.common.loop import one_thread
+from recipes.common.measure import evaluate
 from recipes.common.model import make_model
 from recipes.common.report import Report, Verdict, table
 from recipes.parts.batch_size_pictures import draw_cost, draw_noise, draw_race
@@ -131,7 +132,7 @@ def descend(data: Data, size: Size, batch_size: int, lr: float, seed: int) -> De
         started = time.process_time()
         optimizer.zero_grad()
         loss = F.cross_entropy(model(data.train_inputs[rows]), data.train_targets[rows])
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()
         seconds += time.process_time() - started
         if step % every == 0:

@@ -38,7 +38,8 @@ from torch.optim.lr_scheduler import ConstantLR, LinearLR, LRScheduler
 import torchopt_course as optim
 from recipes.common.command_line import OptionError, check_seed, parse, plain_endings
 from recipes.common.data import Data
-from recipes.common.loop import evaluate, one_thread
+from recipes.common.loop import one_thread
+from recipes.common.measure import evaluate
 from recipes.common.pictures import decorate, figure
 from recipes.common.report import Report, Verdict, table
 from recipes.parts.schedule_runs import (
@@ -150,7 +151,7 @@ def train_once(job: Job[Setting]) -> Run:
         for batch in torch.randperm(rows, generator=shuffler).split(job.size.batch_size):
             optimizer.zero_grad()
             loss = F.cross_entropy(model(data.train_inputs[batch]), data.train_targets[batch])
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             run.lrs.append(float(optimizer.param_groups[0]["lr"]))
             optimizer.step()
             scheduler.step()
@@ -171,7 +172,7 @@ def range_test(size: Size, data: Data, seed: int) -> optim.RangeTest:
         optimizer.zero_grad()
         scores, targets = model(data.train_inputs[batch]), data.train_targets[batch]
         loss = F.cross_entropy(scores, targets)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()
         return loss, (scores.argmax(dim=1) == targets).float().mean()
 

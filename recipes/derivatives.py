@@ -45,7 +45,7 @@ from recipes.common.command_line import parse, plain_endings
 from recipes.common.loop import one_thread
 from recipes.common.report import Report, Verdict, table
 from recipes.parts import derivative_pictures as pictures
-from recipes.parts.counted_work import shortest, work
+from recipes.parts.counted_work import Cost, Shape, Way, shortest, work
 from recipes.parts.difference_errors import Errors, Y, errors_against_h
 from recipes.parts.power_law import loglog_slope
 from torchopt_course import autograd
@@ -121,7 +121,7 @@ def four_ways() -> dict[str, tuple[Tensor, Tensor]]:
     both = (0, 1)
     return {
         "by hand": by_hand(x, y),
-        "symbolic": symbolic.formula(program).grad(x, y),  # type: ignore[dict-item]
+        "symbolic": symbolic.formula(program).grad(x, y),
         "finite differences": numerical.grad(program, argnums=both)(x, y),
         "forward mode": autograd.jacfwd(program, argnums=both)(x, y),
         "reverse mode": autograd.grad(program, argnums=both)(x, y),
@@ -136,17 +136,6 @@ def dependency_graph() -> autograd.graph.Graph:  # type: ignore[name-defined]
 
 
 # -- cost against the number of inputs and of results --------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Cost:
-    """Of all derivatives of a program with n inputs, or n results: in evaluations of the program; seconds."""
-
-    shape: Literal["n inputs, 1 result", "1 input, n results"]
-    n: int
-    way: Literal["reverse mode", "forward mode", "finite differences"]
-    evaluations: float
-    seconds: float
 
 
 def costs(n: int, repeats: int) -> list[Cost]:
@@ -262,7 +251,7 @@ def tables(ways: dict[str, tuple[Tensor, Tensor]], measured: Sequence[Cost]) -> 
     return f"{table(['', 'dz/dx', 'dz/dy', 'error'], values)}\n\n{table(head, lines)}"
 
 
-COLUMNS = (
+COLUMNS: tuple[tuple[Shape, Way], ...] = (
     ("n inputs, 1 result", "reverse mode"),
     ("n inputs, 1 result", "forward mode"),
     ("n inputs, 1 result", "finite differences"),

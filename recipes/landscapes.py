@@ -135,7 +135,7 @@ def measured_factor(name: str, kappa: float, most_steps: int = 4000) -> float:
         x.grad = curvature * x.detach()
         optimizer.step()
         distances.append(x.detach().abs().max().item())
-    return (distances[-1] / distances[half - 1]) ** (1 / half)
+    return float((distances[-1] / distances[half - 1]) ** (1 / half))
 
 
 def steps_per_digit(factor: float) -> float:

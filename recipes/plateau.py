@@ -35,7 +35,8 @@ from torch.optim.lr_scheduler import ConstantLR, LRScheduler, StepLR
 
 import torchopt_course as optim
 from recipes.common.command_line import check_seed, parse, plain_endings
-from recipes.common.loop import Epoch, TrainingDivergedError, train
+from recipes.common.loop import TrainingDivergedError, train
+from recipes.common.measure import Epoch
 from recipes.common.pictures import decorate, figure
 from recipes.common.report import Report, Verdict, table
 from recipes.parts.schedule_runs import (

@@ -66,7 +66,7 @@ def main() -> None:
             optimizer.zero_grad()
             scores = model(inputs)
             loss = F.cross_entropy(scores, targets)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             optimizer.step()
             return loss, (scores.argmax(dim=1) == targets).float().mean()
 

@@ -135,7 +135,7 @@ class Contender:
 
     def spread(self, name: str) -> float:
         """Standard deviation of one figure over the seeds."""
-        return stdev(getattr(outcome, name) for outcome in self.outcomes)
+        return float(stdev(getattr(outcome, name) for outcome in self.outcomes))
 
     def steps_to_target(self) -> float:
         """Median over the seeds."""

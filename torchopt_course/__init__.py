@@ -1,4 +1,4 @@
-"""First-order optimizers, each written once, as on the slide, and fast on every machine.
+"""First-order optimizers, each written once, as on the slide, and run by the engine that suits the machine.
 
 Drop-in for :mod:`torch.optim`: names and submodules that are not (yet) ours are torch's own.
 """

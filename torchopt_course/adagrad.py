@@ -10,7 +10,7 @@ import torch as xp
 from torch import Tensor, optim
 
 from .optimizer import ElementwiseOptimizer, Params, Value
-from .validation import at_least_zero
+from .validation import at_least_zero, options_of
 
 
 # torch's class stands there for isinstance() of hosts such as Accelerate: all methods are ours.
@@ -73,18 +73,8 @@ class Adagrad(ElementwiseOptimizer, optim.Adagrad):
         differentiable: bool = False,
         fused: bool | None = None,
     ) -> None:
-        defaults = {
-            "lr": lr,
-            "lr_decay": lr_decay,
-            "eps": eps,
-            "weight_decay": weight_decay,
-            "initial_accumulator_value": initial_accumulator_value,
-            "foreach": foreach,
-            "maximize": maximize,
-            "differentiable": differentiable,
-            "fused": fused,
-        }
-        super().__init__(params, defaults)
+        # The first ones in the order of torch's groups.
+        super().__init__(params, options_of(locals(), "lr", "lr_decay", "eps"))
         for group in self.param_groups:
             for param in group["params"]:
                 self.complete_state(param, group)

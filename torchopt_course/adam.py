@@ -9,7 +9,7 @@ import torch as xp
 from torch import Tensor, optim
 
 from .optimizer import ElementwiseOptimizer, Params, Value
-from .validation import at_least_zero, decay_rates, pair
+from .validation import at_least_zero, decay_rates, options_of, pair
 
 
 # torch's class stands there for isinstance() of hosts such as Accelerate: all methods are ours.
@@ -107,20 +107,11 @@ class Adam(ElementwiseOptimizer, optim.Adam):
         fused: bool | None = None,
         decoupled_weight_decay: bool = False,
     ) -> None:
-        defaults = {
-            "lr": lr,
-            "betas": pair(betas),
-            "eps": eps,
-            "weight_decay": weight_decay,
-            "amsgrad": amsgrad,
-            "maximize": maximize,
-            "foreach": foreach,
-            "capturable": capturable,
-            "differentiable": differentiable,
-            "fused": fused,
-            "decoupled_weight_decay": decoupled_weight_decay,
-        }
-        super().__init__(params, defaults)
+        betas = pair(betas)
+        # The first ones in the order of torch's groups.
+        super().__init__(
+            params, options_of(locals(), "lr", "betas", "eps", "weight_decay", "amsgrad", "maximize")
+        )
 
     def check_options(self, options: Mapping[str, Any]) -> None:
         super().check_options(options)

@@ -8,6 +8,7 @@ from torch import Tensor, optim
 
 from .adam import Adam
 from .optimizer import Params
+from .validation import options_of
 
 
 # torch's class stands there for isinstance() of hosts such as Accelerate: all methods are ours.
@@ -20,7 +21,7 @@ class AdamW(Adam, optim.AdamW):
 
     An L2 penalty in the gradient would be divided by Adam's scale: weights with large gradients would decay
     less. Drop-in for :class:`torch.optim.AdamW`; arguments and state as :class:`Adam`, but ``weight_decay``
-    is 1e-2 by default.
+    is 1e-2 by default and always decoupled.
 
     Source: Loshchilov, Hutter, *Decoupled Weight Decay Regularization*, ICLR 2019.
     """
@@ -40,20 +41,7 @@ class AdamW(Adam, optim.AdamW):
         differentiable: bool = False,
         fused: bool | None = None,
     ) -> None:
-        super().__init__(
-            params,
-            lr,
-            betas,
-            eps,
-            weight_decay,
-            amsgrad,
-            foreach=foreach,
-            maximize=maximize,
-            capturable=capturable,
-            differentiable=differentiable,
-            fused=fused,
-            decoupled_weight_decay=True,
-        )
+        super().__init__(params, **options_of(locals()), decoupled_weight_decay=True)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)

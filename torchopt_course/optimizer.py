@@ -27,7 +27,8 @@ class ElementwiseOptimizer(DeclaredOptimizer):
     r"""Base class of optimizers that treat each element of each parameter alike.
 
     A subclass writes down its update once and gets everything else: validation, state, checkpoints that
-    ``torch.optim`` understands, the fused CPU engine and the eager engine for all that torch can do::
+    ``torch.optim`` understands, and four engines: fused on the CPU, fused on CUDA, over lists of tensors
+    (foreach), and eager, which can do all that torch can::
 
         import torch as xp
 
@@ -80,7 +81,7 @@ class ElementwiseOptimizer(DeclaredOptimizer):
 
     def __init__(self, params: Params, defaults: dict[str, Any]) -> None:
         engine = {"foreach": None, "maximize": False, "differentiable": False, "fused": None}
-        defaults = {name: plain(value) for name, value in {**engine, **defaults}.items()}
+        defaults = {name: plain(value) for name, value in {**defaults, **engine, **defaults}.items()}
         self.defaults = defaults
         self._forget_plans()
         self.check_options(defaults)

@@ -9,7 +9,7 @@ import torch as xp
 from torch import Tensor, optim
 
 from .optimizer import ElementwiseOptimizer, Params, Value
-from .validation import at_least_zero
+from .validation import at_least_zero, options_of
 
 
 # torch's class stands there for isinstance() of hosts such as Accelerate: all methods are ours.
@@ -100,20 +100,8 @@ class RMSprop(ElementwiseOptimizer, optim.RMSprop):
         *,
         fused: bool | None = None,
     ) -> None:
-        defaults = {
-            "lr": lr,
-            "momentum": momentum,
-            "alpha": alpha,
-            "eps": eps,
-            "centered": centered,
-            "weight_decay": weight_decay,
-            "capturable": capturable,
-            "foreach": foreach,
-            "maximize": maximize,
-            "differentiable": differentiable,
-            "fused": fused,
-        }
-        super().__init__(params, defaults)
+        # The first ones in the order of torch's groups.
+        super().__init__(params, options_of(locals(), "lr", "momentum", "alpha", "eps", "centered"))
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """As of the base, but without ``fused`` if it was not given: torch's RMSprop has no such option."""

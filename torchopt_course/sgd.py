@@ -16,7 +16,7 @@ from typing import Any, Literal
 from torch import Tensor, optim
 
 from .optimizer import ElementwiseOptimizer, Params, Value
-from .validation import at_least_zero
+from .validation import at_least_zero, options_of
 
 
 # torch's class stands there for isinstance() of hosts such as Accelerate: all methods are ours.
@@ -98,18 +98,7 @@ class SGD(ElementwiseOptimizer, optim.SGD):
         differentiable: bool = False,
         fused: bool | None = None,
     ) -> None:
-        defaults = {
-            "lr": lr,
-            "momentum": momentum,
-            "dampening": dampening,
-            "weight_decay": weight_decay,
-            "nesterov": nesterov,
-            "maximize": maximize,
-            "foreach": foreach,
-            "differentiable": differentiable,
-            "fused": fused,
-        }
-        super().__init__(params, defaults)
+        super().__init__(params, options_of(locals()))
 
     def sparse_gradients(self, group: Mapping[str, Any]) -> Literal["refused", "dense", "rows"]:
         return "dense" if group["momentum"] or group["weight_decay"] else "rows"
@@ -152,15 +141,4 @@ class Momentum(SGD):
         differentiable: bool = False,
         fused: bool | None = None,
     ) -> None:
-        super().__init__(
-            params,
-            lr,
-            momentum,
-            dampening,
-            weight_decay,
-            nesterov,
-            maximize=maximize,
-            foreach=foreach,
-            differentiable=differentiable,
-            fused=fused,
-        )
+        super().__init__(params, **options_of(locals()))

@@ -148,7 +148,7 @@ class Board:
             self.writer.add_histogram(f"gradients/{name}", part.gradient, epoch.epoch)
             if len(part.step_sizes):  # decades: they differ by factors
                 tag, decades = f"log10_effective_step_size/{name}", part.step_sizes.log10()
-                self.writer.add_histogram(tag, decades, epoch.epoch, bins=50)  # type: ignore[arg-type]
+                self.writer.add_histogram(tag, decades, epoch.epoch, bins=50)
 
     def picture(self, name: str, pixels: Any, epoch: int) -> None:
         """A drawing, as it was after an epoch: height x width x 3."""
@@ -223,7 +223,13 @@ def confusion_figure(data: Data, predicted: Tensor) -> Figure:
             if counts[row, column]:
                 color = "white" if shares[row, column] > 0.5 else "black"
                 axes.text(
-                    column, row, int(counts[row, column]), ha="center", va="center", color=color, fontsize=9
+                    column,
+                    row,
+                    str(int(counts[row, column])),
+                    ha="center",
+                    va="center",
+                    color=color,
+                    fontsize=9,
                 )
     if max(map(len, data.classes)) > 2:
         axes.set_xticks(range(kinds), data.classes, rotation=45, ha="right")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 import tyro
-from tqdm import tqdm  # type: ignore[import-untyped]
+from tqdm import tqdm
 
 from recipes.common.checkpoint import CheckpointError
 from recipes.common.fashion_mnist import DataError

@@ -107,7 +107,7 @@ def load_data(
 def load_digits() -> tuple[Tensor, Tensor]:
     """1797 x 64 grey values scaled to [0, 1], and the digit that each row shows."""
     # Imported here because it takes a second, which `--help` need not wait.
-    from sklearn.datasets import load_digits as sklearn_digits  # type: ignore[import-untyped]
+    from sklearn.datasets import load_digits as sklearn_digits
 
     pixels, digits = sklearn_digits(return_X_y=True)
     return torch.tensor(pixels, dtype=torch.float32) / 16, torch.tensor(digits)

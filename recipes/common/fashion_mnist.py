@@ -66,7 +66,7 @@ def file_of(folder: Path, name: str) -> Path | None:
 
 def download(root: Path) -> Path:
     """Let torchvision fetch the files, or say what else can be done."""
-    from torchvision.datasets import FashionMNIST  # type: ignore[import-untyped]
+    from torchvision.datasets import FashionMNIST
 
     try:
         FashionMNIST(str(root), download=True)

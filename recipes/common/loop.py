@@ -90,7 +90,7 @@ class Training:
         (mean_loss,) = self.world.sum(loss.item() / self.world.size, device=self.device)
         if not math.isfinite(mean_loss):
             raise TrainingDivergedError(f"the loss is {mean_loss} in {place}")
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         grad_norm = self._gradient_norm(place)
 
         last = batch + 1 == self.steps_per_epoch
@@ -176,7 +176,7 @@ class Training:
     def _gradient_norm(self, place: str) -> float:
         """Length of the whole gradient, which is finite."""
         gradients = {name: w.grad for name, w in self.weights.items() if w.grad is not None}
-        length = float(whole(nn.utils.get_total_norm(gradients.values())))  # type: ignore[arg-type]
+        length = float(whole(nn.utils.get_total_norm(gradients.values())))
         if math.isfinite(length):
             return length
         for name, gradient in gradients.items():

@@ -49,7 +49,7 @@ def cnn(side: int, classes: int) -> nn.Module:
         *(nn.Conv2d(16, 32, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2)),
         *(nn.Flatten(), nn.Linear(32 * left * left, 128), nn.ReLU(), nn.Linear(128, classes)),
     )
-    return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]  # faster on CPUs
+    return model.to(memory_format=torch.channels_last)  # faster on CPUs
 
 
 MODELS = {"mlp": mlp, "lenet": lenet, "cnn": cnn}

@@ -20,7 +20,7 @@ def in_parallel(
     So small a network gains nothing from a second thread: two processes finish twice as many runs.
     """
     # joblib because it copies functions defined in a script, and survives Ctrl-C and dying workers.
-    from joblib import Parallel, delayed  # type: ignore[import-untyped]
+    from joblib import Parallel, delayed
 
     def alone(job: Job) -> Outcome:
         torch.set_num_threads(1)

@@ -43,7 +43,7 @@ class World:
             return list(numbers)
         together = torch.tensor(numbers, dtype=torch.float64, device=device)
         dist.all_reduce(together)
-        return together.tolist()  # type: ignore[no-any-return]
+        return together.tolist()
 
     def from_first(self, function: Callable[[], Answer]) -> Answer:
         """What the first process computes, for all; if it fails, all fail alike instead of waiting for it."""
@@ -110,7 +110,7 @@ def local_device(name: str) -> torch.device:
 
 def whole(tensor: Tensor) -> Tensor:
     """All of a tensor of which every process holds a part. All processes must ask."""
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor  # type: ignore[no-any-return]
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def whole_state(state: Any) -> Any:

@@ -58,7 +58,7 @@ class RunFolder:
             self.training = self._take_up(fresh)
             """State of the training to go on from; None at the beginning."""
             self.metrics = stack.enter_context(open(path / METRICS_FILE, "a", encoding="utf-8"))
-            self.board = Board(path, self.training and self.training["steps_done"] + 1)
+            self.board = Board(path, None if self.training is None else self.training["steps_done"] + 1)
             stack.callback(self.board.close)
             if self.training is not None:  # the number of epochs, say, may be another now
                 write_json(path / "config.json", {"written_by": WRITTEN_BY, **settings})

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -19,6 +20,21 @@ BOOKKEEPING = frozenset(
 )  # fmt: skip
 
 
+Shape = Literal["n inputs, 1 result", "1 input, n results"]
+Way = Literal["reverse mode", "forward mode", "finite differences"]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of all derivatives of a program with n inputs, or n results: in evaluations of the program; seconds."""
+
+    shape: Shape
+    n: int
+    way: Way
+    evaluations: float
+    seconds: float
+
+
 class CountedWork(TorchDispatchMode):
     """Within this block each operation of torch counts once for each number that it takes or makes.
 
@@ -27,7 +43,7 @@ class CountedWork(TorchDispatchMode):
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.numbers = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -39,7 +55,8 @@ class CountedWork(TorchDispatchMode):
 
 def work(compute: Callable[[], object]) -> int:
     """How much it counts."""
-    with CountedWork() as counted:
+    counted = CountedWork()
+    with counted:
         compute()
     return counted.numbers
 

@@ -10,7 +10,8 @@ from recipes.common.pictures import decorate, figure
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from recipes.derivatives import Cost, Errors
+    from recipes.parts.counted_work import Cost
+    from recipes.parts.difference_errors import Errors
     from torchopt_course.autograd.graph import Graph
 
 # Okabe and Ito's, as in the other pictures.

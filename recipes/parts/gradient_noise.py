@@ -27,14 +27,14 @@ def population(
     def loss_of_row(weights: dict[str, Tensor], row: Tensor, target: Tensor) -> Tensor:
         return loss(functional_call(model, weights, (row[None],)), target[None])
 
-    total, squares = 0.0, 0.0
+    total, squares = torch.zeros(()), 0.0
     for some, their in zip(inputs.split(256), targets.split(256), strict=True):  # all at once may not fit
         gradients = flat(
             vmap(grad(loss_of_row), in_dims=(None, 0, 0))(weights, some, their).values(), rows=len(some)
         )
         total = total + gradients.sum(dim=0)
         squares += gradients.square().sum().item()
-    mean = torch.as_tensor(total) / len(inputs)
+    mean = total / len(inputs)
     return mean, squares / len(inputs) - mean.square().sum().item()
 
 

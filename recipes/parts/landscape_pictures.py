@@ -118,7 +118,7 @@ def show_gif(writer: SummaryWriter, tag: str, path: Path) -> None:
     with Image.open(path) as image:
         width, height = image.size
     image = Summary.Image(encoded_image_string=path.read_bytes(), width=width, height=height, colorspace=3)
-    writer.file_writer.add_summary(Summary(value=[Summary.Value(tag=tag, image=image)]), 0)
+    writer._get_file_writer().add_summary(Summary(value=[Summary.Value(tag=tag, image=image)]), 0)
 
 
 def draw_turned(landscapes: Mapping[str, Landscape], walks: Walks) -> Figure:

@@ -147,7 +147,7 @@ def train(job: Job) -> Outcome:
         for batch in torch.randperm(len(rows.train), generator=shuffler).split(BATCH):
             optimizer.zero_grad()
             loss = F.cross_entropy(model(rows.train[batch]), rows.train_targets[batch])
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             optimizer.step()
             step += 1
             if job.measure_every and step % job.measure_every == 0:

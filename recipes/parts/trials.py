@@ -16,7 +16,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 import torchopt_course as optim
 from recipes.common.data import Data, DataName, Split, load_data
-from recipes.common.loop import evaluate
+from recipes.common.measure import evaluate
 from recipes.common.model import ModelName, make_model
 
 CONTENDERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
@@ -135,7 +135,7 @@ def run_trial(trial: Trial) -> Outcome:
         loss = F.cross_entropy(model(data.train_inputs[rows]), data.train_targets[rows])
         if not math.isfinite(loss.item()):
             break
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()
         scheduler.step()
         if step in accuracy:

@@ -13,7 +13,7 @@ import torch
 
 from torchopt_course import validation
 
-from ..test_write_your_own import Lion
+from ..optimizers.test_write_your_own import Lion
 
 
 class CheckedLion(Lion):
@@ -49,4 +49,4 @@ def test_the_old_name_still_works_and_says_the_new_one() -> None:
     sys.modules.pop("torchopt_course.hyperparameters", None)
     with pytest.warns(DeprecationWarning, match=r"torchopt_course\.validation"):
         old = importlib.import_module("torchopt_course.hyperparameters")
-    assert all(getattr(old, name) is getattr(validation, name) for name in validation.__all__)
+    assert all(getattr(old, name) is getattr(validation, name) for name in old.__all__)

@@ -1,4 +1,8 @@
-"""What torch's functions mean for traced values: one table, torch's own Python bodies, or a clear error."""
+"""What torch's functions mean for traced values.
+
+An entry in one table; else torch's own Python body, or the simpler operations that torch takes the function
+apart into, run on traced values; else an error that names the function.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A dependency graph as an SVG picture, without any help."""
+"""A dependency graph as an SVG picture, without Graphviz."""
 
 from __future__ import annotations
 

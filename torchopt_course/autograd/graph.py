@@ -142,12 +142,12 @@ class Graph:
         Args:
             writer: a :class:`torch.utils.tensorboard.SummaryWriter`.
         """
-        from tensorboard.compat.proto.attr_value_pb2 import AttrValue  # type: ignore[import-untyped]
-        from tensorboard.compat.proto.config_pb2 import RunMetadata  # type: ignore[import-untyped]
-        from tensorboard.compat.proto.graph_pb2 import GraphDef  # type: ignore[import-untyped]
-        from tensorboard.compat.proto.node_def_pb2 import NodeDef  # type: ignore[import-untyped]
-        from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto  # type: ignore[import-untyped]
-        from tensorboard.compat.proto.versions_pb2 import VersionDef  # type: ignore[import-untyped]
+        from tensorboard.compat.proto.attr_value_pb2 import AttrValue
+        from tensorboard.compat.proto.config_pb2 import RunMetadata
+        from tensorboard.compat.proto.graph_pb2 import GraphDef
+        from tensorboard.compat.proto.node_def_pb2 import NodeDef
+        from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
+        from tensorboard.compat.proto.versions_pb2 import VersionDef
 
         inputs: dict[str, list[str]] = {node.key: [] for node in self.nodes}
         labels: dict[str, list[str]] = {node.key: [] for node in self.nodes}

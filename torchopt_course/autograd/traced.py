@@ -1,9 +1,11 @@
-"""A tensor with a past: what it holds, how it behaves like a torch tensor, and which trace it belongs to.
+"""A value that is watched: what it holds, how it behaves like a torch tensor, and which trace it belongs to.
 
-A value is *traced* while somebody wants to know its derivative. Two kinds of traced values exist:
+A value is *traced* while somebody wants to know what is done to it. Four kinds of traced values exist:
 
-- :class:`Variable` remembers the operation that made it (reverse mode, :mod:`.reverse`),
-- :class:`~torchopt_course.autograd.forward.Dual` carries its derivative along (:mod:`.forward`).
+- :class:`~torchopt_course.autograd.variable.Variable` remembers the operation that made it (reverse mode),
+- :class:`~torchopt_course.autograd.forward.Dual` carries its derivative along (forward mode),
+- :class:`~torchopt_course.autograd.symbolic.Symbol` is a formula of sympy's (symbolic differentiation),
+- :class:`~torchopt_course.autograd.written.Written` knows the text by which it is computed (trace tables).
 
 Everything else is a constant, and constants are plain tensors and numbers. Each traced value belongs to a
 *level*: one run of one transform. ``grad(grad(f))`` runs f on level 2, whose values hold values of level 1,

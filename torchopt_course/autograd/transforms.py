@@ -1,4 +1,4 @@
-"""Reverse mode as functions of functions, with the names and conventions of torch.func."""
+"""Reverse mode as functions of functions, named as in torch.func; ``value_and_grad`` is JAX's."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def vjp(func: Callable[..., Any], *primals: Any, has_aux: bool = False) -> tuple
 def value_and_grad(
     func: Callable[..., Any], argnums: Argnums = 0, has_aux: bool = False
 ) -> Callable[..., Any]:
-    """As :func:`grad`, but the result is ``(gradient, value)``'s mirror: ``(value, gradient)``."""
+    """As :func:`grad`, but with the value: ``(value, gradient)``, or ``((value, aux), gradient)``."""
 
     @wraps(func)
     def both(*args: Any, **kwargs: Any) -> Any:
@@ -124,7 +124,8 @@ def grad(func: Callable[..., Any], argnums: Argnums = 0, has_aux: bool = False) 
 def jacrev(func: Callable[..., Any], argnums: Argnums = 0, has_aux: bool = False) -> Callable[..., Any]:
     """A function that gives the Jacobian of ``func``, row by row, each by a sweep in reverse mode.
 
-    Cheaper than :func:`jacfwd` when there are fewer results than inputs. Arguments and result as there.
+    Cheaper than :func:`~torchopt_course.autograd.forward.jacfwd` when there are fewer results than inputs.
+    Arguments and result as there.
     """
 
     def jacobian(*args: Any) -> Any:
@@ -199,7 +200,7 @@ def basis(x: Value) -> Iterator[Tensor]:
 
 
 def constant(x: Value) -> Value:
-    """The same for reverse mode a constant; tangents of forward mode stay."""
+    """The same value, for reverse mode a constant; tangents of forward mode stay."""
     return x.without_reverse() if isinstance(x, Traced) else x
 
 

@@ -20,6 +20,10 @@ from .native.compiler import NoWord
 from .one_by_one import as_real
 
 Columns = Sequence[Sequence[Tensor]]
+# For which torch has all operations.
+_DTYPES = frozenset(
+    {torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.complex64, torch.complex128}
+)
 
 
 class OperationsBucket(Bucket):
@@ -39,7 +43,7 @@ class OperationsBucket(Bucket):
         param, grad, states, step = candidate
         if options.differentiable or options.is_followed:
             return "each operation of the step is followed"
-        if not (param.dtype.is_floating_point or param.dtype.is_complex):
+        if param.dtype not in _DTYPES:
             return f"it is of dtype {param.dtype}"
         for label, tensor in {"it": param, **({} if grad is None else {"its gradient": grad}), **states}.items():
             if type(tensor) not in PLAIN or tensor.layout != torch.strided:

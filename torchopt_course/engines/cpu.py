@@ -82,6 +82,7 @@ class CpuBucket(Bucket):
         counts_steps: bool,
         ages: Sequence[int],
     ) -> None:
+        native.make_ready()
         super().__init__(positions, params, state, names, counts_steps=counts_steps, ages=ages)
         self._kernels: dict[Variant, Address] = {}
         self._arrays: dict[int, Any] = {}  # what the frame has the addresses of

@@ -24,6 +24,7 @@ from .cuda_kernel import BLOCK, DTYPES, kernel
 from .fused import why_not_fused
 from .local import LocalGroup
 from .native.compiler import CompilationError, NoWord, callable_at, native
+from .native.step import make_ready
 from .rules import Variant
 from .same_tensors import SameTensors
 
@@ -61,6 +62,7 @@ class CudaBucket(Bucket):
         counts_steps: bool,
         ages: Sequence[int],
     ) -> None:
+        make_ready()
         super().__init__(positions, params, state, names, counts_steps=counts_steps, ages=ages)
         steps = [state[param]["step"] for param in params] if counts_steps else []
         self._steps = SameTensors(steps)

@@ -242,7 +242,7 @@ class Group:
         slower = ENGINES[ENGINES.index(engine) + 1 :]
         together: dict[Hashable, list[int]] = {}
         for position in positions:
-            self.reasons.setdefault(position, str(error))
+            self.reasons[position] = str(error)
             candidate = self._candidate(position)
             assert candidate is not None, "it had a bucket"
             together.setdefault(self._alike(position, candidate, slower), []).append(position)

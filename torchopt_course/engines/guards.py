@@ -65,7 +65,6 @@ class Guards:
         *,
         counts_steps: bool,
     ) -> None:
-        native.make_ready()
         self._positions = positions
         self._columns = columns = (*names, "step") if counts_steps else names
         self._n_states = len(names)
@@ -83,7 +82,7 @@ class Guards:
         self._expected = np.zeros((len(params), f.FIRST_STATE + len(columns)), dtype=np.int64)
         self._expected[:, f.POSITION] = positions
         self._expected[:, f.KIND] = [id(type(param)) for param in params]
-        self.is_compiled = native.can_look()
+        self.is_compiled = native.can_look() and native.is_ready()
         if self.is_compiled:
             layouts = [native.layout(param) for param in params]
             starts = np.cumsum([0, *map(len, layouts)])[:-1]

@@ -164,7 +164,7 @@ class Stepper:
                 "(`fused=True` requires all the params to be floating point Tensors of supported devices)"
             )
         if group.trouble:
-            warn_once(f"the fused engine is off, steps run on a slower one: {group.trouble}")
+            warn_once(f"the fused CPU engine is off, steps run on the slower eager engine: {group.trouble}")
 
     # -- mixed precision -------------------------------------------------------------------------------
 

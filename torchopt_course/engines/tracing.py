@@ -244,7 +244,7 @@ class _Listener(TorchFunctionMode):
         return self._notes.call(function, arguments, keywords or {})
 
 
-class _Pointwise(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _Pointwise(TorchDispatchMode):
     """Asks torch of all operations inside whether they are functions of one number at a time."""
 
     def __init__(self) -> None:

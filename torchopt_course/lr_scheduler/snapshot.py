@@ -123,7 +123,7 @@ def random_states() -> list[Restore]:
         partial(random.setstate, random.getstate()),
         partial(torch.set_rng_state, torch.get_rng_state()),
     ]
-    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+    if torch.cuda.is_initialized():
         restores.append(partial(torch.cuda.set_rng_state_all, torch.cuda.get_rng_state_all()))
     if (numpy := sys.modules.get("numpy")) is not None:
         restores.append(partial(numpy.random.set_state, numpy.random.get_state()))

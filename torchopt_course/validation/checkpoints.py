@@ -4,19 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Collection, Hashable, Mapping, Sequence
 from numbers import Real
-from typing import TYPE_CHECKING, Any
+from typing import Any, ClassVar, Protocol
 
 from torch import Tensor
-
-if TYPE_CHECKING:
-    from ..optimizer import ElementwiseOptimizer
 
 # What schedulers write into parameter groups; not options of any optimizer.
 _FROM_SCHEDULERS = frozenset({"initial_lr", "max_lr", "min_lr", "base_momentum", "max_momentum", "swa_lr"})
 _ALWAYS_THERE = frozenset({"params", "param_names"})
 
 
-def refuse_foreign(optimizer: ElementwiseOptimizer, state_dict: Mapping[str, Any]) -> None:
+class Declared(Protocol):
+    """What a checkpoint is held against: what counts here of an ``ElementwiseOptimizer``."""
+
+    states: ClassVar[tuple[str, ...]]
+    optional_states: ClassVar[Mapping[str, str]]
+    param_groups: list[dict[str, Any]]
+    state: Any
+    defaults: dict[str, Any]
+    _options: tuple[str, ...]
+    _counts_steps: bool
+
+    def _default_of(self, option: str) -> Any: ...
+    def _where(self, i: int, position: int) -> str: ...
+
+
+def refuse_foreign(optimizer: Declared, state_dict: Mapping[str, Any]) -> None:
     """Refuse a state_dict that ``optimizer`` could not go on with. It changes neither of the two.
 
     Missing options that are off by default and missing optional states begin anew, for older versions did
@@ -96,7 +108,7 @@ def _parts(state_dict: Mapping[str, Any]) -> tuple[Mapping[Any, Any], Sequence[M
     return state_dict["state"], state_dict["param_groups"]
 
 
-def _refuse_other_groups(optimizer: ElementwiseOptimizer, groups: Sequence[Mapping[str, Any]]) -> None:
+def _refuse_other_groups(optimizer: Declared, groups: Sequence[Mapping[str, Any]]) -> None:
     own = optimizer.param_groups
     if len(groups) != len(own):
         raise ValueError(
@@ -148,7 +160,7 @@ def _refuse_misfits(where: str, param: Tensor, entry: Mapping[str, Any], kept: C
 
 
 def _refuse_other_optimizers(
-    optimizer: ElementwiseOptimizer, groups: Sequence[Mapping[str, Any]], unknown: list[str], *, proven: bool
+    optimizer: Declared, groups: Sequence[Mapping[str, Any]], unknown: list[str], *, proven: bool
 ) -> None:
     """Foreign options prove nothing alone, a newer version, a scheduler or a wrapper may have brought them.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import Decimal
@@ -11,6 +12,37 @@ from typing import Any
 from torch import Tensor
 
 _NO_NUMBERS = (str, bytes, complex, Mapping, tuple, list)
+
+
+def options_of(arguments: Mapping[str, Any], *first: str) -> dict[str, Any]:
+    """The options of a constructor, which so stand once, in its signature.
+
+    ``super().__init__(params, options_of(locals()))`` gives the groups all arguments but ``self`` and
+    ``params``, in their order; the items of ``**kwargs`` count by their own names. Other local variables
+    would be options too, so the constructor must not have any yet. (An argument may have got another value.)
+
+    Args:
+        arguments: ``locals()``, in a constructor that calls ``super()`` without arguments.
+        first: options to begin with, for groups in another order than the signature.
+
+    Raises:
+        TypeError: not the variables of such a constructor, or options without a name (``*args``).
+        KeyError: one of ``first`` is no argument.
+    """
+    if not {"self", "params", "__class__"}.issubset(arguments):
+        raise TypeError(
+            "options_of expects the locals() of a constructor that has the arguments self and params and "
+            f"calls super(), got {', '.join(map(repr, arguments)) or 'nothing'}"
+        )
+    cls = arguments["__class__"]
+    parameters = inspect.signature(cls.__init__).parameters
+    options = {name: arguments[name] for name in first}
+    for name, value in arguments.items():
+        kind = parameters[name].kind if name in parameters else inspect.Parameter.KEYWORD_ONLY
+        if kind is inspect.Parameter.VAR_POSITIONAL:
+            raise TypeError(f"{cls.__name__}.__init__ takes *{name}, expected each option by its name")
+        options.update(value if kind is inspect.Parameter.VAR_KEYWORD else {name: value})
+    return {name: value for name, value in options.items() if name not in ("self", "params", "__class__")}
 
 
 def plain(value: Any) -> Any:

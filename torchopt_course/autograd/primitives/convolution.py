@@ -1,4 +1,4 @@
-"""Convolution. Its derivatives are convolutions again, so three primitives close the circle.
+"""Convolution. Its derivatives are convolutions again, so two primitives close the circle.
 
 ========================  ==============================================================
 what                      computed by

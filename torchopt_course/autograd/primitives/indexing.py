@@ -145,7 +145,7 @@ def _chunk(x: Value, chunks: int, dim: int = 0) -> tuple[Value, ...]:
 
 @means("masked_select")
 def _masked_select(x: Value, mask: Tensor) -> Value:
-    shape = torch.broadcast_shapes(x.shape, mask.shape)  # type: ignore[no-untyped-call]
+    shape = torch.broadcast_shapes(x.shape, mask.shape)
     return getitem(x.expand(shape), mask.expand(shape))
 
 
@@ -162,7 +162,7 @@ def _take_along_dim(x: Value, indices: Tensor, dim: int | None = None) -> Value:
         return _take_along_dim(x.reshape(-1), indices.reshape(-1), 0)
     dim = dim % len(x.shape)
     around = [*x.shape[:dim], 1, *x.shape[dim + 1 :]]
-    shape = list(torch.broadcast_shapes(around, indices.shape))  # type: ignore[no-untyped-call]
+    shape = list(torch.broadcast_shapes(around, indices.shape))
     index = torch.where(indices < 0, indices + x.shape[dim], indices).expand(shape)
     shape[dim] = x.shape[dim]
     return gather(x.expand(shape), dim, index)

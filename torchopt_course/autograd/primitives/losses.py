@@ -174,7 +174,7 @@ def _soft_cross_entropy(
 
 def _difference(input: Value, target: Value) -> Value:
     if input.shape != target.shape:
-        torch.broadcast_shapes(input.shape, target.shape)  # type: ignore[no-untyped-call]
+        torch.broadcast_shapes(input.shape, target.shape)
     return input - target
 
 

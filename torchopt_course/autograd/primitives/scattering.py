@@ -173,7 +173,7 @@ def _index_put(
 @means("masked_scatter")
 def _masked_scatter(x: Value, mask: Tensor, source: Value) -> Value:
     """The places of the mask are filled with the first elements of the source."""
-    shape = torch.broadcast_shapes(x.shape, mask.shape)  # type: ignore[no-untyped-call]
+    shape = torch.broadcast_shapes(x.shape, mask.shape)
     mask = mask.expand(shape)
     number = (mask.reshape(-1).cumsum(0) - 1).clamp(min=0).reshape(shape)
     flat = source.reshape(-1)

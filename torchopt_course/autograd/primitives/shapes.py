@@ -181,7 +181,7 @@ def _broadcast_to(x: Value, size: Sequence[int]) -> Value:
 @means("broadcast_tensors")
 def _broadcast_tensors(*tensors: Value) -> tuple[Value, ...]:
     tensors = _listed(tensors)
-    shape = torch.broadcast_shapes(*[t.shape for t in tensors])  # type: ignore[no-untyped-call]
+    shape = torch.broadcast_shapes(*[t.shape for t in tensors])
     return tuple(expand(t, shape) for t in tensors)
 
 

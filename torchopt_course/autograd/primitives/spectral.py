@@ -219,7 +219,7 @@ def _lu_unpack(
 
 @stands_for("linalg_lu_solve")
 def _lu_solve(joint: Value, pivots: Tensor, b: Value, *, left: bool = True, adjoint: bool = False) -> Value:
-    """A X = B with P A... from the factors."""
+    """X with A X = B (or X A = B, or with Aᵀ), from the factors of A."""
     permutation, lower, upper = _lu_unpack(joint, pivots)
     if not left:
         return _t(_lu_solve(joint, pivots, _t(b), left=True, adjoint=not adjoint))

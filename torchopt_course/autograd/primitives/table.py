@@ -28,8 +28,8 @@ class Primitive:
     """A function of tensors that knows its derivatives.
 
     Called with plain tensors it just computes (within ``record`` those that require a gradient are traced).
-    Called with traced values it belongs to the highest of their
-    levels, which asks for the value (of the values one level below) and then for what it needs.
+    Called with traced values it belongs to the highest of their levels, which asks for the value (of the
+    values one level below) and then for what it needs.
     """
 
     def __init__(

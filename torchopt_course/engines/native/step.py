@@ -16,9 +16,9 @@ from typing import Any
 from . import frame as f
 from . import guards, update
 from .api import api, can_look, layout
-from .compiler import callable_at, native
+from .compiler import CompilationError, callable_at, native
 
-__all__ = ["can_look", "layout", "look", "make_ready", "prepare", "run", "step"]
+__all__ = ["can_look", "is_ready", "layout", "look", "make_ready", "prepare", "run", "step"]
 
 LOOK, PREPARE, RUN, ALL = range(4)
 _FILES = ("frame.py", "guards.py", "update.py", "step.py")
@@ -31,6 +31,15 @@ def make_ready() -> None:
         CompilationError: there is no compiler, or it fails.
     """
     _compiled()
+
+
+def is_ready() -> bool:
+    """Whether there is a compiler, and it works."""
+    try:
+        _compiled()
+    except CompilationError:
+        return False
+    return True
 
 
 def look(bucket: int, params: list[Any], grads: list[Any], state: dict[Any, Any]) -> int:
