@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from .engines.bucket import Coefficients, GroupOptions
 from .engines.group import sparse_made_dense
 from .engines.layout import in_layout_of, is_sparse
-from .engines.rules import Formula, Rule, say_where
+from .engines.rule.parsed import ParsedRule, Rule, say_where
 from .validation.declarations import fitting, refuse_mistakes, refuse_nan, requested_options
 from .validation.options import plain, refuse_odd_groups, refuse_odd_option
 from .validation.tensors import refuse_misfits
@@ -39,8 +39,8 @@ class DeclaredOptimizer(Optimizer):
         """Learn what the rule and its coefficients are called with; again whenever they are replaced."""
         cls = type(self)
         refuse_mistakes(cls)
-        before = self.__dict__.get("_formula")
-        self._formula = Formula(cls.__name__, cls.rule, (*cls.states, *cls.optional_states), before)
+        before = self.__dict__.get("_parsed_rule")
+        self._parsed_rule = ParsedRule(cls.__name__, cls.rule, (*cls.states, *cls.optional_states), before)
         self._source = (cls.rule, cls.rule.__code__, cls.coefficients)
         self._constructor = inspect.signature(cls.__init__).parameters
         self._needs = tuple(inspect.signature(cls.coefficients).parameters)
@@ -53,7 +53,7 @@ class DeclaredOptimizer(Optimizer):
     def _renew_formula(self) -> bool:
         """Read the rule again if something that it consists of has changed; false if nothing has."""
         cls = type(self)
-        if self._source == (cls.rule, cls.rule.__code__, cls.coefficients) and self._formula.holds():
+        if self._source == (cls.rule, cls.rule.__code__, cls.coefficients) and self._parsed_rule.holds():
             return False
         self._read_formula()
         return True
@@ -132,7 +132,7 @@ class DeclaredOptimizer(Optimizer):
                 values = evaluate(0)
         except Exception:
             return  # an option may be set later; else the step will say it
-        self._formula.specialise(kept, bool(group["maximize"]), values)
+        self._parsed_rule.specialize(kept, bool(group["maximize"]), values)
         refuse_nan(type(self), values)
 
     # -- state -----------------------------------------------------------------------------------------
@@ -182,9 +182,7 @@ class DeclaredOptimizer(Optimizer):
         if not isinstance(self.state, Mapping):
             raise TypeError(f"the optimizer's state must be a dictionary, got {type(self.state).__name__}")
 
-    def _without_sparse(
-        self, group: Mapping[str, Any], grads: list[Tensor | None]
-    ) -> list[Tensor | None]:
+    def _without_sparse(self, group: Mapping[str, Any], grads: list[Tensor | None]) -> list[Tensor | None]:
         """Sparse gradients made dense, unless the rule may visit their rows alone."""
         pairs = zip(group["params"], grads, strict=True)
         return [sparse_made_dense(lambda: self.sparse_gradients(group), param, grad) for param, grad in pairs]

@@ -11,10 +11,10 @@ from torch._compile import _disable_dynamo
 from torch.optim import Optimizer
 from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
+from .declared import DeclaredOptimizer
 from .engines.bucket import Scaling
 from .engines.layout import is_sparse, zeros_where
 from .engines.step import Stepper
-from .declared import DeclaredOptimizer
 from .validation.checkpoints import refuse_foreign
 from .validation.options import at_least_zero, make_plain, not_nan, plain, refuse_odd_option
 

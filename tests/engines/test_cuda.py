@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 import torchopt_course as oc
-from torchopt_course.engines import cuda
+from torchopt_course.engines.cuda import bucket as cuda
 
 from ..helpers import NAMES, assert_same, ours, parameters, set_gradients, tensor, theirs
 

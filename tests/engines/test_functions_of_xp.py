@@ -11,7 +11,7 @@ import torch
 from torch.nn import Parameter
 
 from torchopt_course import ElementwiseOptimizer
-from torchopt_course.engines import cuda
+from torchopt_course.engines.cuda import bucket as cuda
 from torchopt_course.engines.native.compiler import CompilationError, native
 
 EXPRESSIONS = [

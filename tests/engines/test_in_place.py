@@ -12,8 +12,8 @@ import torch
 from torch.nn import Parameter
 
 import torchopt_course as oc
-from torchopt_course.engines.in_place import in_place
-from torchopt_course.engines.namespaces import lists, tensors
+from torchopt_course.engines.operations import lists, tensors
+from torchopt_course.engines.operations.in_place import in_place
 
 from ..helpers import NAMES, assert_same, ours, parameters, set_gradients, theirs
 
@@ -152,14 +152,14 @@ def test_odd_ones_do_not_hinder_the_others(engine: dict[str, bool], count: int) 
 def test_a_program_is_forgotten_with_its_rule() -> None:
     param = Parameter(torch.ones(3))
     optimizer = oc.SGD([param], fused=False)
-    variant = optimizer._formula.specialise(
+    specialization = optimizer._parsed_rule.specialize(
         (), False, optimizer._coefficients_after(optimizer.param_groups[0])(0)
     )
-    assert variant.program is not None
-    texts = [in_place(variant.program, (), language).text for language in (tensors, lists)]  # type: ignore[arg-type]
+    assert specialization.program is not None
+    texts = [in_place(specialization.program, (), language).text for language in (tensors, lists)]  # type: ignore[arg-type]
     assert "p.add_(g, alpha=" in texts[0]
     assert "torch._foreach_add_(p, g, alpha=" in texts[1]
-    gone = weakref.ref(variant.program)
-    del variant, optimizer
+    gone = weakref.ref(specialization.program)
+    del specialization, optimizer
     gc.collect()
     assert gone() is None

@@ -11,7 +11,7 @@ import torch
 import triton
 from torch.nn import Parameter
 
-from torchopt_course.engines import cuda
+from torchopt_course.engines.cuda import bucket as cuda
 
 from ..helpers import ENGINES, NAMES, assert_same, ours, parameters, set_gradients, theirs
 

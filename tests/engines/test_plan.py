@@ -184,7 +184,11 @@ def test_any_parameters_have_gradients(name: str, engine: dict[str, bool], patte
             optimizer.step()
         used = engines_used(optimizers[0])
         assert used["cpu"] + used["foreach"] + len(used["eager"]) == len(pattern)
-        assert step == 0 or pattern - known or all(map(operator.is_, before[0], optimizers[0]._stepper.groups[0].buckets)), "a new plan for nothing new"
+        assert (
+            step == 0
+            or pattern - known
+            or all(map(operator.is_, before[0], optimizers[0]._stepper.groups[0].buckets))
+        ), "a new plan for nothing new"
         known |= pattern
     assert_same(mine, reference, *optimizers)
 

@@ -12,7 +12,7 @@ import torch
 from torch.nn import Parameter
 
 from torchopt_course import ElementwiseOptimizer
-from torchopt_course.engines import cuda
+from torchopt_course.engines.cuda import bucket as cuda
 
 UNARY = [
     *("xp.sqrt(xp.abs({}))", "xp.rsqrt(1 + xp.square({}))", "xp.abs({})", "xp.sign({})", "xp.tanh({})"),

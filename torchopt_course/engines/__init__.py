@@ -24,10 +24,10 @@ What is no plain tensor, or has no program, goes :mod:`.one_by_one` through torc
 from __future__ import annotations
 
 from .bucket import Bucket
-from .cpu import CpuBucket
-from .cuda import CudaBucket
-from .eager import EagerBucket
-from .foreach import ForeachBucket
+from .cpu.bucket import CpuBucket
+from .cuda.bucket import CudaBucket
+from .operations.eager import EagerBucket
+from .operations.foreach import ForeachBucket
 
 # Fastest first. A parameter goes to the first that does not refuse it.
 ENGINES: tuple[type[Bucket], ...] = (CudaBucket, CpuBucket, ForeachBucket, EagerBucket)

@@ -16,11 +16,11 @@ from torch import Tensor
 
 from .guards import Guards
 from .local import LocalGroup, State
-from .rules import Variant
+from .rule.parsed import Specialization
 
-# The coefficients of the step that follows ``age`` steps; the variant of the rule that they ask for.
+# The coefficients of the step that follows ``age`` steps; the specialization of the rule that they ask for.
 Coefficients = Callable[[Any], Mapping[str, Any]]
-Specialise = Callable[[Mapping[str, Any]], Variant]
+Specialize = Callable[[Mapping[str, Any]], Specialization]
 Update = Callable[[], object]
 
 
@@ -129,7 +129,7 @@ class Bucket(ABC):
 
     @abstractmethod
     def prepare(
-        self, local: LocalGroup, coefficients: Coefficients, specialise: Specialise, scaling: Scaling | None
+        self, local: LocalGroup, coefficients: Coefficients, specialize: Specialize, scaling: Scaling | None
     ) -> Update:
         """What the coming step has to do; nothing is changed before it is called.
 

@@ -16,11 +16,11 @@ from torch import Tensor
 from . import ENGINES
 from .bucket import Bucket, Candidate, Coefficients, GroupOptions, Scaling, Update
 from .layout import in_layout_of, is_sparse
-from .local import LocalGroup, State, is_distributed, local_group
+from .local import LocalGroup, State, local_group
 from .native.compiler import CompilationError, NoWord
 from .native.frame import GRADIENT_LAYOUT, HOLDS
-from .rest import Rest
-from .rules import Formula
+from .operations.rest import Rest
+from .rule.parsed import ParsedRule
 from .same_tensors import SameTensors
 
 # A state that was made for a parameter: (group, position, name).
@@ -32,7 +32,7 @@ class Declared(Protocol):
 
     param_groups: list[dict[str, Any]]
     state: dict[Tensor, State]
-    _formula: Formula
+    _parsed_rule: ParsedRule
     _counts_steps: bool
     _asks_first: bool
 
@@ -40,7 +40,9 @@ class Declared(Protocol):
     def _coefficients_after(self, group: Mapping[str, Any]) -> Coefficients: ...
     def _has_states(self, param: Tensor, group: Mapping[str, Any]) -> bool: ...
     def complete_state(self, param: Tensor, group: Mapping[str, Any]) -> list[str]: ...
-    def _without_sparse(self, group: Mapping[str, Any], grads: list[Tensor | None]) -> list[Tensor | None]: ...
+    def _without_sparse(
+        self, group: Mapping[str, Any], grads: list[Tensor | None]
+    ) -> list[Tensor | None]: ...
     def _refuse_misfits(self, i: int, grads: list[Tensor | None]) -> None: ...
 
 
@@ -88,7 +90,7 @@ class Group:
         group = optimizer.param_groups[self.index]
         self.options = optimizer._group_options(group, interceptor)
         # torch itself runs what is not elementwise, on the whole of a DTensor.
-        elementwise = optimizer._formula.is_elementwise
+        elementwise = optimizer._parsed_rule.is_elementwise
         self.local = local_group(group["params"], grads, optimizer.state, in_parts=elementwise)
 
     def holds(self) -> bool:
@@ -140,7 +142,9 @@ class Group:
         if not isinstance(own, dict) or any(own.get(name) is None for name in names):
             return None
         states = {name: own[name] for name in self.options.states}
-        return Candidate(param, self.local.grads[position], states, own["step"] if self._counts_steps else None)
+        return Candidate(
+            param, self.local.grads[position], states, own["step"] if self._counts_steps else None
+        )
 
     # -- the plan --------------------------------------------------------------------------------------
 
@@ -256,13 +260,15 @@ class Group:
         group = optimizer.param_groups[self.index]
         coefficients = optimizer._coefficients_after(group)
         in_parts, maximize = bool(self.local.wrappers), bool(group["maximize"])
-        specialise = partial(optimizer._formula.specialise, self.options.states, maximize, in_parts=in_parts)
+        specialize = partial(
+            optimizer._parsed_rule.specialize, self.options.states, maximize, in_parts=in_parts
+        )
         updates: list[Update] = []
         done = 0
         while done < len(self.buckets):
             bucket = self.buckets[done]
             try:
-                updates.append(bucket.prepare(self.local, coefficients, specialise, scaling))
+                updates.append(bucket.prepare(self.local, coefficients, specialize, scaling))
                 done += 1
             except CompilationError as error:
                 self.buckets.pop(done)
@@ -271,7 +277,7 @@ class Group:
                     self.rest.ages |= {i: int(age) for i, age in zip(bucket.positions, ages, strict=True)}
                 self._give_up(type(bucket), bucket.positions, error)
         self._rest_present = [i for i in self.rest.positions if self.local.grads[i] is not None]
-        updates += self.rest.prepare(self.local, self.options, coefficients, specialise)
+        updates += self.rest.prepare(self.local, self.options, coefficients, specialize)
         if scaling is not None:
             # A kernel has unscaled the copy that it got of a gradient of another memory layout.
             for param, grad in zip(self.local.params, self.local.grads, strict=True):

@@ -14,14 +14,14 @@ from typing import Any, Protocol
 import numpy as np
 from torch import Tensor
 
-from .coefficients import read_coefficients
-from .cpu import CpuBucket
+from .cpu.bucket import CpuBucket
 from .group import Declared, Group
 from .interception import interceptor
 from .native import frame as f
 from .native import step as native
-from .number_program import NumberProgram
-from .program import NUMBER, Program
+from .rule.coefficients import read_coefficients
+from .rule.number_program import NumberProgram
+from .rule.program import NUMBER, Program
 
 
 class Optimizer(Declared, Protocol):
@@ -53,7 +53,9 @@ class PreparedStep:
         cls = type(optimizer)
         self._rule, self._coefficients = cls.rule, cls.coefficients
         programs = [program.reads for group in self._groups for program in group.programs]
-        self._reads = [watched for reads in (optimizer._formula.reads, *programs) for watched in reads.watched]
+        self._reads = [
+            watched for reads in (optimizer._parsed_rule.reads, *programs) for watched in reads.watched
+        ]
 
     @staticmethod
     def of(optimizer: Optimizer, groups: Sequence[Group], before: PreparedStep | None) -> PreparedStep | None:
@@ -90,9 +92,7 @@ class PreparedStep:
     def _fits(self, groups: Sequence[Group]) -> bool:
         if self._needs_another or not all(read() is value for read, value in self._reads):
             return False
-        return [group.plan for group in self._groups] == [
-            (group.buckets, group.unknown) for group in groups
-        ]
+        return [group.plan for group in self._groups] == [(group.buckets, group.unknown) for group in groups]
 
     def _arm(self) -> None:
         """Put back into the buckets' frames what a step of the usual way has overwritten."""
@@ -190,15 +190,15 @@ class _PreparedGroup:
             raise _Impossible
         age = float(bucket.guards.ages[present][0]) + 1 if optimizer._counts_steps else None
         program, values = self._read(optimizer, None if age is None else age + 1)
-        specialise = optimizer._formula.specialise
-        variant = specialise(group.options.states, bool(self._options["maximize"]), values)
-        if variant.program is None:
+        specialize = optimizer._parsed_rule.specialize
+        specialization = specialize(group.options.states, bool(self._options["maximize"]), values)
+        if specialization.program is None:
             raise _Impossible
-        code = _Code(program, variant.program, self)
+        code = _Code(program, specialization.program, self)
         count = len(bucket.positions)
-        width = len(variant.program.numbers)
+        width = len(specialization.program.numbers)
         return {
-            f.KERNEL: bucket.kernel(variant),
+            f.KERNEL: bucket.kernel(specialization),
             f.WIDTH: width,
             f.NUMBERS: self._keep(np.zeros(count * width + 1)),
             f.SETS: self._keep(np.zeros(count, dtype=np.int64)),

@@ -53,7 +53,9 @@ class Stepper:
                 self._took_part = {}
                 break
             before = self._took_part if lap else {}
-            self._took_part = {group.index: group.engines | before.get(group.index, {}) for group in self.groups}
+            self._took_part = {
+                group.index: group.engines | before.get(group.index, {}) for group in self.groups
+            }
             scaling = scaling and Scaling(None, scaling.found_inf)
             lap += 1
         usual = scaling is None and not self._later
@@ -200,5 +202,3 @@ def _refuse_shared_states(optimizer: Optimizer, created: list[Created]) -> None:
                 f"{type(optimizer).__name__}.initial_state made one tensor for several, as {name!r} "
                 f"of {optimizer._where(i, position)} among them: each needs its own, clone() it"
             )
-
-

@@ -13,7 +13,9 @@ HOLDS, CHANGED, GRADIENT_LAYOUT, COEFFICIENTS, THREADS_CHANGED, MEMORY_MOVED = r
 
 # Words of the array of C functions and objects, see :mod:`.api`.
 _word = count().__next__
-EXCHANGE, LIST_ITEM, LIST_SIZE, LIST_APPEND, LIST_SET_SLICE, DICT_ITEM, DICT_NEXT = (_word() for _ in range(7))
+EXCHANGE, LIST_ITEM, LIST_SIZE, LIST_APPEND, LIST_SET_SLICE, DICT_ITEM, DICT_NEXT = (
+    _word() for _ in range(7)
+)
 TUPLE_ITEM, TUPLE_SIZE, AS_DOUBLE, DECREF, CALL, SAVE_THREAD, RESTORE_THREAD = (_word() for _ in range(7))
 GET_GRAD, GRAD_CLOSURE, IS_NEG, IS_INFERENCE, INCREMENT_VERSION = (_word() for _ in range(5))
 PARALLEL_FOR, NUM_THREADS, VERDICT_AT = (_word() for _ in range(3))

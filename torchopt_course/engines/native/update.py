@@ -68,7 +68,10 @@ def build() -> tuple[Callable[..., Any], Callable[..., Any]]:
     def evaluate(bucket: Any, age: Any, numbers: Any) -> Any:
         """The coefficients after ``age`` steps; false if only Python can say what they are."""
         registers = doubles(bucket[f.REGISTERS])
-        operations, conditions = words(bucket[f.PROGRAM]), words(bucket[f.PROGRAM] + 24 * bucket[f.OPERATIONS])
+        operations, conditions = (
+            words(bucket[f.PROGRAM]),
+            words(bucket[f.PROGRAM] + 24 * bucket[f.OPERATIONS]),
+        )
         results = words(bucket[f.RESULTS])
         if bucket[f.STEP_REGISTER] >= 0:
             registers[bucket[f.STEP_REGISTER]] = age + 1

@@ -18,12 +18,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .interception import interceptor
-from .layout import is_sparse
-from .namespaces.words import TENSORS
-from .placeholders import RuleError
-from .program import STATE
-from .rules import Variant, kind
+from ..interception import interceptor
+from ..layout import is_sparse
+from ..rule.parsed import Specialization, kind
+from ..rule.placeholders import RuleError
+from ..rule.program import STATE
+from ..rule.words import TENSORS
 
 
 class Write(NamedTuple):
@@ -35,7 +35,7 @@ class Write(NamedTuple):
 
 
 def compute(
-    variant: Variant,
+    specialization: Specialization,
     param: Tensor,
     grad: Tensor,
     states: Mapping[str, Tensor],
@@ -46,36 +46,36 @@ def compute(
     """Apply a rule to a parameter and its states; nothing is changed yet.
 
     Args:
-        variant: the rule with its options fixed.
+        specialization: the rule with its options fixed.
         param, grad: tensors of the same shape. A sparse gradient updates its rows and nothing else.
-        states: the states that ``variant`` keeps, by name.
+        states: the states that ``specialization`` keeps, by name.
         coefficients: the rule's coefficients, by name.
         differentiable: let gradients flow through the update: what autograd saves of the old values is
             then a copy, for the originals will be overwritten.
     """
-    targets = [param, *(states[name] for name in variant.states)]
+    targets = [param, *(states[name] for name in specialization.states)]
     if is_sparse(param):
-        return _sparse(variant, targets, grad, coefficients)
+        return _sparse(specialization, targets, grad, coefficients)
     if param.is_complex():
-        variant.refuse_parts("a parameter is complex, and is seen as pairs of real numbers")
+        specialization.refuse_parts("a parameter is complex, and is seen as pairs of real numbers")
     if grad.is_sparse:
-        variant.refuse_parts("a gradient is sparse, and only its rows are visited")
+        specialization.refuse_parts("a gradient is sparse, and only its rows are visited")
         grad = grad.coalesce()
         rows = tuple(grad.indices())
-        new = _applied(variant, [target[rows] for target in targets], grad.values(), coefficients)
+        new = _applied(specialization, [target[rows] for target in targets], grad.values(), coefficients)
         return [Write(target, values, rows) for target, values in zip(targets, new, strict=True)]
     if param.is_complex() and not grad.is_complex():
         grad = grad.to(param.dtype)
     real = [as_real(target) for target in targets]
     old = [tensor.clone() for tensor in real] if differentiable else real
-    new = _applied(variant, old, as_real(grad), coefficients)
+    new = _applied(specialization, old, as_real(grad), coefficients)
     if not differentiable:
         new = _apart(new, real)
     _refuse_wrappers(param, grad, new)
     for target, values in zip(real, new, strict=True):
         if not torch.can_cast(values.dtype, target.dtype):
             raise RuntimeError(
-                f"the step of {variant.formula.owner} would put {values.dtype} into a tensor of "
+                f"the step of {specialization.formula.owner} would put {values.dtype} into a tensor of "
                 f"{target.dtype}: optimize parameters of a floating point dtype"
             )
     return [_in_place_of(*each) for each in zip(targets, real, new, strict=True)]
@@ -104,11 +104,11 @@ def _in_place_of(target: Tensor, real: Tensor, values: Tensor) -> Write:
 
 
 def _sparse(
-    variant: Variant, targets: Sequence[Tensor], grad: Tensor, coefficients: Mapping[str, Any]
+    specialization: Specialization, targets: Sequence[Tensor], grad: Tensor, coefficients: Mapping[str, Any]
 ) -> list[Write]:
     """A parameter that is sparse itself: in coordinates, for torch cannot subtract compressed tensors."""
     *old, g = (tensor.to_sparse(layout=torch.sparse_coo) for tensor in (*targets, grad))
-    new = _applied(variant, old, g, coefficients)
+    new = _applied(specialization, old, g, coefficients)
     writes = []
     for target, values in zip(targets, new, strict=True):
         values = values.coalesce().to_sparse(layout=target.layout)
@@ -131,35 +131,39 @@ def write(writes: Sequence[Write]) -> None:
 
 
 def _applied(
-    variant: Variant, old: Sequence[Tensor], grad: Tensor, coefficients: Mapping[str, Any]
+    specialization: Specialization, old: Sequence[Tensor], grad: Tensor, coefficients: Mapping[str, Any]
 ) -> list[Tensor]:
     """The new values of a parameter and its kept states, given the old ones."""
-    if variant.program is None:
-        return _by_the_rule(variant, old, grad, coefficients)
-    registers: dict[str, Any] = {"p": old[0], "g": grad, **variant.program.values(coefficients)}
-    registers |= {STATE.format(name): value for name, value in zip(variant.states, old[1:], strict=True)}
-    for line in variant.program.lines:
+    if specialization.program is None:
+        return _by_the_rule(specialization, old, grad, coefficients)
+    registers: dict[str, Any] = {"p": old[0], "g": grad, **specialization.program.values(coefficients)}
+    registers |= {
+        STATE.format(name): value for name, value in zip(specialization.states, old[1:], strict=True)
+    }
+    for line in specialization.program.lines:
         operands = [registers[name] if isinstance(name, str) else name for name in line.operands]
         registers[line.out] = TENSORS[line.word](*operands)
         for name in line.dying:
             del registers[name]
-    return [registers[name] for name in variant.program.results]
+    return [registers[name] for name in specialization.program.results]
 
 
 def _by_the_rule(
-    variant: Variant, old: Sequence[Tensor], grad: Tensor, coefficients: Mapping[str, Any]
+    specialization: Specialization, old: Sequence[Tensor], grad: Tensor, coefficients: Mapping[str, Any]
 ) -> list[Tensor]:
     """The rule as it stands, on copies: only then is it known whether it writes to its arguments."""
-    given = dict(zip(("p", "g", *variant.states), (t.clone() for t in (old[0], grad, *old[1:])), strict=True))
+    given = dict(
+        zip(("p", "g", *specialization.states), (t.clone() for t in (old[0], grad, *old[1:])), strict=True)
+    )
     before = {name: _version(tensor) for name, tensor in given.items()}
-    states = {name: given[name] for name in variant.states}
-    new = variant.in_torch(given["p"], given["g"], states, coefficients)
-    owner = variant.formula.owner
+    states = {name: given[name] for name in specialization.states}
+    new = specialization.in_torch(given["p"], given["g"], states, coefficients)
+    owner = specialization.formula.owner
     for name, tensor in given.items():
         if _version(tensor) != before[name]:
             raise RuleError(f"{owner}.rule writes into its argument {name!r}: write x = x + y, not x += y")
     results = []
-    for name, value, target in zip(("p", *variant.states), new, old, strict=True):
+    for name, value, target in zip(("p", *specialization.states), new, old, strict=True):
         if type(value) in (int, float):
             value = torch.full_like(target, value)
         found, expected = _likeness(value), _likeness(target)

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from .words import TENSORS
+from ..rule.words import TENSORS
 
 # The words that every tensor has a method for that overwrites it.
 _METHODS = frozenset(

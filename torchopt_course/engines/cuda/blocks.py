@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..native.compiler import NoWord
-from ..program import Line, Program
+from ..rule.program import Line, Program
 
 # `xp` is the module `.triton`; `tl.REAL` becomes the precision in which is computed.
 _TEXTS = {

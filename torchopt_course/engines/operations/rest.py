@@ -8,9 +8,9 @@ from typing import Any
 
 from torch import Tensor
 
+from ..bucket import Coefficients, GroupOptions, Specialize, Update
+from ..local import LocalGroup
 from . import one_by_one
-from .bucket import Coefficients, GroupOptions, Specialise, Update
-from .local import LocalGroup
 
 
 class Rest:
@@ -31,7 +31,7 @@ class Rest:
         self.ages: dict[int, int] = {}
 
     def prepare(
-        self, local: LocalGroup, options: GroupOptions, coefficients: Coefficients, specialise: Specialise
+        self, local: LocalGroup, options: GroupOptions, coefficients: Coefficients, specialize: Specialize
     ) -> Iterator[Update]:
         """What the coming step has to do for them; nothing is changed before the updates are called."""
         by_age: dict[Any, list[int]] = {}
@@ -40,11 +40,11 @@ class Rest:
                 by_age.setdefault(self._age(local, i), []).append(i)
         for age, positions in by_age.items():
             values = coefficients(age)
-            variant = specialise(values)
+            specialization = specialize(values)
             for i in positions:
                 own = local.state[local.params[i]] if options.states else {}
                 new = one_by_one.compute(
-                    variant,
+                    specialization,
                     local.params[i],
                     local.grads[i],  # type: ignore[arg-type]
                     {name: own[name] for name in options.states},

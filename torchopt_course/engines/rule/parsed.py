@@ -27,7 +27,7 @@ Rule = Callable[..., Any]
 MOST_CHANGES = 8
 
 
-class Formula:
+class ParsedRule:
     """A rule and the names of what it is called with.
 
     Args:
@@ -45,7 +45,7 @@ class Formula:
     """
 
     def __init__(
-        self, owner: str, rule: Rule, states: tuple[str, ...], before: Formula | None = None
+        self, owner: str, rule: Rule, states: tuple[str, ...], before: ParsedRule | None = None
     ) -> None:
         self.owner = owner
         self.rule = rule
@@ -53,12 +53,12 @@ class Formula:
         self.arguments = _arguments(owner, rule, states)
         self.reads = Reads(rule)  # type: ignore[arg-type]
         self._changes: int = 0 if before is None or before.rule is not rule else before._changes + 1
-        self._variants: dict[object, Variant] = {}
+        self._variants: dict[object, Specialization] = {}
 
     @property
     def is_elementwise(self) -> bool:
         """Whether the rule may be applied to parts of a tensor, as far as it has been read."""
-        return all(variant.is_elementwise for variant in self._variants.values())
+        return all(specialization.is_elementwise for specialization in self._variants.values())
 
     def holds(self) -> bool:
         """Whether all that the rule refers to (numbers by name, helpers, ...) is as it was."""
@@ -71,9 +71,9 @@ class Formula:
             return "reads names by which something else is called again and again"
         return self.reads.changeable
 
-    def specialise(
+    def specialize(
         self, kept: tuple[str, ...], maximize: bool, coefficients: Mapping[str, Any], in_parts: bool = False
-    ) -> Variant:
+    ) -> Specialization:
         """Tell apart which coefficients are fixed when a kernel is compiled and which are not.
 
         ``None`` and booleans are fixed: they say which terms of the formula there are. Numbers are not.
@@ -103,8 +103,8 @@ class Formula:
             else:
                 self._check_number(name, value)
         key = (kept, maximize, tuple(coefficients), *choices)
-        variant = self._variants.get(key)
-        if variant is None:
+        specialization = self._variants.get(key)
+        if specialization is None:
             wanted = [name for name in self.arguments if name not in self.states]
             if twice := [name for name in coefficients if name in self.states]:
                 raise TypeError(f"{self.owner} calls both a state and a coefficient {twice[0]!r}")
@@ -114,10 +114,10 @@ class Formula:
                     f"but coefficients() returned {sorted(coefficients, key=str)}"
                 )
             fixed = dict.fromkeys((name for name in self.states if name not in kept), None) | dict(choices)
-            variant = self._variants[key] = Variant(self, fixed, maximize)
+            specialization = self._variants[key] = Specialization(self, fixed, maximize)
         if in_parts:
-            variant.refuse_parts("a parameter is a DTensor, of which each process has a shard")
-        return variant
+            specialization.refuse_parts("a parameter is a DTensor, of which each process has a shard")
+        return specialization
 
     def _check_number(self, name: str, value: Any) -> None:
         if isinstance(value, Tensor):
@@ -131,7 +131,7 @@ class Formula:
             )
 
 
-class Variant:
+class Specialization:
     """A formula with its options fixed: exactly what an engine compiles one kernel for.
 
     Attributes:
@@ -145,7 +145,7 @@ class Variant:
         TypeError: the rule cannot mean the same on every engine.
     """
 
-    def __init__(self, formula: Formula, fixed: Mapping[str, bool | None], maximize: bool) -> None:
+    def __init__(self, formula: ParsedRule, fixed: Mapping[str, bool | None], maximize: bool) -> None:
         self.formula = formula
         self.fixed = fixed
         self.maximize = maximize

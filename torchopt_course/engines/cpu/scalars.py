@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..program import Line
+from ..rule.program import Line
 
 # `real` gives a number the precision of the arrays: numba would compute with Python's in double precision.
 _TEXTS = {

@@ -1,7 +1,7 @@
 """Read a rule: run it once on placeholders and write down what it does to them.
 
 A rule is elementwise if all that it does are functions of one number at a time. The list of those that every
-engine knows is in :mod:`.namespaces.words`; a rule that keeps to it becomes a :class:`~.program.Program`.
+engine knows is in :mod:`.words`; a rule that keeps to it becomes a :class:`~.program.Program`.
 Any other one is left to torch, which knows what it means for whole tensors: with other elementwise functions
 (torch itself says which operations are ``pointwise``), or with norms, sums, shapes and the like.
 """
@@ -19,9 +19,9 @@ from torch.overrides import TorchFunctionMode, resolve_name
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_leaves, tree_map
 
-from .namespaces.words import COMPARISONS, LOGICAL, OF_NUMBERS, POWERS, TENSORS, word_of
 from .placeholders import Elsewhere, RuleError, Value, is_tensor, is_truth_value
 from .program import NUMBER, STATE, Line, Program
+from .words import COMPARISONS, LOGICAL, OF_NUMBERS, POWERS, TENSORS, word_of
 
 # What stands for a number while a rule is read: none that a formula may treat in a way of its own.
 _SOME_NUMBER = 0.7310585786300049

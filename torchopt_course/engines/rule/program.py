@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from .namespaces.words import TENSORS
+from .words import TENSORS
 
 Number = float | int
 # The registers that a program starts with are "p", "g" and these, with a name in the place of the braces.
@@ -24,7 +24,7 @@ class Line:
 
     Attributes:
         out: the register of the result.
-        word: what is done, see :mod:`.namespaces.words`.
+        word: what is done, see :mod:`.words`.
         operands: registers (``str``) and numbers.
         of_numbers: whether it is the same for all elements.
         dying: the registers that nobody reads afterwards.

@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .bucket import Bucket, Candidate, Coefficients, GroupOptions, Scaling, Specialise, Update
-from .fused import why_odd, why_odd_step
-from .guards import PLAIN
+from ..bucket import Bucket, Candidate, Coefficients, GroupOptions, Scaling, Specialize, Update
+from ..fused import why_odd, why_odd_step
+from ..guards import PLAIN
+from ..local import LocalGroup
+from ..native.compiler import NoWord
 from .in_place import InPlace, Language, in_place
-from .local import LocalGroup
-from .native.compiler import NoWord
 from .one_by_one import as_real
 
 Columns = Sequence[Sequence[Tensor]]
@@ -45,7 +45,11 @@ class OperationsBucket(Bucket):
             return "each operation of the step is followed"
         if param.dtype not in _DTYPES:
             return f"it is of dtype {param.dtype}"
-        for label, tensor in {"it": param, **({} if grad is None else {"its gradient": grad}), **states}.items():
+        for label, tensor in {
+            "it": param,
+            **({} if grad is None else {"its gradient": grad}),
+            **states,
+        }.items():
             if type(tensor) not in PLAIN or tensor.layout != torch.strided:
                 return f"{label} is no plain tensor"
             if (tensor.dtype, tensor.device, tensor.shape) != (param.dtype, param.device, param.shape):
@@ -57,7 +61,7 @@ class OperationsBucket(Bucket):
         return why_odd_step(step, param)
 
     def prepare(
-        self, local: LocalGroup, coefficients: Coefficients, specialise: Specialise, scaling: Scaling | None
+        self, local: LocalGroup, coefficients: Coefficients, specialize: Specialize, scaling: Scaling | None
     ) -> Update:
         self.guards.written.clear()
         if not self._memory_is_apart():
@@ -65,11 +69,11 @@ class OperationsBucket(Bucket):
         updates: list[Update] = []
         for age, mine in self._by_age():
             values = coefficients(age)
-            variant = specialise(values)
-            if variant.program is None:
-                raise NoWord(variant.reason)
-            program = in_place(variant.program, variant.states, self.LANGUAGE)
-            numbers = program.numbers(variant.program.values(_on_the_host(values)), self._dtype)
+            specialization = specialize(values)
+            if specialization.program is None:
+                raise NoWord(specialization.reason)
+            program = in_place(specialization.program, specialization.states, self.LANGUAGE)
+            numbers = program.numbers(specialization.program.values(_on_the_host(values)), self._dtype)
             if numbers is None:
                 raise NoWord(f"torch has no operation in place for coefficients beyond {self._dtype}")
             columns = self._columns(local, np.flatnonzero(mine))
@@ -114,5 +118,3 @@ def _on_the_host(values: Mapping[str, Any]) -> Mapping[str, Any]:
     if not any(isinstance(value, Tensor) for value in values.values()):
         return values
     return {name: value.item() if isinstance(value, Tensor) else value for name, value in values.items()}
-
-

@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 
-from .native.compiler import CompilationError, NoWord
-from .namespaces.blocks import SourceText
-from .program import STATE, Program
-from .rules import Variant
+from ..native.compiler import CompilationError, NoWord
+from ..rule.parsed import Specialization
+from ..rule.program import STATE, Program
+from .blocks import SourceText
 
 # What is stored, and what it is computed in: names of ``triton.language``.
 DTYPES = {
@@ -52,7 +52,7 @@ class Kernel:
 
 @cache
 def kernel(
-    variant: Variant,
+    specialization: Specialization,
     on_device: tuple[str, ...],
     dtype: torch.dtype,
     step_dtype: torch.dtype | None,
@@ -61,7 +61,7 @@ def kernel(
     scaled: int,
     aligned: bool,
 ) -> Kernel:
-    """The kernel for a variant of a rule; its arguments are the pointers and then the numbers.
+    """The kernel for a specialization of a rule; its arguments are the pointers and then the numbers.
 
     Args:
         on_device: the program's numbers that are read from the device, one row for each parameter.
@@ -77,13 +77,20 @@ def kernel(
         import triton
         import triton.language as tl
 
-        from .namespaces import triton as xp
+        from . import triton as xp
     except ImportError as error:
         raise CompilationError(f"Triton cannot be imported: {error}") from error
-    if variant.program is None:
-        raise NoWord(variant.reason)
+    if specialization.program is None:
+        raise NoWord(specialization.reason)
     text = kernel_source(
-        variant.program, variant.states, on_device, dtype, step_dtype, width, scaled=scaled, aligned=aligned
+        specialization.program,
+        specialization.states,
+        on_device,
+        dtype,
+        step_dtype,
+        width,
+        scaled=scaled,
+        aligned=aligned,
     )
     return Kernel(triton.jit(_from_text(text, "kernel", {"tl": tl, "xp": xp})))
 

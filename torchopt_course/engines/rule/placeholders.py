@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from .namespaces.words import COMPARISONS, OF_NUMBERS, word_of
+from .words import COMPARISONS, OF_NUMBERS, word_of
 
 
 class RuleError(TypeError):

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from .by_operations import Columns, OperationsBucket
+from . import tensors
+from .bucket import Columns, OperationsBucket
 from .in_place import InPlace
-from .namespaces import tensors
 
 
 class EagerBucket(OperationsBucket):

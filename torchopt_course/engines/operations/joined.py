@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from .program import Line, Number, Program
+from ..rule.program import Line, Number, Program
 
 
 class Joined:
@@ -18,7 +18,7 @@ class Joined:
 
     Attributes:
         lines: the operations, in order; ``add_product`` and ``add_quotient`` are words besides those in
-            :mod:`.namespaces.words`, and their last operand is the one number of all that are multiplied.
+            :mod:`.words`, and their last operand is the one number of all that are multiplied.
         results: the registers of the new ``p`` and states.
         scales: the registers of those numbers, each with its factors.
     """

@@ -19,14 +19,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .bucket import Bucket, Candidate, Coefficients, GroupOptions, Scaling, Specialise, Update
-from .cuda_kernel import BLOCK, DTYPES, kernel
-from .fused import why_not_fused
-from .local import LocalGroup
-from .native.compiler import CompilationError, NoWord, callable_at, native
-from .native.step import make_ready
-from .rules import Variant
-from .same_tensors import SameTensors
+from ..bucket import Bucket, Candidate, Coefficients, GroupOptions, Scaling, Specialize, Update
+from ..fused import why_not_fused
+from ..local import LocalGroup
+from ..native.compiler import CompilationError, NoWord, callable_at, native
+from ..native.step import make_ready
+from ..rule.parsed import Specialization
+from ..same_tensors import SameTensors
+from .kernel import BLOCK, DTYPES, kernel
 
 Words = np.ndarray[Any, np.dtype[np.int64]]
 
@@ -84,7 +84,7 @@ class CudaBucket(Bucket):
         self._pinned = self._pin(self.guards.table) if self._device.type == "cuda" else None
 
     def prepare(
-        self, local: LocalGroup, coefficients: Coefficients, specialise: Specialise, scaling: Scaling | None
+        self, local: LocalGroup, coefficients: Coefficients, specialize: Specialize, scaling: Scaling | None
     ) -> Update:
         table = self._table()
         if self._counts_on_device:
@@ -99,7 +99,7 @@ class CudaBucket(Bucket):
         return partial(
             self._run,
             [
-                self._launch(table, work, specialise(_of_the_first(values)), values, scaling)
+                self._launch(table, work, specialize(_of_the_first(values)), values, scaling)
                 for work, values in passes
             ],
         )
@@ -108,14 +108,14 @@ class CudaBucket(Bucket):
         self,
         table: Tensor,
         work: Tensor,
-        variant: Variant,
+        specialization: Specialization,
         values: Mapping[str, Any],
         scaling: Scaling | None,
     ) -> Update:
         """One launch of a kernel, compiled and with all its arguments."""
-        if variant.program is None:
-            raise NoWord(variant.reason)
-        values = variant.program.values(values)
+        if specialization.program is None:
+            raise NoWord(specialization.reason)
+        values = specialization.program.values(values)
         on_device = tuple(name for name, value in values.items() if _is_on_device(value))
         numbers = [float(value) for name, value in values.items() if name not in on_device]
         pointers = [table, work]
@@ -127,7 +127,7 @@ class CudaBucket(Bucket):
             pointers += [tensor.to(self._device, torch.float32, non_blocking=True) for tensor in given]
         counted = self._step_dtype if self._counts_on_device else None
         function = kernel(
-            variant,
+            specialization,
             on_device,
             self._dtype,
             counted,
@@ -233,7 +233,7 @@ def _count_steps(dtype: torch.dtype) -> Callable[..., object]:
     def build() -> Callable[..., Any]:
         import numba
 
-        from .native.intrinsics import pointer_to
+        from ..native.intrinsics import pointer_to
 
         words, steps = pointer_to(numba.int64), pointer_to(getattr(numba, kind))
 

@@ -4,7 +4,7 @@ A rule's program is a straight line of operations. Knowing the whole line, one k
 the last time: the operation may write over it, parameters and states included. The gradient is left alone,
 for it belongs to the user. Which value lives in whose memory is decided once, here, and said in Python, as
 the text of a function; which calls it makes is a matter of the language: of tensors
-(:mod:`.namespaces.tensors`) or of lists of tensors (:mod:`.namespaces.lists`).
+(:mod:`.tensors`) or of lists of tensors (:mod:`.lists`).
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from ..rule.program import STATE, Number, Program
 from .joined import Joined
-from .program import STATE, Number, Program
 
 # In the arithmetic of a tensor with a number torch lets the number be infinite; elsewhere it raises.
 _UNBOUNDED = frozenset({"add", "sub", "mul", "div"})
@@ -55,7 +55,7 @@ class InPlace:
     Args:
         program: what a rule does.
         states: the names of the states that are kept.
-        language: a module of :mod:`.namespaces`.
+        language: a module of :mod:`.operations`.
 
     Attributes:
         text: the function that is run.

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from .words import TENSORS
+from ..rule.words import TENSORS
 
 # The words that torch has an operation over lists for; any other is said tensor by tensor.
 _OVER_LISTS = frozenset(

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 from torch.utils._foreach_utils import _get_foreach_kernels_supported_devices
 
-from .bucket import Candidate, GroupOptions
-from .by_operations import Columns, OperationsBucket
+from ..bucket import Candidate, GroupOptions
+from . import lists
+from .bucket import Columns, OperationsBucket
 from .in_place import InPlace
-from .namespaces import lists
 
 # Of all elements, what part is computed at a time (but no less than the second). Intermediate results of a
 # rule are two or three lists at most: in portions, they stay below the memory of one list of all.
