@@ -85,7 +85,7 @@ class Recorder:
         """``a < b`` and the like, as it is at present."""
         nodes = self.node(a), self.node(b)
         holds = COMPARISONS[word](value_of(a), value_of(b))
-        self._conditions[(word, *nodes)] = holds
+        self._conditions[word, nodes[0], nodes[1]] = holds
         return holds
 
     def as_float(self, number: Any) -> Any:
