@@ -9,7 +9,7 @@ import torch
 import torch as xp
 from torch import Tensor, optim
 
-from .optimizer import ElementwiseOptimizer, Params, Value
+from .optimizer import ElementwiseOptimizer, Params, Rounding, StateDtype, Value
 from .validation import at_least_zero, options_of
 
 
@@ -36,6 +36,7 @@ class Adagrad(ElementwiseOptimizer, optim.Adagrad):
         eps: ε, outside of the root (default 1e-10).
         maximize: ascend instead of descend (default ``False``).
         foreach, fused, differentiable: which engine, see :class:`ElementwiseOptimizer`.
+        state_dtype, rounding: how states and 16-bit parameters are stored, see there.
 
     Raises:
         ValueError: a negative number or NaN among the options.
@@ -72,6 +73,8 @@ class Adagrad(ElementwiseOptimizer, optim.Adagrad):
         maximize: bool = False,
         differentiable: bool = False,
         fused: bool | None = None,
+        state_dtype: StateDtype = None,
+        rounding: Rounding = None,
     ) -> None:
         # The first ones in the order of torch's groups.
         super().__init__(params, options_of(locals(), "lr", "lr_decay", "eps"))

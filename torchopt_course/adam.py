@@ -8,7 +8,7 @@ from typing import Any
 import torch as xp
 from torch import Tensor, optim
 
-from .optimizer import ElementwiseOptimizer, Params, Value
+from .optimizer import ElementwiseOptimizer, Params, Rounding, StateDtype, Value
 from .validation import at_least_zero, decay_rates, options_of, pair
 
 
@@ -42,6 +42,7 @@ class Adam(ElementwiseOptimizer, optim.Adam):
         capturable: keep ``step`` with the parameter, for graph capture on an accelerator (default ``False``).
         decoupled_weight_decay: shrink the weights apart from the gradient, as AdamW (default ``False``).
         foreach, fused, differentiable: which engine, see :class:`ElementwiseOptimizer`.
+        state_dtype, rounding: how states and 16-bit parameters are stored, see there.
 
     Raises:
         ValueError: a negative number or NaN among the options, a β outside of [0, 1).
@@ -106,6 +107,8 @@ class Adam(ElementwiseOptimizer, optim.Adam):
         differentiable: bool = False,
         fused: bool | None = None,
         decoupled_weight_decay: bool = False,
+        state_dtype: StateDtype = None,
+        rounding: Rounding = None,
     ) -> None:
         betas = pair(betas)
         # The first ones in the order of torch's groups.

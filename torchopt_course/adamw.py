@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, optim
 
 from .adam import Adam
-from .optimizer import Params
+from .optimizer import Params, Rounding, StateDtype
 from .validation import options_of
 
 
@@ -40,6 +40,8 @@ class AdamW(Adam, optim.AdamW):
         capturable: bool = False,
         differentiable: bool = False,
         fused: bool | None = None,
+        state_dtype: StateDtype = None,
+        rounding: Rounding = None,
     ) -> None:
         super().__init__(params, **options_of(locals()), decoupled_weight_decay=True)
 

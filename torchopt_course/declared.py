@@ -14,8 +14,10 @@ from .engines.bucket import Coefficients, GroupOptions
 from .engines.group import sparse_made_dense
 from .engines.layout import in_layout_of, is_sparse
 from .engines.rule.parsed import ParsedRule, Rule, say_where
+from .engines.storage import compensation, compensations, rounding_of
 from .validation.declarations import fitting, refuse_mistakes, refuse_nan, requested_options
 from .validation.options import plain, refuse_odd_groups, refuse_odd_option
+from .validation.storage import as_wanted
 from .validation.tensors import refuse_misfits
 
 
@@ -48,7 +50,11 @@ class DeclaredOptimizer(Optimizer):
         self._options = tuple(name for name in self._needs if name not in ("step", "first"))
         switches = cls.optional_states.values()
         self._needed_options = (*self._options, *switches, "maximize", "foreach", "differentiable")
-        self._plan_options = (*dict.fromkeys((*switches, "maximize", "foreach", "differentiable", "fused")),)
+        self._plan_options = (
+            *dict.fromkeys(
+                (*switches, "maximize", "foreach", "differentiable", "fused", "state_dtype", "rounding")
+            ),
+        )
 
     def _renew_formula(self) -> bool:
         """Read the rule again if something that it consists of has changed; false if nothing has."""
@@ -87,6 +93,8 @@ class DeclaredOptimizer(Optimizer):
             lists,
             bool(group["differentiable"]),
             interceptor is not None,
+            rounding_of(group),
+            tuple(wanted.items()) if isinstance(wanted := group.get("state_dtype"), Mapping) else wanted,
         )
 
     def _coefficient_options(self, group: Mapping[str, Any]) -> dict[str, Any]:
@@ -145,7 +153,7 @@ class DeclaredOptimizer(Optimizer):
     def complete_state(self, param: Tensor, group: Mapping[str, Any]) -> list[str]:
         """Create what is missing in a parameter's state; returns the names of what was created."""
         names = self._kept_states(group)
-        if not names and not self._counts_steps:
+        if not names and not self._counts_steps and rounding_of(group) != "kahan":
             return []
         own = self.state.get(param, {})
         new: dict[str, Tensor] = {}
@@ -154,13 +162,25 @@ class DeclaredOptimizer(Optimizer):
         for name in names:
             if own.get(name) is None:
                 where = f"the state {name!r} that {type(self).__name__}.initial_state made"
-                new[name] = fitting(where, self.initial_state(name, param, group), param)
+                made = fitting(where, self.initial_state(name, param, group), param)
+                new[name] = as_wanted(name, made, group)
+        after = {
+            name: as_wanted(name, value, group) for name, value in {**own, **new}.items() if name in names
+        }
+        lost = compensations(rounding_of(group), param, names, after)
+        for name, tensor in lost.items():
+            if own.get(name) is None or own[name].dtype != tensor.dtype:
+                new[name] = torch.zeros_like(tensor, memory_format=torch.preserve_format, requires_grad=False)
         # What may fail has not: from here on things change.
         state = self.state.setdefault(param, {})
         state.update(new)
+        state.update({name: value for name, value in after.items() if value is not state[name]})
+        for name in map(compensation, ("p", *self.states, *self.optional_states)):
+            if name in state and name not in lost and name not in names:
+                del state[name]  # of a rounding that was given up: it would be added if that came back
         # A checkpoint may bring states in another memory layout than the parameter has: same numbers, but the
         # fused engine walks through all of them in one order, and no engine has use for sparse ones.
-        for name in names:
+        for name in (*names, *lost):
             if is_sparse(state[name]) or refusal(group) is None:
                 state[name] = in_layout_of(param, state[name])
         return list(new)
@@ -185,7 +205,14 @@ class DeclaredOptimizer(Optimizer):
     def _without_sparse(self, group: Mapping[str, Any], grads: list[Tensor | None]) -> list[Tensor | None]:
         """Sparse gradients made dense, unless the rule may visit their rows alone."""
         pairs = zip(group["params"], grads, strict=True)
-        return [sparse_made_dense(lambda: self.sparse_gradients(group), param, grad) for param, grad in pairs]
+        # Rows that a rule does not change are what they were in every way of rounding.
+        in_rows = group.get("rounding") in (None, "nearest")
+
+        def wanted() -> str:
+            said = self.sparse_gradients(group)
+            return "dense" if said == "rows" and not in_rows else said
+
+        return [sparse_made_dense(wanted, param, grad) for param, grad in pairs]
 
     def _refuse_misfits(self, i: int, grads: list[Tensor | None]) -> None:
         """Refuse a gradient or a state that does not fit its parameter."""

@@ -15,12 +15,17 @@ from .declared import DeclaredOptimizer
 from .engines.bucket import Scaling
 from .engines.layout import is_sparse, zeros_where
 from .engines.step import Stepper
+from .engines.storage import OPTIONS as STORAGE
+from .engines.storage import wanted_dtype
 from .validation.checkpoints import refuse_foreign
 from .validation.options import at_least_zero, make_plain, not_nan, plain, refuse_odd_option
+from .validation.storage import refuse_idle_storage, refuse_odd_storage
 
 Params: TypeAlias = Iterable[Tensor] | Iterable[dict[str, Any]] | Iterable[tuple[str, Tensor]]
 # What a rule computes with: a tensor, or one number of it in a compiled kernel.
 Value: TypeAlias = Any
+StateDtype: TypeAlias = torch.dtype | Mapping[str, torch.dtype] | None
+Rounding: TypeAlias = Literal["nearest", "stochastic", "kahan"] | None
 
 
 class ElementwiseOptimizer(DeclaredOptimizer):
@@ -82,11 +87,17 @@ class ElementwiseOptimizer(DeclaredOptimizer):
     def __init__(self, params: Params, defaults: dict[str, Any]) -> None:
         engine = {"foreach": None, "maximize": False, "differentiable": False, "fused": None}
         defaults = {name: plain(value) for name, value in {**defaults, **engine, **defaults}.items()}
+        for name in STORAGE:
+            if defaults.get(name) is None:  # not asked for: the groups are as torch's
+                defaults.pop(name, None)
         self.defaults = defaults
         self._forget_plans()
         self.check_options(defaults)
         # Not super(): the next in line may be torch's optimizer of the same name, a base for isinstance().
         Optimizer.__init__(self, params, defaults)
+
+    # What is being loaded: a checkpoint, and the groups before.
+    _loading: tuple[dict[str, Any], list[dict[str, Any]]]
 
     def _forget_plans(self) -> None:
         self._stepper = Stepper()
@@ -112,6 +123,7 @@ class ElementwiseOptimizer(DeclaredOptimizer):
             not_nan(name, value)
             if name in self._options:
                 refuse_odd_option(type(self).__name__, name, value, self._default_of(name))
+        refuse_odd_storage(type(self).__name__, (*self.states, *self.optional_states), options)
         if options.get("fused") and options.get("differentiable"):
             raise RuntimeError("`fused` does not support `differentiable`")
         if options.get("fused") and options.get("foreach"):
@@ -152,7 +164,12 @@ class ElementwiseOptimizer(DeclaredOptimizer):
             self.check_options({**self.defaults, **param_group})
         super().add_param_group(param_group)
         try:
-            self._try_formula(self.param_groups[-1])
+            group = self.param_groups[-1]
+            refuse_idle_storage(type(self).__name__, group, self._kept_states(group))
+            if group.get("rounding") == "stochastic":
+                group.setdefault("rounding_seed", 0)
+                group.setdefault("rounding_step", 0)
+            self._try_formula(group)
         except Exception:
             self.param_groups.pop()
             raise
@@ -189,15 +206,38 @@ class ElementwiseOptimizer(DeclaredOptimizer):
         if not isinstance(state_dict, Mapping):
             raise TypeError(f"state_dict must be a dictionary, got {type(state_dict).__name__}")
         # As the last of the pre-hooks: those of the user may make a foreign state_dict fit.
-        check = self.register_load_state_dict_pre_hook(refuse_foreign)  # type: ignore[arg-type]
+        check = self.register_load_state_dict_pre_hook(self._look_at)  # type: ignore[arg-type]
         try:
             super().load_state_dict(state_dict)
         finally:
             check.remove()
+            self.__dict__.pop("_loading", None)
+
+    @staticmethod
+    def _look_at(optimizer: ElementwiseOptimizer, state_dict: dict[str, Any]) -> None:
+        """Refuse what does not fit; torch casts states to the parameter's dtype, so keep what they were."""
+        refuse_foreign(optimizer, state_dict)
+        optimizer._loading = state_dict, optimizer.param_groups
+
+    def _keep_precision(self, state_dict: dict[str, Any], before: list[dict[str, Any]]) -> None:
+        """Bring the states that were loaded into the precision that the options ask for."""
+        for group, old, saved in zip(self.param_groups, before, state_dict["param_groups"], strict=True):
+            for name in STORAGE:
+                if group.get(name) is None and name in old:
+                    group[name] = old[name]
+            for param, key in zip(group["params"], saved["params"], strict=True):
+                entry = state_dict["state"].get(key) or {}
+                for name in entry if param in self.state else ():
+                    base = name.removesuffix("_compensation") if group.get("rounding") == "kahan" else name
+                    dtype = wanted_dtype(group, base) if base in self._parsed_rule.states else None
+                    if dtype is not None:
+                        self.state[param][name] = entry[name].to(dtype=dtype, device=param.device)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         Optimizer.__setstate__(self, state)
         self._forget_plans()
+        if "_loading" in self.__dict__:
+            self._keep_precision(*self._loading)
         for group in self.param_groups:
             make_plain(group)
             # An older checkpoint may lack options that were added since: they are off, as in the constructor.

@@ -8,7 +8,7 @@ from typing import Any
 import torch as xp
 from torch import Tensor, optim
 
-from .optimizer import ElementwiseOptimizer, Params, Value
+from .optimizer import ElementwiseOptimizer, Params, Rounding, StateDtype, Value
 from .validation import at_least_zero, options_of
 
 
@@ -41,6 +41,7 @@ class RMSprop(ElementwiseOptimizer, optim.RMSprop):
         capturable: keep ``step`` with the parameter, for graph capture on an accelerator (default ``False``).
         maximize: ascend instead of descend (default ``False``).
         foreach, fused, differentiable: which engine, see :class:`ElementwiseOptimizer`.
+        state_dtype, rounding: how states and 16-bit parameters are stored, see there.
 
     Raises:
         ValueError: a negative number or NaN among the options.
@@ -99,6 +100,8 @@ class RMSprop(ElementwiseOptimizer, optim.RMSprop):
         differentiable: bool = False,
         *,
         fused: bool | None = None,
+        state_dtype: StateDtype = None,
+        rounding: Rounding = None,
     ) -> None:
         # The first ones in the order of torch's groups.
         super().__init__(params, options_of(locals(), "lr", "momentum", "alpha", "eps", "centered"))

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from torch import Tensor, optim
 
-from .optimizer import ElementwiseOptimizer, Params, Value
+from .optimizer import ElementwiseOptimizer, Params, Rounding, StateDtype, Value
 from .validation import at_least_zero, options_of
 
 
@@ -44,6 +44,7 @@ class SGD(ElementwiseOptimizer, optim.SGD):
         nesterov: look ahead along the velocity (default ``False``); needs momentum and no dampening.
         maximize: ascend instead of descend (default ``False``).
         foreach, fused, differentiable: which engine, see :class:`ElementwiseOptimizer`.
+        state_dtype, rounding: how states and 16-bit parameters are stored, see there.
 
     Raises:
         ValueError: a negative ``lr``, ``momentum`` or ``weight_decay``, NaN, or Nesterov without momentum.
@@ -97,6 +98,8 @@ class SGD(ElementwiseOptimizer, optim.SGD):
         foreach: bool | None = None,
         differentiable: bool = False,
         fused: bool | None = None,
+        state_dtype: StateDtype = None,
+        rounding: Rounding = None,
     ) -> None:
         super().__init__(params, options_of(locals()))
 
@@ -140,5 +143,7 @@ class Momentum(SGD):
         foreach: bool | None = None,
         differentiable: bool = False,
         fused: bool | None = None,
+        state_dtype: StateDtype = None,
+        rounding: Rounding = None,
     ) -> None:
         super().__init__(params, **options_of(locals()))

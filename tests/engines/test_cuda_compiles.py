@@ -35,9 +35,9 @@ class Conditions(oc.ElementwiseOptimizer):
 jitted = []
 original = triton.jit
 triton.jit = lambda function: jitted.append(original(function)) or jitted[-1]
-POINTERS = {"table": "*i64", "work": "*i64", "numbers": "*fp64", "found_inf": "*fp32", "grad_scale": "*fp32"}
+POINTERS = {"table": "*i64", "work": "*i64", "keys": "*i64", "numbers": "*fp64", "found_inf": "*fp32", "grad_scale": "*fp32"}
 
-def compiled(optimizer, dtype, on_device=(), scaled=0, aligned=True):
+def compiled(optimizer, dtype, on_device=(), scaled=0, aligned=True, state_dtype=None, rounding=None):
     group = optimizer.param_groups[0]
     values = optimizer._coefficients_after(group)(0)
     kept = optimizer._kept_states(group)
@@ -60,6 +60,10 @@ for name, options in OPTIONS:
     compiled(getattr(oc, name)([param], **options), torch.float64)
 compiled(oc.Adam([param]), torch.bfloat16, ("number_step_size", "number_unbias"), scaled=2)
 compiled(oc.Adam([param]), torch.float16, ("number_step_size", "number_unbias"), scaled=1, aligned=False)
+for rounding in ("nearest", "stochastic", "kahan"):
+    compiled(oc.Adam([param]), torch.float32, state_dtype=torch.bfloat16, rounding=rounding)
+    compiled(oc.Adam([param]), torch.bfloat16, state_dtype=torch.float32, rounding=rounding)
+    compiled(oc.Adam([param]), torch.float16, rounding=rounding)
 compiled(Softened([param]), torch.float32)
 compiled(Softened([param]), torch.float64)
 for dtype in (torch.float32, torch.float64, torch.bfloat16):

@@ -20,9 +20,12 @@ def torch_class(name: str) -> type[torch.optim.Optimizer]:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_signature(name: str) -> None:
-    """Names, order, defaults and kinds of all arguments; RMSprop alone has one more, ``fused``."""
+    """Names, order, defaults and kinds of all arguments; RMSprop has one more, ``fused``, and all have two."""
     mine = dict(inspect.signature(getattr(oc, name)).parameters)
     reference = dict(inspect.signature(torch_class(name)).parameters)
+    for storage in ("state_dtype", "rounding"):
+        assert mine[storage].kind is inspect.Parameter.KEYWORD_ONLY
+        assert mine.pop(storage).default is None
     if name == "RMSprop":
         assert mine.pop("fused").kind is inspect.Parameter.KEYWORD_ONLY
     if name == "Momentum":

@@ -33,6 +33,8 @@ class GroupOptions(NamedTuple):
         lists: whether the rest goes to the foreach engine; ``None``: where torch would do so.
         differentiable: whether autograd follows the step.
         is_followed: what else follows each operation of the step, if anything.
+        rounding: how the results of a wide step are rounded, see :mod:`.storage`; ``None``: no wide step.
+        state_dtypes: the dtypes that are wanted for states, where some are.
     """
 
     states: tuple[str, ...]
@@ -40,6 +42,8 @@ class GroupOptions(NamedTuple):
     lists: bool | None
     differentiable: bool
     is_followed: bool
+    rounding: str | None
+    state_dtypes: Hashable
 
 
 class Candidate(NamedTuple):
@@ -47,7 +51,7 @@ class Candidate(NamedTuple):
 
     Attributes:
         grad: ``None`` if it has none at present: it may have one in the next step.
-        states: those that the rule reads and writes, by name.
+        states: those that the rule reads and writes, by name; then those that keep rounding errors.
         step: its step count, where steps are counted.
     """
 
@@ -76,7 +80,8 @@ class Bucket(ABC):
         positions: where each parameter stands in ``group["params"]``.
         params: the parameters themselves, none of which the engine refuses.
         state: for each of ``params`` that has states, its states by name.
-        names: the states that the rule reads and writes.
+        names: the states that the rule reads and writes, then those that keep rounding errors.
+        rounding: as in :class:`GroupOptions`.
         counts_steps: whether the states also hold a ``"step"``.
         ages: how many steps each parameter has taken, where steps are not counted: 0 or 1 for "some".
 
@@ -106,7 +111,8 @@ class Bucket(ABC):
         """What parameters must have in common to be updated together."""
         step = candidate.step
         counted = () if step is None else (step.device, step.dtype)
-        return (candidate.param.device, candidate.param.dtype, *counted)
+        stored = tuple(state.dtype for state in candidate.states.values())
+        return (candidate.param.device, candidate.param.dtype, stored, *counted)
 
     def __init__(
         self,
@@ -115,6 +121,7 @@ class Bucket(ABC):
         state: Mapping[Tensor, State],
         names: tuple[str, ...],
         *,
+        rounding: str | None,
         counts_steps: bool,
         ages: Sequence[int],
     ) -> None:
@@ -127,6 +134,10 @@ class Bucket(ABC):
         self._counts_steps = counts_steps
         self._device, self._dtype = params[0].device, params[0].dtype
         self._step_dtype = state[params[0]]["step"].dtype if counts_steps else None
+        states = [state[params[0]][name].dtype for name in names]
+        # As p, g and states are stored: the same for all of `params`.
+        self._stored = (self._dtype, self._dtype, *states)
+        self._rounding = rounding
         self._sizes = np.array([param.numel() for param in params], dtype=np.int64)
 
     @abstractmethod

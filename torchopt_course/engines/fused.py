@@ -14,11 +14,14 @@ from .layout import is_dense, same_layout
 _STEP_DTYPES = (torch.float32, torch.float64)
 
 
-def why_not_fused(candidate: Candidate, device: str, dtypes: Collection[torch.dtype]) -> str | None:
+def why_not_fused(
+    candidate: Candidate, device: str, dtypes: Collection[torch.dtype], *, mixed: bool
+) -> str | None:
     """Why a parameter cannot be updated through addresses; ``None`` if it can.
 
     Args:
         device, dtypes: what the engine can take.
+        mixed: whether states may be of other dtypes than the parameter.
     """
     param, grad, states, step = candidate
     gradient = {} if grad is None else {"its gradient": grad}
@@ -31,7 +34,8 @@ def why_not_fused(candidate: Candidate, device: str, dtypes: Collection[torch.dt
             return f"{label} is on {tensor.device}"
         if tensor.dtype not in dtypes:
             return f"{label} is of dtype {tensor.dtype}"
-        if tensor.device != param.device or tensor.dtype != param.dtype:
+        is_other = tensor.dtype != param.dtype and not (mixed and label in states)
+        if tensor.device != param.device or is_other:
             return (
                 f"{label} is {tensor.dtype} on {tensor.device}, the parameter {param.dtype} on {param.device}"
             )

@@ -24,6 +24,7 @@ from .native.frame import GRADIENT_LAYOUT, HOLDS
 from .operations.rest import Rest
 from .rule.parsed import ParsedRule
 from .same_tensors import SameTensors
+from .storage import Chance, compensations
 
 # A state that was made for a parameter: (group, position, name).
 Created = tuple[int, int, str]
@@ -141,10 +142,14 @@ class Group:
         """A parameter with its states; nothing if these are not complete."""
         param = self.local.params[position]
         own = self.local.state.get(param, {})
-        names = (*self.options.states, "step") if self._counts_steps else self.options.states
+        kept = self.options.states
+        names = (*kept, "step") if self._counts_steps else kept
         if not isinstance(own, dict) or any(own.get(name) is None for name in names):
             return None
-        states = {name: own[name] for name in self.options.states}
+        lost = compensations(self.options.rounding, param, kept, own)
+        if any(own.get(name) is None for name in lost):
+            return None
+        states = {name: own[name] for name in (*kept, *lost)}
         return Candidate(
             param, self.local.grads[position], states, own["step"] if self._counts_steps else None
         )
@@ -223,13 +228,16 @@ class Group:
             return
         engine = alike[0]
         params = [self.local.params[i] for i in positions]
+        candidate = self._candidate(positions[0])
+        assert candidate is not None, "it is a candidate"
         ages = [self.rest.ages[i] for i in positions]
         try:
             bucket = engine(
                 positions,
                 params,
                 self.local.state,
-                self.options.states,
+                tuple(candidate.states),  # all of them have the same
+                rounding=self.options.rounding,
                 counts_steps=self._counts_steps,
                 ages=ages,
             )
@@ -262,6 +270,10 @@ class Group:
         """What the coming step has to do; nothing is changed before the updates are called."""
         group = optimizer.param_groups[self.index]
         coefficients = optimizer._coefficients_after(group)
+        by_chance = self.options.rounding == "stochastic"
+        if by_chance:
+            chance = Chance(group.get("rounding_seed", 0), group.get("rounding_step", 0), self.index)
+            self.local = self.local._replace(chance=chance)
         in_parts, maximize = bool(self.local.wrappers), bool(group["maximize"])
         specialize = partial(
             optimizer._parsed_rule.specialize, self.options.states, maximize, in_parts=in_parts
@@ -286,6 +298,8 @@ class Group:
             for param, grad in zip(self.local.params, self.local.grads, strict=True):
                 if grad is not None and param.grad is not None and grad is not param.grad:
                     updates.append(partial(param.grad.copy_, grad))
+        if by_chance:
+            updates.append(partial(group.__setitem__, "rounding_step", chance.step + 1))
         if self.local.wrappers:
             updates.append(partial(torch.autograd.graph.increment_version, self.local.wrappers))
         return updates

@@ -80,19 +80,14 @@ class Guards:
         step = state[params[0]]["step"] if counts_steps else None
         self._step_likeness = None if step is None else _likeness(step)
         self._age_bits = torch.finfo(step.dtype).bits if step is not None and step.device.type == "cpu" else 0
+        self._dtypes = [state[params[0]][name].dtype for name in names]
 
-        self._expected = np.zeros((len(params), f.FIRST_STATE + len(columns)), dtype=np.int64)
+        self._expected = np.zeros((len(params), f.FIRST_STATE + 2 * len(columns)), dtype=np.int64)
         self._expected[:, f.POSITION] = positions
         self._expected[:, f.KIND] = [id(type(param)) for param in params]
         self.is_compiled = native.can_look() and native.is_ready()
         if self.is_compiled:
-            layouts = [native.layout(param) for param in params]
-            starts = np.cumsum([0, *map(len, layouts)])[:-1]
-            self._layouts = np.array([word for words in layouts for word in words], dtype=np.int64)
-            self._expected[:, f.LAYOUT] = self._layouts.ctypes.data + 8 * starts
-            self._step_layout = np.array([] if step is None else native.layout(step), dtype=np.int64)
-        else:
-            self._step_layout = np.zeros(1, dtype=np.int64)
+            self._write_layouts(params, state, step)
         self.expect(params, state)
 
         self.frame = np.zeros(f.BUCKET_WORDS, dtype=np.int64)
@@ -108,7 +103,6 @@ class Guards:
             f.AGES: self.ages.ctypes.data,
             f.ABSENT: self.absent.ctypes.data,
             f.SCRATCH: self._scratch.ctypes.data,
-            f.STEP_LAYOUT: self._step_layout.ctypes.data,
             f.WRITTEN: id(self.written),
             f.SELF: self.address,
             f.STRIDES_COUNT: strides_count,
@@ -116,6 +110,25 @@ class Guards:
         }.items():
             self.frame[word] = value
         self.frame[f.GONE] = id(self._same.gone)
+
+    def _write_layouts(
+        self, params: Sequence[Tensor], state: Mapping[Tensor, dict[str, Any]], step: Tensor | None
+    ) -> None:
+        """Write down what compiled code compares: each is laid out as its parameter, in its own dtype."""
+        layouts = [native.layout(param) for param in params]
+        starts = np.cumsum([0, *map(len, layouts)])[:-1]
+        words = np.array([word for words in layouts for word in words], dtype=np.int64)
+        self._layouts = {params[0].dtype: words}
+        for name, dtype in zip(self._columns, self._dtypes, strict=False):
+            if dtype not in self._layouts:
+                others = self._layouts[dtype] = words.copy()
+                others[starts + 1] = [native.layout(state[param][name])[1] for param in params]
+        self._step_layout = np.array([] if step is None else native.layout(step), dtype=np.int64)
+        places = [self._layouts[dtype].ctypes.data + 8 * starts for dtype in self._dtypes]
+        steps = [] if step is None else [np.full(len(params), self._step_layout.ctypes.data)]
+        self._expected[:, f.LAYOUT] = words.ctypes.data + 8 * starts
+        for column, addresses in enumerate([*places, *steps], f.FIRST_STATE + len(self._columns)):
+            self._expected[:, column] = addresses
 
     def expect(self, params: Sequence[Tensor], state: Mapping[Tensor, dict[str, Any]]) -> None:
         """Expect these objects from now on, with the layouts that were planned for.
@@ -167,13 +180,16 @@ class Guards:
             if type(own) is not dict or not {type(param), type(grad)} <= PLAIN or grad.is_neg():
                 return f.CHANGED
             columns: list[Any] = [own.get(name) for name in self._columns]
-            if [id(param), *map(id, columns)] != [expected[f.PARAM], *expected[f.FIRST_STATE :]]:
+            ids = expected[f.FIRST_STATE : f.FIRST_STATE + len(columns)]
+            if [id(param), *map(id, columns)] != [expected[f.PARAM], *ids]:
                 return f.CHANGED
             if self._same.any_is_gone or (not self._columns and (param.is_neg() or param.is_inference())):
                 return f.CHANGED
             alike: list[Tensor] = [param, grad, *columns[: self._n_states]]
-            if any(_likeness(tensor)[:3] != self._likeness[i][:3] for tensor in alike):
-                return f.CHANGED
+            device, dtype, shape, _ = self._likeness[i]
+            for tensor, kind in zip(alike, (dtype, dtype, *self._dtypes), strict=True):
+                if _likeness(tensor)[:3] != (device, kind, shape):
+                    return f.CHANGED
             if any(_likeness(step) != self._step_likeness for step in columns[self._n_states :]):
                 return f.CHANGED
             strict = self.frame[f.STRIDES_COUNT]

@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from .storage import Chance
+
 State = dict[str, Any]
 
 
@@ -24,6 +26,7 @@ class LocalGroup(NamedTuple):
         state: for each of ``params`` that has states, its states by name.
         whole_grads: the gradients as they came, of distributed parameters whole ones.
         wrappers: distributed tensors whose shards a step writes to.
+        chance: what random bits are a function of, where results are rounded by chance.
         originals: where some are distributed, the group's own parameters and its distributed states: the
             shards of one and the same ``DTensor`` are new objects each time.
     """
@@ -34,6 +37,7 @@ class LocalGroup(NamedTuple):
     whole_grads: list[Tensor | None]
     wrappers: tuple[Tensor, ...] = ()
     originals: tuple[list[Tensor], list[Tensor]] | None = None
+    chance: Chance | None = None
 
 
 def is_distributed(kinds: set[type]) -> bool:

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from .cpu.bucket import CpuBucket
@@ -155,7 +156,7 @@ class _PreparedGroup:
 
     def _fix(self, name: str) -> None:
         value = self._options.get(name)
-        if not (value is None or isinstance(value, bool | str)):
+        if not (value is None or isinstance(value, bool | str | torch.dtype)):
             raise _Impossible
         self._fixed.append((self._id(name), self._id(value) if name in self._options else 0))
 
@@ -186,7 +187,7 @@ class _PreparedGroup:
     def _of_bucket(self, optimizer: Optimizer, group: Group, bucket: CpuBucket) -> dict[int, int]:
         """The words of a bucket's frame that say how it is updated."""
         present = bucket.guards.absent == 0
-        if not present.any():
+        if not present.any() or group.options.rounding == "stochastic":
             raise _Impossible
         age = float(bucket.guards.ages[present][0]) + 1 if optimizer._counts_steps else None
         program, values = self._read(optimizer, None if age is None else age + 1)

@@ -8,6 +8,9 @@ from typing import Any, ClassVar, Protocol
 
 from torch import Tensor
 
+from ..engines import storage
+from .storage import refuse_other_precision
+
 # What schedulers write into parameter groups; not options of any optimizer.
 _FROM_SCHEDULERS = frozenset({"initial_lr", "max_lr", "min_lr", "base_momentum", "max_momentum", "swa_lr"})
 _ALWAYS_THERE = frozenset({"params", "param_names"})
@@ -45,10 +48,12 @@ def refuse_foreign(optimizer: Declared, state_dict: Mapping[str, Any]) -> None:
         KeyError: ``"state"``, ``"param_groups"``, a group's ``"params"``, a required state or an option that
             is not off by default is missing.
         ValueError: another number or size of groups, another shape, the checkpoint of another optimizer,
-            a state whose parameter is in no group.
+            a state whose parameter is in no group, states of other precision than is asked for here.
     """
     state, groups = _parts(state_dict)
     _refuse_other_groups(optimizer, groups)
+    for i, (group, own) in enumerate(zip(groups, optimizer.param_groups, strict=True)):
+        refuse_other_precision(i, group, own)
     owners: dict[Any, tuple[int, int]] = {
         key: (i, position) for i, group in enumerate(groups) for position, key in enumerate(group["params"])
     }
@@ -170,7 +175,7 @@ def _refuse_other_optimizers(
     """
     owner = type(optimizer).__name__
     for i, (group, mine) in enumerate(zip(groups, optimizer.param_groups, strict=True)):
-        known = {*optimizer.defaults, *mine, *_FROM_SCHEDULERS, *_ALWAYS_THERE}
+        known = {*optimizer.defaults, *mine, *_FROM_SCHEDULERS, *_ALWAYS_THERE, *storage.OPTIONS}
         options = [name for name in group if name not in known]
         missing = [name for name in optimizer._options if name not in group]
         # Relatives such as NAdam have all of Adam's states, but not what switches its optional ones on; those

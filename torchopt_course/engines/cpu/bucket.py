@@ -4,7 +4,7 @@ The kernel reads parameter, gradient and states once, applies the rule, writes b
 addresses, so one call updates all tensors of a bucket, and a large bucket is shared between torch's own
 threads. Every element is computed by the same scalar formula without contraction
 or reassociation: results do not depend on the number of threads. float16 and bfloat16 are read, computed as
-float32, and rounded once, when they are written.
+float32, and rounded once, when they are written, in one of the ways of :mod:`..storage`.
 """
 
 from __future__ import annotations
@@ -59,7 +59,8 @@ class CpuBucket(Bucket):
 
     @classmethod
     def refuses(cls, candidate: Candidate, options: GroupOptions) -> str | None:
-        return options.refusal or why_not_fused(candidate, "cpu", KINDS)
+        mixed = options.rounding is not None
+        return options.refusal or why_not_fused(candidate, "cpu", KINDS, mixed=mixed)
 
     def __init__(
         self,
@@ -68,11 +69,14 @@ class CpuBucket(Bucket):
         state: Mapping[Tensor, dict[str, Any]],
         names: tuple[str, ...],
         *,
+        rounding: str | None,
         counts_steps: bool,
         ages: Sequence[int],
     ) -> None:
         native.make_ready()
-        super().__init__(positions, params, state, names, counts_steps=counts_steps, ages=ages)
+        super().__init__(
+            positions, params, state, names, rounding=rounding, counts_steps=counts_steps, ages=ages
+        )
         self._kernels: dict[Specialization, Address] = {}
         self._arrays: dict[int, Any] = {}  # what the frame has the addresses of
         rows = np.array([(i, 0, size) for i, size in enumerate(self._sizes)], dtype=np.int64)
@@ -91,7 +95,8 @@ class CpuBucket(Bucket):
         self, local: LocalGroup, coefficients: Coefficients, specialize: Specialize, scaling: Scaling | None
     ) -> Update:
         # The host knows of an overflow and has undone the scale: nothing of `scaling` is left to do.
-        passes = self._passes(coefficients, specialize)
+        keys = None if local.chance is None else local.chance.keys(self.positions)
+        passes = self._passes(coefficients, specialize, keys)
         self.guards.frame[f.PROGRAM] = 0
         self.settle(native.prepare(self.guards.address))
         return partial(self._run, passes)
@@ -114,11 +119,21 @@ class CpuBucket(Bucket):
         """
         address = self._kernels.get(specialization)
         if address is None:
-            address = self._kernels[specialization] = kernel(specialization, self._dtype, self._step_dtype)
+            address = self._kernels[specialization] = kernel(
+                specialization, self._stored, self._step_dtype, self._rounding
+            )
         return address
 
-    def _passes(self, coefficients: Coefficients, specialize: Specialize) -> list[Pass]:
-        """One pass for each specialization of the rule: parameters of other ages may need another one."""
+    def _passes(
+        self,
+        coefficients: Coefficients,
+        specialize: Specialize,
+        keys: np.ndarray[Any, np.dtype[np.int64]] | None,
+    ) -> list[Pass]:
+        """One pass for each specialization of the rule: parameters of other ages may need another one.
+
+        Where chance rounds, each parameter has a set of its own, which ends with its ``keys``.
+        """
         passes: dict[Specialization, Pass] = {}
         for age, mine in self._by_age():
             values = coefficients(age)
@@ -128,8 +143,14 @@ class CpuBucket(Bucket):
             if specialization not in passes:
                 nobody = np.full(len(mine), -1, dtype=np.int64)
                 passes[specialization] = Pass(address, len(numbers), [], nobody)
-            passes[specialization].sets[mine] = len(passes[specialization].numbers) // max(len(numbers), 1)
-            passes[specialization].numbers.extend(numbers)
+            found = passes[specialization]
+            if keys is None:
+                found.sets[mine] = len(found.numbers) // max(len(numbers), 1)
+                found.numbers.extend(numbers)
+                continue
+            for i in np.flatnonzero(mine):
+                found.sets[i] = len(found.numbers) // (len(numbers) + 2)
+                found.numbers.extend([*numbers, *map(float, keys[i])])
         return list(passes.values())
 
     def _run(self, passes: list[Pass]) -> None:
@@ -156,7 +177,7 @@ class CpuBucket(Bucket):
             # Cut where cache lines end.
             cuts = [size * t // threads // 64 * 64 for t in range(threads)] + [size]
             for t, (start, stop) in enumerate(itertools.pairwise(cuts)):
-                parts[t].append((i, start * self._dtype.itemsize, stop - start))
+                parts[t].append((i, start, stop - start))
                 loads[t] += stop - start
         starts = np.cumsum([0, *map(len, parts)], dtype=np.int64)
         work = np.array([row for part in parts for row in part], dtype=np.int64)
@@ -167,7 +188,8 @@ class CpuBucket(Bucket):
         columns = [0, *range(2, self.guards.table.shape[1] - self._counts_steps)]
         starts = self.guards.table[:, columns].ravel()
         sizes = self._sizes * self._dtype.itemsize
-        bounds = np.stack([starts, starts + np.repeat(sizes, len(columns))], axis=1)
+        widths = np.array([self._stored[column].itemsize for column in columns])
+        bounds = np.stack([starts, starts + np.outer(self._sizes, widths).ravel()], axis=1)
         bounds = bounds[(starts != 0) & (bounds[:, 0] < bounds[:, 1])]
         bounds = bounds[np.argsort(bounds[:, 0])]
         overlap = (bounds[:-1, 1] > bounds[1:, 0]).any()

@@ -50,7 +50,8 @@ class CudaBucket(Bucket):
 
     @classmethod
     def refuses(cls, candidate: Candidate, options: GroupOptions) -> str | None:
-        return options.refusal or why_not_fused(candidate, candidate.param.device.type, DTYPES)
+        mixed = options.rounding is not None
+        return options.refusal or why_not_fused(candidate, candidate.param.device.type, DTYPES, mixed=mixed)
 
     def __init__(
         self,
@@ -59,17 +60,20 @@ class CudaBucket(Bucket):
         state: Mapping[Tensor, dict[str, Any]],
         names: tuple[str, ...],
         *,
+        rounding: str | None,
         counts_steps: bool,
         ages: Sequence[int],
     ) -> None:
         make_ready()
-        super().__init__(positions, params, state, names, counts_steps=counts_steps, ages=ages)
+        super().__init__(
+            positions, params, state, names, rounding=rounding, counts_steps=counts_steps, ages=ages
+        )
         steps = [state[param]["step"] for param in params] if counts_steps else []
         self._steps = SameTensors(steps)
         self._counts_on_device = any(map(_is_on_device, steps))
         self._rows: Words = np.array(
             [
-                (i, start * self._dtype.itemsize, min(CHUNK, size - start))
+                (i, start, min(CHUNK, size - start))
                 for i, size in enumerate(self._sizes.tolist())
                 for start in range(0, max(size, 1), CHUNK)
             ],
@@ -87,6 +91,7 @@ class CudaBucket(Bucket):
         self, local: LocalGroup, coefficients: Coefficients, specialize: Specialize, scaling: Scaling | None
     ) -> Update:
         table = self._table()
+        keys = None if local.chance is None else self._upload(local.chance.keys(self.positions))
         if self._counts_on_device:
             steps = torch.stack(self._steps.now()).double()
             try:
@@ -99,7 +104,7 @@ class CudaBucket(Bucket):
         return partial(
             self._run,
             [
-                self._launch(table, work, specialize(_of_the_first(values)), values, scaling)
+                self._launch(table, work, keys, specialize(_of_the_first(values)), values, scaling)
                 for work, values in passes
             ],
         )
@@ -108,6 +113,7 @@ class CudaBucket(Bucket):
         self,
         table: Tensor,
         work: Tensor,
+        keys: Tensor | None,
         specialization: Specialization,
         values: Mapping[str, Any],
         scaling: Scaling | None,
@@ -118,7 +124,7 @@ class CudaBucket(Bucket):
         values = specialization.program.values(values)
         on_device = tuple(name for name, value in values.items() if _is_on_device(value))
         numbers = [float(value) for name, value in values.items() if name not in on_device]
-        pointers = [table, work]
+        pointers = [table, work, *([] if keys is None else [keys])]
         if on_device:
             columns = [values[name].double().expand(len(self._sizes)) for name in on_device]
             pointers.append(torch.stack(columns, dim=1))
@@ -129,9 +135,10 @@ class CudaBucket(Bucket):
         function = kernel(
             specialization,
             on_device,
-            self._dtype,
+            self._stored,
+            self._rounding,
             counted,
-            self.guards.table.shape[1],
+            counts_steps=self._counts_steps,
             scaled=0 if scaling is None else len(given),
             aligned=self._seen[2],
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import linecache
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -12,14 +12,15 @@ import torch
 from ..native.compiler import CompilationError, NoWord
 from ..rule.parsed import Specialization
 from ..rule.program import STATE, Program
+from ..storage import HALVES, compensated, computed_in
 from .blocks import SourceText
 
-# What is stored, and what it is computed in: names of ``triton.language``.
+# What can be stored, in the names of ``triton.language``.
 DTYPES = {
-    torch.float32: ("float32", "float32"),
-    torch.float64: ("float64", "float64"),
-    torch.bfloat16: ("bfloat16", "float32"),
-    torch.float16: ("float16", "float32"),
+    torch.float32: "float32",
+    torch.float64: "float64",
+    torch.bfloat16: "bfloat16",
+    torch.float16: "float16",
 }
 # Elements that a program of the launch computes at a time: eight for each thread of four warps.
 BLOCK = 1024
@@ -54,10 +55,11 @@ class Kernel:
 def kernel(
     specialization: Specialization,
     on_device: tuple[str, ...],
-    dtype: torch.dtype,
+    stored: tuple[torch.dtype, ...],
+    rounding: str | None,
     step_dtype: torch.dtype | None,
-    width: int,
     *,
+    counts_steps: bool,
     scaled: int,
     aligned: bool,
 ) -> Kernel:
@@ -65,8 +67,10 @@ def kernel(
 
     Args:
         on_device: the program's numbers that are read from the device, one row for each parameter.
+        stored: the dtypes of p, g and the states, those included that keep rounding errors.
+        rounding: how results are rounded, see :mod:`..storage`. By chance: the kernel gets ``keys``.
         step_dtype: of the step count on the device that the kernel increments, if there is one.
-        width: of the table of addresses.
+        counts_steps: whether the table of addresses has a column for step counts.
         scaled: 1: the kernel gets ``found_inf``; 2: ``found_inf`` and ``grad_scale``.
         aligned: whether all addresses are multiples of 16 bytes.
 
@@ -86,9 +90,10 @@ def kernel(
         specialization.program,
         specialization.states,
         on_device,
-        dtype,
+        stored,
+        rounding,
         step_dtype,
-        width,
+        counts_steps=counts_steps,
         scaled=scaled,
         aligned=aligned,
     )
@@ -99,32 +104,42 @@ def kernel_source(
     program: Program,
     states: Sequence[str],
     on_device: tuple[str, ...],
-    dtype: torch.dtype,
+    stored: tuple[torch.dtype, ...],
+    rounding: str | None,
     step_dtype: torch.dtype | None,
-    width: int,
     *,
+    counts_steps: bool,
     scaled: int,
     aligned: bool,
 ) -> str:
     """One program of the launch: its entry of the work list, block by block, read, compute, write."""
-    stored, real = DTYPES[dtype]
+    real = str(computed_in(stored)).removeprefix("torch.")
     tensors = ["p", "g", *map(STATE.format, states)]
+    dtypes = dict(zip(tensors, stored, strict=False))
+    kept = compensated(rounding, {name: dtypes[name] for name in tensors if name != "g"})
+    columns = {**dtypes, **{f"lost_{name}": dtypes[name] for name in kept}}
+    width = len(columns) + counts_steps
     on_host = [name for name in program.numbers if name not in on_device]
-    scaling = ["found_inf", "grad_scale"][:scaled]
+    by_chance, scaling = rounding == "stochastic", ["found_inf", "grad_scale"][:scaled]
     signature = [
-        *("table", "work", *(["numbers"] if on_device else []), *scaling),
+        *("table", "work", *(["keys"] if by_chance else [])),
+        *(*(["numbers"] if on_device else []), *scaling),
         *(f'{name}: "fp64"' for name in on_host),
         "BLOCK: tl.constexpr",
     ]
-    pointer = f"(tl.load(table + row * {width} + {{}}) + offset).to(tl.pointer_type(tl.{stored}))"
+    pointer = f"tl.load(table + row * {width} + {{}}).to(tl.pointer_type(tl.{{}})) + offset"
     if aligned:
         pointer = f"tl.multiple_of({pointer}, 16)"
     said = SourceText(program, real)
-    block = _block(program, tensors, said, real, "grad_scale" in scaling)
+    block = _block(program, columns, kept, said, real, rounding, "grad_scale" in scaling)
     lines = [
         f"def kernel({', '.join(signature)}):",
         "    entry = work + 3 * tl.program_id(0)",
         "    row, offset, n = tl.load(entry), tl.load(entry + 1), tl.load(entry + 2)",
+        *(
+            f"    {name} = tl.load(keys + 2 * row + {c}).to(tl.uint32)"
+            for c, name in enumerate(("key", "second_key") if by_chance else ())
+        ),
         # `full` takes what both the compiler and the interpreter make of a Python number.
         *(f"    {name} = tl.full((), {name}, tl.{real})" for name in on_host),
         *(
@@ -137,7 +152,10 @@ def kernel_source(
     if scaling:
         lines += ["    alive = tl.where(tl.load(found_inf) == 0, 1, 0)", "    n = n * alive"]
     lines += [
-        *(f"    at_{name} = {pointer.format(c)}" for c, name in enumerate(tensors)),
+        *(
+            f"    at_{name} = {pointer.format(c, DTYPES[dtype])}"
+            for c, (name, dtype) in enumerate(columns.items())
+        ),
         "    whole = n // BLOCK * BLOCK",
         "    for start in range(0, whole, BLOCK):",
         "        i = start + tl.arange(0, BLOCK)",
@@ -158,14 +176,43 @@ def kernel_source(
     return "\n".join(lines) + "\n"
 
 
-def _block(program: Program, tensors: list[str], said: SourceText, real: str, unscale: bool) -> list[str]:
+def _block(
+    program: Program,
+    columns: Mapping[str, torch.dtype],
+    kept: Sequence[str],
+    said: SourceText,
+    real: str,
+    rounding: str | None,
+    unscale: bool,
+) -> list[str]:
     """Read, compute, write one block, whose elements are at ``i``; with places for masks."""
-    lines = [f"{name} = tl.load(at_{name} + i{{load_mask}}).to(tl.{real})" for name in tensors]
+    lines = [f"{name} = tl.load(at_{name} + i{{load_mask}}).to(tl.{real})" for name in columns]
     if unscale:
         lines += ["g = g * (1.0 / tl.load(grad_scale))", "tl.store(at_g + i, g{mask})"]
+    lines += [f"{name} = {name} + lost_{name}" for name in kept]
     lines += said.lines
-    written = zip(["p", *tensors[2:]], program.results, strict=True)
-    return lines + [f"tl.store(at_{name} + i, {result}{{mask}})" for name, result in written]
+    targets = [name for name in columns if name != "g" and not name.startswith("lost_")]
+    drawn = 0
+    for name, result in zip(targets, program.results, strict=True):
+        kind = DTYPES[columns[name]]
+        if name in kept:
+            lines += [
+                f"new_{name} = {result}.to(tl.float32).to(tl.{kind})",
+                f"lost_{name} = xp.finite({result} - new_{name}.to(tl.{real})).to(tl.float32).to(tl.{kind})",
+                f"tl.store(at_lost_{name} + i, lost_{name}{{mask}})",
+                f"tl.store(at_{name} + i, new_{name}{{mask}})",
+            ]
+        elif rounding == "stochastic" and columns[name] in HALVES:
+            if drawn % 2 == 0:
+                first = "xp.random_word(offset + i, key, second_key)"
+                lines.append(f"word = {first if drawn == 0 else 'xp.next_word(word)'}")
+            bits = "word >> 16" if drawn % 2 else "word & 0xFFFF"
+            number = f"xp.stochastic_{kind}({result}.to(tl.float32), {bits})"
+            lines.append(f"tl.store(at_{name} + i, {number}{{mask}})")
+            drawn += 1
+        else:
+            lines.append(f"tl.store(at_{name} + i, {result}{{mask}})")
+    return lines
 
 
 def _from_text(text: str, name: str, names: dict[str, Any]) -> Callable[..., Any]:

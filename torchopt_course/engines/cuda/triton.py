@@ -7,7 +7,7 @@ root and the maximum that propagates NaN.
 
 # Triton's values have no Python types to write down.
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator, misc"
-# ruff: noqa: ANN201
+# ruff: noqa: ANN201, ANN202
 
 import triton
 import triton.language as tl
@@ -99,3 +99,50 @@ def minimum(x, y):
 @triton.jit
 def clamp(x, min, max):
     return minimum(maximum(x, min), max)
+
+
+# What is lost by rounding, and rounding by chance: see `..storage`. `lowbias32` in two parts, around a key.
+
+
+@triton.jit
+def finite(x):
+    return tl.where(tl.abs(x) < float("inf"), x, 0.0)
+
+
+@triton.jit
+def _mixed(word, key):
+    word = word ^ (word >> 16)
+    word = word * tl.full((), 0x7FEB352D, tl.uint32) + key
+    word = word ^ (word >> 15)
+    word = word * tl.full((), 0x846CA68B, tl.uint32)
+    return word ^ (word >> 16)
+
+
+@triton.jit
+def random_word(index, key, second_key):
+    return _mixed(index.to(tl.uint32) ^ key, second_key)
+
+
+@triton.jit
+def next_word(word):
+    return _mixed(word + tl.full((), 0x9E3779B9, tl.uint32), tl.full((), 0, tl.uint32))
+
+
+@triton.jit
+def stochastic_bfloat16(x, bits):
+    word = x.to(tl.uint32, bitcast=True) + bits
+    word = tl.where(x != x, tl.full((), 0x7FC00000, tl.uint32), word)
+    return (word >> 16).to(tl.uint16).to(tl.bfloat16, bitcast=True)
+
+
+@triton.jit
+def stochastic_float16(x, bits):
+    word = x.to(tl.uint32, bitcast=True)
+    cut = (word + (bits >> 3)) & tl.full((), 0xFFFFE000, tl.uint32)
+    usual = tl.where(x != x, x, cut.to(tl.float32, bitcast=True)).to(tl.float16).to(tl.uint16, bitcast=True)
+    places = tl.where(tl.abs(x) < 2.0**-14, tl.abs(x) * 2.0**24, 0.0)
+    below = places.to(tl.int32)
+    up = bits.to(tl.float32) < (places - below.to(tl.float32)) * 65536.0
+    count = tl.where(up, below + 1, below).to(tl.uint32)
+    small = (count | ((word >> 16) & 0x8000)).to(tl.uint16)
+    return tl.where(tl.abs(x) < 2.0**-14, small, usual).to(tl.float16, bitcast=True)

@@ -25,7 +25,7 @@ API_WORDS = _word()
 # Words of a bucket's frame: what is asked of its tensors ...
 _word = count().__next__
 SAME_AGE, PRESENT, COUNT, STATES, COLUMNS, AGE_BITS = (_word() for _ in range(6))
-EXPECTED, NAMES, TABLE, AGES, ABSENT, SCRATCH, STEP_LAYOUT = (_word() for _ in range(7))
+EXPECTED, NAMES, TABLE, AGES, ABSENT, SCRATCH = (_word() for _ in range(6))
 WRITTEN, GONE, TARGETS_MOVED, GRADS_MOVED, STRIDES_COUNT = (_word() for _ in range(5))
 # ... and how they are updated.
 KERNEL, WORK, ROWS, SHARED_WORK, SHARED_STARTS, PARTS, ELEMENTS = (_word() for _ in range(7))
@@ -36,7 +36,8 @@ BOUNDS, BOUND_COUNT, TARGETS_OVERLAP, GRADS_APART = (_word() for _ in range(4))
 USED_WORK, USED_STARTS, SELF, THREADS = (_word() for _ in range(4))
 BUCKET_WORDS = _word()
 
-# Words of one row of `expected`; the ids of the state tensors follow, then that of the step.
+# Words of one row of `expected`; the ids of the state tensors follow, then that of the step, then the
+# addresses of their layouts.
 POSITION, PARAM, KIND, PLACE, LAYOUT, FIRST_STATE = range(6)
 # DLPack's DLTensor as 64-bit words: data, device, ndim and dtype, shape, strides, byte offset.
 DATA, DEVICE, RANK_AND_DTYPE, SHAPE, STRIDES, OFFSET = range(6)

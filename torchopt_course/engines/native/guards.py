@@ -86,7 +86,7 @@ def build() -> Callable[..., Any]:
         verdict, present, age, same_age, after = f.HOLDS, 0, 0.0, 1, 0
         call4(api[f.LIST_SET_SLICE], written, 0, 1 << 40, 0)
         for i in range(count):
-            row = words(bucket[f.EXPECTED] + 8 * i * (f.FIRST_STATE + columns))
+            row = words(bucket[f.EXPECTED] + 8 * i * (f.FIRST_STATE + 2 * columns))
             addresses = words(bucket[f.TABLE] + 8 * i * (2 + columns))
             planned = row[f.LAYOUT]
             param = call2(api[f.LIST_ITEM], params, row[f.POSITION])
@@ -133,7 +133,7 @@ def build() -> Callable[..., Any]:
                     tensor = call2(api[f.DICT_ITEM], own, names[s])
                     if tensor != row[f.FIRST_STATE + s]:
                         return f.CHANGED
-                    expected = planned if s < n_states else bucket[f.STEP_LAYOUT]
+                    expected = row[f.FIRST_STATE + columns + s]
                     address = memory(api[f.EXCHANGE], tensor, view, expected, strict)
                     if address < 0:
                         return f.CHANGED

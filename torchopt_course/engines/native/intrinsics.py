@@ -11,6 +11,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+from .. import storage
 from . import frame
 
 
@@ -141,7 +142,101 @@ def narrow_float16(_typing: Any, _number: Any) -> Any:
     return types.uint16(types.float32), generate
 
 
+# Rounding by chance, see `..storage`: words of 32 bits, of which each rounding uses 16.
+
+
 @intrinsic
-def unchanged(_typing: Any, number: Any) -> Any:
-    """What is stored as it is computed."""
-    return number(number), lambda _context, _builder, _signature, arguments: arguments[0]
+def random_word(_typing: Any, _index: Any, _key: Any, _second_key: Any) -> Any:
+    """A word that is a function of an element's index and its parameter's keys."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        index, key, second = (builder.trunc(argument, _WORD) for argument in arguments)
+        return _mix(builder, builder.xor(index, key), second)
+
+    return types.uint32(types.int64, types.int64, types.int64), generate
+
+
+@intrinsic
+def next_word(_typing: Any, _word: Any) -> Any:
+    """Another word, for two more tensors."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        return _mix(builder, builder.add(arguments[0], _WORD(storage.NEXT)), _WORD(0))
+
+    return types.uint32(types.uint32), generate
+
+
+def _mix(builder: Any, word: Any, key: Any) -> Any:
+    first, second, last = storage.SHIFTS
+    word = builder.xor(word, builder.lshr(word, _WORD(first)))
+    word = builder.add(builder.mul(word, _WORD(storage.FIRST_FACTOR)), key)
+    word = builder.xor(word, builder.lshr(word, _WORD(second)))
+    word = builder.mul(word, _WORD(storage.SECOND_FACTOR))
+    return builder.xor(word, builder.lshr(word, _WORD(last)))
+
+
+@intrinsic
+def lower_half(_typing: Any, _word: Any) -> Any:
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        return builder.and_(arguments[0], _WORD(0xFFFF))
+
+    return types.uint32(types.uint32), generate
+
+
+@intrinsic
+def upper_half(_typing: Any, _word: Any) -> Any:
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        return builder.lshr(arguments[0], _WORD(16))
+
+    return types.uint32(types.uint32), generate
+
+
+@intrinsic
+def stochastic_bfloat16(_typing: Any, _number: Any, _bits: Any) -> Any:
+    """Add 16 random bits below the last place, and cut: up as often as the number is on the way up."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        number, bits = arguments
+        rounded = builder.add(builder.bitcast(number, _WORD), bits)
+        is_nan = builder.fcmp_unordered("uno", number, number)
+        chosen = builder.select(is_nan, _WORD(0x7FC00000), rounded)
+        return builder.trunc(builder.lshr(chosen, _WORD(16)), _BITS)
+
+    return types.uint16(types.float32, types.uint32), generate
+
+
+@intrinsic
+def stochastic_float16(_typing: Any, _number: Any, _bits: Any) -> Any:
+    """As above with 13 bits; below 2**-14 the places of float16 are whole multiples of 2**-24."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        number, bits = arguments
+        word = builder.bitcast(number, _WORD)
+        is_nan = builder.fcmp_unordered("uno", number, number)
+        cut = builder.and_(builder.add(word, builder.lshr(bits, _WORD(3))), _WORD(0xFFFFE000))
+        cut = builder.select(is_nan, word, cut)
+        usual = builder.bitcast(builder.fptrunc(builder.bitcast(cut, _SINGLE), _HALF), _BITS)
+
+        magnitude = builder.bitcast(builder.and_(word, _WORD(0x7FFFFFFF)), _SINGLE)
+        is_small = builder.fcmp_ordered("<", magnitude, _SINGLE(2.0**-14))
+        places = builder.select(is_small, builder.fmul(magnitude, _SINGLE(2.0**24)), _SINGLE(0.0))
+        below = builder.fptosi(places, _WORD)
+        part = builder.fsub(places, builder.sitofp(below, _SINGLE))
+        chance = builder.sitofp(bits, _SINGLE)
+        up = builder.fcmp_ordered("<", chance, builder.fmul(part, _SINGLE(2.0**16)))
+        count = builder.add(below, builder.zext(up, _WORD))
+        sign = builder.and_(builder.lshr(word, _WORD(16)), _WORD(0x8000))
+        small = builder.trunc(builder.or_(count, sign), _BITS)
+        return builder.select(is_small, small, usual)
+
+    return types.uint16(types.float32, types.uint32), generate
+
+
+# What kernels refer to by name.
+WORDS = {
+    function.__name__: function
+    for function in (
+        widen_bfloat16, narrow_bfloat16, widen_float16, narrow_float16,
+        random_word, next_word, lower_half, upper_half, stochastic_bfloat16, stochastic_float16,
+    )
+}  # fmt: skip

@@ -16,6 +16,7 @@ from ..fused import why_odd, why_odd_step
 from ..guards import PLAIN
 from ..local import LocalGroup
 from ..native.compiler import NoWord
+from ..storage import HALVES
 from .in_place import InPlace, Language, in_place
 from .one_by_one import as_real
 
@@ -44,6 +45,10 @@ class OperationsBucket(Bucket):
     @classmethod
     def refuses(cls, candidate: Candidate, options: GroupOptions) -> str | None:
         param, grad, states, step = candidate
+        if options.rounding is not None and HALVES.intersection(
+            (param.dtype, *(s.dtype for s in states.values()))
+        ):
+            return "it is stored in fewer bits than it is computed in"
         if options.differentiable or options.is_followed:
             return "each operation of the step is followed"
         if param.dtype not in _DTYPES:

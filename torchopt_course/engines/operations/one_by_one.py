@@ -23,7 +23,7 @@ from ..layout import is_sparse
 from ..rule.parsed import Specialization, kind
 from ..rule.placeholders import RuleError
 from ..rule.program import STATE
-from ..rule.words import TENSORS
+from ..rule.words import TENSORS, Function
 
 
 class Write(NamedTuple):
@@ -42,6 +42,7 @@ def compute(
     coefficients: Mapping[str, Any],
     *,
     differentiable: bool = False,
+    words: Mapping[str, Function] = TENSORS,
 ) -> list[Write]:
     """Apply a rule to a parameter and its states; nothing is changed yet.
 
@@ -52,23 +53,25 @@ def compute(
         coefficients: the rule's coefficients, by name.
         differentiable: let gradients flow through the update: what autograd saves of the old values is
             then a copy, for the originals will be overwritten.
+        words: what the words of a program mean.
     """
     targets = [param, *(states[name] for name in specialization.states)]
     if is_sparse(param):
-        return _sparse(specialization, targets, grad, coefficients)
+        return _sparse(specialization, targets, grad, coefficients, words)
     if param.is_complex():
         specialization.refuse_parts("a parameter is complex, and is seen as pairs of real numbers")
     if grad.is_sparse:
         specialization.refuse_parts("a gradient is sparse, and only its rows are visited")
         grad = grad.coalesce()
         rows = tuple(grad.indices())
-        new = _applied(specialization, [target[rows] for target in targets], grad.values(), coefficients)
+        old = [target[rows] for target in targets]
+        new = _applied(specialization, old, grad.values(), coefficients, words)
         return [Write(target, values, rows) for target, values in zip(targets, new, strict=True)]
     if param.is_complex() and not grad.is_complex():
         grad = grad.to(param.dtype)
     real = [as_real(target) for target in targets]
     old = [tensor.clone() for tensor in real] if differentiable else real
-    new = _applied(specialization, old, as_real(grad), coefficients)
+    new = _applied(specialization, old, as_real(grad), coefficients, words)
     if not differentiable:
         new = _apart(new, real)
     _refuse_wrappers(param, grad, new)
@@ -104,11 +107,15 @@ def _in_place_of(target: Tensor, real: Tensor, values: Tensor) -> Write:
 
 
 def _sparse(
-    specialization: Specialization, targets: Sequence[Tensor], grad: Tensor, coefficients: Mapping[str, Any]
+    specialization: Specialization,
+    targets: Sequence[Tensor],
+    grad: Tensor,
+    coefficients: Mapping[str, Any],
+    words: Mapping[str, Function],
 ) -> list[Write]:
     """A parameter that is sparse itself: in coordinates, for torch cannot subtract compressed tensors."""
     *old, g = (tensor.to_sparse(layout=torch.sparse_coo) for tensor in (*targets, grad))
-    new = _applied(specialization, old, g, coefficients)
+    new = _applied(specialization, old, g, coefficients, words)
     writes = []
     for target, values in zip(targets, new, strict=True):
         values = values.coalesce().to_sparse(layout=target.layout)
@@ -131,7 +138,11 @@ def write(writes: Sequence[Write]) -> None:
 
 
 def _applied(
-    specialization: Specialization, old: Sequence[Tensor], grad: Tensor, coefficients: Mapping[str, Any]
+    specialization: Specialization,
+    old: Sequence[Tensor],
+    grad: Tensor,
+    coefficients: Mapping[str, Any],
+    words: Mapping[str, Function],
 ) -> list[Tensor]:
     """The new values of a parameter and its kept states, given the old ones."""
     if specialization.program is None:
@@ -142,7 +153,7 @@ def _applied(
     }
     for line in specialization.program.lines:
         operands = [registers[name] if isinstance(name, str) else name for name in line.operands]
-        registers[line.out] = TENSORS[line.word](*operands)
+        registers[line.out] = words[line.word](*operands)
         for name in line.dying:
             del registers[name]
     return [registers[name] for name in specialization.program.results]

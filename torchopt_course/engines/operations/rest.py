@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..bucket import Coefficients, GroupOptions, Specialize, Update
 from ..local import LocalGroup
-from . import one_by_one
+from . import one_by_one, wide
 
 
 class Rest:
@@ -42,8 +42,12 @@ class Rest:
             values = coefficients(age)
             specialization = specialize(values)
             for i in positions:
-                own = local.state[local.params[i]] if options.states else {}
-                new = one_by_one.compute(
+                own = local.state.get(local.params[i], {})
+                compute = one_by_one.compute
+                if options.rounding is not None:
+                    keys = None if local.chance is None else local.chance.keys([i])[0].tolist()
+                    compute = partial(wide.compute, own, options.rounding, keys)
+                new = compute(
                     specialization,
                     local.params[i],
                     local.grads[i],  # type: ignore[arg-type]

@@ -1,0 +1,103 @@
+"""What is stored in 16 bits and computed in 32: which dtype, how it is rounded, where random bits come from.
+
+A *wide* step reads all tensors as float32 (float64 where one of them is that), applies the rule, and rounds
+each result once, to the dtype in which it is kept. Three ways of rounding:
+
+- ``nearest``: to even. A change of less than half of the last place is lost, in each step anew;
+- ``stochastic``: up or down by chance, so that the mean is right. Chance is a function of seed, step,
+  parameter and element, the same on each engine and for any number of threads;
+- ``kahan``: to nearest, and what is lost is kept in a tensor of 16 bits beside it, and added when it is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+HALVES = frozenset({torch.bfloat16, torch.float16})
+ROUNDINGS = ("nearest", "stochastic", "kahan")
+
+# The options by which it is asked for, and the count of steps that chance depends on.
+OPTIONS = ("state_dtype", "rounding", "rounding_seed", "rounding_step")
+
+
+def computed_in(dtypes: Sequence[torch.dtype]) -> torch.dtype:
+    """The precision of a wide step over tensors of some dtypes."""
+    return torch.float64 if torch.float64 in dtypes else torch.float32
+
+
+def wanted_dtype(group: Mapping[str, Any], name: str) -> torch.dtype | None:
+    """The dtype that a group's options want for a state; ``None``: whatever it has."""
+    wanted = group.get("state_dtype")
+    return wanted.get(name) if isinstance(wanted, Mapping) else wanted
+
+
+def rounding_of(group: Mapping[str, Any]) -> str | None:
+    """How a group's results are rounded; ``None`` if it has not asked for a wide step."""
+    rounding: str | None = group.get("rounding")
+    return rounding or (None if group.get("state_dtype") is None else "nearest")
+
+
+def compensated(rounding: str | None, dtypes: Mapping[str, torch.dtype]) -> tuple[str, ...]:
+    """Of the parameter (``"p"``) and its states those whose rounding errors are kept, in order."""
+    return tuple(name for name, dtype in dtypes.items() if rounding == "kahan" and dtype in HALVES)
+
+
+def compensation(name: str) -> str:
+    """What the state with the rounding errors of the parameter (``"p"``) or of a state is called."""
+    return "compensation" if name == "p" else f"{name}_compensation"
+
+
+def compensations(
+    rounding: str | None, param: Tensor, names: Sequence[str], own: Mapping[str, Any]
+) -> dict[str, Tensor]:
+    """The tensors whose rounding errors are kept, by the name of the state that keeps them.
+
+    Args:
+        names, own: the states that the rule reads and writes, and the tensors.
+    """
+    tensors = {"p": param, **{name: own[name] for name in names}}
+    kept = compensated(rounding, {name: tensor.dtype for name, tensor in tensors.items()})
+    return {compensation(name): tensors[name] for name in kept}
+
+
+class Chance(NamedTuple):
+    """What the random bits of a step are a function of, besides parameter and element.
+
+    Attributes:
+        seed: the group's ``rounding_seed``.
+        step: how many steps the group has taken.
+        group: its index.
+    """
+
+    seed: int
+    step: int
+    group: int
+
+    def keys(self, positions: Sequence[int]) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """Two numbers of 32 bits for each parameter, by its position in the group."""
+        words = np.array(positions, dtype=np.uint64)
+        for number in (self.group, self.step, self.seed):
+            words = _mixed(words + np.uint64(number % 2**64))
+        halves = np.stack([words & np.uint64(0xFFFFFFFF), words >> np.uint64(32)], axis=1)
+        return halves.astype(np.int64)
+
+
+def _mixed(words: np.ndarray[Any, np.dtype[np.uint64]]) -> np.ndarray[Any, np.dtype[np.uint64]]:
+    """SplitMix64 (Steele, Lea, Flood, 2014): every bit depends on every bit."""
+    words = words + np.uint64(0x9E3779B97F4A7C15)
+    words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return words ^ (words >> np.uint64(31))
+
+
+# The hash of an element, 32 bits, of which each rounding uses 16: mix(index ^ first key), in the middle of
+# which the second key is added. The multipliers are those of lowbias32 (Wellons, Hash Prospector, 2018).
+FIRST_FACTOR, SECOND_FACTOR = 0x7FEB352D, 0x846CA68B
+SHIFTS = (16, 15, 16)
+# A word for the next two tensors is mixed from the last one, plus this.
+NEXT = 0x9E3779B9

@@ -1,0 +1,126 @@
+"""Refuse ``state_dtype`` and ``rounding`` that cannot be meant, and checkpoints of other precision."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..engines.layout import is_sparse
+from ..engines.storage import HALVES, ROUNDINGS, compensation, rounding_of, wanted_dtype
+
+DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+
+
+def refuse_odd_storage(owner: str, states: Sequence[str], options: Mapping[str, Any]) -> None:
+    """Refuse options that say how numbers are stored, as far as that can be seen without the parameters.
+
+    Args:
+        owner, states: the optimizer and all states that it may keep.
+
+    Raises:
+        TypeError: no dtype; a seed that is no whole number.
+        ValueError: a dtype that numbers cannot be kept in, a state or a way of rounding that does not exist.
+        RuntimeError: options that exclude one another.
+    """
+    wanted = options.get("state_dtype")
+    if wanted is not None and not states:
+        raise ValueError(f"state_dtype={wanted} is given, but {owner} keeps no states")
+    for name, dtype in wanted.items() if isinstance(wanted, Mapping) else {"": wanted}.items():
+        if isinstance(wanted, Mapping) and name not in states:
+            known = ", ".join(map(repr, states))
+            raise ValueError(f"state_dtype has a dtype for {name!r}, but the states of {owner} are {known}")
+        label = f"state_dtype[{name!r}]" if name else "state_dtype"
+        if dtype is None and not name:
+            continue
+        expected = f"one of {', '.join(map(str, DTYPES))}" + ("" if name else ", or a dictionary of them")
+        if not isinstance(dtype, torch.dtype):
+            raise TypeError(f"{label} is {dtype!r}, expected {expected}")
+        if dtype not in DTYPES:
+            raise ValueError(f"{label} is {dtype}, expected {expected}")
+    rounding = options.get("rounding")
+    if rounding is not None and rounding not in ROUNDINGS:
+        raise ValueError(f"rounding is {rounding!r}, expected one of {', '.join(map(repr, ROUNDINGS))}")
+    seed = options.get("rounding_seed", 0)
+    if type(seed) is not int:
+        raise TypeError(f"rounding_seed is {seed!r}, expected a whole number")
+    if "rounding_seed" in options and rounding != "stochastic":
+        raise ValueError(f"rounding_seed={seed} is given, but rounding={rounding!r} draws no random bits")
+    _refuse_contradictions(owner, states, rounding, options)
+
+
+def _refuse_contradictions(
+    owner: str, states: Sequence[str], rounding: str | None, options: Mapping[str, Any]
+) -> None:
+    if rounding in ("stochastic", "kahan") and options.get("differentiable"):
+        raise RuntimeError(f"rounding={rounding!r} has no derivative, and `differentiable` asks for one")
+    if rounding == "stochastic" and options.get("capturable"):
+        raise RuntimeError(
+            "rounding='stochastic' draws other bits in each step, and a captured one (`capturable`) "
+            "would repeat its own"
+        )
+    if rounding == "kahan":
+        for name in map(compensation, ("p", *states)):
+            if name in states:
+                raise ValueError(f"rounding='kahan' keeps a state {name!r}, but {owner} has one of that name")
+
+
+def refuse_idle_storage(owner: str, group: Mapping[str, Any], states: Sequence[str]) -> None:
+    """Refuse a group whose options ask for what its parameters cannot have.
+
+    Args:
+        states: those that the group keeps.
+
+    Raises:
+        ValueError: rounding without a tensor of 16 bits; complex or sparse parameters.
+    """
+    if rounding_of(group) is None:
+        return
+    rounding, wanted = group.get("rounding"), group.get("state_dtype")
+    params = group["params"]
+    for param in params:
+        if param.is_complex() and wanted is not None:
+            raise ValueError(f"state_dtype={wanted} is given, but a parameter is of dtype {param.dtype}")
+        if is_sparse(param) and rounding in ("stochastic", "kahan"):
+            raise ValueError(f"rounding={rounding!r} is given, but a parameter has the layout {param.layout}")
+    kinds = {param.dtype for param in params}
+    kinds_of_states = {wanted_dtype(group, name) or kind for name in states for kind in kinds}
+    if rounding in ("stochastic", "kahan") and params and HALVES.isdisjoint(kinds | kinds_of_states):
+        raise ValueError(
+            f"rounding={rounding!r} is given, but no tensor of {owner} has 16 bits: the parameters are "
+            f"{_said(kinds)}, the states {_said(kinds_of_states)}; give state_dtype=torch.bfloat16 for states"
+        )
+
+
+def _said(kinds: set[torch.dtype]) -> str:
+    return " and ".join(sorted(map(str, kinds))) or "none"
+
+
+def refuse_other_precision(i: int, group: Mapping[str, Any], own: Mapping[str, Any]) -> None:
+    """Refuse a checkpoint whose group is stored or rounded otherwise than it was asked to be here.
+
+    One that says nothing of it, as torch's, is converted to what is asked for here. If nothing is asked for
+    here the checkpoint decides, as for any option.
+
+    Args:
+        i: the group's index.
+        group, own: the group in the checkpoint, and in the optimizer.
+
+    Raises:
+        ValueError: with both.
+    """
+    for name in ("state_dtype", "rounding"):
+        theirs, ours = group.get(name), own.get(name)
+        if theirs is not None and ours is not None and theirs != ours:
+            raise ValueError(
+                f"loaded parameter group {i} has {name}={theirs}, the optimizer {name}={ours}: give "
+                f"the same, or delete {name!r} from the loaded group to convert its states"
+            )
+
+
+def as_wanted(name: str, state: Tensor, group: Mapping[str, Any]) -> Tensor:
+    """A state in the dtype that its group's options want."""
+    wanted = wanted_dtype(group, name)
+    return state if wanted is None or state.dtype == wanted else state.to(wanted)
