@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import importlib
+import io
 import json
 import os
 import subprocess
@@ -61,25 +62,22 @@ def smoke(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], SmokeRun]
     return of
 
 
-def run_smoke(recipe: str, folder: Path) -> tuple[str, str]:
-    """Standard output and error of a run in this process."""
-    import io
-
+def jobs_in_this_process(recipe: str) -> contextlib.AbstractContextManager[object]:
+    """Other processes take longer to start than all the trainings do: those of one recipe are enough."""
     import joblib
 
+    return contextlib.nullcontext() if recipe == "plateau" else joblib.parallel_config(backend="sequential")
+
+
+def run_smoke(recipe: str, folder: Path) -> tuple[str, str]:
+    """Standard output and error of a run in this process."""
     torch.set_num_threads(1)
     script = importlib.import_module(f"recipes.{recipe}")
     out, err = io.StringIO(), io.StringIO()
-    with contextlib.ExitStack() as stack:
-        if (
-            recipe != "plateau"
-        ):  # one is enough to see that its jobs can go to other processes, which cost more
-            stack.enter_context(joblib.parallel_config(backend="sequential"))
-        patch = stack.enter_context(pytest.MonkeyPatch.context())
+    with pytest.MonkeyPatch.context() as patch, jobs_in_this_process(recipe):
         patch.setattr(sys, "argv", [f"{recipe}.py", "--size", "smoke", "--logdir", str(folder)])
-        stack.enter_context(contextlib.redirect_stdout(out))
-        stack.enter_context(contextlib.redirect_stderr(err))
-        script.main()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            script.main()
     return out.getvalue(), err.getvalue()
 
 

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from recipes.gallery import RECIPES, ROOT
 
-from .conftest import SmokeRun
+from .conftest import SmokeRun, jobs_in_this_process
 
 SCRIPTS = sorted({path.stem for path in (ROOT / "recipes").glob("*.py")} - {"__init__"})
 # In these two there is no chance, so no seed.
@@ -124,7 +124,8 @@ def test_ctrl_c_ends_with_one_line_and_without_a_result(
 
     monkeypatch.setattr(tqdm, "update", press)
     monkeypatch.setattr(SummaryWriter, "add_scalar", press)
-    code, out, err = ends(recipe, "--size", "smoke", "--logdir", "run")
+    with jobs_in_this_process(recipe):
+        code, out, err = ends(recipe, "--size", "smoke", "--logdir", "run")
     assert (code, out) == (130, "")
     assert "interrupted" in one_line(recipe, err)
     assert not (tmp_path / "run" / "result.json").exists()
