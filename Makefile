@@ -17,7 +17,7 @@ test: $(VENV)/.test
 	$(BIN)/python -m pytest -n 2
 
 # What takes long: all operators and modules of torch's data bases through the autograd, trainings that are
-# killed, kernels that several processes compile.
+# killed, kernels that several processes compile, curves in a browser.
 test-slow: $(VENV)/.test
 	$(BIN)/python -m pytest -n 2 -m slow
 
