@@ -1,7 +1,7 @@
 """Read a function of coefficients: run it once on numbers that tell what is done with them.
 
-What is read is compared with what the function gives; whatever a :class:`~.number_program.NumberProgram` could
-not say bit for bit is left to Python, with the reason.
+What is read is compared with what the function gives; whatever a
+:class:`~.number_program.NumberProgram` could not say bit for bit is left to Python, with the reason.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from types import BuiltinFunctionType, FunctionType
 from typing import Any
 
-from torch.overrides import TorchFunctionMode
+from torch.overrides import TorchFunctionMode, resolve_name
 
 from .number_program import WORDS, NumberProgram, places
 from .number_recorder import Node, Number, Recorder
@@ -130,7 +130,7 @@ class _NoTorch(TorchFunctionMode):
         self._recorder = recorder
 
     def __torch_function__(self, function: Any, *_: Any) -> Any:
-        raise self._recorder.refuse(f"calls torch's {getattr(function, '__name__', function)}()")
+        raise self._recorder.refuse(f"calls {resolve_name(function) or function}()")
 
 
 # -- what stands behind names while a function is read ---------------------------------------------------

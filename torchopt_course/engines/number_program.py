@@ -1,9 +1,9 @@
 """Coefficients as a straight line of operations on double-precision numbers, which every engine can follow.
 
 Whatever Python there was (helpers, loops, choices) has been run once, by :mod:`.coefficients`. A choice that
-depended on a number was taken for the numbers of that day, and is kept as a :class:`Condition`: as long as all
-conditions come out the same and all numbers are finite, the program gives what the function gives, bit for bit.
-Otherwise it says nothing, and the function is asked.
+depended on a number was taken for the numbers of that day, and is kept as a :class:`Condition`: as long as
+all conditions come out the same and all numbers are finite, the program gives what the function gives, bit
+for bit. Otherwise it says nothing, and the function is asked.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class NumberProgram:
         operations: what is computed, in order; each result must be finite.
         conditions: what must come out as it did.
         results: the register of each coefficient; or the coefficient itself, a truth value or ``None``.
-        fixed: options that are no numbers, and the types of those that are sequences: it holds for these only.
+        fixed: options that are no numbers, and the types of sequences: it holds for these only.
         reads: what the function read by name: globals, closures, helpers.
     """
 
@@ -90,14 +90,14 @@ class NumberProgram:
     def values(
         self, options: Mapping[str, Any], *, step: float | None = None, first: bool | None = None
     ) -> list[float] | None:
-        """The inputs, taken from options; ``None`` if these are of other kinds than the program was read for."""
+        """The inputs, taken from options; ``None`` if these are of other kinds than those it was read for."""
         given = dict(places(options, step, first))
         if len(given) != len(self.inputs) + len(self.fixed):
             return None
         for place, value in self.fixed.items():
             if type(given.get(place)) is not type(value) or given[place] != value:
                 return None
-        values = [given.get(place) for place in self.inputs]
+        values: list[Any] = [given.get(place) for place in self.inputs]
         if tuple(map(type, values)) != self.types or not all(map(is_exact, values)):
             return None
         return [float(value) for value in values]

@@ -197,9 +197,10 @@ for _name, _word in {"add": "add", "sub": "sub", "mul": "mul", "truediv": "div",
 for _word in COMPARISONS:
     setattr(Number, f"__{_word}__", _comparison(_word))
 # All else that Python, numpy and torch may ask of a number.
-for _name in (
-    "float int index complex round trunc floor ceil str repr format hash iter len getitem contains "
-    "divmod rdivmod mod rmod floordiv rfloordiv matmul rmatmul lshift rlshift rshift rrshift "
-    "and rand or ror xor rxor invert array array_ufunc array_function torch_function"
-).split():
+_REFUSED = """
+float int index complex round trunc floor ceil str repr format hash iter len getitem contains divmod rdivmod
+mod rmod floordiv rfloordiv matmul rmatmul lshift rlshift rshift rrshift and rand or ror xor rxor invert
+array array_ufunc array_function torch_function
+"""
+for _name in _REFUSED.split():
     setattr(Number, f"__{_name}__", _refused(f"__{_name}__"))
