@@ -232,6 +232,13 @@ def test_whole_numbers(start: int, other: int) -> None:
         assert results(program, {"n": start}, step=1.0) is not None
 
 
+def test_whole_numbers_that_double_precision_does_not_have() -> None:
+    for source in ("(n + n + 1) - n - n", "(n * 3) - n - n", "1 - (-n - n - 1)"):
+        program, _ = read(source, n=1)
+        assert results(program, {"n": 2**53 - 1}, step=1.0) is None, source
+        assert results(program, {"n": 2**50 - 1}, step=1.0) is not None, source
+
+
 REFUSED = {
     "step % 10": "__mod__",
     "step // 2": "__floordiv__",
