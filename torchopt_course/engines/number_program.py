@@ -105,7 +105,9 @@ class NumberProgram:
     def evaluate(self, values: Sequence[float]) -> list[float] | None:
         """All registers, given the inputs; ``None`` if the program does not hold for these.
 
-        This is the definition: engines that follow a program do the same.
+        This is the definition: engines that follow a program do the same. (A compiler that sees a constant in
+        `pow` may write a product or a square root for it, which is another last bit: measured with numba for
+        ``x ** 2.0``, ``x ** 0.5`` and ``2.0 ** x``. Give it constants as it is given inputs.)
         """
         if not all(map(math.isfinite, values)):
             return None
