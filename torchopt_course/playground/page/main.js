@@ -1,0 +1,316 @@
+// The page: one state, drawn anew whenever anything changes.
+
+const get = (id) => document.getElementById(id);
+const still = matchMedia("(prefers-reduced-motion: reduce)");
+const named = (list, name) => list.find((each) => each.name === name);
+
+const state = {
+  landscape: LANDSCAPES[0], parameters: [], start: [], steps: 150, now: 25, noise: 0, seed: 1, arrows: true,
+  walkers: WALKING.map((name) => newWalker(named(OPTIMIZERS, name))),
+};
+let cards = [], paths = [], groundDrawn = "", frame = null, drawing = false, playing = 0, saying = 0;
+
+function newWalker(optimizer) {
+  return {optimizer, options: firstOptions(optimizer)};
+}
+
+function request(walker) {
+  const {landscape, parameters, start, steps, noise, seed} = state;
+  return {optimizer: walker.optimizer, options: walker.options, landscape, parameters, start, steps, noise, seed};
+}
+
+// -- what may happen ------------------------------------------------------------------------------------
+
+function enter(landscape) {
+  Object.assign(state, {landscape, parameters: landscape.parameters.map(({value}) => value), start: [...landscape.start], noise: 0});
+  state.walkers.forEach(useBest);
+  buildControls();
+  changed();
+}
+
+function useBest(walker) {
+  const slider = walker.optimizer.sliders.find(({key}) => key === "lr");
+  if (!slider) return;
+  const found = qualities(request(walker), slider);
+  const best = found.reduce((a, b) => (b.quality < a.quality ? b : a));
+  if (Number.isFinite(best.quality)) walker.options.lr = best.rate;
+}
+
+const on = {
+  change: () => changed(),
+  best(walker) {
+    useBest(walker);
+    changed();
+  },
+  choose(walker, optimizer) {
+    const at = state.walkers.indexOf(walker);
+    state.walkers[at] = newWalker(optimizer);
+    useBest(state.walkers[at]);
+    buildCards();
+    changed();
+    cards[at].querySelector("select").focus();
+  },
+  remove(walker) {
+    state.walkers = state.walkers.filter((each) => each !== walker);
+    buildCards();
+    changed();
+    get("add").focus();
+  },
+};
+
+function addWalker() {
+  const there = state.walkers.map(({optimizer}) => optimizer);
+  const walker = newWalker(OPTIMIZERS.find((each) => !there.includes(each)) ?? OPTIMIZERS[0]);
+  state.walkers.push(walker);
+  useBest(walker);
+  buildCards();
+  changed();
+  cards.at(-1).querySelector("select").focus();
+}
+
+function moveStart(x, y) {
+  const inside = (value, low, high) => Math.min(Math.max(value, low), high);
+  state.start = [
+    inside(x, frame.toX(0), frame.toX(frame.width)),
+    inside(y, frame.toY(frame.height), frame.toY(0)),
+  ].map((value) => Number(value.toPrecision(4)));
+  changed();
+}
+
+function play() {
+  if (playing) return stop();
+  if (state.now >= state.steps) state.now = 0;
+  const began = performance.now(), from = state.now, perSecond = Math.max(20, state.steps / 8);
+  get("play").textContent = "Pause";
+  const tick = (time) => {
+    // With reduced motion: a few still pictures instead of a film.
+    const pace = still.matches ? Math.floor((time - began) / 1000) * perSecond : ((time - began) / 1000) * perSecond;
+    state.now = Math.min(from + Math.max(0, Math.floor(pace)), state.steps);
+    draw();
+    if (state.now < state.steps) playing = requestAnimationFrame(tick);
+    else stop();
+  };
+  playing = requestAnimationFrame(tick);
+}
+
+function stop() {
+  cancelAnimationFrame(playing);
+  playing = 0;
+  get("play").textContent = "Play";
+}
+
+// -- controls -------------------------------------------------------------------------------------------
+
+function buildControls() {
+  const rows = state.landscape.parameters.map((parameter, i) =>
+    sliderRow({
+      name: {condition: "condition number", turn: "turned by"}[parameter.name] ?? label(parameter.name),
+      slider: {...parameter, scale: parameter.low > 0 ? "log" : "linear"}, value: state.parameters[i],
+      describe: (value) => written(value) + (parameter.name === "turn" ? "°" : ""),
+      change: (value) => {
+        state.parameters[i] = value;
+        changed();
+      },
+    }),
+  );
+  const slope = Math.hypot(...state.landscape.slope(...state.landscape.start, ...state.parameters));
+  const noise = sliderRow({
+    name: "gradient noise σ", slider: {scale: "log or 0", low: slope / 300, high: 3 * slope}, value: state.noise,
+    change: (value) => {
+      state.noise = value;
+      changed();
+    },
+  });
+  const steps = sliderRow({
+    name: "steps", slider: {scale: "whole", low: 10, high: 500}, value: state.steps,
+    change: (value) => {
+      state.steps = value;
+      state.now = Math.min(state.now, value);
+      changed();
+    },
+  });
+  get("controls").replaceChildren(...rows, noise, steps);
+  get("lesson").textContent = state.landscape.lesson;
+  for (const input of document.querySelectorAll("#landscapes input")) input.checked = input.value === state.landscape.name;
+}
+
+function buildCards() {
+  cards = state.walkers.map((walker, i) => card(walker, i, state.walkers, on));
+  get("cards").replaceChildren(...cards);
+  get("add").hidden = state.walkers.length >= COLORS.length;
+}
+
+function buildLandscapes() {
+  get("landscapes").append(...LANDSCAPES.map((landscape) => {
+    const picture = make("canvas", {"aria-hidden": "true"});
+    const input = make("input", {type: "radio", name: "landscape", value: landscape.name, onchange: () => enter(landscape)});
+    drawGround(picture, landscape, landscape.parameters.map(({value}) => value), frameOf(landscape, 72, 46), 2);
+    return make("label", {class: "landscape"}, input, picture, make("span", {}, landscape.name));
+  }));
+}
+
+// -- drawing --------------------------------------------------------------------------------------------
+
+function changed() {
+  if (drawing) return;
+  drawing = true;
+  requestAnimationFrame(() => {
+    drawing = false;
+    compute();
+    draw();
+  });
+}
+
+function compute() {
+  paths = state.walkers.map((walker) => walk(request(walker)));
+  state.walkers.forEach((walker, i) => {
+    const slider = walker.optimizer.sliders.find(({key}) => key === "lr");
+    if (slider) drawStrip(walker.strip, qualities(request(walker), slider), COLORS[i]);
+    cards[i].show(resultOf(walker, paths[i]));
+  });
+  remember();
+  clearTimeout(saying);
+  saying = setTimeout(() => (get("summary").textContent = summary()), 700);
+}
+
+function draw() {
+  const map = get("map"), box = map.getBoundingClientRect();
+  frame = frameOf(state.landscape, box.width, box.height);
+  const key = JSON.stringify([state.landscape.name, state.parameters, box.width, box.height]);
+  if (key !== groundDrawn) {
+    drawGround(get("ground"), state.landscape, state.parameters, frame, Math.min(devicePixelRatio || 1, 2));
+    groundDrawn = key;
+  }
+  const svg = get("paths");
+  svg.setAttribute("viewBox", `0 0 ${box.width} ${box.height}`);
+  const walked = paths.map((path, i) => drawPath(path, COLORS[i], frame, state.now));
+  const arrows = paths.map((path, i) =>
+    drawArrows(path, velocityOf(path, state.walkers[i].optimizer), COLORS[i], frame, state.now));
+  get("drawn").replaceChildren(...drawMinima(state.landscape, frame), ...walked, ...(state.arrows ? arrows : []));
+  const [x, y] = state.start;
+  get("start").setAttribute("transform", `translate(${frame.fromX(x)} ${frame.fromY(y)})`);
+  get("start").setAttribute("aria-valuetext", `x ${written(x)}, y ${written(y)}`);
+  drawChart(get("chart"), paths, COLORS, state.steps, state.now);
+  const time = get("time");
+  time.max = state.steps;
+  time.value = state.now;
+  time.setAttribute("aria-valuetext", `step ${state.now} of ${state.steps}`);
+  get("step").textContent = `step ${state.now} of ${state.steps}`;
+}
+
+function resultOf(walker, path) {
+  const refused = refusal(walker.optimizer, walker.options);
+  if (refused) return `Python refuses these options: ${refused}`;
+  if (path.stopped) return `${path.stopped[0].toUpperCase()}${path.stopped.slice(1)}.`;
+  return `${written(path.heights.at(-1))} above the minimum after ${state.steps} steps`;
+}
+
+function summary() {
+  const walked = state.walkers.map((walker, i) => `${walker.optimizer.name}: ${resultOf(walker, paths[i])}`);
+  return `${state.landscape.name}, from x ${written(state.start[0])}, y ${written(state.start[1])}. ${walked.join(". ")}`;
+}
+
+function showCode() {
+  const seen = new Set();
+  const blocks = state.walkers.filter(({optimizer}) => !seen.has(optimizer) && seen.add(optimizer)).map((walker) => {
+    const {optimizer} = walker, all = {...optimizer.rest, ...walker.options};
+    const coefficients = coefficientsAt(optimizer, walker.options, 2);
+    const rule = coefficients && ruleFor(optimizer, keptStates(optimizer, all), coefficients);
+    return make("div", {class: "code"},
+      make("figure", {}, make("figcaption", {}, `${optimizer.name} in Python`), make("pre", {tabindex: 0}, optimizer.source)),
+      make("figure", {}, make("figcaption", {}, "the same rule as it runs here, printed by the package"),
+        make("pre", {tabindex: 0}, rule ? String(rule) : "no rule for these options")));
+  });
+  get("code").replaceChildren(...blocks);
+}
+
+// -- the address keeps what is set, so that a link shows the same -------------------------------------------
+
+function remember() {
+  const {landscape, parameters, start, steps, now, noise, seed, walkers} = state;
+  const kept = {landscape: landscape.name, parameters, start, steps, now, noise, seed,
+    walkers: walkers.map(({optimizer, options}) => ({name: optimizer.name, options}))};
+  clearTimeout(remember.timer);
+  remember.timer = setTimeout(() => history.replaceState(null, "", `#${encodeURIComponent(JSON.stringify(kept))}`), 400);
+}
+
+function remembered() {
+  try {
+    const kept = JSON.parse(decodeURIComponent(location.hash.slice(1)));
+    const landscape = named(LANDSCAPES, kept.landscape);
+    const walkers = kept.walkers.slice(0, COLORS.length).map(({name, options}) => {
+      const walker = newWalker(named(OPTIMIZERS, name));
+      for (const key of Object.keys(walker.options)) if (typeof options[key] === typeof walker.options[key]) walker.options[key] = options[key];
+      return walker;
+    });
+    const numbers = [...kept.parameters, ...kept.start, kept.steps, kept.now, kept.noise, kept.seed];
+    if (!numbers.every(Number.isFinite) || kept.parameters.length !== landscape.parameters.length) return false;
+    Object.assign(state, kept, {landscape, walkers, steps: Math.min(Math.max(Math.round(kept.steps), 10), 500)});
+    return walkers.length > 0;
+  } catch {
+    return false;
+  }
+}
+
+// -- the beginning ----------------------------------------------------------------------------------------
+
+function listen() {
+  const map = get("paths"), start = get("start"), chart = get("chart"), time = get("time");
+  const follow = (target, moved, begins = () => true) => {
+    target.addEventListener("pointerdown", (event) => {
+      if (event.button || !begins(event)) return;
+      stop();
+      target.setPointerCapture(event.pointerId);
+      moved(event);
+      event.preventDefault();
+    });
+    target.addEventListener("pointermove", (event) => target.hasPointerCapture(event.pointerId) && moved(event));
+  };
+  const here = (event) => {
+    const box = map.getBoundingClientRect();
+    moveStart(frame.toX(event.clientX - box.left), frame.toY(event.clientY - box.top));
+    start.focus({preventScroll: true});
+  };
+  follow(start, here);
+  // A finger beside the handle may scroll the page; a tap moves the start there.
+  follow(map, here, (event) => event.pointerType !== "touch" && !start.contains(event.target));
+  map.addEventListener("click", (event) => event.pointerType === "touch" && here(event));
+  start.addEventListener("keydown", (event) => {
+    const step = (event.shiftKey ? 40 : 8) * frame.scale, [x, y] = state.start;
+    const to = {ArrowLeft: [x - step, y], ArrowRight: [x + step, y], ArrowUp: [x, y + step], ArrowDown: [x, y - step],
+      Home: state.landscape.start}[event.key];
+    if (!to) return;
+    moveStart(...to);
+    event.preventDefault();
+  });
+  const toStep = (step) => {
+    state.now = step;
+    draw();
+    remember();
+  };
+  follow(chart, (event) => toStep(stepAt(chart, event.clientX, state.steps)));
+  time.addEventListener("input", () => (stop(), toStep(Number(time.value))));
+  get("play").addEventListener("click", play);
+  get("add").addEventListener("click", addWalker);
+  get("arrows").addEventListener("change", (event) => {
+    state.arrows = event.target.checked;
+    draw();
+  });
+  get("again").addEventListener("click", () => {
+    state.seed += 1;
+    changed();
+  });
+  get("show-code").addEventListener("toggle", (event) => event.target.open && showCode());
+  new ResizeObserver(() => paths.length && draw()).observe(get("map"));
+}
+
+buildLandscapes();
+listen();
+if (remembered()) {
+  buildControls();
+} else {
+  enter(state.landscape);
+}
+buildCards();
+compute();
+draw();
