@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +14,7 @@ from torchopt_course import ElementwiseOptimizer
 from torchopt_course.playground import page
 from torchopt_course.playground.landscapes import LANDSCAPES, Landscape
 
-from .browser import needs_browser, run_page
+from .browser import Browser, needs_browser
 
 pytest.importorskip("sympy")
 STEPS = 100
@@ -118,11 +117,13 @@ return asked.map(({name, ground, parameters, options, noise}) => {
 """
 
 
-def pages_paths(folder: Path, asked: list[dict[str, Any]]) -> list[Any]:
-    return list(run_page(page([Lion]), folder, WALK % (json.dumps(asked), STEPS, STEPS)))
+@pytest.fixture(scope="module")
+def playground(browser: Browser) -> Browser:
+    browser.open(page([Lion]))
+    return browser
 
 
-def compare(folder: Path, wanted: list[tuple[str, str]], noise: float = 0.0) -> None:
+def compare(browser: Browser, wanted: list[tuple[str, str]], noise: float = 0.0) -> None:
     asked = [
         {
             "name": CASES[case][0],
@@ -133,7 +134,8 @@ def compare(folder: Path, wanted: list[tuple[str, str]], noise: float = 0.0) -> 
         }
         for case, ground in wanted
     ]
-    for (case, ground), found in zip(wanted, pages_paths(folder, asked), strict=True):
+    paths = browser.run(WALK % (json.dumps(asked), STEPS, STEPS))
+    for (case, ground), found in zip(wanted, paths, strict=True):
         _, make, options = CASES[case]
         expected = torchs_path(ground, make, options, found["drawn"] if noise else None)
         assert found["stopped"] == "", (case, ground)
@@ -141,24 +143,23 @@ def compare(folder: Path, wanted: list[tuple[str, str]], noise: float = 0.0) -> 
         worst = (ours - expected).abs().max().item()
         assert ours.shape == expected.shape
         assert (expected[1:] != expected[:-1]).any(dim=1).all(), (case, ground)  # it walks
-        print(case, ground, worst)
         assert worst < 1e-12 * max(1.0, expected.abs().max().item()), (case, ground, worst)
 
 
 @needs_browser
-def test_every_optimizer_walks_as_torchs(tmp_path: Path) -> None:
+def test_every_optimizer_walks_as_torchs(playground: Browser) -> None:
     """A hundred steps, in the ravine, straight and turned."""
-    compare(tmp_path, [(case, ground) for case in CASES for ground in ("Ravine", "turned ravine")])
+    compare(playground, [(case, ground) for case in CASES for ground in ("Ravine", "turned ravine")])
 
 
 @pytest.mark.slow
 @needs_browser
-def test_in_every_landscape(tmp_path: Path) -> None:
-    compare(tmp_path, [(case, ground) for case in CASES for ground in GROUNDS])
+def test_in_every_landscape(playground: Browser) -> None:
+    compare(playground, [(case, ground) for case in CASES for ground in GROUNDS])
 
 
 @pytest.mark.slow
 @needs_browser
-def test_with_noise(tmp_path: Path) -> None:
+def test_with_noise(playground: Browser) -> None:
     """The page's random numbers, given to torch."""
-    compare(tmp_path, [(case, "Ravine") for case in CASES], noise=0.5)
+    compare(playground, [(case, "Ravine") for case in CASES], noise=0.5)

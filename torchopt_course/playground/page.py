@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from importlib.resources import files
 from typing import Any
@@ -35,7 +36,7 @@ def page(classes: Sequence[Any] = ()) -> str:
         (
             f"const LANDSCAPES = [\n{_joined(map(landscape_text, LANDSCAPES))}];",
             f"const OPTIMIZERS = [\n{_joined(optimizer.text() for optimizer in optimizers)}];",
-            f"const WALKING = {walking!r};",
+            f"const WALKING = {json.dumps(walking)};",
         )
     )
     template = _file("index.html")

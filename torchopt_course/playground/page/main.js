@@ -168,6 +168,7 @@ function compute() {
     if (slider) drawStrip(walker.strip, qualities(request(walker), slider), COLORS[i]);
     cards[i].show(resultOf(walker, paths[i]));
   });
+  get("again").disabled = state.noise === 0;
   remember();
   clearTimeout(saying);
   saying = setTimeout(() => (get("summary").textContent = summary()), 700);
@@ -186,10 +187,13 @@ function draw() {
   const walked = paths.map((path, i) => drawPath(path, COLORS[i], frame, state.now));
   const arrows = paths.map((path, i) =>
     drawArrows(path, velocityOf(path, state.walkers[i].optimizer), COLORS[i], frame, state.now));
-  get("drawn").replaceChildren(...drawMinima(state.landscape, frame), ...walked, ...(state.arrows ? arrows : []));
+  const walkers = paths.map((path, i) => drawWalker(path, COLORS[i], frame, state.now));
+  get("drawn").replaceChildren(
+    ...drawMinima(state.landscape, frame), ...walked, ...(state.arrows ? arrows : []), ...walkers);
   const [x, y] = state.start;
   get("start").setAttribute("transform", `translate(${frame.fromX(x)} ${frame.fromY(y)})`);
-  get("start").setAttribute("aria-valuetext", `x ${written(x)}, y ${written(y)}`);
+  const said = {valuenow: x, valuemin: frame.toX(0), valuemax: frame.toX(frame.width), valuetext: `x ${written(x)}, y ${written(y)}`};
+  for (const [name, value] of Object.entries(said)) get("start").setAttribute(`aria-${name}`, value);
   drawChart(get("chart"), paths, COLORS, state.steps, state.now);
   const time = get("time");
   time.max = state.steps;
@@ -290,6 +294,14 @@ function listen() {
   };
   follow(chart, (event) => toStep(stepAt(chart, event.clientX, state.steps)));
   time.addEventListener("input", () => (stop(), toStep(Number(time.value))));
+  time.addEventListener("keydown", (event) => {
+    // One step at a time: browsers take a hundredth of the way.
+    const by = {ArrowRight: 1, ArrowUp: 1, ArrowLeft: -1, ArrowDown: -1}[event.key];
+    if (!by) return;
+    stop();
+    toStep(Math.min(Math.max(state.now + by, 0), state.steps));
+    event.preventDefault();
+  });
   get("play").addEventListener("click", play);
   get("add").addEventListener("click", addWalker);
   get("arrows").addEventListener("change", (event) => {

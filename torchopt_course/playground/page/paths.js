@@ -31,8 +31,12 @@ function drawPath(path, color, frame, now) {
   for (let k = 1; k <= Math.min(here, MOST_DOTS); k++) {
     group.append(element("circle", {class: "dot", cx: frame.fromX(path.x[k]), cy: frame.fromY(path.y[k]), r: 2.2}));
   }
-  group.append(element("circle", {class: "walker", cx: frame.fromX(path.x[here]), cy: frame.fromY(path.y[here]), r: 7}));
   return group;
+}
+
+function drawWalker(path, color, frame, now) {
+  const k = Math.min(now, path.x.length - 1);
+  return element("circle", {class: "walker", style: `--color: ${color}`, cx: frame.fromX(path.x[k]), cy: frame.fromY(path.y[k]), r: 7});
 }
 
 // From the place at a step: downhill, and where the velocity points. Lengths are square roots, measured by the

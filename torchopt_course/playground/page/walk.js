@@ -66,11 +66,12 @@ function walk({optimizer, options, landscape, parameters = [], start, steps, noi
   return path;
 }
 
-// How well a walk went: the mean logarithm of its last quarter's heights. Infinite if it stopped.
+// How well a walk went: the logarithm of the largest height in its last quarter, so that to fly past the minimum
+// does not count; less than a millionth of the height at the start makes no difference. Infinite if it stopped.
 function quality(path) {
   if (path.stopped) return Infinity;
   const last = path.heights.slice(Math.floor(path.heights.length * 0.75));
-  return last.reduce((sum, height) => sum + Math.log(Math.max(height, 1e-16)), 0) / last.length;
+  return Math.log(Math.max(...last, 1e-6 * path.heights[0], 1e-300));
 }
 
 // The same walk with each of many learning rates.
