@@ -17,6 +17,7 @@ import pytest
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium")
+_COMPLAINTS = ("Runtime.exceptionThrown", "Log.entryAdded", "Runtime.consoleAPICalled")
 KEYS = {"Tab": 9, "ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40, "Home": 36, " ": 32}
 
 
@@ -37,7 +38,8 @@ class Browser:
         high = [fcntl.fcntl(descriptor, fcntl.F_DUPFD, 50) for descriptor in (theirs_in, theirs_out)]
         command = [
             str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
-            "--no-first-run", f"--user-data-dir={folder / 'profile'}", "--remote-debugging-pipe", "about:blank",
+            "--no-first-run", f"--user-data-dir={folder / 'profile'}",
+            "--remote-debugging-pipe", "about:blank",
         ]  # fmt: skip
         self._process = subprocess.Popen(
             ["bash", "-c", f'exec "$@" 3<&{high[0]} 4>&{high[1]}', "chromium", *command],
@@ -73,7 +75,9 @@ class Browser:
         if phone:
             self.ask("Emulation.setTouchEmulationEnabled", enabled=True)
         self.ask("Page.navigate", url=file.as_uri() + address)
-        self.run("if (document.readyState !== 'complete') await new Promise((done) => addEventListener('load', done));")
+        self.run(
+            "if (document.readyState !== 'complete') await new Promise((go) => addEventListener('load', go));"
+        )
         self.settle()
 
     def run(self, script: str) -> Any:
@@ -88,13 +92,14 @@ class Browser:
     def settle(self) -> None:
         """Wait until what has changed is drawn."""
         self.run("for (let i = 0; i < 3; i++) await new Promise((done) => requestAnimationFrame(done));")
-        said = [event for event in self._events if event["method"] in ("Runtime.exceptionThrown", "Log.entryAdded")]
-        said += [e for e in self._events if e["method"] == "Runtime.consoleAPICalled" and e["params"]["type"] != "log"]
+        said = [event for event in self._events if event["method"] in _COMPLAINTS]
         assert not said, said
 
     def requests(self) -> list[str]:
         """What has been loaded, besides the page."""
-        urls = [e["params"]["request"]["url"] for e in self._events if e["method"] == "Network.requestWillBeSent"]
+        urls = [
+            e["params"]["request"]["url"] for e in self._events if e["method"] == "Network.requestWillBeSent"
+        ]
         return [url for url in urls if not url.startswith("file:") and url != "about:blank"]
 
     def key(self, name: str, *, shift: bool = False, times: int = 1) -> None:
@@ -116,7 +121,11 @@ class Browser:
         self.settle()
 
     def finger(self, *points: tuple[float, float]) -> None:
-        for kind, point in [("touchStart", points[0]), *(("touchMove", p) for p in points[1:]), ("touchEnd", None)]:
+        for kind, point in [
+            ("touchStart", points[0]),
+            *(("touchMove", p) for p in points[1:]),
+            ("touchEnd", None),
+        ]:
             touches = [] if point is None else [{"x": point[0], "y": point[1]}]
             self.ask("Input.dispatchTouchEvent", type=kind, touchPoints=touches)
         time.sleep(0.05)  # a tap becomes a click

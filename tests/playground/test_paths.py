@@ -108,9 +108,9 @@ WALK = """
 const asked = %s;
 return asked.map(({name, ground, parameters, options, noise}) => {
   const optimizer = named(OPTIMIZERS, name), landscape = named(LANDSCAPES, ground);
-  const all = {...firstOptions(optimizer), ...options};
-  for (const key of Object.keys(options)) if (!(key in firstOptions(optimizer))) throw new Error(`no option ${key}`);
-  const path = walk({optimizer, options: all, landscape, parameters, start: landscape.start, steps: %d, noise, seed: 3});
+  const start = landscape.start, known = firstOptions(optimizer), all = {...known, ...options};
+  if (Object.keys(all).length !== Object.keys(known).length) throw new Error("no such option");
+  const path = walk({optimizer, options: all, landscape, parameters, start, steps: %d, noise, seed: 3});
   const drawn = Array.from({length: %d}, (_, k) => normals(3, k + 1).map((z) => noise * z));
   return {x: path.x, y: path.y, stopped: path.stopped, drawn};
 });

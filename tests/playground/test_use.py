@@ -54,7 +54,8 @@ def test_a_finger_drags_the_start_and_scrolls_beside_it(browser: Browser, text: 
     # What fingers touch is large enough, and the picture stays in sight while sliders move below it.
     small = browser.run("""
     return [...document.querySelectorAll("button, input[type=range], select, .landscape")]
-      .filter((each) => each.offsetParent && each.getBoundingClientRect().height < 24).map((each) => each.outerHTML);
+      .filter((each) => each.offsetParent && each.getBoundingClientRect().height < 24)
+      .map((each) => each.outerHTML);
     """)
     assert small == []
     browser.run("scrollTo(0, 900);")
@@ -69,6 +70,8 @@ def test_keys_alone_reach_and_move_everything(opened: Browser) -> None:
         const e = document.activeElement;
         return e.id || e.getAttribute("aria-label") || e.labels?.[0]?.textContent || e.textContent;
         """)
+        if name in reached:
+            continue
         if name == "start":
             before = opened.run("return [...state.start];")
             opened.key("ArrowRight", times=3)
@@ -105,7 +108,8 @@ def test_everything_has_a_name_for_who_does_not_see_it(opened: Browser) -> None:
     assert len(controls) > 25
     assert [node for node in controls if not node.get("name", {}).get("value")] == []
     texts = opened.run("""
-    return [...document.querySelectorAll("[role=slider], input[type=range]")].map((e) => e.getAttribute("aria-valuetext"));
+    const sliders = document.querySelectorAll("[role=slider], input[type=range]");
+    return [...sliders].map((slider) => slider.getAttribute("aria-valuetext"));
     """)
     assert {"x −9, y 2", "step 25 of 150", "0.9", "40"} <= set(texts)
     assert None not in texts
@@ -148,7 +152,12 @@ def test_text_has_contrast(opened: Browser) -> None:
 def test_cards(opened: Browser) -> None:
     opened.run("document.getElementById('add').click();")
     opened.settle()
-    assert opened.run("return [state.walkers.length, cards.length, paths.length, add.hidden];") == [4, 4, 4, True]
+    assert opened.run("return [state.walkers.length, cards.length, paths.length, add.hidden];") == [
+        4,
+        4,
+        4,
+        True,
+    ]
     opened.run("document.querySelector('.remove').click();")
     opened.settle()
     assert opened.run("return state.walkers.map(({optimizer}) => optimizer.name);")[0] == "Momentum"
@@ -158,7 +167,9 @@ def test_cards(opened: Browser) -> None:
     select.dispatchEvent(new Event("change"));
     """)
     opened.settle()
-    assert opened.run("return [state.walkers[0].optimizer.name, document.activeElement.value];") == ["AdamW"] * 2
+    assert (
+        opened.run("return [state.walkers[0].optimizer.name, document.activeElement.value];") == ["AdamW"] * 2
+    )
     opened.run("document.querySelector('.switch input').click();")
     opened.settle()
     assert opened.run("return 'max_exp_avg_sq' in paths[0].states[0][0];")
@@ -202,13 +213,20 @@ def test_playing(opened: Browser) -> None:
 
 
 def test_the_address_keeps_what_is_set(opened: Browser, browser: Browser, text: str) -> None:
-    opened.run("enter(named(LANDSCAPES, 'Beale')); state.walkers[2].options['betas.0'] = 0.5; state.noise = 0.1; changed();")
+    opened.run(
+        "enter(named(LANDSCAPES, 'Beale')); state.walkers[2].options['betas.0'] = 0.5;"
+        "state.noise = 0.1; changed();"
+    )
     opened.run("await new Promise((done) => setTimeout(done, 700));")
     ends, address = opened.run(ENDS), opened.run("return location.hash;")
     browser.open(text, address=address)
     assert browser.run("return state.landscape.name;") == "Beale"
     assert browser.run(ENDS) == ends
-    for broken in ("#nonsense", "#" + quote(json.dumps({"landscape": "Nowhere"})), "#" + quote('{"walkers": []}')):
+    for broken in (
+        "#nonsense",
+        "#" + quote(json.dumps({"landscape": "Nowhere"})),
+        "#" + quote('{"walkers": []}'),
+    ):
         browser.open(text, address=broken)
         assert browser.run("return state.landscape.name;") == "Ravine"
 

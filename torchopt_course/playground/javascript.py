@@ -45,7 +45,9 @@ def rule_text(owner: str, program: Program, states: Sequence[str]) -> str:
     given = sorted(name for name in coefficients if isinstance(name, str) and name.startswith("number_"))
     lines = [f"  const {name} = coefficients[{json.dumps(name.removeprefix('number_'))}];" for name in given]
     lines += [f"  const state_{name} = states[{json.dumps(name)}];" for name in states]
-    lines += [f"  const {line.out} = {_line(owner, line)};" for line in (*program._arithmetic, *program.lines)]
+    lines += [
+        f"  const {line.out} = {_line(owner, line)};" for line in (*program._arithmetic, *program.lines)
+    ]
     p, *new = program.results
     results = ", ".join(f"{json.dumps(name)}: {out}" for name, out in zip(states, new, strict=True))
     return "\n".join(
@@ -73,7 +75,9 @@ def coefficients_text(owner: str, program: NumberProgram) -> str:
     computed = []
     for operation in program.operations:
         name = f"r{len(registers)}"
-        lines.append(f"  const {name} = {_text(owner, operation.word, [registers[i] for i in operation.operands])};")
+        lines.append(
+            f"  const {name} = {_text(owner, operation.word, [registers[i] for i in operation.operands])};"
+        )
         computed.append(name)
         registers.append(name)
     if computed:

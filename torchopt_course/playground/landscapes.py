@@ -51,7 +51,8 @@ LANDSCAPES = (
     Landscape(
         "Saddle", lambda x, y: 5 * x**2 + y**4 / 4 - y**2 / 2,
         (-1.0, 1e-3), (-1.6, 1.6, -1.0, 1.6), [(0, -1), (0, 1)],
-        "Beside the saddle there is hardly a slope to leave it by: gradient descent waits there.", lowest=-0.25,
+        "Beside the saddle there is hardly a slope to leave it by: gradient descent waits there.",
+        lowest=-0.25,
     ),
     Landscape(
         "Plateau", lambda x, y: 1 - torch.exp(-(x**2 + 2 * y**2) / 2),
@@ -93,8 +94,8 @@ def landscape_text(landscape: Landscape) -> str:
 
     found = formula(landscape.height)  # it says what is to be installed, if sympy is not there
 
-    from sympy.codegen.rewriting import create_expand_pow_optimization
-    from sympy.printing.jscode import JavascriptCodePrinter
+    from sympy.codegen.rewriting import create_expand_pow_optimization  # type: ignore[import-untyped]
+    from sympy.printing.jscode import JavascriptCodePrinter  # type: ignore[import-untyped]
 
     products = create_expand_pow_optimization(4)  # x * x rather than a power
 

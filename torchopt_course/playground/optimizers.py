@@ -74,7 +74,7 @@ class Optimizer:
             "switches": self.switches,
             "states": [
                 {"name": name, "option": option, "start": self._start(name)}
-                for name, option in (*dict.fromkeys(self.cls.states).items(), *self.cls.optional_states.items())
+                for name, option in {**dict.fromkeys(self.cls.states), **self.cls.optional_states}.items()
             ],
             "rest": {
                 json.loads(key(place)): value
@@ -186,7 +186,7 @@ class Optimizer:
                 middle = (good + bad) / 2
                 refused = isinstance(self._group_of(self._options({_key(slider): middle})), str)
                 good, bad = (good, middle) if refused else (middle, bad)
-            slider = replace(slider, **{end: good})
+            slider = replace(slider, low=good) if end == "low" else replace(slider, high=good)
         return slider
 
     def _start(self, state: str) -> float | str:
@@ -209,7 +209,9 @@ class Optimizer:
         return starts[0]
 
     def _extremes(self) -> dict[str, Any]:
-        return {_key(slider): slider.high for slider in self.sliders} | {n: not v for n, v in self.switches.items()}
+        return {_key(slider): slider.high for slider in self.sliders} | {
+            n: not v for n, v in self.switches.items()
+        }
 
 
 def _pattern_key(values: Mapping[str, Any]) -> str:
@@ -227,7 +229,11 @@ def _key(slider: Slider) -> str:
 
 def _unmarked(text: str) -> str:
     """A docstring's line without Sphinx' marks."""
-    return re.sub(r":\w+:`~?([^`]*)`|``([^`]*)``|:math:`([^`]*)`", lambda found: next(filter(None, found.groups())), text)
+    return re.sub(
+        r":\w+:`~?([^`]*)`|``([^`]*)``|:math:`([^`]*)`",
+        lambda found: next(filter(None, found.groups())),
+        text,
+    )
 
 
 def _source(function: Callable[..., Any]) -> str:

@@ -22,8 +22,8 @@ class Slider:
 
     Attributes:
         place: the option, or the place in it.
-        scale: how positions are spread: "log"arithmic, the same with a 0 at the left end, a decay "rate" whose
-            distance to 1 is logarithmic, "linear", or "whole" numbers.
+        scale: how positions are spread: logarithmic, the same with a 0 at the left end, a decay rate whose
+            distance to 1 is logarithmic, linear, or whole numbers.
         low, high, value: lowest, highest and first value; for rates ``high`` is below 1.
     """
 
@@ -37,7 +37,7 @@ class Slider:
 def sliders_and_switches(
     cls: type, options: Mapping[str, Any]
 ) -> tuple[list[Slider], dict[str, bool], dict[str, Any]]:
-    """What the page offers of an optimizer's options: numbers, truth values, and those it leaves as they are."""
+    """The options of an optimizer that the page offers, numbers and truth values, and all others."""
     known = {name for c in cls.__mro__ for name in inspect.signature(c.__init__).parameters}  # type: ignore[misc]
     own = inspect.signature(cls.__init__).parameters  # type: ignore[misc]
     takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in own.values())

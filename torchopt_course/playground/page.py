@@ -14,7 +14,18 @@ from .optimizers import Optimizer
 
 OURS = ("SGD", "Momentum", "Adagrad", "RMSprop", "Adam", "AdamW")
 # In this order: each uses what stands before it.
-_SCRIPTS = ("numbers.js", "walk.js", "scales.js", "ground.js", "paths.js", "chart.js", "cards.js", "main.js")
+_SCRIPTS = (
+    "numbers.js",
+    "walk.js",
+    "scales.js",
+    "ground.js",
+    "paths.js",
+    "chart.js",
+    "cards.js",
+    "address.js",
+    "input.js",
+    "main.js",
+)
 
 
 def page(classes: Sequence[Any] = ()) -> str:

@@ -179,7 +179,7 @@ function draw() {
   frame = frameOf(state.landscape, box.width, box.height);
   const key = JSON.stringify([state.landscape.name, state.parameters, box.width, box.height]);
   if (key !== groundDrawn) {
-    drawGround(get("ground"), state.landscape, state.parameters, frame, Math.min(devicePixelRatio || 1, 2));
+    drawGround(get("ground"), state.landscape, state.parameters, frame, Math.min(devicePixelRatio || 1, 1.5));
     groundDrawn = key;
   }
   const svg = get("paths");
@@ -218,7 +218,7 @@ function showCode() {
   const seen = new Set();
   const blocks = state.walkers.filter(({optimizer}) => !seen.has(optimizer) && seen.add(optimizer)).map((walker) => {
     const {optimizer} = walker, all = {...optimizer.rest, ...walker.options};
-    const coefficients = coefficientsAt(optimizer, walker.options, 2);
+    const {coefficients} = coefficientsFor(optimizer, {...all, step: 2, first: false});
     const rule = coefficients && ruleFor(optimizer, keptStates(optimizer, all), coefficients);
     return make("div", {class: "code"},
       make("figure", {}, make("figcaption", {}, `${optimizer.name} in Python`), make("pre", {tabindex: 0}, optimizer.source)),
@@ -226,94 +226,6 @@ function showCode() {
         make("pre", {tabindex: 0}, rule ? String(rule) : "no rule for these options")));
   });
   get("code").replaceChildren(...blocks);
-}
-
-// -- the address keeps what is set, so that a link shows the same -------------------------------------------
-
-function remember() {
-  const {landscape, parameters, start, steps, now, noise, seed, walkers} = state;
-  const kept = {landscape: landscape.name, parameters, start, steps, now, noise, seed,
-    walkers: walkers.map(({optimizer, options}) => ({name: optimizer.name, options}))};
-  clearTimeout(remember.timer);
-  remember.timer = setTimeout(() => history.replaceState(null, "", `#${encodeURIComponent(JSON.stringify(kept))}`), 400);
-}
-
-function remembered() {
-  try {
-    const kept = JSON.parse(decodeURIComponent(location.hash.slice(1)));
-    const landscape = named(LANDSCAPES, kept.landscape);
-    const walkers = kept.walkers.slice(0, COLORS.length).map(({name, options}) => {
-      const walker = newWalker(named(OPTIMIZERS, name));
-      for (const key of Object.keys(walker.options)) if (typeof options[key] === typeof walker.options[key]) walker.options[key] = options[key];
-      return walker;
-    });
-    const numbers = [...kept.parameters, ...kept.start, kept.steps, kept.now, kept.noise, kept.seed];
-    if (!numbers.every(Number.isFinite) || kept.parameters.length !== landscape.parameters.length) return false;
-    Object.assign(state, kept, {landscape, walkers, steps: Math.min(Math.max(Math.round(kept.steps), 10), 500)});
-    return walkers.length > 0;
-  } catch {
-    return false;
-  }
-}
-
-// -- the beginning ----------------------------------------------------------------------------------------
-
-function listen() {
-  const map = get("paths"), start = get("start"), chart = get("chart"), time = get("time");
-  const follow = (target, moved, begins = () => true) => {
-    target.addEventListener("pointerdown", (event) => {
-      if (event.button || !begins(event)) return;
-      stop();
-      target.setPointerCapture(event.pointerId);
-      moved(event);
-      event.preventDefault();
-    });
-    target.addEventListener("pointermove", (event) => target.hasPointerCapture(event.pointerId) && moved(event));
-  };
-  const here = (event) => {
-    const box = map.getBoundingClientRect();
-    moveStart(frame.toX(event.clientX - box.left), frame.toY(event.clientY - box.top));
-    start.focus({preventScroll: true});
-  };
-  follow(start, here);
-  // A finger beside the handle may scroll the page; a tap moves the start there.
-  follow(map, here, (event) => event.pointerType !== "touch" && !start.contains(event.target));
-  map.addEventListener("click", (event) => event.pointerType === "touch" && here(event));
-  start.addEventListener("keydown", (event) => {
-    const step = (event.shiftKey ? 40 : 8) * frame.scale, [x, y] = state.start;
-    const to = {ArrowLeft: [x - step, y], ArrowRight: [x + step, y], ArrowUp: [x, y + step], ArrowDown: [x, y - step],
-      Home: state.landscape.start}[event.key];
-    if (!to) return;
-    moveStart(...to);
-    event.preventDefault();
-  });
-  const toStep = (step) => {
-    state.now = step;
-    draw();
-    remember();
-  };
-  follow(chart, (event) => toStep(stepAt(chart, event.clientX, state.steps)));
-  time.addEventListener("input", () => (stop(), toStep(Number(time.value))));
-  time.addEventListener("keydown", (event) => {
-    // One step at a time: browsers take a hundredth of the way.
-    const by = {ArrowRight: 1, ArrowUp: 1, ArrowLeft: -1, ArrowDown: -1}[event.key];
-    if (!by) return;
-    stop();
-    toStep(Math.min(Math.max(state.now + by, 0), state.steps));
-    event.preventDefault();
-  });
-  get("play").addEventListener("click", play);
-  get("add").addEventListener("click", addWalker);
-  get("arrows").addEventListener("change", (event) => {
-    state.arrows = event.target.checked;
-    draw();
-  });
-  get("again").addEventListener("click", () => {
-    state.seed += 1;
-    changed();
-  });
-  get("show-code").addEventListener("toggle", (event) => event.target.open && showCode());
-  new ResizeObserver(() => paths.length && draw()).observe(get("map"));
 }
 
 buildLandscapes();

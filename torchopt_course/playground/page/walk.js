@@ -12,13 +12,13 @@ function refusal(optimizer, options) {
   return optimizer.refused[JSON.stringify(names.map((name) => Boolean(options[name])))] || "";
 }
 
-function coefficientsAt(optimizer, options, step) {
-  const given = {...optimizer.rest, ...options, step, first: step === 1};
-  for (const read of optimizer.coefficients) {
-    const found = read(given);
-    if (found !== null) return found;
+// Which of the optimizer's readings of its coefficients holds for given options, step and first; and what it says.
+function coefficientsFor(optimizer, given, before = null) {
+  for (const read of before ? [before, ...optimizer.coefficients] : optimizer.coefficients) {
+    const coefficients = read(given);
+    if (coefficients !== null) return {read, coefficients};
   }
-  return null;
+  return {read: null, coefficients: null};
 }
 
 function ruleFor(optimizer, kept, coefficients) {
@@ -32,36 +32,41 @@ function ruleFor(optimizer, kept, coefficients) {
 // Steps from a start; ends early, with the reason, where there is no next one.
 // Of each step: x, y, the height above the lowest point, the slope that was seen, the states.
 function walk({optimizer, options, landscape, parameters = [], start, steps, noise = 0, seed = 1}) {
-  const [left, right] = landscape.view;
-  const all = {...optimizer.rest, ...options};
-  const kept = keptStates(optimizer, all);
-  const path = {x: [start[0]], y: [start[1]], heights: [], slopes: [], states: [], stopped: ""};
-  path.heights.push(landscape.height(...start, ...parameters) - landscape.lowest);
-  path.stopped = refusal(optimizer, options);
+  const far = AWAY * (landscape.view[1] - landscape.view[0]);
+  const given = {...optimizer.rest, ...options, step: 0, first: true}, kept = keptStates(optimizer, given);
   const fresh = (value) => Object.fromEntries(kept.map((s) => [s.name, s.start === "p" ? value : s.start]));
-  let p = [...start], states = start.map(fresh);
+  const heightAt = (x, y) => landscape.height(x, y, ...parameters) - landscape.lowest;
+  let [x, y] = start, ofX = fresh(x), ofY = fresh(y), read = null, rule = null;
+  const path = {x: [x], y: [y], heights: [heightAt(x, y)], slopes: [], states: [], stopped: refusal(optimizer, options)};
   for (let step = 1; step <= steps && !path.stopped; step++) {
-    const coefficients = coefficientsAt(optimizer, options, step);
-    const rule = coefficients && ruleFor(optimizer, kept, coefficients);
+    given.step = step;
+    given.first = step === 1;
+    const found = coefficientsFor(optimizer, given, read), coefficients = found.coefficients;
+    // One reading gives the same truth values and nulls each time: by these the rule was chosen.
+    if (found.read !== read) rule = coefficients && ruleFor(optimizer, kept, coefficients);
+    read = found.read;
     if (!rule) {
       path.stopped = `its coefficients have no value in step ${step}, or take a way that this page does not know`;
       break;
     }
-    const slope = landscape.slope(...p, ...parameters);
-    if (noise > 0) normals(seed, step).forEach((z, i) => (slope[i] += noise * z));
-    const results = p.map((value, i) => rule(value, slope[i], states[i], coefficients));
-    p = results.map((result) => result[0]);
-    states = results.map((result) => result[1]);
-    const height = landscape.height(...p, ...parameters) - landscape.lowest;
-    if (!p.every((value) => Math.abs(value) < AWAY * (right - left)) || !Number.isFinite(height)) {
+    const slope = landscape.slope(x, y, ...parameters);
+    if (noise > 0) {
+      const drawn = normals(seed, step);
+      slope[0] += noise * drawn[0];
+      slope[1] += noise * drawn[1];
+    }
+    [x, ofX] = rule(x, slope[0], ofX, coefficients);
+    [y, ofY] = rule(y, slope[1], ofY, coefficients);
+    const height = heightAt(x, y);
+    if (!(Math.abs(x) < far && Math.abs(y) < far && Number.isFinite(height))) {
       path.stopped = `diverged in step ${step}`;
       break;
     }
-    path.x.push(p[0]);
-    path.y.push(p[1]);
+    path.x.push(x);
+    path.y.push(y);
     path.heights.push(height);
     path.slopes.push(slope);
-    path.states.push(states);
+    path.states.push([ofX, ofY]);
   }
   return path;
 }
