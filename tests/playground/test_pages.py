@@ -14,7 +14,7 @@ import torch as xp
 from torchopt_course import ElementwiseOptimizer
 from torchopt_course.engines.namespaces.words import TENSORS
 from torchopt_course.engines.number_program import COMPARISONS, WORDS
-from torchopt_course.playground import javascript
+from torchopt_course.playground import javascript, page
 from torchopt_course.playground.__main__ import main
 from torchopt_course.playground.optimizers import Optimizer, PlaygroundError
 
@@ -174,7 +174,9 @@ def test_any_rule_and_any_choice(cls: Any, browser: Browser) -> None:
         ), k
 
 
-def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     mine = tmp_path / "mine.py"
     mine.write_text(
         "import torch as xp\nfrom torchopt_course import ElementwiseOptimizer\n"
@@ -186,7 +188,8 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
         encoding="utf-8",
     )
     output = tmp_path / "page.html"
-    main([f"{mine}:SignDescent", "--output", str(output)])
+    monkeypatch.chdir(tmp_path)
+    main(["SignDescent", "--output", str(output)])
     text = output.read_text(encoding="utf-8")
     assert output.resolve().as_uri() in capsys.readouterr().out
     assert 'WALKING = ["SGD", "SignDescent"]' in text
@@ -194,10 +197,10 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert "Math.sign(g)" in text
     assert "http" not in text.replace("http://www.w3.org/2000/svg", "")
     for name, message in {
-        "Nothing": "'Nothing' is none of ours",
+        "Nothing": "a class Nothing is in no Python file of this folder, and none of ours (SGD, ",
         f"{mine}:Other": "has no 'Other'",
         "no_module_at_all:X": "No module named",
-        "Muon": "Muon is no subclass",
+        "torch.optim:Muon": "Muon is no subclass",
         f"{tmp_path / 'none.py'}:X": "there is no file",
     }.items():
         with pytest.raises(SystemExit) as caught:
@@ -207,6 +210,11 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     with pytest.raises(SystemExit):
         main(["--output", str(tmp_path / "nowhere" / "page.html")])
     assert "nowhere" in capsys.readouterr().err
+
+
+def test_two_classes_of_one_name() -> None:
+    text = page([type("Adam", (Base,), {})])
+    assert 'WALKING = ["SGD", "Adam of tests.playground.test_pages"]' in text
 
 
 def test_the_package_does_not_import_it() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import importlib
 import importlib.util
 import sys
@@ -12,7 +13,7 @@ from typing import Any
 import torchopt_course
 
 from .optimizers import PlaygroundError
-from .page import page
+from .page import OURS, page
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -21,7 +22,8 @@ def main(arguments: list[str] | None = None) -> None:
         "optimizers",
         nargs="*",
         metavar="OPTIMIZER",
-        help="a class of yours: module:Class, path/to/file.py:Class, or the name of one of ours",
+        help="a class of yours: its name, if a file of this folder has it, module:Class or "
+        "path/to/file.py:Class; or one of ours, which then walks when the page opens",
     )
     parser.add_argument(
         "--output", type=Path, default=Path("playground.html"), help="the file to write (%(default)s)"
@@ -37,24 +39,41 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def find(name: str) -> Any:
-    """The class of a name such as ``Adam``, ``my_module:Lion`` or ``my_file.py:Lion``.
+    """The class of a name such as ``Lion``, ``my_module:Lion``, ``my_file.py:Lion`` or ``Adam``.
 
     Raises:
         LookupError: there is none.
         ImportError: the module cannot be imported.
     """
     module_name, _, class_name = name.rpartition(":")
-    if not module_name and hasattr(torchopt_course, class_name):
+    if not module_name and class_name in OURS:
         return getattr(torchopt_course, class_name)
     if not module_name:
-        raise LookupError(
-            f"{name!r} is none of ours ({', '.join(torchopt_course.__all__)}); yours is module:{name}, or "
-            f"path/to/file.py:{name}"
-        )
+        places = [path.name for path in sorted(Path().glob("*.py")) if class_name in _classes(path)]
+        if len(places) != 1:
+            where = (
+                f"in several files here ({', '.join(places)})"
+                if places
+                else "in no Python file of this folder"
+            )
+            raise LookupError(
+                f"a class {name} is {where}, and none of ours ({', '.join(OURS)}): say module:{name} or "
+                f"path/to/file.py:{name}"
+            )
+        module_name = places[0]
     module = _of_file(Path(module_name)) if module_name.endswith(".py") else _imported(module_name)
     if not hasattr(module, class_name):
         raise LookupError(f"{module_name} has no {class_name!r}")
     return getattr(module, class_name)
+
+
+def _classes(path: Path) -> set[str]:
+    """The classes that a file defines, without running it."""
+    try:
+        tree = ast.parse(path.read_bytes())
+    except (SyntaxError, ValueError):
+        return set()
+    return {node.name for node in tree.body if isinstance(node, ast.ClassDef)}
 
 
 def _imported(name: str) -> Any:

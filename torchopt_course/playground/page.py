@@ -33,7 +33,8 @@ def page(classes: Sequence[Any] = ()) -> str:
 
     Args:
         classes: optimizers of yours, subclasses of :class:`~torchopt_course.ElementwiseOptimizer` whose
-            options have defaults. The first of them walks when the page opens. Ours are always there.
+            options have defaults. Beside gradient descent the first three of them walk when the page opens;
+            ours are always there to choose.
 
     Raises:
         PlaygroundError: one of them cannot be on the page: its rule is not elementwise, uses a function that
@@ -42,7 +43,11 @@ def page(classes: Sequence[Any] = ()) -> str:
     """
     ours = [getattr(torchopt_course, name) for name in OURS]
     optimizers = [Optimizer(cls) for cls in dict.fromkeys([*ours, *classes])]
-    walking = ["SGD", classes[0].__name__] if classes else ["SGD", "Momentum", "Adam"]
+    for i, optimizer in enumerate(optimizers):
+        if optimizer.name in {before.name for before in optimizers[:i]}:
+            optimizer.name += f" of {optimizer.cls.__module__}"
+    names = {optimizer.cls: optimizer.name for optimizer in optimizers}
+    walking = ["SGD", *(names[cls] for cls in classes)][:4] if classes else ["SGD", "Momentum", "Adam"]
     data = "\n".join(
         (
             f"const LANDSCAPES = [\n{_joined(map(landscape_text, LANDSCAPES))}];",

@@ -8,7 +8,7 @@ const state = {
   landscape: LANDSCAPES[0], parameters: [], start: [], steps: 150, now: 25, noise: 0, seed: 1, arrows: true,
   walkers: WALKING.map((name) => newWalker(named(OPTIMIZERS, name))),
 };
-let cards = [], paths = [], groundDrawn = "", frame = null, drawing = false, playing = 0, saying = 0;
+let cards = [], paths = [], groundDrawn = "", codeShown = "", frame = null, drawing = false, playing = 0, saying = 0;
 
 function newWalker(optimizer) {
   return {optimizer, options: firstOptions(optimizer)};
@@ -169,6 +169,7 @@ function compute() {
     cards[i].show(resultOf(walker, paths[i]));
   });
   get("again").disabled = state.noise === 0;
+  if (get("show-code").open) showCode();
   remember();
   clearTimeout(saying);
   saying = setTimeout(() => (get("summary").textContent = summary()), 700);
@@ -214,18 +215,22 @@ function summary() {
   return `${state.landscape.name}, from x ${written(state.start[0])}, y ${written(state.start[1])}. ${walked.join(". ")}`;
 }
 
+// The functions that run for the second step, beside what they were read from. Drawn anew when they are others.
 function showCode() {
-  const seen = new Set();
-  const blocks = state.walkers.filter(({optimizer}) => !seen.has(optimizer) && seen.add(optimizer)).map((walker) => {
-    const {optimizer} = walker, all = {...optimizer.rest, ...walker.options};
-    const {coefficients} = coefficientsFor(optimizer, {...all, step: 2, first: false});
+  const texts = new Map();
+  for (const {optimizer, options} of state.walkers) {
+    const all = {...optimizer.rest, ...options};
+    const {read, coefficients} = coefficientsFor(optimizer, {...all, step: 2, first: false});
     const rule = coefficients && ruleFor(optimizer, keptStates(optimizer, all), coefficients);
-    return make("div", {class: "code"},
-      make("figure", {}, make("figcaption", {}, `${optimizer.name} in Python`), make("pre", {tabindex: 0}, optimizer.source)),
-      make("figure", {}, make("figcaption", {}, "the same rule as it runs here, printed by the package"),
-        make("pre", {tabindex: 0}, rule ? String(rule) : "no rule for these options")));
-  });
-  get("code").replaceChildren(...blocks);
+    if (rule) texts.set(optimizer, `const coefficients = ${read};\n\nconst rule = ${rule};`);
+  }
+  const key = [...texts.values()].join();
+  if (key === codeShown) return;
+  codeShown = key;
+  const block = (title, text) =>
+    make("figure", {}, make("figcaption", {}, title), make("pre", {tabindex: 0, "aria-label": title}, text));
+  get("code").replaceChildren(...[...texts].map(([{name, source}, text]) =>
+    make("div", {class: "code"}, block(`${name} in Python`, source), block(`${name} as it runs here`, text))));
 }
 
 buildLandscapes();
