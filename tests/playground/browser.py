@@ -9,6 +9,7 @@ import os
 import select
 import shutil
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -158,3 +159,18 @@ class Browser:
             self._buffer += part
         message, self._buffer = self._buffer.split(b"\0", 1)
         return dict(json.loads(message))
+
+
+def main() -> None:
+    """``python -m tests.playground.browser``: docs/images/playground.png anew."""
+    from torchopt_course.playground import page
+
+    with tempfile.TemporaryDirectory() as folder:
+        browser = Browser(Path(folder))
+        browser.open(page(), width=1280, height=760)
+        browser.picture(Path("docs/images/playground.png"))
+        browser.close()
+
+
+if __name__ == "__main__":
+    main()
