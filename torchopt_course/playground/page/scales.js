@@ -10,7 +10,9 @@ function valueAt(slider, place) {
   else if (scale === "log or 0") value = place < ZERO ? 0 : between(low, high, (place - ZERO) / (1 - ZERO));
   else if (scale === "rate") value = low + (1 - low) * (1 - ((1 - high) / (1 - low)) ** place);
   else value = low + (high - low) * place;
-  return scale === "whole" ? Math.round(value) : Number(value.toPrecision(scale === "rate" ? 5 : 3));
+  if (value === 0 && scale === "log or 0") return 0;
+  const round = scale === "whole" ? Math.round(value) : Number(value.toPrecision(scale === "rate" ? 5 : 3));
+  return Math.min(Math.max(round, low), high); // an end may be where the constructor begins to refuse
 }
 
 function placeOf(slider, value) {
