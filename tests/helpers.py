@@ -149,7 +149,7 @@ def run_python(code: str, *arguments: str, **environment: str) -> subprocess.Com
 
 def engines_used(optimizer: torchopt_course.ElementwiseOptimizer) -> dict[str, Any]:
     """How many parameters each engine took in the last step, and why the rest went to eager."""
-    taken = [case for plan in optimizer._plans.values() for case in plan.engines().values()]
+    taken = [case for group in optimizer._stepper.groups for case in group.engines.values()]
     engines = [engine for engine, _ in taken]
     return {
         "cpu": engines.count("fused CPU engine"),

@@ -20,7 +20,7 @@ def test_no_circles(package: str) -> None:
 def test_layers_of_the_package() -> None:
     rows = layers(parts_of("torchopt_course", imports("torchopt_course", types=False)))
     level = {name.rpartition(".")[2]: n for n, row in enumerate(rows) for name in row}
-    assert level["adamw"] < level["adam"] < level["elementwise"] < level["validation"] < level["engines"]
+    assert level["adamw"] < level["adam"] < level["optimizer"] < level["validation"] < level["engines"]
 
 
 def test_autograd_and_engines_know_nothing_of_what_stands_above_them() -> None:

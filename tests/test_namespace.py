@@ -51,13 +51,13 @@ def test_submodules(name: str) -> None:
 
 def test_import_lines() -> None:
     """As users write them."""
-    from torchopt_course.optimizer import Optimizer, ParamsT, required
     from torchopt_course.swa_utils import AveragedModel
 
     from torchopt_course import swa_utils
     from torchopt_course.adam import Adam, adam
     from torchopt_course.adamw import AdamW
     from torchopt_course.lr_scheduler import LRScheduler, ReduceLROnPlateau, _LRScheduler
+    from torchopt_course.optimizer import Optimizer, ParamsT, required
 
     assert swa_utils.AveragedModel is AveragedModel is torch.optim.swa_utils.AveragedModel
     assert (Adam, AdamW, ReduceLROnPlateau) == (oc.Adam, oc.AdamW, oc.ReduceLROnPlateau)

@@ -15,8 +15,8 @@ from . import lr_scheduler
 from .adagrad import Adagrad
 from .adam import Adam
 from .adamw import AdamW
-from .elementwise import ElementwiseOptimizer
 from .lr_scheduler import CyclicLR, ReduceLROnPlateau, lr_range_test, preview_schedule
+from .optimizer import ElementwiseOptimizer
 from .rmsprop import RMSprop
 from .sgd import SGD, Momentum
 

@@ -9,7 +9,7 @@ import torch
 import torch as xp
 from torch import Tensor, optim
 
-from .elementwise import ElementwiseOptimizer, Params, Value
+from .optimizer import ElementwiseOptimizer, Params, Value
 from .validation import at_least_zero, options_of
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch as xp
 from torch import Tensor, optim
 
-from .elementwise import ElementwiseOptimizer, Params, Value
+from .optimizer import ElementwiseOptimizer, Params, Value
 from .validation import at_least_zero, decay_rates, options_of, pair
 
 

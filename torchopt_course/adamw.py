@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, optim
 
 from .adam import Adam
-from .elementwise import Params
+from .optimizer import Params
 from .validation import options_of
 
 

@@ -10,11 +10,13 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from .engines.batch import Coefficients
+from .engines.bucket import Coefficients, GroupOptions
+from .engines.group import sparse_made_dense
 from .engines.layout import in_layout_of, is_sparse
-from .engines.rules import Formula, Rule, say_where
+from .engines.rule.parsed import ParsedRule, Rule, say_where
 from .validation.declarations import fitting, refuse_mistakes, refuse_nan, requested_options
-from .validation.options import plain, refuse_odd_option
+from .validation.options import plain, refuse_odd_groups, refuse_odd_option
+from .validation.tensors import refuse_misfits
 
 
 class DeclaredOptimizer(Optimizer):
@@ -37,8 +39,8 @@ class DeclaredOptimizer(Optimizer):
         """Learn what the rule and its coefficients are called with; again whenever they are replaced."""
         cls = type(self)
         refuse_mistakes(cls)
-        before = self.__dict__.get("_formula")
-        self._formula = Formula(cls.__name__, cls.rule, (*cls.states, *cls.optional_states), before)
+        before = self.__dict__.get("_parsed_rule")
+        self._parsed_rule = ParsedRule(cls.__name__, cls.rule, (*cls.states, *cls.optional_states), before)
         self._source = (cls.rule, cls.rule.__code__, cls.coefficients)
         self._constructor = inspect.signature(cls.__init__).parameters
         self._needs = tuple(inspect.signature(cls.coefficients).parameters)
@@ -46,6 +48,15 @@ class DeclaredOptimizer(Optimizer):
         self._options = tuple(name for name in self._needs if name not in ("step", "first"))
         switches = cls.optional_states.values()
         self._needed_options = (*self._options, *switches, "maximize", "foreach", "differentiable")
+        self._plan_options = (*dict.fromkeys((*switches, "maximize", "foreach", "differentiable", "fused")),)
+
+    def _renew_formula(self) -> bool:
+        """Read the rule again if something that it consists of has changed; false if nothing has."""
+        cls = type(self)
+        if self._source == (cls.rule, cls.rule.__code__, cls.coefficients) and self._parsed_rule.holds():
+            return False
+        self._read_formula()
+        return True
 
     def _default_of(self, option: str) -> Any:
         """The constructor's own default; where there is none, what it was called with."""
@@ -67,9 +78,24 @@ class DeclaredOptimizer(Optimizer):
         options = requested_options(type(self), "optional_states", self.optional_states.values(), group)
         return (*self.states, *(name for name, option in self.optional_states.items() if options[option]))
 
+    def _group_options(self, group: Mapping[str, Any], interceptor: str | None) -> GroupOptions:
+        """What the options of a group ask of the engines."""
+        lists = False if group.get("fused") is False and group["foreach"] is None else group["foreach"]
+        return GroupOptions(
+            self._kept_states(group),
+            interceptor or refusal(group),
+            lists,
+            bool(group["differentiable"]),
+            interceptor is not None,
+        )
+
+    def _coefficient_options(self, group: Mapping[str, Any]) -> dict[str, Any]:
+        """The options that the coefficients are computed of."""
+        return requested_options(type(self), "coefficients", self._options, group)
+
     def _coefficients_after(self, group: Mapping[str, Any]) -> Coefficients:
         """The group's coefficients as a function of the number of steps already taken."""
-        options = requested_options(type(self), "coefficients", self._options, group)
+        options = self._coefficient_options(group)
         are_plain = True
         for name, value in options.items():
             if type(value) in _PLAIN_OPTIONS or (type(value) is tuple and self._is_plain_pair(name, value)):
@@ -106,7 +132,7 @@ class DeclaredOptimizer(Optimizer):
                 values = evaluate(0)
         except Exception:
             return  # an option may be set later; else the step will say it
-        self._formula.specialise(kept, bool(group["maximize"]), values)
+        self._parsed_rule.specialize(kept, bool(group["maximize"]), values)
         refuse_nan(type(self), values)
 
     # -- state -----------------------------------------------------------------------------------------
@@ -147,6 +173,30 @@ class DeclaredOptimizer(Optimizer):
         return torch.tensor(
             value, dtype=torch.float64 if double else torch.float32, device=param.device if at_home else "cpu"
         )
+
+    # -- errors ----------------------------------------------------------------------------------------
+
+    def _refuse_odd_edits(self) -> None:
+        """Groups and state are the user's to edit: what cannot be stepped any more is named."""
+        refuse_odd_groups(self.param_groups, self._needed_options)
+        if not isinstance(self.state, Mapping):
+            raise TypeError(f"the optimizer's state must be a dictionary, got {type(self.state).__name__}")
+
+    def _without_sparse(self, group: Mapping[str, Any], grads: list[Tensor | None]) -> list[Tensor | None]:
+        """Sparse gradients made dense, unless the rule may visit their rows alone."""
+        pairs = zip(group["params"], grads, strict=True)
+        return [sparse_made_dense(lambda: self.sparse_gradients(group), param, grad) for param, grad in pairs]
+
+    def _refuse_misfits(self, i: int, grads: list[Tensor | None]) -> None:
+        """Refuse a gradient or a state that does not fit its parameter."""
+        group = self.param_groups[i]
+        names = (*self._kept_states(group), *(["step"] if self._counts_steps else []))
+        for position, (param, grad) in enumerate(zip(group["params"], grads, strict=True)):
+            if grad is not None:
+                takes_sparse = is_sparse(grad) and self.sparse_gradients(group) != "refused"
+                where, owner = self._where(i, position), type(self).__name__
+                own = self.state.get(param, {})
+                refuse_misfits(where, param, grad, own, names, group, owner, takes_sparse)
 
     def _where(self, i: int, position: int) -> str:
         names: Any = self.param_groups[i].get("param_names")

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from torch import Tensor, optim
 
-from .elementwise import ElementwiseOptimizer, Params, Value
+from .optimizer import ElementwiseOptimizer, Params, Value
 from .validation import at_least_zero, options_of
 
 

@@ -38,7 +38,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 import torchopt_course
-from torchopt_course.engines.plan import Plan
+from torchopt_course.engines.group import Group
 
 TOLERANCE = 1e-10
 STEPS = 4
@@ -318,13 +318,13 @@ def one_plan(prepare: Prepare, dtypes: tuple[torch.dtype, ...]) -> None:
     """A plan for each dtype that the network has had, not for each step; what is pruned or moved is gone."""
     model = prepare(network())
     optimizer = torchopt_course.Adam(model.parameters())
-    made, init = [0], Plan.__init__
+    made, decide = [0], Group._decide
 
-    def counted(plan: Plan, *arguments: Any, **options: Any) -> None:
+    def counted(group: Group, *arguments: Any) -> None:
         made[0] += 1
-        init(plan, *arguments, **options)
+        decide(group, *arguments)
 
-    Plan.__init__ = counted  # type: ignore[method-assign]
+    Group._decide = counted  # type: ignore[method-assign]
     try:
         for plans, dtype in enumerate(dtypes, 1):
             model.to(dtype)
@@ -335,7 +335,7 @@ def one_plan(prepare: Prepare, dtypes: tuple[torch.dtype, ...]) -> None:
                 optimizer.zero_grad()
             assert made[0] == plans, f"{made[0]} plans"
     finally:
-        Plan.__init__ = init  # type: ignore[method-assign]
+        Group._decide = decide  # type: ignore[method-assign]
     assert_fused(optimizer)
     for state in optimizer.state.values():
         for name in state:

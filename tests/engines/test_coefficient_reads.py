@@ -16,8 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import torchopt_course
-from torchopt_course.engines.coefficients import read_coefficients
-from torchopt_course.engines.number_program import NumberProgram
+from torchopt_course.engines.rule.coefficients import read_coefficients
+from torchopt_course.engines.rule.number_program import NumberProgram
 
 NAMES = ["SGD", "Momentum", "Adagrad", "RMSprop", "Adam", "AdamW"]
 numbers = st.one_of(st.just(0), st.just(0.0), st.just(1), st.floats(0.0, 2.0), st.floats(1e-12, 1e-3))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from torchopt_course.engines import compiler
+from torchopt_course.engines.native import compiler
 
 from ..helpers import run_python
 
@@ -26,7 +26,7 @@ with warnings.catch_warnings(record=True) as caught:
         for optimizer in optimizers:
             optimizer.step()
 {after}
-engine = "eager" if any(plan.reasons for plan in optimizers[0]._plans.values()) else "cpu"
+engine = "eager" if any(group.reasons for group in optimizers[0]._stepper.groups) else "cpu"
 ours = [str(w.message) for w in caught if "torchopt" in str(w.message)]
 print(engine, "|", *weights.tolist(), "|", *ours, sep="\\n")
 """

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 import torchopt_course as oc
-from torchopt_course.engines import cuda, plan
+from torchopt_course.engines.cuda import bucket as cuda
 
 from ..helpers import NAMES, assert_same, ours, parameters, set_gradients, tensor, theirs
 
@@ -31,7 +31,7 @@ def device(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         yield "cuda"
         return
     monkeypatch.setattr(triton.knobs.runtime, "interpret", True)
-    monkeypatch.setitem(plan.FUSED, "cpu", cuda.CudaBatch)
+    monkeypatch.setattr(cuda.CudaBucket, "serves", lambda device: device == "cpu")
     yield "cpu"
 
 

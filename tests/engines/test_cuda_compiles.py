@@ -19,7 +19,7 @@ import json, torch, triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 import torchopt_course as oc
-from torchopt_course.engines import cuda_kernel
+from torchopt_course.engines.cuda import kernel as cuda_kernel
 from tests.engines.test_cuda import OPTIONS, Softened
 
 class Conditions(oc.ElementwiseOptimizer):
@@ -41,9 +41,9 @@ def compiled(optimizer, dtype, on_device=(), scaled=0, aligned=True):
     group = optimizer.param_groups[0]
     values = optimizer._coefficients_after(group)(0)
     kept = optimizer._kept_states(group)
-    variant = optimizer._formula.specialise(kept, group["maximize"], values)
+    specialization = optimizer._parsed_rule.specialize(kept, group["maximize"], values)
     step = torch.float32 if on_device else None
-    cuda_kernel.kernel(variant, on_device, dtype, step, 2 + len(kept) + 1, scaled=scaled, aligned=aligned)
+    cuda_kernel.kernel(specialization, on_device, dtype, step, 2 + len(kept) + 1, scaled=scaled, aligned=aligned)
     kernel = jitted[-1]
     signature = {name: POINTERS.get(name, "fp64") for name in kernel.arg_names} | {"BLOCK": "constexpr"}
     source = ASTSource(kernel, signature, {(kernel.arg_names.index("BLOCK"),): cuda_kernel.BLOCK})
@@ -78,8 +78,8 @@ def test_every_kernel_compiles_and_moves_16_bytes_at_a_time() -> None:
 
 def test_what_triton_cannot_compile_goes_to_another_engine_before_anything_is_changed() -> None:
     program = """
-from torchopt_course.engines import cuda_kernel
-from torchopt_course.engines.compiler import CompilationError
+from torchopt_course.engines.cuda import kernel as cuda_kernel
+from torchopt_course.engines.native.compiler import CompilationError
 
 class Function:  # stands for what Triton makes of a rule, where there is no GPU to compile for
     launched = False

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.overrides import get_overridable_functions, resolve_name
 
 from torchopt_course import ElementwiseOptimizer
-from torchopt_course.engines.placeholders import RuleError
+from torchopt_course.engines.rule.placeholders import RuleError
 
 Function = Callable[..., Any]
 
@@ -99,9 +99,9 @@ def test_every_function_of_torch(call: str) -> None:
             wrong.append(f"{name} wrote to the gradient")
         if not torch.allclose(param.detach(), expected.double(), rtol=1e-12, atol=1e-300, equal_nan=True):
             wrong.append(f"{name} gave something else on the {optimizer.engine_report()}")
-        (variant,) = optimizer._formula._variants.values()
-        kernels += variant.program is not None
-        if variant.is_elementwise:
+        (specialization,) = optimizer._parsed_rule._variants.values()
+        kernels += specialization.program is not None
+        if specialization.is_elementwise:
             elementwise += 1
             parts = [outcome(function, call, p[i : i + 1, :3], g[i : i + 1, :3]) for i in range(4)]
             if not all(  # up to rounding, for torch takes several numbers at a time where it can

@@ -11,8 +11,8 @@ import torch
 from torch.nn import Parameter
 
 from torchopt_course import ElementwiseOptimizer
-from torchopt_course.engines import cuda, plan
-from torchopt_course.engines.compiler import CompilationError, native
+from torchopt_course.engines.cuda import bucket as cuda
+from torchopt_course.engines.native.compiler import CompilationError, native
 
 EXPRESSIONS = [
     *("xp.sqrt(xp.abs(g))", "xp.rsqrt(1 + g * g)", "xp.reciprocal(g)", "xp.square(g)", "xp.abs(g)"),
@@ -112,7 +112,7 @@ def test_foreach_and_eager(expression: str, dtype: torch.dtype) -> None:
 def test_triton(expression: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
     triton = pytest.importorskip("triton")
     monkeypatch.setattr(triton.knobs.runtime, "interpret", True)
-    monkeypatch.setitem(plan.FUSED, "cpu", cuda.CudaBatch)
+    monkeypatch.setattr(cuda.CudaBucket, "serves", lambda device: device == "cpu")
     check(expression, dtype, "fused CUDA engine", fused=True)
 
 

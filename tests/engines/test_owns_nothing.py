@@ -11,7 +11,7 @@ import torch
 import triton
 from torch.nn import Parameter
 
-from torchopt_course.engines import cuda, fused
+from torchopt_course.engines.cuda import bucket as cuda
 
 from ..helpers import ENGINES, NAMES, assert_same, ours, parameters, set_gradients, theirs
 
@@ -36,7 +36,7 @@ def _no_garbage_collector() -> Iterator[None]:
 def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> dict[str, bool]:
     if request.param == "triton":
         monkeypatch.setattr(triton.knobs.runtime, "interpret", True)
-        monkeypatch.setitem(fused.FUSED, "cpu", cuda.CudaBatch)
+        monkeypatch.setattr(cuda.CudaBucket, "serves", lambda device: device == "cpu")
     return ENGINES.get(request.param, {"fused": True})
 
 

@@ -6,6 +6,7 @@ Each test changes one thing in mid-run and goes on next to torch, which keeps no
 from __future__ import annotations
 
 import copy
+import operator
 import pickle
 import warnings
 from collections.abc import Callable
@@ -19,7 +20,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import torchopt_course as oc
-from torchopt_course.engines import cpu
+from torchopt_course.engines.native import frame
 
 from ..helpers import (
     ENGINES,
@@ -178,12 +179,16 @@ def test_any_parameters_have_gradients(name: str, engine: dict[str, bool], patte
         for params in (mine, reference):
             for i in set(range(len(MANY))) - pattern:
                 params[i].grad = None
-        before = optimizers[0]._plans.get(0)
+        before = [group.buckets for group in optimizers[0]._stepper.groups]
         for optimizer in optimizers:
             optimizer.step()
         used = engines_used(optimizers[0])
         assert used["cpu"] + used["foreach"] + len(used["eager"]) == len(pattern)
-        assert step == 0 or pattern - known or optimizers[0]._plans[0] is before, "a new plan for nothing new"
+        assert (
+            step == 0
+            or pattern - known
+            or all(map(operator.is_, before[0], optimizers[0]._stepper.groups[0].buckets))
+        ), "a new plan for nothing new"
         known |= pattern
     assert_same(mine, reference, *optimizers)
 
@@ -375,9 +380,7 @@ def test_copies_go_on_by_themselves(duplicate: Callable[[object], object]) -> No
     run(mine, reference, optimizers, range(3, 6))
 
 
-def test_parameters_that_come_to_share_memory_are_updated_by_one_thread(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_parameters_that_come_to_share_memory_are_updated_by_one_thread() -> None:
     """Tied after the plan was made, large enough for several threads: still as torch does it."""
     torch.set_num_threads(2)
     results = []
@@ -388,12 +391,40 @@ def test_parameters_that_come_to_share_memory_are_updated_by_one_thread(
             param.grad = torch.ones_like(param)
         optimizer = make([first, second], lr=0.1, weight_decay=0.5)  # type: ignore[operator]
         optimizer.step()
+        if make is oc.SGD:
+            assert threads_used(optimizer) == [2]
         second.data = base[100_000:]
-        with monkeypatch.context() as patch:
-            patch.setattr(cpu, "share", lambda *_: pytest.fail("threads would race"))
-            optimizer.step()
+        optimizer.step()
+        if make is oc.SGD:
+            assert threads_used(optimizer) == [1], "threads would race"
         results.append(base)
     torch.testing.assert_close(*results)
+
+
+def threads_used(optimizer: oc.ElementwiseOptimizer) -> list[int]:
+    """By each bucket, in the last step."""
+    groups = optimizer._stepper.groups
+    return [int(bucket.guards.frame[frame.THREADS]) for group in groups for bucket in group.buckets]
+
+
+@pytest.mark.parametrize("prepared", [False, True])
+def test_a_gradient_that_comes_to_share_memory_with_a_parameter(prepared: bool) -> None:
+    """One parameter's gradient is another parameter: its new value counts, or the old one, as with torch."""
+    torch.set_num_threads(2)
+    results = []
+    for make in (oc.SGD, torch.optim.SGD):
+        params = [nn.Parameter(torch.linspace(0, 1, 200_000) + i) for i in range(2)]
+        optimizer = make(params, lr=0.1)  # type: ignore[operator]
+        for _ in range(3 if prepared else 1):
+            for param in params:
+                param.grad = torch.ones_like(param)
+            optimizer.step()
+        params[1].grad = params[0].detach()
+        params[0].grad = torch.ones_like(params[0])
+        optimizer.step()
+        results.append(params)
+    for mine, theirs_ in zip(*results, strict=True):
+        torch.testing.assert_close(mine, theirs_)
 
 
 def saved_for_backward(optimizer_class: type[torch.optim.Optimizer], what: str) -> None:

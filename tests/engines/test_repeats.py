@@ -49,19 +49,19 @@ def pair(name: str, places: list[int], options: dict[str, Any], engine: dict[str
 
 @settings(max_examples=40, deadline=None)
 @given(
-    variant=st.sampled_from(VARIANTS),
+    specialization=st.sampled_from(VARIANTS),
     engine=st.sampled_from(list(ENGINES.values())),
     places=st.lists(st.integers(0, 2), min_size=1, max_size=6),
     absent=st.lists(st.sets(st.integers(0, 2)), min_size=4, max_size=4),
 )
 def test_stepped_as_often_as_it_stands_there(
-    variant: tuple[str, dict[str, Any]],
+    specialization: tuple[str, dict[str, Any]],
     engine: dict[str, bool],
     places: list[int],
     absent: list[set[int]],
 ) -> None:
     """Also in its first step, where torch takes it for a first one each time, and if its gradient is late."""
-    mine, reference, optimizer, other = pair(variant[0], places, variant[1], engine)
+    mine, reference, optimizer, other = pair(specialization[0], places, specialization[1], engine)
     for step in range(4):
         set_gradients(step, mine, reference)
         for i in absent[step]:
@@ -129,7 +129,7 @@ def test_no_warning_for_what_stands_there_once() -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(
-    variant=st.sampled_from(VARIANTS),
+    specialization=st.sampled_from(VARIANTS),
     engine=st.sampled_from([{}, ENGINES["foreach"], ENGINES["eager"]]),
     views=st.lists(
         st.tuples(st.integers(0, 7), st.integers(1, 8), st.integers(1, 2)), min_size=2, max_size=5
@@ -137,13 +137,13 @@ def test_no_warning_for_what_stands_there_once() -> None:
     cut=st.integers(0, 5),
 )
 def test_views_of_one_storage_are_stepped_one_after_the_other(
-    variant: tuple[str, dict[str, Any]],
+    specialization: tuple[str, dict[str, Any]],
     engine: dict[str, bool],
     views: list[tuple[int, int, int]],
     cut: int,
 ) -> None:
     """Tied by memory instead of by object, in one group or two."""
-    name, options = variant
+    name, options = specialization
     results = []
     for make, how in ((ours(name), engine), (theirs(name), {"foreach": False})):
         base = torch.linspace(1, 2, 16, dtype=torch.float64)

@@ -12,8 +12,8 @@ import torch
 import torch as xp
 
 from torchopt_course import ElementwiseOptimizer
-from torchopt_course.engines.namespaces.words import TENSORS
-from torchopt_course.engines.number_program import COMPARISONS, WORDS
+from torchopt_course.engines.rule.number_program import COMPARISONS, WORDS
+from torchopt_course.engines.rule.words import TENSORS
 from torchopt_course.playground import javascript, page
 from torchopt_course.playground.__main__ import main
 from torchopt_course.playground.optimizers import Optimizer, PlaygroundError

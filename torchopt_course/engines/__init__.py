@@ -1,15 +1,33 @@
 """How a rule is run. Nothing here knows any optimizer by name.
 
-:mod:`.tracing` reads a rule, once, into a :mod:`.program`; each engine says that in its own language.
+A step, in eight lines:
+
+1. ``optimizer.step()`` asks for the call that was prepared, :mod:`.prepared`. If all guards hold, this one
+   call of compiled code is the step. Otherwise :mod:`.step` goes through the groups.
+2. Each :mod:`.group` looks whether all is as it was planned: its options, and by :mod:`.guards` its tensors.
+3. If not, it is planned anew: states are completed, and each parameter goes to the first engine below that
+   does not refuse it, into a :mod:`.bucket`.
+4. The coefficients are computed, the :mod:`.rules` (read once by :mod:`.tracing` into a :mod:`.program`) made
+   into a kernel, by :mod:`.native` or Triton.
+5. When everything is ready and nothing can fail any more, the buckets update their tensors in place.
 
 ===========  ========================================================================================
-``cpu``      one fused pass over all tensors of one dtype in a group, compiled by numba
 ``cuda``     one launch for all tensors of a device and dtype, compiled by Triton
+``cpu``      one fused pass over all tensors of one dtype in a group, compiled by numba
 ``foreach``  the program over lists of tensors, each operation one ``torch._foreach_*`` call
-``eager``    torch operations, one tensor at a time: everything that torch can do; the reference
+``eager``    the program as torch operations, one tensor at a time; the reference
 ===========  ========================================================================================
 
-:mod:`.plan` decides which engine takes which tensor, and says why not a faster one. It owns none of them:
-before each step :mod:`.survey` looks whether all is still as planned. What no fused engine takes is
-:mod:`.apart`.
+What is no plain tensor, or has no program, goes :mod:`.one_by_one` through torch (:mod:`.rest`).
 """
+
+from __future__ import annotations
+
+from .bucket import Bucket
+from .cpu.bucket import CpuBucket
+from .cuda.bucket import CudaBucket
+from .operations.eager import EagerBucket
+from .operations.foreach import ForeachBucket
+
+# Fastest first. A parameter goes to the first that does not refuse it.
+ENGINES: tuple[type[Bucket], ...] = (CudaBucket, CpuBucket, ForeachBucket, EagerBucket)

@@ -1,38 +1,35 @@
-"""The fused engines, and which tensors they can take."""
+"""Which tensors a fused engine can take: it writes through addresses, so they must be plainly memory."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection
 
 import torch
 from torch import Tensor
-from torch.nn import Parameter
 
-from .batch import Batch
-from .cpu import CpuBatch
-from .cuda import CudaBatch
+from .bucket import Candidate
+from .guards import PLAIN
 from .layout import is_dense, same_layout
 
-# By the device that they run on.
-FUSED: dict[str, type[Batch]] = {"cpu": CpuBatch, "cuda": CudaBatch}
-PLAIN = frozenset({Tensor, Parameter})
 _STEP_DTYPES = (torch.float32, torch.float64)
 
 
-def why_not_fused(
-    param: Tensor, grad: Tensor | None, states: Mapping[str, Tensor], step: Tensor | None
-) -> str | None:
-    """Why no fused engine can take a parameter, or could if it had a gradient; ``None`` if one can."""
-    engine = FUSED.get(param.device.type)
+def why_not_fused(candidate: Candidate, device: str, dtypes: Collection[torch.dtype]) -> str | None:
+    """Why a parameter cannot be updated through addresses; ``None`` if it can.
+
+    Args:
+        device, dtypes: what the engine can take.
+    """
+    param, grad, states, step = candidate
     gradient = {} if grad is None else {"its gradient": grad}
     for label, tensor in {"it": param, **gradient, **states}.items():
         if type(tensor) not in PLAIN:
             return f"{label} is a {type(tensor).__name__}"
         if tensor.layout != torch.strided:
             return f"{label} is sparse" if tensor.is_sparse else f"{label} has the layout {tensor.layout}"
-        if engine is None:
+        if tensor.device.type != device:
             return f"{label} is on {tensor.device}"
-        if tensor.dtype not in engine.DTYPES:
+        if tensor.dtype not in dtypes:
             return f"{label} is of dtype {tensor.dtype}"
         if tensor.device != param.device or tensor.dtype != param.dtype:
             return (
@@ -40,19 +37,31 @@ def why_not_fused(
             )
         if tensor.shape != param.shape:
             return f"{label} has the shape {tuple(tensor.shape)}, the parameter {tuple(param.shape)}"
-        if tensor.is_neg() or tensor._is_zerotensor():
-            return f"{label} is a lazy view"
-        if tensor.is_inference() and label != "its gradient":
-            return f"{label} was made in inference mode"
+        if reason := why_odd(label, tensor):
+            return reason
         if label not in ("it", "its gradient") and not same_layout(param, tensor):
             return f"{label} is laid out in memory otherwise than the parameter"
     if not is_dense(param):
         return "its elements are not next to one another in memory"
-    if step is not None and not (
+    return why_odd_step(step, param)
+
+
+def why_odd(label: str, tensor: Tensor) -> str | None:
+    """Why a tensor is not what its memory says, or may not be written to."""
+    if tensor.is_neg() or tensor._is_zerotensor() or (tensor.is_complex() and tensor.is_conj()):
+        return f"{label} is a lazy view"
+    if tensor.is_inference() and label != "its gradient":
+        return f"{label} was made in inference mode"
+    return None
+
+
+def why_odd_step(step: Tensor | None, param: Tensor) -> str | None:
+    """Why a step count is not one that an engine could count up."""
+    if step is None or (
         type(step) is Tensor
         and step.dtype in _STEP_DTYPES
         and step.dim() == 0
         and (step.device.type == "cpu" or step.device == param.device)
     ):
-        return f"its step is not a 0-d float tensor on the CPU or on {param.device}"
-    return None
+        return None
+    return f"its step is not a 0-d float tensor on the CPU or on {param.device}"

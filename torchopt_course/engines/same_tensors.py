@@ -20,18 +20,21 @@ class SameTensors:
 
     Args:
         tensors: what to remember, in this order.
+
+    Attributes:
+        gone: the references of those that do not exist any more.
     """
 
     def __init__(self, tensors: Iterable[Tensor]) -> None:
-        self._gone: list[weakref.ref[Tensor]] = []
+        self.gone: list[weakref.ref[Tensor]] = []
         # The callback is the list's method, so that it does not hold this object.
-        self._references = [weakref.ref(tensor, self._gone.append) for tensor in tensors]
+        self._references = [weakref.ref(tensor, self.gone.append) for tensor in tensors]
         self._ids = list(map(id, self.now()))
 
     @property
     def any_is_gone(self) -> bool:
         """Whether one of the tensors does not exist any more."""
-        return bool(self._gone)
+        return bool(self.gone)
 
     def now(self) -> list[Tensor]:
         """Those of the tensors that exist, in order."""
@@ -39,4 +42,4 @@ class SameTensors:
 
     def are(self, tensors: Iterable[Tensor]) -> bool:
         """Whether these are the very objects, in the same order."""
-        return not self._gone and list(map(id, tensors)) == self._ids
+        return not self.gone and list(map(id, tensors)) == self._ids

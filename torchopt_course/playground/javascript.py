@@ -7,8 +7,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..engines.number_program import NumberProgram
-from ..engines.program import Line, Program
+from ..engines.rule.number_program import NumberProgram
+from ..engines.rule.program import Line, Program
 
 # JavaScript has one kind of number, double precision, and raises no errors: what Python refuses is NaN or an
 # infinity there. `pow` and `copysign` are in page/numbers.js.
@@ -41,13 +41,11 @@ def rule_text(owner: str, program: Program, states: Sequence[str]) -> str:
     Raises:
         NotImplementedError: a word that has no JavaScript.
     """
-    coefficients = {name for line in program._arithmetic for name in line.operands} | set(program.numbers)
+    coefficients = {name for line in program.arithmetic for name in line.operands} | set(program.numbers)
     given = sorted(name for name in coefficients if isinstance(name, str) and name.startswith("number_"))
     lines = [f"  const {name} = coefficients[{json.dumps(name.removeprefix('number_'))}];" for name in given]
     lines += [f"  const state_{name} = states[{json.dumps(name)}];" for name in states]
-    lines += [
-        f"  const {line.out} = {_line(owner, line)};" for line in (*program._arithmetic, *program.lines)
-    ]
+    lines += [f"  const {line.out} = {_line(owner, line)};" for line in (*program.arithmetic, *program.lines)]
     p, *new = program.results
     results = ", ".join(f"{json.dumps(name)}: {out}" for name, out in zip(states, new, strict=True))
     return "\n".join(

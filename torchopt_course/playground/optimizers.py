@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from torch.nn import Parameter
 
-from ..elementwise import ElementwiseOptimizer
-from ..engines.coefficients import read_coefficients
-from ..engines.number_program import NumberProgram, places
-from ..engines.rules import Formula
+from ..engines.rule.coefficients import read_coefficients
+from ..engines.rule.number_program import NumberProgram, places
+from ..engines.rule.parsed import ParsedRule
+from ..optimizer import ElementwiseOptimizer
 from .javascript import choices_key, coefficients_text, key, rule_text
 from .options import Slider, sliders_and_switches
 
@@ -54,7 +54,7 @@ class Optimizer:
         used = {name: self._group[name] for name in (*self._needs, *cls.optional_states.values())}
         self.sliders, self.switches, self._rest = sliders_and_switches(cls, used)
         self.sliders = [self._fitted(slider) for slider in self.sliders]
-        self._formula = Formula(self.name, cls.rule, (*cls.states, *cls.optional_states))
+        self._formula = ParsedRule(self.name, cls.rule, (*cls.states, *cls.optional_states))
         self._programs: list[NumberProgram] = []
         self._rules: dict[str, str] = {}
         self._refused: dict[str, str] = {}
@@ -124,7 +124,7 @@ class Optimizer:
         kept = self._kept(group)
         choices = choices_key(kept, results)
         if choices not in self._rules:
-            variant = self._formula.specialise(kept, False, results)
+            variant = self._formula.specialize(kept, False, results)
             if variant.program is None:
                 raise PlaygroundError(f"{variant.reason}: no JavaScript can be made of it")
             try:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ..engines.number_program import Place
+from ..engines.rule.number_program import Place
 
 Scale = Literal["log", "log or 0", "rate", "linear", "whole"]
 # Options that choose an engine or turn the sign: no part of the formula.

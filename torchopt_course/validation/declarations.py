@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 from torch.nn import Parameter
 
-from ..engines.rules import kind
+from ..engines.rule.parsed import kind
 
 _EXPECTED = {
     "rule": "rule(p, g, *states, *coefficients), which returns the new p and states",

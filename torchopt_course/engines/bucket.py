@@ -1,0 +1,155 @@
+"""The interface of an engine: the parameters of a group that are updated together, by one way of doing it.
+
+An engine is a subclass of :class:`Bucket`. It says which parameters it can take (:meth:`~Bucket.refuses`) and
+what they must have in common, and it prepares their update in each step. To add one, write such a class and
+put it where its speed belongs into :data:`torchopt_course.engines.ENGINES`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+from torch import Tensor
+
+from .guards import Guards
+from .local import LocalGroup, State
+from .rule.parsed import Specialization
+
+# The coefficients of the step that follows ``age`` steps; the specialization of the rule that they ask for.
+Coefficients = Callable[[Any], Mapping[str, Any]]
+Specialize = Callable[[Mapping[str, Any]], Specialization]
+Update = Callable[[], object]
+
+
+class GroupOptions(NamedTuple):
+    """What a parameter group's options ask of the engines.
+
+    Attributes:
+        states: the states that the rule reads and writes.
+        refusal: why no fused engine may take the group, if so.
+        lists: whether the rest goes to the foreach engine; ``None``: where torch would do so.
+        differentiable: whether autograd follows the step.
+        is_followed: what else follows each operation of the step, if anything.
+    """
+
+    states: tuple[str, ...]
+    refusal: str | None
+    lists: bool | None
+    differentiable: bool
+    is_followed: bool
+
+
+class Candidate(NamedTuple):
+    """A parameter with all that belongs to it, for engines to look at.
+
+    Attributes:
+        grad: ``None`` if it has none at present: it may have one in the next step.
+        states: those that the rule reads and writes, by name.
+        step: its step count, where steps are counted.
+    """
+
+    param: Tensor
+    grad: Tensor | None
+    states: State
+    step: Tensor | None
+
+
+class Scaling(NamedTuple):
+    """What ``GradScaler`` tells an optimizer that unscales its gradients itself.
+
+    Attributes:
+        grad_scale: what the gradients have been multiplied with; ``None`` if that is undone already.
+        found_inf: not zero if a gradient has overflowed: then nothing is to be updated.
+    """
+
+    grad_scale: Tensor | None
+    found_inf: Tensor
+
+
+class Bucket(ABC):
+    """Parameters of one group for one engine, planned once and guarded before each step.
+
+    Args:
+        positions: where each parameter stands in ``group["params"]``.
+        params: the parameters themselves, none of which the engine refuses.
+        state: for each of ``params`` that has states, its states by name.
+        names: the states that the rule reads and writes.
+        counts_steps: whether the states also hold a ``"step"``.
+        ages: how many steps each parameter has taken, where steps are not counted: 0 or 1 for "some".
+
+    Attributes:
+        guards: tell whether the plan still holds; their look must precede each :meth:`prepare`.
+
+    Raises:
+        CompilationError: there is no compiler, or it fails.
+    """
+
+    ENGINE: ClassVar[str]  # what the engine is called in reports
+    IS_FUSED: ClassVar[bool] = False
+    HEEDS_SCALING: ClassVar[bool] = False  # whether it unscales gradients itself and stops at an overflow
+
+    @classmethod
+    @abstractmethod
+    def serves(cls, device: str) -> bool:
+        """Whether the engine is one for such devices."""
+
+    @classmethod
+    @abstractmethod
+    def refuses(cls, candidate: Candidate, options: GroupOptions) -> str | None:
+        """Why the engine cannot take a parameter, or could not if it had a gradient; ``None`` if it can."""
+
+    @classmethod
+    def alike(cls, candidate: Candidate) -> Hashable:
+        """What parameters must have in common to be updated together."""
+        step = candidate.step
+        counted = () if step is None else (step.device, step.dtype)
+        return (candidate.param.device, candidate.param.dtype, *counted)
+
+    def __init__(
+        self,
+        positions: Sequence[int],
+        params: Sequence[Tensor],
+        state: Mapping[Tensor, State],
+        names: tuple[str, ...],
+        *,
+        counts_steps: bool,
+        ages: Sequence[int],
+    ) -> None:
+        self.positions = positions
+        self.guards = Guards(positions, params, state, names, counts_steps=counts_steps)
+        self.guards.ages[:] = ages
+        self._names = names
+        self._counts_steps = counts_steps
+        self._device, self._dtype = params[0].device, params[0].dtype
+        self._step_dtype = state[params[0]]["step"].dtype if counts_steps else None
+        self._sizes = np.array([param.numel() for param in params], dtype=np.int64)
+
+    @abstractmethod
+    def prepare(
+        self, local: LocalGroup, coefficients: Coefficients, specialize: Specialize, scaling: Scaling | None
+    ) -> Update:
+        """What the coming step has to do; nothing is changed before it is called.
+
+        Raises:
+            CompilationError: the engine cannot do it: a slower one must.
+        """
+
+    @property
+    def present(self) -> list[int]:
+        """The positions of the parameters that have a gradient in the coming step."""
+        absent = self.guards.absent.tolist()
+        return [position for position, gone in zip(self.positions, absent, strict=True) if not gone]
+
+    def _by_age(self) -> Iterator[tuple[float, np.ndarray[Any, np.dtype[np.bool_]]]]:
+        """The numbers of steps taken so far, with those parameters that have a gradient."""
+        ages, present = self.guards.ages, self.guards.absent == 0
+        if self.guards.same_age:
+            if present.any():
+                yield float(ages[present][0]), present
+            return
+        for age in np.unique(ages[present]).tolist():
+            # Somebody may have written NaN into a "step": torch takes it as it is.
+            yield age, present & (ages == age if age == age else np.isnan(ages))

@@ -1,0 +1,180 @@
+"""The fused CPU engine: one pass over all tensors of a group, compiled from the rule by numba.
+
+The kernel reads parameter, gradient and states once, applies the rule, writes back once. It takes
+addresses, so one call updates all tensors of a bucket, and a large bucket is shared between torch's own
+threads. Every element is computed by the same scalar formula without contraction
+or reassociation: results do not depend on the number of threads. float16 and bfloat16 are read, computed as
+float32, and rounded once, when they are written.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..bucket import Bucket, Candidate, Coefficients, GroupOptions, Scaling, Specialize, Update
+from ..fused import why_not_fused
+from ..local import LocalGroup
+from ..native import frame as f
+from ..native import step as native
+from ..native.compiler import Address
+from ..rule.parsed import Specialization
+from .kernel import KINDS, kernel
+
+# A thread's part of one tensor has at least so many elements.
+LEAST_SHARE = 1024
+
+
+class Pass(NamedTuple):
+    """One call of a kernel.
+
+    Attributes:
+        kernel: its address.
+        width: how many numbers it reads.
+        numbers: one set of coefficients after the other.
+        sets: which set each parameter uses; -1 for those that are left out.
+    """
+
+    kernel: Address
+    width: int
+    numbers: list[float]
+    sets: np.ndarray[Any, np.dtype[np.int64]]
+
+
+class CpuBucket(Bucket):
+    """The tensors of one dtype in one parameter group, for the fused CPU engine."""
+
+    ENGINE = "fused CPU engine"
+    IS_FUSED = True
+
+    @classmethod
+    def serves(cls, device: str) -> bool:
+        return device == "cpu"
+
+    @classmethod
+    def refuses(cls, candidate: Candidate, options: GroupOptions) -> str | None:
+        return options.refusal or why_not_fused(candidate, "cpu", KINDS)
+
+    def __init__(
+        self,
+        positions: Sequence[int],
+        params: Sequence[Tensor],
+        state: Mapping[Tensor, dict[str, Any]],
+        names: tuple[str, ...],
+        *,
+        counts_steps: bool,
+        ages: Sequence[int],
+    ) -> None:
+        native.make_ready()
+        super().__init__(positions, params, state, names, counts_steps=counts_steps, ages=ages)
+        self._kernels: dict[Specialization, Address] = {}
+        self._arrays: dict[int, Any] = {}  # what the frame has the addresses of
+        rows = np.array([(i, 0, size) for i, size in enumerate(self._sizes)], dtype=np.int64)
+        starts = np.array([0, len(rows)], dtype=np.int64)
+        self._put({f.WORK: rows, f.ROWS: starts}, {f.ELEMENTS: self._sizes.sum()})
+
+    def _put(self, arrays: Mapping[int, Any], numbers: Mapping[int, Any]) -> None:
+        """Write into the frame that compiled code reads."""
+        self._arrays |= arrays
+        for word, array in arrays.items():
+            self.guards.frame[word] = array.ctypes.data
+        for word, number in numbers.items():
+            self.guards.frame[word] = number
+
+    def prepare(
+        self, local: LocalGroup, coefficients: Coefficients, specialize: Specialize, scaling: Scaling | None
+    ) -> Update:
+        # The host knows of an overflow and has undone the scale: nothing of `scaling` is left to do.
+        passes = self._passes(coefficients, specialize)
+        self.guards.frame[f.PROGRAM] = 0
+        self.settle(native.prepare(self.guards.address))
+        return partial(self._run, passes)
+
+    def settle(self, verdict: int) -> None:
+        """Do what a step that is being prepared cannot do without, until it holds."""
+        while verdict != f.HOLDS:
+            if verdict == f.THREADS_CHANGED:
+                self._share(torch.get_num_threads())
+            else:
+                assert verdict == f.MEMORY_MOVED, verdict
+                self._find_overlaps()
+            verdict = native.prepare(self.guards.address)
+
+    def kernel(self, specialization: Specialization) -> Address:
+        """The machine code for a specialization of the rule.
+
+        Raises:
+            CompilationError: it cannot be compiled.
+        """
+        address = self._kernels.get(specialization)
+        if address is None:
+            address = self._kernels[specialization] = kernel(specialization, self._dtype, self._step_dtype)
+        return address
+
+    def _passes(self, coefficients: Coefficients, specialize: Specialize) -> list[Pass]:
+        """One pass for each specialization of the rule: parameters of other ages may need another one."""
+        passes: dict[Specialization, Pass] = {}
+        for age, mine in self._by_age():
+            values = coefficients(age)
+            specialization = specialize(values)
+            address = self.kernel(specialization)
+            numbers = [float(value) for value in specialization.program.values(values).values()]  # type: ignore[union-attr]
+            if specialization not in passes:
+                nobody = np.full(len(mine), -1, dtype=np.int64)
+                passes[specialization] = Pass(address, len(numbers), [], nobody)
+            passes[specialization].sets[mine] = len(passes[specialization].numbers) // max(len(numbers), 1)
+            passes[specialization].numbers.extend(numbers)
+        return list(passes.values())
+
+    def _run(self, passes: list[Pass]) -> None:
+        """Update all parameters and states in place, as prepared."""
+        for address, width, numbers, sets in passes:
+            arrays = {f.NUMBERS: np.array([*numbers, 0.0]), f.SETS: sets}
+            self._put(arrays, {f.KERNEL: address, f.WIDTH: width})
+            native.run(self.guards.address)
+
+    def _share(self, threads: int) -> None:
+        """Cut the work for so many threads: each gets its part of each tensor that is worth it.
+
+        torch shares its own operations so, which means that a thread finds its part of a gradient in the cache
+        of its core.
+        """
+        parts: list[list[tuple[int, int, int]]] = [[] for _ in range(threads)]
+        loads = [0] * threads
+        for i, size in enumerate(self._sizes.tolist()):
+            if size < threads * LEAST_SHARE:
+                lightest = loads.index(min(loads))
+                parts[lightest].append((i, 0, size))
+                loads[lightest] += size
+                continue
+            # Cut where cache lines end.
+            cuts = [size * t // threads // 64 * 64 for t in range(threads)] + [size]
+            for t, (start, stop) in enumerate(itertools.pairwise(cuts)):
+                parts[t].append((i, start * self._dtype.itemsize, stop - start))
+                loads[t] += stop - start
+        starts = np.cumsum([0, *map(len, parts)], dtype=np.int64)
+        work = np.array([row for part in parts for row in part], dtype=np.int64)
+        self._put({f.SHARED_WORK: work, f.SHARED_STARTS: starts}, {f.PARTS: threads})
+
+    def _find_overlaps(self) -> None:
+        """Where two tensors share memory the order of updates counts, and one thread does it."""
+        columns = [0, *range(2, self.guards.table.shape[1] - self._counts_steps)]
+        starts = self.guards.table[:, columns].ravel()
+        sizes = self._sizes * self._dtype.itemsize
+        bounds = np.stack([starts, starts + np.repeat(sizes, len(columns))], axis=1)
+        bounds = bounds[(starts != 0) & (bounds[:, 0] < bounds[:, 1])]
+        bounds = bounds[np.argsort(bounds[:, 0])]
+        overlap = (bounds[:-1, 1] > bounds[1:, 0]).any()
+        numbers = {
+            f.BOUND_COUNT: len(bounds),
+            f.TARGETS_OVERLAP: overlap,
+            f.TARGETS_MOVED: 0,
+            f.GRADS_MOVED: 1,
+        }
+        self._put({f.BOUNDS: np.concatenate([bounds.ravel(), sizes])}, numbers)

@@ -1,0 +1,57 @@
+"""What the words of a rule mean in a kernel for the GPU: source text, for Triton and a block of numbers."""
+
+from __future__ import annotations
+
+from ..native.compiler import NoWord
+from ..rule.program import Line, Program
+
+# `xp` is the module `.triton`; `tl.REAL` becomes the precision in which is computed.
+_TEXTS = {
+    "add": "{0} + {1}", "sub": "{0} - {1}", "mul": "{0} * {1}", "div": "{0} / {1}", "neg": "-{0}",
+    "square": "{0} * {0}", "reciprocal": "1.0 / {0}",
+    "lt": "{0} < {1}", "le": "{0} <= {1}", "gt": "{0} > {1}", "ge": "{0} >= {1}",
+    "eq": "{0} == {1}", "ne": "{0} != {1}",
+    "logical_and": "{0} & {1}", "logical_or": "{0} | {1}", "logical_xor": "{0} ^ {1}",
+    "logical_not": "{0} == 0",
+    "where": "tl.where({0}, {1}, {2})", "pow": "xp.whole_power({0}, {1})",
+    "fill": "tl.where(i >= 0, {1}, {1})", "real": "{0}.to(tl.REAL)",
+}  # fmt: skip
+# A power of more is no few products any more.
+MOST = 64
+
+
+class SourceText:
+    """A program as source text.
+
+    Args:
+        program: what a rule does.
+        real: the precision in which it is computed, in Triton's words.
+
+    Attributes:
+        constants: lines that give the program's numbers that precision.
+        lines: its operations.
+
+    Raises:
+        NoWord: Triton has no word for one of them.
+    """
+
+    def __init__(self, program: Program, real: str) -> None:
+        self.constants: list[str] = []
+        self._real = real
+        self.lines = [self._text(line) for line in program.lines]
+
+    def _text(self, line: Line) -> str:
+        operands = [name if isinstance(name, str) else self._constant(float(name)) for name in line.operands]
+        if line.word == "pow":
+            exponent = line.operands[1]
+            if isinstance(exponent, str) or not (float(exponent).is_integer() and 1 <= exponent <= MOST):
+                raise NoWord(f"Triton has no powers but whole ones and roots, {exponent} is neither")
+            operands[1] = str(int(exponent))
+        places = ", ".join(f"{{{i}}}" for i in range(len(operands)))
+        template = _TEXTS.get(line.word, f"xp.{line.word}({places})").replace("REAL", self._real)
+        return f"{line.out} = {template.format(*operands)}"
+
+    def _constant(self, number: float) -> str:
+        name = f"c{len(self.constants)}"
+        self.constants.append(f'{name} = tl.full((), float("{number!r}"), tl.{self._real})')
+        return name

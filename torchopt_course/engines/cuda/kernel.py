@@ -1,0 +1,178 @@
+"""From a program to a Triton kernel: the loop around it as source text, and what Triton makes of that."""
+
+from __future__ import annotations
+
+import linecache
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Any
+
+import torch
+
+from ..native.compiler import CompilationError, NoWord
+from ..rule.parsed import Specialization
+from ..rule.program import STATE, Program
+from .blocks import SourceText
+
+# What is stored, and what it is computed in: names of ``triton.language``.
+DTYPES = {
+    torch.float32: ("float32", "float32"),
+    torch.float64: ("float64", "float64"),
+    torch.bfloat16: ("bfloat16", "float32"),
+    torch.float16: ("float16", "float32"),
+}
+# Elements that a program of the launch computes at a time: eight for each thread of four warps.
+BLOCK = 1024
+
+
+class Kernel:
+    """A function for Triton, compiled before its first launch: what fails then has changed nothing."""
+
+    def __init__(self, function: Any) -> None:
+        self._function = function
+        self._is_ready = False
+
+    def make_ready(self, *arguments: Any) -> None:
+        """Compile it for arguments of these kinds.
+
+        Raises:
+            CompilationError: with the compiler's words.
+        """
+        if not self._is_ready:
+            try:
+                self._function.warmup(*arguments, grid=(1,), BLOCK=BLOCK, num_warps=4)
+            except Exception as error:  # Triton fails in many ways; all of them mean the same here
+                reason = (str(error.__cause__ or error).strip().splitlines() or [type(error).__name__])[-1]
+                raise CompilationError(f"Triton cannot compile the rule: {reason}") from error
+            self._is_ready = True
+
+    def launch(self, programs: int, *arguments: Any) -> None:
+        self._function[(programs,)](*arguments, BLOCK=BLOCK, num_warps=4)
+
+
+@cache
+def kernel(
+    specialization: Specialization,
+    on_device: tuple[str, ...],
+    dtype: torch.dtype,
+    step_dtype: torch.dtype | None,
+    width: int,
+    *,
+    scaled: int,
+    aligned: bool,
+) -> Kernel:
+    """The kernel for a specialization of a rule; its arguments are the pointers and then the numbers.
+
+    Args:
+        on_device: the program's numbers that are read from the device, one row for each parameter.
+        step_dtype: of the step count on the device that the kernel increments, if there is one.
+        width: of the table of addresses.
+        scaled: 1: the kernel gets ``found_inf``; 2: ``found_inf`` and ``grad_scale``.
+        aligned: whether all addresses are multiples of 16 bytes.
+
+    Raises:
+        CompilationError: Triton is not installed, or has no word for what the rule does.
+    """
+    try:
+        import triton
+        import triton.language as tl
+
+        from . import triton as xp
+    except ImportError as error:
+        raise CompilationError(f"Triton cannot be imported: {error}") from error
+    if specialization.program is None:
+        raise NoWord(specialization.reason)
+    text = kernel_source(
+        specialization.program,
+        specialization.states,
+        on_device,
+        dtype,
+        step_dtype,
+        width,
+        scaled=scaled,
+        aligned=aligned,
+    )
+    return Kernel(triton.jit(_from_text(text, "kernel", {"tl": tl, "xp": xp})))
+
+
+def kernel_source(
+    program: Program,
+    states: Sequence[str],
+    on_device: tuple[str, ...],
+    dtype: torch.dtype,
+    step_dtype: torch.dtype | None,
+    width: int,
+    *,
+    scaled: int,
+    aligned: bool,
+) -> str:
+    """One program of the launch: its entry of the work list, block by block, read, compute, write."""
+    stored, real = DTYPES[dtype]
+    tensors = ["p", "g", *map(STATE.format, states)]
+    on_host = [name for name in program.numbers if name not in on_device]
+    scaling = ["found_inf", "grad_scale"][:scaled]
+    signature = [
+        *("table", "work", *(["numbers"] if on_device else []), *scaling),
+        *(f'{name}: "fp64"' for name in on_host),
+        "BLOCK: tl.constexpr",
+    ]
+    pointer = f"(tl.load(table + row * {width} + {{}}) + offset).to(tl.pointer_type(tl.{stored}))"
+    if aligned:
+        pointer = f"tl.multiple_of({pointer}, 16)"
+    said = SourceText(program, real)
+    block = _block(program, tensors, said, real, "grad_scale" in scaling)
+    lines = [
+        f"def kernel({', '.join(signature)}):",
+        "    entry = work + 3 * tl.program_id(0)",
+        "    row, offset, n = tl.load(entry), tl.load(entry + 1), tl.load(entry + 2)",
+        # `full` takes what both the compiler and the interpreter make of a Python number.
+        *(f"    {name} = tl.full((), {name}, tl.{real})" for name in on_host),
+        *(
+            f"    {name} = tl.load(numbers + row * {len(on_device)} + {c}).to(tl.{real})"
+            for c, name in enumerate(on_device)
+        ),
+        *(f"    {line}" for line in said.constants),
+        "    alive = 1",
+    ]
+    if scaling:
+        lines += ["    alive = tl.where(tl.load(found_inf) == 0, 1, 0)", "    n = n * alive"]
+    lines += [
+        *(f"    at_{name} = {pointer.format(c)}" for c, name in enumerate(tensors)),
+        "    whole = n // BLOCK * BLOCK",
+        "    for start in range(0, whole, BLOCK):",
+        "        i = start + tl.arange(0, BLOCK)",
+        *(f"        {line.format(mask='', load_mask='')}" for line in block),
+        # Only the rest is masked: a mask would keep the compiler from loading 16 bytes at a time.
+        "    if whole < n:",
+        "        i = whole + tl.arange(0, BLOCK)",
+        *(f"        {line.format(mask=', mask=i < n', load_mask=', mask=i < n, other=0')}" for line in block),
+    ]
+    if step_dtype is not None:
+        step = f"tl.load(table + row * {width} + {width - 1})"
+        kind = str(step_dtype).removeprefix("torch.")
+        lines += [
+            "    if offset == 0:",
+            f"        at_step = {step}.to(tl.pointer_type(tl.{kind}))",
+            "        tl.store(at_step, tl.load(at_step) + alive)",
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def _block(program: Program, tensors: list[str], said: SourceText, real: str, unscale: bool) -> list[str]:
+    """Read, compute, write one block, whose elements are at ``i``; with places for masks."""
+    lines = [f"{name} = tl.load(at_{name} + i{{load_mask}}).to(tl.{real})" for name in tensors]
+    if unscale:
+        lines += ["g = g * (1.0 / tl.load(grad_scale))", "tl.store(at_g + i, g{mask})"]
+    lines += said.lines
+    written = zip(["p", *tensors[2:]], program.results, strict=True)
+    return lines + [f"tl.store(at_{name} + i, {result}{{mask}})" for name, result in written]
+
+
+def _from_text(text: str, name: str, names: dict[str, Any]) -> Callable[..., Any]:
+    """Define a function whose source can be looked up, which is how Triton gets it."""
+    file = f"<torchopt_course {name} {hash(text):x}>"
+    linecache.cache[file] = len(text), None, text.splitlines(keepends=True), file
+    names = {"__name__": __name__, **names}
+    exec(compile(text, file, "exec", dont_inherit=True), names)
+    function: Callable[..., Any] = names[name]
+    return function

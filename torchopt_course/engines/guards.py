@@ -1,0 +1,213 @@
+"""Guards: is all still as it was when a bucket was planned? Asked of every tensor before every step.
+
+A fused step writes through addresses, so it must know that each address is still right. Between two steps
+anything can have happened: ``p.data = ...``, ``module.to(...)``, ``load_state_dict``, a state tensor
+replaced, a gradient of another layout. The questions:
+
+- has parameter i a gradient now? If not, it is left out of this step and nothing else is asked of it;
+- is item i of ``group["params"]`` still this parameter, and does its state still hold these tensors?
+- have parameter, gradient and states the device, dtype, shape and strides that were planned for?
+
+Asking each tensor from Python costs more than the update itself, so :mod:`.native.guards` does it in one
+compiled loop: Python's C API answers the first two, DLPack's C exchange table (DLPack 1.3) the third, without
+a single Python object. :meth:`Guards.look_from_python` is the same in Python: what the compiled loop must say,
+and what is done where there is none. Along the way the addresses are written down for the kernel, the steps
+taken so far, and which tensors the step is going to write to.
+
+Nothing here keeps a tensor of the user's alive: tensors are known by their ids. When a state is gone a weak
+reference tells it, before the id comes to mean something else; a new parameter under an old one's id has no
+states, or else all of those that were planned for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import Parameter
+
+from .native import frame as f
+from .native import step as native
+from .same_tensors import SameTensors
+
+PLAIN = frozenset({Tensor, Parameter})
+
+
+class Guards:
+    """The guards of one bucket: tensors of one dtype in one parameter group.
+
+    Args:
+        positions: where each parameter stands in ``group["params"]``.
+        params: the parameters, contiguous in memory in some order of their dimensions.
+        state: for each of ``params`` that has states, its states by name.
+        names: the states that the rule reads and writes.
+        counts_steps: whether the states also hold a ``"step"`` (0-d, float32 or float64, all on one device).
+
+    Attributes:
+        frame: the words that compiled code reads and writes, see :mod:`.native.frame`.
+        table: addresses, one row a parameter: p, g, states, and the step where there is one.
+        ages: the steps that each parameter has taken, as its ``"step"`` on the CPU says. Where steps are
+            not counted the caller keeps them here; steps on another device are not read.
+        absent: not zero for each parameter that has no gradient in the coming step; in its row of the
+            table nothing can be relied on.
+        written: all that the coming step writes to. Empty it.
+    """
+
+    def __init__(
+        self,
+        positions: Sequence[int],
+        params: Sequence[Tensor],
+        state: Mapping[Tensor, dict[str, Any]],
+        names: tuple[str, ...],
+        *,
+        counts_steps: bool,
+    ) -> None:
+        self._positions = positions
+        self._columns = columns = (*names, "step") if counts_steps else names
+        self._n_states = len(names)
+        self._names = np.array([id(name) for name in columns], dtype=np.int64)
+        self.table = np.zeros((len(params), 2 + len(columns)), dtype=np.int64)
+        self.ages = np.ones(len(params))
+        self.absent = np.zeros(len(params), dtype=np.int64)
+        self.written: list[Tensor] = []
+        self._scratch = np.zeros(3 + f.VIEW_WORDS, dtype=np.int64)
+        self._likeness = [_likeness(param) for param in params]
+        step = state[params[0]]["step"] if counts_steps else None
+        self._step_likeness = None if step is None else _likeness(step)
+        self._age_bits = torch.finfo(step.dtype).bits if step is not None and step.device.type == "cpu" else 0
+
+        self._expected = np.zeros((len(params), f.FIRST_STATE + len(columns)), dtype=np.int64)
+        self._expected[:, f.POSITION] = positions
+        self._expected[:, f.KIND] = [id(type(param)) for param in params]
+        self.is_compiled = native.can_look() and native.is_ready()
+        if self.is_compiled:
+            layouts = [native.layout(param) for param in params]
+            starts = np.cumsum([0, *map(len, layouts)])[:-1]
+            self._layouts = np.array([word for words in layouts for word in words], dtype=np.int64)
+            self._expected[:, f.LAYOUT] = self._layouts.ctypes.data + 8 * starts
+            self._step_layout = np.array([] if step is None else native.layout(step), dtype=np.int64)
+        else:
+            self._step_layout = np.zeros(1, dtype=np.int64)
+        self.expect(params, state)
+
+        self.frame = np.zeros(f.BUCKET_WORDS, dtype=np.int64)
+        self.address = int(self.frame.ctypes.data)
+        for word, value in {
+            f.COUNT: len(params),
+            f.STATES: len(names),
+            f.COLUMNS: len(columns),
+            f.AGE_BITS: self._age_bits,
+            f.EXPECTED: self._expected.ctypes.data,
+            f.NAMES: self._names.ctypes.data,
+            f.TABLE: self.table.ctypes.data,
+            f.AGES: self.ages.ctypes.data,
+            f.ABSENT: self.absent.ctypes.data,
+            f.SCRATCH: self._scratch.ctypes.data,
+            f.STEP_LAYOUT: self._step_layout.ctypes.data,
+            f.WRITTEN: id(self.written),
+            f.SELF: self.address,
+            f.COUNTS_STEPS: counts_steps,
+        }.items():
+            self.frame[word] = value
+        self.frame[f.GONE] = id(self._same.gone)
+
+    def expect(self, params: Sequence[Tensor], state: Mapping[Tensor, dict[str, Any]]) -> None:
+        """Expect these objects from now on, with the layouts that were planned for.
+
+        Args:
+            params: the bucket's parameters, in its order.
+            state: as in the constructor.
+
+        Raises:
+            KeyError: a state is missing.
+        """
+        columns = [[state[param][name] for param in params] for name in self._columns]
+        self._expected[:, f.PARAM] = [id(param) for param in params]
+        for column, tensors in enumerate(columns, f.FIRST_STATE):
+            self._expected[:, column] = [id(tensor) for tensor in tensors]
+        self._same = SameTensors([tensor for tensors in columns for tensor in tensors])
+        if "frame" in self.__dict__:
+            self.frame[f.GONE] = id(self._same.gone)
+
+    def look(
+        self, params: list[Tensor], grads: list[Tensor | None], state: Mapping[Tensor, dict[str, Any]]
+    ) -> int:
+        """Look again; ``HOLDS``, ``CHANGED`` or ``GRADIENT_LAYOUT`` (only strides of gradients changed).
+
+        Args:
+            params, grads: the group's parameters and their gradients as they are now.
+            state: the optimizer's.
+        """
+        if not self.is_compiled:
+            return self.look_from_python(params, grads, state)
+        known = state if isinstance(state, dict) else dict(state.items())
+        try:
+            return native.look(self.address, params, grads, known)
+        except Exception:  # a tensor without memory, on a device unknown to DLPack, ...
+            return f.CHANGED
+
+    def look_from_python(
+        self, params: list[Tensor], grads: list[Tensor | None], state: Mapping[Tensor, dict[str, Any]]
+    ) -> int:
+        """The definition of :meth:`look`."""
+        self.written.clear()
+        verdict = f.HOLDS
+        for i, position in enumerate(self._positions):
+            param, grad, expected = params[position], grads[position], self._expected[i]
+            self.absent[i] = grad is None
+            if grad is None:
+                continue
+            own = state.get(param, {}) if self._columns else {}
+            if type(own) is not dict or not {type(param), type(grad)} <= PLAIN or grad.is_neg():
+                return f.CHANGED
+            columns = [own.get(name) for name in self._columns]
+            if [id(param), *map(id, columns)] != [expected[f.PARAM], *expected[f.FIRST_STATE :]]:
+                return f.CHANGED
+            if self._same.any_is_gone or (not self._columns and (param.is_neg() or param.is_inference())):
+                return f.CHANGED
+            alike = [param, grad, *columns[: self._n_states]]
+            if any(_likeness(tensor)[:3] != self._likeness[i][:3] for tensor in alike):
+                return f.CHANGED
+            if any(_likeness(step) != self._step_likeness for step in columns[self._n_states :]):
+                return f.CHANGED
+            moved = [not _same_strides(tensor, self._likeness[i]) for tensor in alike]
+            if any(moved[:1] + moved[2:]):
+                return f.CHANGED
+            verdict = f.GRADIENT_LAYOUT if moved[1] else verdict
+            addresses = [tensor.data_ptr() for tensor in (param, grad, *columns)]
+            targets = [0, *range(2, 2 + self._n_states)]
+            self.frame[f.GRADS_MOVED] |= int(addresses[1] != self.table[i, 1])
+            self.frame[f.TARGETS_MOVED] |= int(any(addresses[k] != self.table[i, k] for k in targets))
+            self.table[i] = addresses
+            self.written += [param, *columns]
+            if self._age_bits:
+                self.ages[i] = columns[-1].item()
+        there = self.ages[self.absent == 0]
+        self.frame[f.PRESENT], self.frame[f.SAME_AGE] = len(there), len(np.unique(there)) <= 1
+        return verdict
+
+    @property
+    def same_age(self) -> bool:
+        """Whether all parameters that are stepped have taken equally many steps."""
+        return bool(self.frame[f.SAME_AGE])
+
+    @property
+    def present(self) -> int:
+        """How many parameters have a gradient."""
+        return int(self.frame[f.PRESENT])
+
+
+def _likeness(tensor: Any) -> tuple[Any, ...]:
+    """What must stay as it was."""
+    if not isinstance(tensor, Tensor):
+        return (None,)
+    return tensor.device, tensor.dtype, tensor.shape, tensor.stride()
+
+
+def _same_strides(tensor: Tensor, likeness: tuple[Any, ...]) -> bool:
+    shape, strides = likeness[2:]
+    pairs = zip(shape, tensor.stride(), strides, strict=True)
+    return 0 in shape or all(size == 1 or a == b for size, a, b in pairs)

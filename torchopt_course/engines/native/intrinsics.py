@@ -1,0 +1,147 @@
+"""What compiled code needs and numba has no word for: typed pointers, C calls, 16-bit floats.
+
+Imported only while something is being compiled.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+from . import frame
+
+
+def pointer_to(dtype: Any) -> Any:
+    """A function for compiled code: an address (int64) as a pointer to ``dtype``."""
+
+    @intrinsic
+    def cast(_typing: Any, _address: Any) -> Any:
+        signature = types.CPointer(dtype)(types.int64)
+
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            return builder.inttoptr(arguments[0], context.get_value_type(signature.return_type))
+
+        return signature, generate
+
+    return cast
+
+
+def _caller(arity: int) -> Any:
+    """A function for compiled code: call the C function at an address with words, and give the word it returns."""
+    word = ir.IntType(64)
+
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        function = builder.inttoptr(arguments[0], ir.FunctionType(word, [word] * arity).as_pointer())
+        return builder.call(function, arguments[1:])
+
+    # Numba wants to know the number of arguments, so it must be written out.
+    names = ", ".join(f"_argument{i}" for i in range(arity))
+    source = f"def call(_typing, _function, {names}): return signature, generate"
+    scope: dict[str, Any] = {"signature": types.int64(*[types.int64] * (arity + 1)), "generate": generate}
+    exec(source, scope)
+    return intrinsic(scope["call"])
+
+
+call0, call1, call2, call3, call4, call5 = map(_caller, range(6))
+
+
+@intrinsic
+def call_for_double(_typing: Any, _function: Any, _argument: Any) -> Any:
+    """``function(argument)`` for the address of a C function of a word that returns a double."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        prototype = ir.FunctionType(ir.DoubleType(), [ir.IntType(64)])
+        return builder.call(builder.inttoptr(arguments[0], prototype.as_pointer()), arguments[1:])
+
+    return types.float64(types.int64, types.int64), generate
+
+
+@intrinsic
+def run_rows(_typing: Any) -> Any:
+    """The address of a C function ``(begin, end, bucket)`` that runs the kernel on the parts begin to end.
+
+    What ``torch_parallel_for`` calls, on any of torch's threads.
+    """
+    word, status = ir.IntType(64), ir.IntType(32)
+
+    def generate(_context: Any, builder: Any, _signature: Any, _arguments: Any) -> Any:
+        module, name = builder.module, "torchopt_course_run_rows"
+        if name not in module.globals:
+            function = ir.Function(module, ir.FunctionType(ir.VoidType(), [word] * 3), name)
+            function.linkage = "internal"
+            inside = ir.IRBuilder(function.append_basic_block())
+            begin, end, bucket = function.args
+
+            def load(address: Any, index: Any) -> Any:
+                return inside.load(inside.gep(inside.inttoptr(address, word.as_pointer()), [index]))
+
+            # Numba's functions take two places first, for what they return and for an exception.
+            places = [inside.alloca(word) for _ in range(2)]
+            starts = load(bucket, word(frame.USED_STARTS))
+            arguments = [
+                *(load(bucket, word(w)) for w in (frame.TABLE, frame.USED_WORK, frame.NUMBERS, frame.SETS)),
+                *(load(starts, thread) for thread in (begin, end)),
+            ]
+            prototype = ir.FunctionType(status, [word.as_pointer()] * 2 + [word] * len(arguments))
+            kernel = inside.inttoptr(load(bucket, word(frame.KERNEL)), prototype.as_pointer())
+            inside.call(kernel, [*places, *arguments])
+            inside.ret_void()
+        return builder.ptrtoint(module.globals[name], word)
+
+    return types.int64(), generate
+
+
+# 16-bit floats are storage only: read as float32, computed as float32, rounded to nearest even when written.
+# They travel as bits (uint16), for numba has no such types.
+_BITS, _WORD, _HALF, _SINGLE = ir.IntType(16), ir.IntType(32), ir.HalfType(), ir.FloatType()
+
+
+@intrinsic
+def widen_bfloat16(_typing: Any, _bits: Any) -> Any:
+    """bfloat16 is the upper half of a float32."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        word = builder.shl(builder.zext(arguments[0], _WORD), _WORD(16))
+        return builder.bitcast(word, _SINGLE)
+
+    return types.float32(types.uint16), generate
+
+
+@intrinsic
+def narrow_bfloat16(_typing: Any, _number: Any) -> Any:
+    """Add just under half of the last place, and cut; NaN stays NaN."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        word = builder.bitcast(arguments[0], _WORD)
+        odd = builder.and_(builder.lshr(word, _WORD(16)), _WORD(1))
+        rounded = builder.add(word, builder.add(_WORD(0x7FFF), odd))
+        is_nan = builder.fcmp_unordered("uno", arguments[0], arguments[0])
+        chosen = builder.select(is_nan, _WORD(0x7FC00000), rounded)
+        return builder.trunc(builder.lshr(chosen, _WORD(16)), _BITS)
+
+    return types.uint16(types.float32), generate
+
+
+@intrinsic
+def widen_float16(_typing: Any, _bits: Any) -> Any:
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        return builder.fpext(builder.bitcast(arguments[0], _HALF), _SINGLE)
+
+    return types.float32(types.uint16), generate
+
+
+@intrinsic
+def narrow_float16(_typing: Any, _number: Any) -> Any:
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        return builder.bitcast(builder.fptrunc(arguments[0], _HALF), _BITS)
+
+    return types.uint16(types.float32), generate
+
+
+@intrinsic
+def unchanged(_typing: Any, number: Any) -> Any:
+    """What is stored as it is computed."""
+    return number(number), lambda _context, _builder, _signature, arguments: arguments[0]

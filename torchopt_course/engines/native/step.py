@@ -1,0 +1,202 @@
+"""One native call for a whole step: guards, coefficients, kernels of all buckets of all groups.
+
+Compiled once for all rules: of a rule it knows the address of the kernel and the program of its coefficients.
+Nothing is written before all guards hold and all coefficients are known.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import pkgutil
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+from . import frame as f
+from . import guards, update
+from .api import api, can_look, layout
+from .compiler import CompilationError, callable_at, native
+
+__all__ = ["can_look", "is_ready", "layout", "look", "make_ready", "prepare", "run", "step"]
+
+LOOK, PREPARE, RUN, ALL = range(4)
+_FILES = ("frame.py", "guards.py", "update.py", "step.py")
+
+
+def make_ready() -> None:
+    """Compile.
+
+    Raises:
+        CompilationError: there is no compiler, or it fails.
+    """
+    _compiled()
+
+
+def is_ready() -> bool:
+    """Whether there is a compiler, and it works."""
+    try:
+        _compiled()
+    except CompilationError:
+        return False
+    return True
+
+
+def look(bucket: int, params: list[Any], grads: list[Any], state: dict[Any, Any]) -> int:
+    """Look at the tensors of a bucket; gives a verdict.
+
+    Args:
+        bucket: the address of its frame.
+        params, grads: those of the group.
+        state: the states of each parameter.
+
+    Raises:
+        Exception: a tensor cannot be looked at: it has no memory, or is on a device unknown to DLPack.
+    """
+    return _call(LOOK, bucket, id(params), id(grads), id(state))
+
+
+def prepare(bucket: int) -> int:
+    """Coefficients and threads of the coming step; gives a verdict."""
+    return _call(PREPARE, bucket, 0, 0, 0)
+
+
+def run(bucket: int) -> None:
+    """Update, as prepared."""
+    _call(RUN, bucket, 0, 0, 0)
+
+
+def step(groups: int, param_groups: list[dict[str, Any]], state: dict[Any, Any]) -> int:
+    """Everything, if all is as planned; otherwise nothing, and a verdict that is not ``HOLDS``."""
+    compiled, api_at, verdict = _compiled()
+    compiled(api_at, ALL, groups, id(param_groups), id(state), 0)
+    return verdict.value
+
+
+def _call(what: int, *arguments: int) -> int:
+    compiled, api_at, verdict = _compiled()
+    compiled(api_at, what, *arguments)
+    return verdict.value
+
+
+@cache
+def _compiled() -> tuple[Callable[..., object], int, ctypes.c_int64]:
+    source = repr([pkgutil.get_data(__package__, file) for file in _FILES])
+    verdict = ctypes.c_int64()
+    function = callable_at(native("step", source, _build, 6), 6, holds_gil=True)
+    words = api()
+    words[f.VERDICT_AT] = ctypes.addressof(verdict)
+    return function, words.ctypes.data, verdict
+
+
+def _build() -> Callable[..., Any]:
+    import numba
+
+    from .intrinsics import call1, call2, call_for_double, pointer_to
+
+    look = numba.njit(guards.build())
+    prepare, run = map(numba.njit, update.build())
+    words, doubles = pointer_to(numba.int64), pointer_to(numba.float64)
+
+    @numba.njit
+    def options_hold(api: Any, group: Any, options: Any) -> Any:
+        """Whether the options are as planned; their numbers are read for the coefficients."""
+        fixed, values = words(group[f.FIXED]), doubles(group[f.VALUES])
+        for k in range(group[f.FIXED_COUNT]):
+            if call2(api[f.DICT_ITEM], options, fixed[2 * k]) != fixed[2 * k + 1]:
+                return False
+        for k in range(group[f.INPUT_COUNT]):
+            row = words(group[f.INPUTS] + 8 * k * f.INPUT_WORDS)
+            value = call2(api[f.DICT_ITEM], options, row[f.NAME])
+            if value == 0:
+                return False
+            if row[f.INDEX] >= 0:
+                if words(value)[1] != api[f.A_TUPLE] or call1(api[f.TUPLE_SIZE], value) != row[f.LENGTH]:
+                    return False
+                value = call2(api[f.TUPLE_ITEM], value, row[f.INDEX])
+            if words(value)[1] != row[f.TYPE]:
+                return False
+            number = call_for_double(api[f.AS_DOUBLE], value)
+            if not math.isfinite(number) or (row[f.IS_WHOLE] and abs(number) >= f.MOST_EXACT):
+                return False
+            if (row[f.TRUTH] == f.NOT_ZERO and number == 0) or (row[f.TRUTH] == f.ZERO and number != 0):
+                return False
+            values[k] = number
+        return True
+
+    @numba.njit
+    def no_grad(api: Any, params: Any, group: Any) -> Any:
+        """Whether the parameters of which nothing is known have no gradient still."""
+        unknown = words(group[f.UNKNOWN])
+        for k in range(group[f.UNKNOWN_COUNT]):
+            param = call2(api[f.LIST_ITEM], params, unknown[k])
+            kind = words(param)[1]
+            if kind != api[f.A_TENSOR] and kind != api[f.A_PARAMETER]:
+                return False
+            grad = call2(api[f.GET_GRAD], param, api[f.GRAD_CLOSURE])
+            if grad:
+                call1(api[f.DECREF], grad)
+            if grad != api[f.NONE]:
+                return False
+        return True
+
+    @numba.njit
+    def ready(api: Any, group: Any, options: Any, state: Any) -> Any:
+        """Whether one group can be stepped as planned, with all that its buckets need to run."""
+        if words(options)[1] != api[f.A_DICT]:
+            return f.CHANGED
+        params = call2(api[f.DICT_ITEM], options, group[f.PARAMS_NAME])
+        if params == 0 or words(params)[1] != api[f.A_LIST]:
+            return f.CHANGED
+        if call1(api[f.LIST_SIZE], params) != group[f.PARAM_COUNT] or not options_hold(api, group, options):
+            return f.CHANGED
+        if not no_grad(api, params, group):
+            return f.CHANGED
+        buckets = words(group[f.GROUP_BUCKETS])
+        for k in range(group[f.BUCKET_COUNT]):
+            bucket = words(buckets[k])
+            verdict = look(api, bucket, params, 0, state)
+            if verdict != f.HOLDS:
+                return verdict
+            registers, values = doubles(bucket[f.REGISTERS]), doubles(group[f.VALUES])
+            moves = words(bucket[f.REGISTER_INPUTS])
+            for j in range(bucket[f.REGISTER_INPUT_COUNT]):
+                registers[moves[2 * j + 1]] = values[moves[2 * j]]
+            verdict = prepare(api, bucket)
+            if verdict != f.HOLDS:
+                return verdict
+        return f.HOLDS
+
+    @numba.njit
+    def all_groups(api: Any, frame: Any, param_groups: Any, state: Any) -> Any:
+        if call1(api[f.LIST_SIZE], param_groups) != frame[f.GROUP_COUNT]:
+            return f.CHANGED
+        groups = words(frame[f.GROUPS])
+        for i in range(frame[f.GROUP_COUNT]):
+            frame[f.WHERE] = i
+            options = call2(api[f.LIST_ITEM], param_groups, i)
+            verdict = ready(api, words(groups[i]), options, state)
+            if verdict != f.HOLDS:
+                return verdict
+        for i in range(frame[f.GROUP_COUNT]):
+            group = words(groups[i])
+            buckets = words(group[f.GROUP_BUCKETS])
+            for k in range(group[f.BUCKET_COUNT]):
+                run(api, words(buckets[k]))
+        return f.HOLDS
+
+    def step(api_at: Any, what: Any, frame_at: Any, first: Any, second: Any, third: Any) -> Any:
+        api, frame = words(api_at), words(frame_at)
+        verdict = words(api[f.VERDICT_AT])
+        verdict[0] = f.CHANGED  # of an error in what it calls
+        if what == LOOK:
+            verdict[0] = look(api, frame, first, second, third)
+        elif what == PREPARE:
+            verdict[0] = prepare(api, frame)
+        elif what == RUN:
+            run(api, frame)
+            verdict[0] = f.HOLDS
+        else:
+            verdict[0] = all_groups(api, frame, first, second)
+
+    return step

@@ -1,0 +1,120 @@
+"""What the foreach and the eager engine have in common: torch's operations, in place, on guarded tensors."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..bucket import Bucket, Candidate, Coefficients, GroupOptions, Scaling, Specialize, Update
+from ..fused import why_odd, why_odd_step
+from ..guards import PLAIN
+from ..local import LocalGroup
+from ..native.compiler import NoWord
+from .in_place import InPlace, Language, in_place
+from .one_by_one import as_real
+
+Columns = Sequence[Sequence[Tensor]]
+# For which torch has all operations.
+_DTYPES = frozenset(
+    {torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.complex64, torch.complex128}
+)
+
+
+class OperationsBucket(Bucket):
+    """Plain tensors whose update is a program's operations, written over what they read.
+
+    Such operations cannot fail on tensors that fit, so nothing needs to be kept until all are computed.
+    """
+
+    LANGUAGE: ClassVar[Language]
+
+    @classmethod
+    def serves(cls, device: str) -> bool:
+        return True
+
+    @classmethod
+    def refuses(cls, candidate: Candidate, options: GroupOptions) -> str | None:
+        param, grad, states, step = candidate
+        if options.differentiable or options.is_followed:
+            return "each operation of the step is followed"
+        if param.dtype not in _DTYPES:
+            return f"it is of dtype {param.dtype}"
+        for label, tensor in {
+            "it": param,
+            **({} if grad is None else {"its gradient": grad}),
+            **states,
+        }.items():
+            if type(tensor) not in PLAIN or tensor.layout != torch.strided:
+                return f"{label} is no plain tensor"
+            if (tensor.dtype, tensor.device, tensor.shape) != (param.dtype, param.device, param.shape):
+                return f"{label} is not like the parameter"
+            if reason := why_odd(label, tensor):
+                return reason
+        if step is not None and step.device.type != "cpu":
+            return "its step count is on a device, where the host does not read it"
+        return why_odd_step(step, param)
+
+    def prepare(
+        self, local: LocalGroup, coefficients: Coefficients, specialize: Specialize, scaling: Scaling | None
+    ) -> Update:
+        self.guards.written.clear()
+        if not self._memory_is_apart():
+            raise NoWord("its memory is another's too")
+        updates: list[Update] = []
+        for age, mine in self._by_age():
+            values = coefficients(age)
+            specialization = specialize(values)
+            if specialization.program is None:
+                raise NoWord(specialization.reason)
+            program = in_place(specialization.program, specialization.states, self.LANGUAGE)
+            numbers = program.numbers(specialization.program.values(_on_the_host(values)), self._dtype)
+            if numbers is None:
+                raise NoWord(f"torch has no operation in place for coefficients beyond {self._dtype}")
+            columns = self._columns(local, np.flatnonzero(mine))
+            updates.append(partial(self._run, program, columns, numbers))
+        present = np.flatnonzero(self.guards.absent == 0)
+        owners = [local.params[self.positions[i]] for i in present] if self._counts_steps else []
+        updates.append(partial(self._count, present, [local.state[param]["step"] for param in owners]))
+        return lambda: [update() for update in updates]
+
+    @abstractmethod
+    def _run(self, program: InPlace, columns: Columns, numbers: Sequence[Any]) -> None:
+        """Follow a program."""
+
+    def _columns(self, local: LocalGroup, rows: Sequence[int]) -> Columns:
+        """Parameters, gradients and each of the states."""
+        params = [local.params[self.positions[i]] for i in rows]
+        grads = [local.grads[self.positions[i]] for i in rows]
+        owns = [local.state[param] for param in params] if self._names else []
+        columns: Any = [params, grads, *([own[name] for own in owns] for name in self._names)]
+        if self._dtype.is_complex:
+            if any(tensor.is_conj() for column in columns for tensor in column):
+                raise NoWord("one of its tensors is lazily conjugated")
+            columns = [[as_real(tensor) for tensor in column] for column in columns]
+        return columns
+
+    def _memory_is_apart(self) -> bool:
+        """Whether nobody's memory is another's; gradients are only read, and may share among themselves."""
+        table = self.guards.table[self.guards.absent == 0]
+        targets = table[:, [0, *range(2, 2 + len(self._names))]].ravel()
+        targets = targets[targets != 0]  # empty tensors are nowhere
+        return len(np.unique(targets)) == len(targets) and not np.isin(table[:, 1], targets).any()
+
+    def _count(self, present: Sequence[int], steps: Sequence[Tensor]) -> None:
+        if steps:
+            torch._foreach_add_(steps, 1)
+        else:
+            self.guards.ages[present] = 1
+
+
+def _on_the_host(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Coefficients as numbers: tensors of one element are read."""
+    if not any(isinstance(value, Tensor) for value in values.values()):
+        return values
+    return {name: value.item() if isinstance(value, Tensor) else value for name, value in values.items()}

@@ -1,0 +1,20 @@
+"""The eager engine: the rule's program as torch operations, one tensor at a time; the reference."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from . import tensors
+from .bucket import Columns, OperationsBucket
+from .in_place import InPlace
+
+
+class EagerBucket(OperationsBucket):
+    """Plain tensors that are updated one after the other."""
+
+    ENGINE = "eager engine"
+    LANGUAGE = tensors
+
+    def _run(self, program: InPlace, columns: Columns, numbers: Sequence[Any]) -> None:
+        program.run(zip(*columns, strict=True), numbers)

@@ -1,0 +1,156 @@
+"""A program as a function that writes in place: over parameters and states, and what dies on the way.
+
+A rule's program is a straight line of operations. Knowing the whole line, one knows when a value is used for
+the last time: the operation may write over it, parameters and states included. The gradient is left alone,
+for it belongs to the user. Which value lives in whose memory is decided once, here, and said in Python, as
+the text of a function; which calls it makes is a matter of the language: of tensors
+(:mod:`.tensors`) or of lists of tensors (:mod:`.lists`).
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from math import inf, isfinite, prod
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from ..rule.program import STATE, Number, Program
+from .joined import Joined
+
+# In the arithmetic of a tensor with a number torch lets the number be infinite; elsewhere it raises.
+_UNBOUNDED = frozenset({"add", "sub", "mul", "div"})
+_MOST_INTEGER = 2**63 - 1
+
+
+class Language(Protocol):
+    """How operations on whole tensors are said.
+
+    Attributes:
+        NAME: what it is called.
+        NAMES: what the texts refer to by name.
+    """
+
+    NAME: str
+    NAMES: Mapping[str, Any]
+
+    def in_place(self, word: str, operands: Sequence[str], is_tensor: Sequence[bool], at: int) -> str | None:
+        """A statement that writes ``word(*operands)`` over operand ``at``; ``None`` if there is none."""
+
+    def fresh(self, word: str, operands: Sequence[str], is_tensor: Sequence[bool]) -> str:
+        """An expression for ``word(*operands)`` in memory of its own."""
+
+    def copy(self, target: str, source: str) -> str:
+        """A statement that copies."""
+
+    def clone(self, source: str) -> str:
+        """An expression for a copy."""
+
+
+class InPlace:
+    """A program in a language of whole tensors.
+
+    Args:
+        program: what a rule does.
+        states: the names of the states that are kept.
+        language: a module of :mod:`.operations`.
+
+    Attributes:
+        text: the function that is run.
+        needs_memory: whether there are intermediate results that stand in nobody's place.
+    """
+
+    def __init__(self, program: Program, states: Sequence[str], language: Language) -> None:
+        joined = Joined(program)
+        self._scales = joined.scales
+        read = dict.fromkeys(operand for line in joined.lines for operand in line.operands)
+        self._numbers = [each for each in read if isinstance(each, str) and not joined.is_tensor(each)]
+        literals = [each for each in read if not isinstance(each, str)]
+        self._bounded = {
+            each for line in joined.lines if line.word not in _UNBOUNDED for each in line.operands
+        }
+        self._literals = dict(zip(literals, literals, strict=True))
+        targets = ["p", *(STATE.format(name) for name in states)]
+        statements = list(_statements(joined, targets, language))
+        self.needs_memory = any(" = " in statement for statement in statements)
+        body = "\n        ".join(statements)
+        row, arguments = ", ".join(("p", "g", *targets[1:])), ", ".join(("rows", *self._numbers))
+        self.text = f"def update({arguments}):\n    for {row} in rows:\n        {body or 'pass'}\n"
+        names = dict(language.NAMES)
+        exec(self.text, names)
+        self._update = names["update"]
+
+    def numbers(self, values: dict[str, Any], dtype: torch.dtype) -> list[Any] | None:
+        """The numbers that :meth:`run` needs for tensors of a dtype; ``None`` where an operation would fail.
+
+        torch raises at finite numbers beyond the range of a dtype, in some operations.
+
+        Args:
+            values: what stands in the program's :attr:`~.program.Program.numbers`. Tensors are not read.
+        """
+        for name, value in values.items():
+            if isinstance(value, np.number):
+                values[name] = value.item()
+        for name, factors in self._scales.items():
+            values[name] = prod(values[each] if isinstance(each, str) else each for each in factors)
+        most = torch.finfo(dtype).max
+        read: dict[Any, Any] = {**values, **self._literals}
+        fit = all(_fits(number, most if name in self._bounded else inf) for name, number in read.items())
+        return [values[name] for name in self._numbers] if fit else None
+
+    def run(self, rows: Iterable[Sequence[Any]], values: Sequence[Number]) -> None:
+        """Follow the program for each row ``(p, g, *states)``."""
+        self._update(rows, *values)
+
+
+def _fits(number: Any, most: float) -> bool:
+    if isinstance(number, float):
+        return -most <= number <= most or not isfinite(number)
+    return isinstance(number, torch.Tensor) or abs(number) <= min(most, _MOST_INTEGER)
+
+
+def in_place(program: Program, states: Sequence[str], language: Language) -> InPlace:
+    """As :class:`InPlace`; made once for each program and language."""
+    known = _KNOWN.setdefault(program, {})
+    if language.NAME not in known:
+        known[language.NAME] = InPlace(program, states, language)
+    return known[language.NAME]
+
+
+_KNOWN: weakref.WeakKeyDictionary[Program, dict[str, InPlace]] = weakref.WeakKeyDictionary()
+
+
+def _statements(program: Joined, targets: Sequence[str], language: Language) -> Iterator[str]:
+    memory = {name: name for name in ("g", *targets)}  # the variable in whose memory a value lives
+    for line in program.lines:
+        operands = [memory.get(each, each) if isinstance(each, str) else repr(each) for each in line.operands]
+        is_tensor = [program.is_tensor(each) for each in line.operands]
+        statement, out = None, line.out
+        for at, each in enumerate(line.operands):
+            if statement is None and is_tensor[at] and each in line.dying and each != "g":
+                statement, out = language.in_place(line.word, operands, is_tensor, at), operands[at]
+        if statement is None:
+            statement, out = f"{line.out} = {language.fresh(line.word, operands, is_tensor)}", line.out
+        yield statement
+        memory[line.out] = out
+        dead = {memory[each] for each in line.dying if program.is_tensor(each)} - {out, "g", *targets}
+        if dead:  # its memory is the best for what is made next
+            yield f"del {', '.join(sorted(dead))}"
+    moved = {
+        target: memory[name]
+        for target, name in zip(targets, program.results, strict=True)
+        if memory[name] != target
+    }
+    # What stands in the memory of a target that is written now would be gone.
+    for target, source in moved.items():
+        if source in moved:
+            yield f"new_{target} = {language.clone(source)}"
+    for target, source in moved.items():
+        yield language.copy(target, f"new_{target}" if source in moved else source)
+    made = {
+        name for target, source in moved.items() for name in (f"new_{target}" if source in moved else source,)
+    }
+    if made := made - {"g", *targets}:
+        yield f"del {', '.join(sorted(made))}"

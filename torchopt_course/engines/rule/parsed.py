@@ -1,0 +1,292 @@
+"""A rule as a value: what it is called with, what it does, whether it still is what it was.
+
+A *rule* is a plain function ``rule(p, g, *states, *coefficients) -> (p, *states)`` that uses nothing but
+operators and functions of the module global ``xp``. It is written once, and read once (:mod:`.tracing`) for
+each choice of its options; each engine follows what was read. A rule that cannot be read so is run by torch,
+as it stands.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from types import CellType, FunctionType
+from typing import Any, NoReturn
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .placeholders import RuleError
+from .reads import Reads, codes, content, is_of_a_library, undecorated
+from .tracing import Reading, read
+
+Rule = Callable[..., Any]
+# A notebook cell is run again a few times; a number that changes in each step is no reason to compile anew.
+MOST_CHANGES = 8
+
+
+class ParsedRule:
+    """A rule and the names of what it is called with.
+
+    Args:
+        owner: whose rule it is, for error messages.
+        rule: the function.
+        states: all states that it may keep, in the order of its parameters and results.
+        before: what was read before; some of it has changed.
+
+    Attributes:
+        arguments: the names of its parameters after ``p, g``.
+        reads: what the rule refers to by name.
+
+    Raises:
+        TypeError: the rule is no plain function, or its parameters are not ``p, g, *states, *coefficients``.
+    """
+
+    def __init__(
+        self, owner: str, rule: Rule, states: tuple[str, ...], before: ParsedRule | None = None
+    ) -> None:
+        self.owner = owner
+        self.rule = rule
+        self.states = states
+        self.arguments = _arguments(owner, rule, states)
+        self.reads = Reads(rule)  # type: ignore[arg-type]
+        self._changes: int = 0 if before is None or before.rule is not rule else before._changes + 1
+        self._variants: dict[object, Specialization] = {}
+
+    @property
+    def is_elementwise(self) -> bool:
+        """Whether the rule may be applied to parts of a tensor, as far as it has been read."""
+        return all(specialization.is_elementwise for specialization in self._variants.values())
+
+    def holds(self) -> bool:
+        """Whether all that the rule refers to (numbers by name, helpers, ...) is as it was."""
+        return self.reads.hold()
+
+    @property
+    def changeable(self) -> str:
+        """What the rule refers to that may change without notice or all the time, if anything."""
+        if self._changes > MOST_CHANGES:
+            return "reads names by which something else is called again and again"
+        return self.reads.changeable
+
+    def specialize(
+        self, kept: tuple[str, ...], maximize: bool, coefficients: Mapping[str, Any], in_parts: bool = False
+    ) -> Specialization:
+        """Tell apart which coefficients are fixed when a kernel is compiled and which are not.
+
+        ``None`` and booleans are fixed: they say which terms of the formula there are. Numbers are not.
+
+        Args:
+            kept: the states that are kept.
+            maximize: whether the rule gets ``-g``.
+            coefficients: the rule's coefficients, by name.
+            in_parts: whether the rule will see parts of tensors, as of a ``DTensor`` each process has one.
+
+        Raises:
+            TypeError: the rule wants a coefficient that ``coefficients`` does not have, or the reverse; one
+                of them is no number; the rule cannot mean the same on every engine.
+            RuntimeError: the rule would see parts, but is not elementwise.
+        """
+        if not isinstance(coefficients, Mapping):
+            raise TypeError(
+                f"{self.owner}.coefficients returned {kind(coefficients)}, expected a dictionary of numbers"
+            )
+        choices: list[tuple[str, bool | None]] = []
+        for name, value in coefficients.items():
+            cls = value.__class__
+            if cls is float or cls is int:
+                continue
+            if value is None or cls is bool or cls is np.bool_:
+                choices.append((name, value if value is None else bool(value)))
+            else:
+                self._check_number(name, value)
+        key = (kept, maximize, tuple(coefficients), *choices)
+        specialization = self._variants.get(key)
+        if specialization is None:
+            wanted = [name for name in self.arguments if name not in self.states]
+            if twice := [name for name in coefficients if name in self.states]:
+                raise TypeError(f"{self.owner} calls both a state and a coefficient {twice[0]!r}")
+            if set(wanted) != set(coefficients):
+                raise TypeError(
+                    f"{self.owner}.rule takes the coefficients {sorted(wanted)}, "
+                    f"but coefficients() returned {sorted(coefficients, key=str)}"
+                )
+            fixed = dict.fromkeys((name for name in self.states if name not in kept), None) | dict(choices)
+            specialization = self._variants[key] = Specialization(self, fixed, maximize)
+        if in_parts:
+            specialization.refuse_parts("a parameter is a DTensor, of which each process has a shard")
+        return specialization
+
+    def _check_number(self, name: str, value: Any) -> None:
+        if isinstance(value, Tensor):
+            fits, expected = not value.is_complex() and value.numel() == 1, "one real number"
+        else:
+            fits = isinstance(value, int | float | np.number) and not isinstance(value, np.complexfloating)
+            expected = "a number, a boolean, None or a tensor of one element"
+        if not fits:
+            raise RuleError(
+                f"{self.owner}.coefficients returned {kind(value)} for {name!r}, expected {expected}"
+            )
+
+
+class Specialization:
+    """A formula with its options fixed: exactly what an engine compiles one kernel for.
+
+    Attributes:
+        fixed: the arguments that are known: ``None`` or a boolean.
+        states: the states that are kept, in the rule's order.
+        program: what the rule does, in words that every engine knows; ``None`` if only torch can run it.
+        reason: why there is no program.
+        is_elementwise: whether the rule does to each element what it would do if that stood alone.
+
+    Raises:
+        TypeError: the rule cannot mean the same on every engine.
+    """
+
+    def __init__(self, formula: ParsedRule, fixed: Mapping[str, bool | None], maximize: bool) -> None:
+        self.formula = formula
+        self.fixed = fixed
+        self.maximize = maximize
+        self.states = tuple(name for name in formula.states if name not in fixed)
+        numbers = [n for n in formula.arguments if n not in fixed and n not in formula.states]
+        reading = read(formula.owner, self._call, self.states, numbers, maximize)
+        if formula.changeable:
+            # The reading may say by tomorrow what is wrong, and nobody would know.
+            reading = Reading(None, f"{formula.owner}.rule {formula.changeable}", False)
+        self.program, self.reason, self.is_elementwise = reading
+
+    def in_torch(
+        self, p: Tensor, g: Tensor, states: Mapping[str, Tensor], coefficients: Mapping[str, Any]
+    ) -> list[Any]:
+        """The new ``p`` and kept states as the rule itself gives them, given tensors of torch.
+
+        Raises:
+            TypeError: the rule returns too few or too many.
+        """
+        try:
+            return self._call(p, -g if self.maximize else g, states, coefficients)
+        except RuleError:
+            raise
+        except Exception as error:
+            say_where(error, f"{self.formula.owner}.rule")
+            raise
+
+    def refuse_parts(self, why: str) -> None:
+        """Refuse to apply the rule to parts of a tensor, if that is not the same as to the whole.
+
+        Raises:
+            RuntimeError: it is not elementwise.
+        """
+        if not self.is_elementwise:
+            raise RuntimeError(
+                f"{self.reason}; but {why}, and a rule that is not elementwise needs the whole"
+            )
+
+    @cached_property
+    def _rule(self) -> Rule:
+        return with_torch(self.formula.rule)  # type: ignore[arg-type]
+
+    def _call(self, p: Any, g: Any, states: Mapping[str, Any], numbers: Mapping[str, Any]) -> list[Any]:
+        values = {**numbers, **self.fixed, **states}
+        result = self._rule(p, g, **{name: values[name] for name in self.formula.arguments})
+        several = issubclass(type(result), tuple | list)
+        if several != bool(self.formula.states):
+            self._refuse(f"{len(result)} values" if several else "None" if result is None else "one value")
+        new = list(result) if several else [result]
+        if len(new) != 1 + len(self.formula.states):
+            self._refuse(f"{len(new)} values")
+        named = dict(zip(("p", *self.formula.states), new, strict=True))
+        kept = {name: named[name] for name in ("p", *self.states)}
+        for name, value in kept.items():
+            if issubclass(type(value), type(None) | tuple | list | dict | str):
+                self._refuse(f"{kind(value)} for {name!r}")
+        return list(kept.values())
+
+    def _refuse(self, what: str) -> NoReturn:
+        states = self.formula.states
+        expected = f"({', '.join(('p', *states))}), one new value for each" if states else "the new p alone"
+        raise RuleError(f"{self.formula.owner}.rule returned {what}, expected {expected}")
+
+
+def with_torch(function: FunctionType) -> FunctionType:
+    """The function with torch as its ``xp``, and so for the functions that it calls; itself if it has that.
+
+    Functions that numba has compiled are called as they were written.
+    """
+    return _with_torch(function, {})
+
+
+def _with_torch(function: FunctionType, done: dict[FunctionType, FunctionType]) -> FunctionType:
+    if function in done:
+        return done[function]
+    done[function] = function  # one that calls itself
+    used = {name for code in codes(function.__code__) for name in code.co_names}
+    old = {name: value for name, value in function.__globals__.items() if name in used}
+    new = {name: _helper(value, done) for name, value in old.items()}
+    if "xp" in used:
+        new["xp"] = torch
+    closed = [content(cell) for cell in function.__closure__ or ()]
+    helpers = [_helper(value, done) for value in closed]
+    if any(new[name] is not old.get(name) for name in new) or any(
+        a is not b for a, b in zip(closed, helpers, strict=True)
+    ):
+        cells = tuple(
+            cell if a is b else CellType(b)
+            for cell, a, b in zip(function.__closure__ or (), closed, helpers, strict=True)
+        )
+        names = {**function.__globals__, **new}
+        bound = FunctionType(function.__code__, names, function.__name__, function.__defaults__, cells)
+        bound.__kwdefaults__ = function.__kwdefaults__
+        done[function] = bound
+    return done[function]
+
+
+def _helper(value: Any, done: dict[FunctionType, FunctionType]) -> Any:
+    function = undecorated(value)
+    if type(function) is not FunctionType or is_of_a_library(function):
+        return value
+    return _with_torch(function, done)
+
+
+def _arguments(owner: str, rule: Rule, states: tuple[str, ...]) -> tuple[str, ...]:
+    """The names of a rule's parameters after ``p, g``."""
+    if type(rule) is not FunctionType:
+        raise TypeError(f"{owner}.rule is {kind(rule)}, expected a plain function, with @staticmethod")
+    parameters = inspect.signature(rule).parameters
+    names = tuple(parameters)
+    expected = ("p", "g", *states)
+    if names[: len(expected)] != expected:
+        hint = ": is @staticmethod missing?" if names[:1] in (("self",), ("cls",)) else ""
+        raise TypeError(
+            f"{owner}.rule must start with the parameters ({', '.join(expected)}), the states in the "
+            f"order in which they are declared; got ({', '.join(names)}){hint}"
+        )
+    for name, parameter in parameters.items():
+        if parameter.kind in _STARRED:
+            raise TypeError(f"{owner}.rule takes {parameter}, expected each coefficient by its name")
+        if parameter.kind is inspect.Parameter.POSITIONAL_ONLY and name not in ("p", "g"):
+            raise TypeError(f"{owner}.rule takes {name!r} by position only, expected it by name")
+        if parameter.default is not inspect.Parameter.empty:
+            raise TypeError(
+                f"{owner}.rule has a default for {name!r}, expected none: what coefficients() returns counts"
+            )
+    return names[2:]
+
+
+_STARRED = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+
+
+def say_where(error: Exception, where: str) -> None:
+    """Begin the message of an error of a user's function with what it came from."""
+    if error.args and isinstance(error.args[0], str):
+        error.args = (f"{where}: {error.args[0]}", *error.args[1:])
+
+
+def kind(value: object) -> str:
+    """A value and its type, for error messages."""
+    if value is None:
+        return "None"
+    text = repr(value)
+    return f"a {type(value).__name__}" + (f", {text}" if len(text) <= 40 else "")

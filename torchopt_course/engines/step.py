@@ -1,0 +1,204 @@
+"""One step of an optimizer: refresh the groups, prepare everything, then do it, or take everything back.
+
+All that may fail happens before the first tensor is changed.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from torch import Tensor
+
+from .bucket import Scaling, Update
+from .group import Created, Group
+from .interception import interceptor
+from .local import is_distributed
+from .native.compiler import warn_once
+from .prepared import Optimizer as Preparable
+from .prepared import PreparedStep
+from .repeats import Place, gradients, laps
+
+
+class Optimizer(Preparable, Protocol):
+    """What a step asks of its optimizer."""
+
+    def _refuse_odd_edits(self) -> None: ...
+    def _where(self, i: int, position: int) -> str: ...
+
+
+class Stepper:
+    """The groups of an optimizer, planned.
+
+    Attributes:
+        groups: one for each of ``optimizer.param_groups``.
+        prepared: the next step as one call, if that is possible.
+    """
+
+    def __init__(self) -> None:
+        self.groups: list[Group] = []
+        self._later: dict[Place, int] = {}  # the lap in which a parameter is stepped that shares memory
+        self._took_part: dict[int, dict[int, tuple[str, str]]] = {}  # which engines, in all of several laps
+        self.prepared: PreparedStep | None = None
+
+    def step(self, optimizer: Optimizer, scaling: Scaling | None) -> None:
+        """Step every parameter that has a gradient, once for each time that it stands in the groups."""
+        for group in optimizer.param_groups:
+            if type(group) is not dict or type(group.get("params")) is not list:
+                optimizer._refuse_odd_edits()
+        lap = 0
+        while lap == 0 or lap <= max(self._later.values()):
+            if not self._lap(optimizer, lap, scaling):
+                continue  # somebody has edited the groups: the same lap again, with other gradients
+            if not self._later:
+                self._took_part = {}
+                break
+            before = self._took_part if lap else {}
+            self._took_part = {
+                group.index: group.engines | before.get(group.index, {}) for group in self.groups
+            }
+            scaling = scaling and Scaling(None, scaling.found_inf)
+            lap += 1
+        usual = scaling is None and not self._later
+        self.prepared = PreparedStep.of(optimizer, self.groups, self.prepared) if usual else None
+
+    def engines(self, index: int) -> dict[int, tuple[str, str]]:
+        """For each parameter of a group in the last step: which engine took it, and why no faster one."""
+        if index >= len(self.groups):
+            return {}
+        return self._took_part.get(index) or self.groups[index].engines
+
+    def forget(self) -> None:
+        """What is known of the groups is no longer so."""
+        self.groups, self.prepared = [], None
+
+    def _lap(self, optimizer: Optimizer, lap: int, scaling: Scaling | None) -> bool:
+        """Step each parameter once; False if nothing was done, for the groups have been edited."""
+        created: list[Created] = []
+        try:
+            if not self._refresh(optimizer, gradients(optimizer.param_groups, self._later, lap), created):
+                return False
+            needs_host_sync = bool(created) or self._needs_host_sync
+            updates = [] if scaling and needs_host_sync else self._prepare(optimizer, scaling)
+            # Asked again: a kernel may have turned out to be impossible.
+            if scaling and (needs_host_sync or self._needs_host_sync):
+                if scaling.found_inf.item():
+                    self._take_back(optimizer, created)
+                    return True
+                updates = self._prepare_unscaled(optimizer, scaling)
+        except BaseException:
+            # Nothing was stepped, so nothing may look as if it had been.
+            self._take_back(optimizer, created)
+            optimizer._refuse_odd_edits()
+            raise
+        finally:
+            tensors = [group.__dict__.pop("local", None) for group in self.groups]
+        try:
+            for update in updates:
+                update()
+        except BaseException:  # Ctrl-C, no memory left: what the plans know is no longer so
+            self.forget()
+            raise
+        del tensors
+        if self._later and not optimizer._counts_steps:
+            # For torch, which looks before it steps, a parameter's first step is its first each time.
+            lists = [group["params"] for group in optimizer.param_groups]
+            again = {(i, id(lists[i][position])) for (i, position), n in self._later.items() if n > lap}
+            if taken := [(i, j, name) for i, j, name in created if (i, id(lists[i][j])) in again]:
+                self._take_back(optimizer, taken)
+        return True
+
+    def _refresh(
+        self, optimizer: Optimizer, grads: list[list[Tensor | None]], created: list[Created]
+    ) -> bool:
+        """Plan each group anew whose plan does not hold; all are checked before any is planned.
+
+        Returns whether the same parameters share memory as before. ``created`` gets the states that were made.
+        """
+        reason = interceptor()
+        del self.groups[len(grads) :]
+        self.groups += [Group(i) for i in range(len(self.groups), len(grads))]
+        for group in self.groups:
+            group.see(optimizer, grads[group.index], reason)
+        stale = [group for group in self.groups if not group.holds()]
+        if stale and self._later != (later := laps(optimizer.param_groups)):
+            self._later = later
+            return False
+        # A plan that holds has been through what follows, but for the tensors that it knows nothing of.
+        for group in self.groups:
+            if group in stale or group.rest.positions:
+                group.check(optimizer, grads[group.index], reason)
+        planned = [group for group in stale if not group.holds()]
+        for group in planned:
+            group.plan(optimizer, created, reason)
+        _refuse_shared_states(optimizer, created)
+        return True
+
+    def _prepare(self, optimizer: Optimizer, scaling: Scaling | None) -> list[Update]:
+        updates = []
+        for group in self.groups:
+            if group.local.params and group.local.params[0].device.type != "cpu":
+                optimizer._capture_health_check()
+            updates += group.prepare(optimizer, scaling)
+            self._insist(optimizer, group)
+        return updates
+
+    @property
+    def _needs_host_sync(self) -> bool:
+        return any(group.needs_host_sync for group in self.groups)
+
+    def _take_back(self, optimizer: Optimizer, created: list[Created]) -> None:
+        for i, position, name in created:
+            param = optimizer.param_groups[i]["params"][position]
+            del optimizer.state[param][name]
+            if not optimizer.state[param]:
+                del optimizer.state[param]
+        self.forget()
+
+    @staticmethod
+    def _insist(optimizer: Optimizer, group: Group) -> None:
+        """``fused=True`` is a demand, ``fused=None`` a wish."""
+        # Where each operation is followed there is nothing that a kernel could be faster at.
+        demanded = optimizer.param_groups[group.index].get("fused") and not group.options.is_followed
+        if demanded and (slow := group.left_over):
+            position, reason = next(iter(slow.items()))
+            raise RuntimeError(
+                f"fused=True, but the fused engine cannot take {optimizer._where(group.index, position)}: {reason} "
+                "(`fused=True` requires all the params to be floating point Tensors of supported devices)"
+            )
+        if group.trouble:
+            warn_once(f"the fused CPU engine is off, steps run on the slower eager engine: {group.trouble}")
+
+    # -- mixed precision -------------------------------------------------------------------------------
+
+    def _prepare_unscaled(self, optimizer: Optimizer, scaling: Scaling) -> list[Update]:
+        """All the work, for gradients from which the scale is gone, as after ``GradScaler.unscale_``."""
+        if scaling.grad_scale is None:
+            return self._prepare(optimizer, None)
+        self._multiply_gradients(optimizer, scaling.grad_scale.double().reciprocal().float().item())
+        try:
+            return self._prepare(optimizer, None)
+        except BaseException:
+            self._multiply_gradients(optimizer, scaling.grad_scale.item())
+            raise
+
+    def _multiply_gradients(self, optimizer: Optimizer, factor: float) -> None:
+        """In ``p.grad`` and in the copies that the engines got."""
+        for group in self.groups:
+            params = optimizer.param_groups[group.index]["params"]
+            for param, grad in zip(params, group.local.grads, strict=True):
+                if grad is not None:
+                    param.grad.mul_(factor)
+                    if grad is not param.grad and not is_distributed({type(param)}):
+                        grad.mul_(factor)
+
+
+def _refuse_shared_states(optimizer: Optimizer, created: list[Created]) -> None:
+    """Two parameters with one state object: engines would not agree on who sees whose changes."""
+    owners: dict[int, Tensor] = {}
+    for i, position, name in created:
+        param = optimizer.param_groups[i]["params"][position]
+        if owners.setdefault(id(optimizer.state[param][name]), param) is not param:
+            raise RuntimeError(
+                f"{type(optimizer).__name__}.initial_state made one tensor for several, as {name!r} "
+                f"of {optimizer._where(i, position)} among them: each needs its own, clone() it"
+            )
