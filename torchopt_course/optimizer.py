@@ -266,6 +266,11 @@ class ElementwiseOptimizer(DeclaredOptimizer):
         found_inf = self.__dict__.get("found_inf")
         return None if found_inf is None else Scaling(self.__dict__.get("grad_scale"), found_inf)
 
+    def _capture_health_check(self) -> None:
+        """torch's warning about ``capturable``, under today's name or that of before torch 2.14."""
+        name = "_accelerator_graph_capture_health_check"
+        (getattr(self, name, None) or self._cuda_graph_capture_health_check)()
+
     @property
     def _hooks(self) -> tuple[Mapping[int, object], ...]:
         return (

@@ -43,7 +43,8 @@ def compiled(optimizer, dtype, on_device=(), scaled=0, aligned=True):
     kept = optimizer._kept_states(group)
     specialization = optimizer._parsed_rule.specialize(kept, group["maximize"], values)
     step = torch.float32 if on_device else None
-    cuda_kernel.kernel(specialization, on_device, dtype, step, 2 + len(kept) + 1, scaled=scaled, aligned=aligned)
+    width = 2 + len(kept) + 1
+    cuda_kernel.kernel(specialization, on_device, dtype, step, width, scaled=scaled, aligned=aligned)
     kernel = jitted[-1]
     signature = {name: POINTERS.get(name, "fp64") for name in kernel.arg_names} | {"BLOCK": "constexpr"}
     source = ASTSource(kernel, signature, {(kernel.arg_names.index("BLOCK"),): cuda_kernel.BLOCK})

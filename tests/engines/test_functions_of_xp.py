@@ -128,4 +128,4 @@ def test_a_kernel_that_allocates_memory_is_refused() -> None:
         return allocating
 
     with pytest.raises(CompilationError, match="for single numbers: one of the functions in it makes arrays"):
-        native("allocating", "allocating", build, 1, holds_gil=False)
+        native("allocating", "allocating", build, 1)

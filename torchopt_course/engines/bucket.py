@@ -119,7 +119,9 @@ class Bucket(ABC):
         ages: Sequence[int],
     ) -> None:
         self.positions = positions
-        self.guards = Guards(positions, params, state, names, counts_steps=counts_steps)
+        self.guards = Guards(
+            positions, params, state, names, counts_steps=counts_steps, strides_count=self.IS_FUSED
+        )
         self.guards.ages[:] = ages
         self._names = names
         self._counts_steps = counts_steps

@@ -1,11 +1,13 @@
 """One parameter group: what the engines see of it, and which engine takes which of its parameters.
 
-Making a plan is slow and careful, following it is fast: before each step the group is asked whether its plan
-still :meth:`~Group.holds`. Whatever is not plainly right for a fast engine goes to a slower one, with a reason.
+Making a plan is slow and careful, following it is fast: before each step the group is asked whether its
+plan still :meth:`~Group.holds`. Whatever is not plainly right for a fast engine goes to a slower one, with
+a reason.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol
@@ -16,7 +18,7 @@ from torch import Tensor
 from . import ENGINES
 from .bucket import Bucket, Candidate, Coefficients, GroupOptions, Scaling, Update
 from .layout import in_layout_of, is_sparse
-from .local import LocalGroup, State, local_group
+from .local import LocalGroup, local_group
 from .native.compiler import CompilationError, NoWord
 from .native.frame import GRADIENT_LAYOUT, HOLDS
 from .operations.rest import Rest
@@ -31,7 +33,7 @@ class Declared(Protocol):
     """What a group asks of its optimizer."""
 
     param_groups: list[dict[str, Any]]
-    state: dict[Tensor, State]
+    state: defaultdict[Tensor, Any]
     _parsed_rule: ParsedRule
     _counts_steps: bool
     _asks_first: bool
@@ -43,6 +45,7 @@ class Declared(Protocol):
     def _without_sparse(
         self, group: Mapping[str, Any], grads: list[Tensor | None]
     ) -> list[Tensor | None]: ...
+    def _capture_health_check(self) -> None: ...
     def _refuse_misfits(self, i: int, grads: list[Tensor | None]) -> None: ...
 
 
@@ -309,7 +312,7 @@ class Group:
 
     @property
     def needs_host_sync(self) -> bool:
-        """Whether the host must know if a gradient has overflowed, for not every engine can find out itself."""
+        """Whether the host must know if a gradient has overflowed: not every engine can find out itself."""
         return bool(self.rest.positions) or not all(bucket.HEEDS_SCALING for bucket in self.buckets)
 
 

@@ -8,11 +8,11 @@ replaced, a gradient of another layout. The questions:
 - is item i of ``group["params"]`` still this parameter, and does its state still hold these tensors?
 - have parameter, gradient and states the device, dtype, shape and strides that were planned for?
 
-Asking each tensor from Python costs more than the update itself, so :mod:`.native.guards` does it in one
-compiled loop: Python's C API answers the first two, DLPack's C exchange table (DLPack 1.3) the third, without
-a single Python object. :meth:`Guards.look_from_python` is the same in Python: what the compiled loop must say,
-and what is done where there is none. Along the way the addresses are written down for the kernel, the steps
-taken so far, and which tensors the step is going to write to.
+Asking each tensor from Python costs more than the update itself, so :mod:`.native.guards` does it in
+one compiled loop: Python's C API answers the first two, DLPack's C exchange table (DLPack 1.3) the third,
+without a single Python object. :meth:`Guards.look_from_python` is the same in Python: what the compiled loop
+must say, and what is done where there is none. Along the way the addresses are written down for the kernel,
+the steps taken so far, and which tensors the step is going to write to.
 
 Nothing here keeps a tensor of the user's alive: tensors are known by their ids. When a state is gone a weak
 reference tells it, before the id comes to mean something else; a new parameter under an old one's id has no
@@ -45,6 +45,7 @@ class Guards:
         state: for each of ``params`` that has states, its states by name.
         names: the states that the rule reads and writes.
         counts_steps: whether the states also hold a ``"step"`` (0-d, float32 or float64, all on one device).
+        strides_count: whether all must stay laid out in memory like the parameter was.
 
     Attributes:
         frame: the words that compiled code reads and writes, see :mod:`.native.frame`.
@@ -64,6 +65,7 @@ class Guards:
         names: tuple[str, ...],
         *,
         counts_steps: bool,
+        strides_count: bool,
     ) -> None:
         self._positions = positions
         self._columns = columns = (*names, "step") if counts_steps else names
@@ -109,6 +111,7 @@ class Guards:
             f.STEP_LAYOUT: self._step_layout.ctypes.data,
             f.WRITTEN: id(self.written),
             f.SELF: self.address,
+            f.STRIDES_COUNT: strides_count,
             f.COUNTS_STEPS: counts_steps,
         }.items():
             self.frame[word] = value
@@ -163,17 +166,18 @@ class Guards:
             own = state.get(param, {}) if self._columns else {}
             if type(own) is not dict or not {type(param), type(grad)} <= PLAIN or grad.is_neg():
                 return f.CHANGED
-            columns = [own.get(name) for name in self._columns]
+            columns: list[Any] = [own.get(name) for name in self._columns]
             if [id(param), *map(id, columns)] != [expected[f.PARAM], *expected[f.FIRST_STATE :]]:
                 return f.CHANGED
             if self._same.any_is_gone or (not self._columns and (param.is_neg() or param.is_inference())):
                 return f.CHANGED
-            alike = [param, grad, *columns[: self._n_states]]
+            alike: list[Tensor] = [param, grad, *columns[: self._n_states]]
             if any(_likeness(tensor)[:3] != self._likeness[i][:3] for tensor in alike):
                 return f.CHANGED
             if any(_likeness(step) != self._step_likeness for step in columns[self._n_states :]):
                 return f.CHANGED
-            moved = [not _same_strides(tensor, self._likeness[i]) for tensor in alike]
+            strict = self.frame[f.STRIDES_COUNT]
+            moved = [bool(strict) and not _same_strides(tensor, self._likeness[i]) for tensor in alike]
             if any(moved[:1] + moved[2:]):
                 return f.CHANGED
             verdict = f.GRADIENT_LAYOUT if moved[1] else verdict

@@ -1,15 +1,15 @@
 """A step as one native call, for groups that the fused CPU engine takes whole.
 
-When a step has gone the usual way, everything that the next one needs is put into frames: what to ask of the
-options and tensors, how to compute the coefficients, which kernel to call. If the answers are as expected the
-next step is a single call of compiled code (:mod:`.native.step`). If not, nothing has happened, and it goes the
-usual way again. A schedule that changes ``lr`` or ``betas`` is no change: numbers are read in each step.
+When a step has gone the usual way, everything that the next one needs is put into frames: what to ask of
+the options and tensors, how to compute the coefficients, which kernel to call. If the answers are as
+expected the next step is a single call of compiled code (:mod:`.native.step`). If not, nothing has happened,
+and it goes the usual way again. A schedule that changes ``lr`` or ``betas`` is no change: numbers are read in each step.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from torch import Tensor
@@ -27,8 +27,8 @@ from .rule.program import NUMBER, Program
 class Optimizer(Declared, Protocol):
     """What is asked of an optimizer whose step is prepared."""
 
-    rule: Any
-    coefficients: Any
+    rule: ClassVar[Any]
+    coefficients: ClassVar[Any]
     _plan_options: tuple[str, ...]
 
     def _coefficient_options(self, group: Mapping[str, Any]) -> dict[str, Any]: ...
@@ -65,7 +65,7 @@ class PreparedStep:
             return before
         try:
             prepared = PreparedStep(optimizer, groups)
-        except _Impossible:
+        except Exception:  # what a rule has against the next step, it will say in the next step
             return None
         prepared._arm()
         return prepared

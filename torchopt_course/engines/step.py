@@ -112,7 +112,7 @@ class Stepper:
     ) -> bool:
         """Plan each group anew whose plan does not hold; all are checked before any is planned.
 
-        Returns whether the same parameters share memory as before. ``created`` gets the states that were made.
+        Returns whether the same parameters share memory as before. ``created`` gets the new states.
         """
         reason = interceptor()
         del self.groups[len(grads) :]
@@ -161,8 +161,9 @@ class Stepper:
         demanded = optimizer.param_groups[group.index].get("fused") and not group.options.is_followed
         if demanded and (slow := group.left_over):
             position, reason = next(iter(slow.items()))
+            where = optimizer._where(group.index, position)
             raise RuntimeError(
-                f"fused=True, but the fused engine cannot take {optimizer._where(group.index, position)}: {reason} "
+                f"fused=True, but the fused engine cannot take {where}: {reason} "
                 "(`fused=True` requires all the params to be floating point Tensors of supported devices)"
             )
         if group.trouble:

@@ -142,8 +142,8 @@ class CpuBucket(Bucket):
     def _share(self, threads: int) -> None:
         """Cut the work for so many threads: each gets its part of each tensor that is worth it.
 
-        torch shares its own operations so, which means that a thread finds its part of a gradient in the cache
-        of its core.
+        torch shares its own operations so, which means that a thread finds its part of a gradient in the
+        cache of its core.
         """
         parts: list[list[tuple[int, int, int]]] = [[] for _ in range(threads)]
         loads = [0] * threads

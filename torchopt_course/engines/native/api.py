@@ -1,7 +1,7 @@
-"""The C functions that a compiled step calls, as an array of their addresses: Python's, DLPack's and torch's.
+"""The C functions that a compiled step calls, as an array of addresses: Python's, DLPack's and torch's.
 
-Nothing here needs a compiler or a header: Python's C API is in :mod:`ctypes`, DLPack's exchange table hangs at
-``torch.Tensor``, the getter behind ``.grad`` is what its descriptor points to, and ``libtorch_cpu`` exports a
+Nothing here needs a compiler or a header: Python's C API is in :mod:`ctypes`, DLPack's exchange table hangs
+at ``torch.Tensor``, the getter behind ``.grad`` is what its descriptor points to, and ``libtorch_cpu`` exports a
 stable C ABI (``torch/csrc/stable/c/shim.h``) with torch's own threads.
 """
 
@@ -99,12 +99,12 @@ def exchange_api() -> int:
     if major != 1:
         raise _Unknown(f"torch offers version {major} of DLPack's C exchange API; 1 is known here")
     # {version, previous table, allocate, from object, to object, dltensor from object, current stream}
-    return _words_at(table, 7)[5]
+    return int(_words_at(table, 7)[5])
 
 
 @cache
 def torch_threads() -> tuple[int, int]:
-    """``torch_parallel_for`` and ``torch_get_num_threads`` of torch's stable C ABI; zeros if they are missing."""
+    """``torch_parallel_for`` and ``torch_get_num_threads`` of torch's stable C ABI; zeros where missing."""
     folder = Path(torch.__file__).parent / "lib"
     for name in ("libtorch_cpu.so", "libtorch_cpu.dylib", "torch_cpu.dll"):
         if (folder / name).exists():
@@ -140,7 +140,7 @@ def _method(name: str) -> int:
     _insist_on(name, record[0])
     if record[2] & 0xFFFF != _NO_ARGUMENTS:
         raise _Unknown(f"Tensor.{name} is not called in the way that is known here")
-    return record[1]
+    return int(record[1])
 
 
 _NO_ARGUMENTS = 0x0004  # METH_NOARGS

@@ -26,7 +26,7 @@ API_WORDS = _word()
 _word = count().__next__
 SAME_AGE, PRESENT, COUNT, STATES, COLUMNS, AGE_BITS = (_word() for _ in range(6))
 EXPECTED, NAMES, TABLE, AGES, ABSENT, SCRATCH, STEP_LAYOUT = (_word() for _ in range(7))
-WRITTEN, GONE, TARGETS_MOVED, GRADS_MOVED = (_word() for _ in range(4))
+WRITTEN, GONE, TARGETS_MOVED, GRADS_MOVED, STRIDES_COUNT = (_word() for _ in range(5))
 # ... and how they are updated.
 KERNEL, WORK, ROWS, SHARED_WORK, SHARED_STARTS, PARTS, ELEMENTS = (_word() for _ in range(7))
 NUMBERS, SETS, WIDTH, COUNTS_STEPS, ASKS_FIRST = (_word() for _ in range(5))

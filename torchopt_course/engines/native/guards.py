@@ -21,8 +21,8 @@ def build() -> Callable[..., Any]:
     words, shorts, longs = pointer_to(numba.int64), pointer_to(numba.float32), pointer_to(numba.float64)
 
     @numba.njit
-    def memory(exchange: Any, tensor: Any, view_at: Any, layout_at: Any) -> Any:
-        """The tensor's address; -1 if it is not as planned, -2 if only its strides are not."""
+    def memory(exchange: Any, tensor: Any, view_at: Any, layout_at: Any, strict: Any) -> Any:
+        """The tensor's address; -1 if it is not as planned, -2 if only its strides are not (if strict)."""
         view, layout = words(view_at), words(layout_at)
         if call2(exchange, tensor, view_at) & 0xFFFFFFFF != 0:
             return -1
@@ -38,7 +38,7 @@ def build() -> Callable[..., Any]:
             moved |= (sizes[d] != 1) & (strides[d] != steps[d])
         if strange or (view[f.DATA] == 0 and not empty):
             return -1
-        if moved and not empty:
+        if strict and moved and not empty:
             return -2
         return view[f.DATA] + view[f.OFFSET]
 
@@ -49,11 +49,11 @@ def build() -> Callable[..., Any]:
         return answer == api[f.TRUE]
 
     @numba.njit
-    def gradient(api: Any, grad: Any, view_at: Any, layout: Any) -> Any:
+    def gradient(api: Any, grad: Any, view_at: Any, layout: Any, strict: Any) -> Any:
         kind = words(grad)[1]
         if (kind != api[f.A_TENSOR] and kind != api[f.A_PARAMETER]) or is_true(api, api[f.IS_NEG], grad):
             return -1
-        return memory(api[f.EXCHANGE], grad, view_at, layout)
+        return memory(api[f.EXCHANGE], grad, view_at, layout, strict)
 
     @numba.njit
     def place_of(api: Any, state: Any, key: Any, hint: Any, after: Any, at: Any) -> Any:
@@ -81,7 +81,7 @@ def build() -> Callable[..., Any]:
             bucket[f.AGE_BITS],
         )
         names, ages, absent = words(bucket[f.NAMES]), longs(bucket[f.AGES]), words(bucket[f.ABSENT])
-        written, scratch = bucket[f.WRITTEN], bucket[f.SCRATCH]
+        written, scratch, strict = bucket[f.WRITTEN], bucket[f.SCRATCH], bucket[f.STRIDES_COUNT]
         view, entry = scratch + 24, words(scratch)
         verdict, present, age, same_age, after = f.HOLDS, 0, 0.0, 1, 0
         call4(api[f.LIST_SET_SLICE], written, 0, 1 << 40, 0)
@@ -102,7 +102,7 @@ def build() -> Callable[..., Any]:
             absent[i] = grad == api[f.NONE]
             address = 0
             if not absent[i]:
-                address = gradient(api, grad, view, planned)
+                address = gradient(api, grad, view, planned, strict)
             if not grads:
                 call1(api[f.DECREF], grad)  # its parameter holds it
             if absent[i]:
@@ -115,7 +115,7 @@ def build() -> Callable[..., Any]:
             addresses[1] = address
             if param != row[f.PARAM] or kind != row[f.KIND]:
                 return f.CHANGED
-            address = memory(api[f.EXCHANGE], param, view, planned)
+            address = memory(api[f.EXCHANGE], param, view, planned, strict)
             if address < 0:
                 return f.CHANGED
             bucket[f.TARGETS_MOVED] |= addresses[0] != address
@@ -134,7 +134,7 @@ def build() -> Callable[..., Any]:
                     if tensor != row[f.FIRST_STATE + s]:
                         return f.CHANGED
                     expected = planned if s < n_states else bucket[f.STEP_LAYOUT]
-                    address = memory(api[f.EXCHANGE], tensor, view, expected)
+                    address = memory(api[f.EXCHANGE], tensor, view, expected, strict)
                     if address < 0:
                         return f.CHANGED
                     if s < n_states:

@@ -30,7 +30,7 @@ def pointer_to(dtype: Any) -> Any:
 
 
 def _caller(arity: int) -> Any:
-    """A function for compiled code: call the C function at an address with words, and give the word it returns."""
+    """A function for compiled code: call the C function at an address with words, for the word it returns."""
     word = ir.IntType(64)
 
     def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:

@@ -17,7 +17,7 @@ DISTINCT_AGES = 32
 
 
 def build() -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """``prepare(api, bucket, inputs)``, which gives a verdict and changes no tensor, and ``run(api, bucket)``."""
+    """``prepare(api, bucket)``, which gives a verdict and changes no tensor, and ``run(api, bucket)``."""
     import numba
 
     from .intrinsics import call0, call1, call2, call3, call4, call5, pointer_to, run_rows

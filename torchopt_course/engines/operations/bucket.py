@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,7 +32,10 @@ class OperationsBucket(Bucket):
     Such operations cannot fail on tensors that fit, so nothing needs to be kept until all are computed.
     """
 
-    LANGUAGE: ClassVar[Language]
+    @property
+    @abstractmethod
+    def _language(self) -> Language:
+        """How the operations are said."""
 
     @classmethod
     def serves(cls, device: str) -> bool:
@@ -72,13 +75,13 @@ class OperationsBucket(Bucket):
             specialization = specialize(values)
             if specialization.program is None:
                 raise NoWord(specialization.reason)
-            program = in_place(specialization.program, specialization.states, self.LANGUAGE)
+            program = in_place(specialization.program, specialization.states, self._language)
             numbers = program.numbers(specialization.program.values(_on_the_host(values)), self._dtype)
             if numbers is None:
                 raise NoWord(f"torch has no operation in place for coefficients beyond {self._dtype}")
-            columns = self._columns(local, np.flatnonzero(mine))
+            columns = self._columns(local, np.flatnonzero(mine).tolist())
             updates.append(partial(self._run, program, columns, numbers))
-        present = np.flatnonzero(self.guards.absent == 0)
+        present = np.flatnonzero(self.guards.absent == 0).tolist()
         owners = [local.params[self.positions[i]] for i in present] if self._counts_steps else []
         updates.append(partial(self._count, present, [local.state[param]["step"] for param in owners]))
         return lambda: [update() for update in updates]
@@ -97,7 +100,7 @@ class OperationsBucket(Bucket):
             if any(tensor.is_conj() for column in columns for tensor in column):
                 raise NoWord("one of its tensors is lazily conjugated")
             columns = [[as_real(tensor) for tensor in column] for column in columns]
-        return columns
+        return list(columns)
 
     def _memory_is_apart(self) -> bool:
         """Whether nobody's memory is another's; gradients are only read, and may share among themselves."""
@@ -107,9 +110,10 @@ class OperationsBucket(Bucket):
         return len(np.unique(targets)) == len(targets) and not np.isin(table[:, 1], targets).any()
 
     def _count(self, present: Sequence[int], steps: Sequence[Tensor]) -> None:
-        if steps:
-            torch._foreach_add_(steps, 1)
-        else:
+        one = torch.ones((), dtype=self._step_dtype)  # a number of Python's would become one for each
+        for step in steps:
+            step.add_(one)
+        if not steps:
             self.guards.ages[present] = 1
 
 

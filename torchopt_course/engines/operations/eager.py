@@ -7,14 +7,17 @@ from typing import Any
 
 from . import tensors
 from .bucket import Columns, OperationsBucket
-from .in_place import InPlace
+from .in_place import InPlace, Language
 
 
 class EagerBucket(OperationsBucket):
     """Plain tensors that are updated one after the other."""
 
     ENGINE = "eager engine"
-    LANGUAGE = tensors
+
+    @property
+    def _language(self) -> Language:
+        return tensors
 
     def _run(self, program: InPlace, columns: Columns, numbers: Sequence[Any]) -> None:
         program.run(zip(*columns, strict=True), numbers)

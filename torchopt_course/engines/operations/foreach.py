@@ -17,7 +17,7 @@ from torch.utils._foreach_utils import _get_foreach_kernels_supported_devices
 from ..bucket import Candidate, GroupOptions
 from . import lists
 from .bucket import Columns, OperationsBucket
-from .in_place import InPlace
+from .in_place import InPlace, Language
 
 # Of all elements, what part is computed at a time (but no less than the second). Intermediate results of a
 # rule are two or three lists at most: in portions, they stay below the memory of one list of all.
@@ -28,7 +28,10 @@ class ForeachBucket(OperationsBucket):
     """Plain tensors of one device and dtype that are updated together."""
 
     ENGINE = "foreach engine"
-    LANGUAGE = lists
+
+    @property
+    def _language(self) -> Language:
+        return lists
 
     @classmethod
     def refuses(cls, candidate: Candidate, options: GroupOptions) -> str | None:

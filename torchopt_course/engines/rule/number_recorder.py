@@ -83,9 +83,9 @@ class Recorder:
 
     def compare(self, word: str, a: Any, b: Any) -> bool:
         """``a < b`` and the like, as it is at present."""
-        of_a, of_b = self.node(a), self.node(b)
+        nodes = self.node(a), self.node(b)
         holds = COMPARISONS[word](value_of(a), value_of(b))
-        self._conditions[word, of_a, of_b] = holds
+        self._conditions[word, nodes[0], nodes[1]] = holds
         return holds
 
     def as_float(self, number: Any) -> Any:
