@@ -28,7 +28,7 @@ def _data(param: nn.Parameter, _: oc.Adam) -> None:
 
 
 def _strides(param: nn.Parameter, _: oc.Adam) -> None:
-    if param.dim() > 1:
+    if param.dim() > 1:  # the same shape, laid out otherwise
         param.data = param.detach().transpose(0, 1).contiguous().transpose(0, 1)
 
 
@@ -65,7 +65,8 @@ def _negated(param: nn.Parameter, _: oc.Adam) -> None:
 
 
 def _laid_out(param: nn.Parameter, _: oc.Adam) -> None:
-    param.grad = torch.ones(param.shape[::-1]).permute(*reversed(range(param.dim())))
+    dims = tuple(reversed(range(param.dim())))
+    param.grad = torch.ones(param.shape[::-1], dtype=param.dtype).permute(dims)
 
 
 CHANGES: dict[str, Change] = {
