@@ -16,6 +16,8 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils import _pytree as pytree
 
+from .memory import as_taken_under_no_grad
+
 # torch function -> what to call instead of it: a primitive, or a function written in terms of primitives.
 TABLE: dict[Any, Callable[..., Any]] = {}
 
@@ -128,7 +130,8 @@ def otherwise(func: Any, args: Any, kwargs: Any) -> Any:
         result = func(*plain[0], **plain[1])
         if kwargs.get("out") is not None:
             return kwargs["out"]
-        return args[0] if writes(func) else result
+        variables = [x.detach() for x in values if isinstance(x, Tensor) and type(x) is not Tensor]
+        return args[0] if writes(func) else as_taken_under_no_grad(result, variables)
     if kwargs.get("out") is not None:
         raise RuntimeError(
             f"{path_of(func)}(): functions with out=... arguments don't support automatic differentiation, "

@@ -1,0 +1,30 @@
+"""Every operator where numbers end, against torch.autograd: NaN, infinities, zeros, ties, nothing at all."""
+
+from __future__ import annotations
+
+import pytest
+
+pytest.importorskip("expecttest", reason="torch's data base of operators needs it")
+
+from .judge.cases import OPERATORS
+from .judge.extremes import differences
+
+# Each was once another number or NaN than torch's, and each for a reason of its own.
+ONCE_WRONG = [
+    *("maximum", "fmax", "clamp", "clamp_min", "amax", "max.reduction_no_dim", "copysign", "cumprod", "lerp"),
+    *("cdist", "scatter_reduce.amax", "index_reduce.amin", "div.floor_rounding", "special.i1", "logsumexp"),
+    *("linalg.vector_norm", "special.log_ndtr", "logit", "nn.functional.relu", "nn.functional.hardswish"),
+    *("nn.functional.huber_loss", "nn.functional.embedding_bag", "nn.functional.normalize", "quantile"),
+    *("nn.functional.multi_margin_loss", "nn.functional.prelu", "pow", "logaddexp"),
+]
+
+
+@pytest.mark.parametrize("name", ONCE_WRONG)
+def test_what_was_once_wrong_is_torch_s(name: str):
+    assert not differences(name, samples=3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(OPERATORS))
+def test_all_operators_are_torch_s_where_numbers_end(name: str):
+    assert not differences(name)
