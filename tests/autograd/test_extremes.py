@@ -14,14 +14,14 @@ ONCE_WRONG = [
     *("maximum", "fmax", "clamp", "clamp_min", "amax", "max.reduction_no_dim", "copysign", "cumprod", "lerp"),
     *("cdist", "scatter_reduce.amax", "index_reduce.amin", "div.floor_rounding", "special.i1", "logsumexp"),
     *("linalg.vector_norm", "special.log_ndtr", "logit", "nn.functional.relu", "nn.functional.hardswish"),
-    *("nn.functional.huber_loss", "nn.functional.embedding_bag", "nn.functional.normalize", "quantile"),
-    *("nn.functional.multi_margin_loss", "nn.functional.prelu", "pow", "logaddexp"),
+    *("nn.functional.huber_loss", "nn.functional.embedding_bag", "nn.functional.normalize", "pow"),
+    *("nn.functional.multi_margin_loss", "nn.functional.prelu", "logaddexp"),
 ]
 
 
 @pytest.mark.parametrize("name", ONCE_WRONG)
 def test_what_was_once_wrong_is_torch_s(name: str):
-    assert not differences(name, samples=3)
+    assert not differences(name, samples=1)
 
 
 @pytest.mark.slow

@@ -146,7 +146,7 @@ class Traced(Tensor):
         return dispatch.otherwise(func, args, kwargs or {})
 
     # Never called, since the class is put on plain tensors. But torch.compile runs as it is what has its own.
-    __torch_dispatch__ = classmethod(torch._C._disabled_torch_dispatch_impl)  # type: ignore[assignment]
+    __torch_dispatch__ = classmethod(torch._C._disabled_torch_dispatch_impl)
 
     @property
     def data(self) -> Value:

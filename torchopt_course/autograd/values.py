@@ -8,9 +8,9 @@ from contextlib import contextmanager
 
 from torch import Tensor
 
-from .primitives.table import ELEMENTWISE, Primitive
+from .primitives.table import ELEMENTWISE
 from .reverse import Leaf, Node, version_of
-from .traced import Value, raw
+from .traced import Operation, Value, raw
 from .variable import BASE, ReverseLevel, Variable
 from .written import MOST_NUMBERS
 
@@ -27,7 +27,7 @@ class KeepingLevel(ReverseLevel):
 
     __slots__ = ()
 
-    def apply(self, op: Primitive, args: tuple[Value, ...]) -> Value:
+    def apply(self, op: Operation, args: tuple[Value, ...]) -> Value:
         result = super().apply(op, args)
         if _kept.values and isinstance(result, Variable) and raw(result).numel() <= MOST_NUMBERS:
             _kept.values[-1][result.node] = raw(result).detach().clone()  # it may be written to later
