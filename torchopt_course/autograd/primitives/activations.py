@@ -11,7 +11,6 @@ from torch.nn import functional as F
 from ..dispatch import means
 from ..inplace import also_in_place, before, write
 from ..traced import Value
-from .elementwise import tanh
 from .steps import where
 from .table import ELEMENTWISE, elementwise, primitive
 
@@ -105,6 +104,32 @@ def logsigmoid(x: Tensor) -> Tensor:
     return F.logsigmoid(x)
 
 
+@primitive(
+    x=lambda g, x: torch.where((x > -3) & (x < 3), g / 6, 0.0),
+    fast=lambda g, x: aten.hardsigmoid_backward(g, x),
+    jvp=ELEMENTWISE,
+    symbolic="Piecewise((0, x <= -3), (1, x >= 3), (x / 6 + 1 / 2, True))",
+)
+def hardsigmoid(x: Tensor) -> Tensor:
+    return F.hardsigmoid(x)
+
+
+def _mish_slope(x: Value) -> Value:
+    """Of x tanh(ln(1 + eˣ))."""
+    t = torch.tanh(softplus(x))
+    return t + x * torch.sigmoid(x) * (1 - t * t)
+
+
+@primitive(
+    x=lambda g, x: g * _mish_slope(x),
+    fast=lambda g, x: aten.mish_backward(g, x),
+    jvp=ELEMENTWISE,
+    symbolic="x * tanh(log(1 + exp(x)))",
+)
+def mish(x: Tensor) -> Tensor:
+    return F.mish(x)
+
+
 def _outside(g: Value, x: Value, lambd: float) -> Value:
     return torch.where((x < -lambd) | (x > lambd), g, 0.0)
 
@@ -175,7 +200,7 @@ def _silu(input: Value) -> Value:
 @means("hardsigmoid")
 @also_in_place
 def _hardsigmoid(input: Value) -> Value:
-    return torch.clamp(input / 6 + 0.5, 0.0, 1.0)
+    return hardsigmoid(input)
 
 
 @means("hardswish")
@@ -187,7 +212,7 @@ def _hardswish(input: Value) -> Value:
 @means("mish")
 @also_in_place
 def _mish(input: Value) -> Value:
-    return input * tanh(softplus(input))
+    return mish(input)
 
 
 @means("glu")
