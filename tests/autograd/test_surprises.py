@@ -28,7 +28,7 @@ def test_a_shallow_copy_is_a_leaf_of_the_same_memory():
 
 
 def test_inside_of_a_transform_there_is_no_copy_without_the_past():
-    with pytest.raises(RuntimeError, match="use x.clone"):
+    with pytest.raises(RuntimeError, match=r"use x\.clone"):
         ag.grad(lambda x: copy.copy(x).sum())(torch.ones(2))
 
 

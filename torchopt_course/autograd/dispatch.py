@@ -114,14 +114,6 @@ def call(func: Any, /, *args: Any, **kwargs: Any) -> Any:
 
 def otherwise(func: Any, args: Any, kwargs: Any) -> Any:
     """No entry, or called in a form that it does not take: torch reads the arguments and takes it apart."""
-    if func not in COMPOSITES and "input" in kwargs and not args:  # torch's name for what comes first
-        return call(func, kwargs["input"], **{key: arg for key, arg in kwargs.items() if key != "input"})
-    if (
-        func not in COMPOSITES and len(args) == 1 and "other" in kwargs and "input" not in kwargs
-    ):  # the second
-        return call(
-            func, *args, kwargs["other"], **{key: arg for key, arg in kwargs.items() if key != "other"}
-        )
     if is_attribute(func):
         raise NotImplementedError(unknown(func))
     values = pytree.tree_leaves((args, kwargs))
@@ -136,6 +128,14 @@ def otherwise(func: Any, args: Any, kwargs: Any) -> Any:
         raise RuntimeError(
             f"{path_of(func)}(): functions with out=... arguments don't support automatic differentiation, "
             "but one of the arguments requires grad"
+        )
+    if func not in COMPOSITES and "input" in kwargs and not args:  # torch's name for what comes first
+        return call(func, kwargs["input"], **{key: arg for key, arg in kwargs.items() if key != "input"})
+    if (
+        func not in COMPOSITES and len(args) == 1 and "other" in kwargs and "input" not in kwargs
+    ):  # the second
+        return call(
+            func, *args, kwargs["other"], **{key: arg for key, arg in kwargs.items() if key != "other"}
         )
     return TAKEN_APART[0](func, args, kwargs)
 

@@ -220,12 +220,12 @@ class ReverseLevel(Level):
             self.check_open(op)
         known: list[Value] = []  # the arguments, then the result and what else the computation leaves
         parents: list[Node] = []
-        variables, deeper = 1, False  # which arguments are variables: a bit each, behind a leading 1
+        variables, deeper, numbers = 1, False, False  # which are variables: a bit each, behind a leading 1
         for arg in args:
             variables += variables
             kind = type(arg)  # asked first, as isinstance() takes longer
             if kind in PLAIN:
-                pass
+                numbers = True
             elif kind is Variable or isinstance(arg, Traced):
                 if arg.level is self:
                     variables += 1
@@ -247,7 +247,7 @@ class ReverseLevel(Level):
                     arg = lift(arg)
                     deeper = deeper or isinstance(arg, Traced)
             known.append(arg)
-        if op.prepare is not None:
+        if numbers and op.prepare is not None:
             known[:] = op.prepare(*known)
 
         if deeper:
