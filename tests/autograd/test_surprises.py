@@ -7,6 +7,7 @@ import copy
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from torchopt_course import autograd as ag
 from torchopt_course.autograd import Variable
@@ -58,3 +59,32 @@ def test_what_is_compiled_meets_variables():
         results.append(leaf.grad)
     torch.testing.assert_close(results[1], results[0])
     assert ag.jvp(torch.compile(torch.sin, backend="eager"), (x,), (x,))[1].equal(x.cos() * x)
+
+
+@pytest.mark.parametrize("name", ["hardswish", "hardsigmoid", "mish", "group_norm", "rms_norm"])
+def test_half_precision_is_rounded_once_as_in_torch(name: str):
+    """Under autocast inputs are halves and weights are not; mobilenet_v3, t5 and wav2vec2 are made of these."""
+    how = {
+        "group_norm": lambda x, w: F.group_norm(x, 2, w, w),
+        "rms_norm": lambda x, w: F.rms_norm(x.mT, (4,), w),
+    }
+    function = how.get(name, lambda x, w: getattr(F, name)(4 * x) * w.mean())
+    torch.manual_seed(0)
+    x, w, results = torch.randn(2, 4, 50).bfloat16(), torch.randn(4), []
+    for made in (lambda t: t.clone().requires_grad_(), lambda t: Variable(t.clone())):
+        a, b = made(x), made(w)
+        y = function(a, b)
+        y.float().square().sum().backward()
+        results.append([y.detach(), a.grad, b.grad])
+    torch.testing.assert_close(results[1], results[0], rtol=1e-5, atol=1e-5)
+
+
+def test_cross_entropy_of_no_rows_is_torch_s_nan():
+    for target in (torch.zeros(0, 3), torch.zeros(0, dtype=torch.long)):
+        for x in (torch.zeros(0, 3, requires_grad=True), Variable(torch.zeros(0, 3))):
+            assert F.cross_entropy(x, target).isnan()
+
+
+def test_out_of_a_recorded_function_is_torch_s_error():
+    with pytest.raises(RuntimeError, match="don't support automatic differentiation"):
+        torch.max(input=Variable(torch.ones(2)), out=torch.empty(()))
