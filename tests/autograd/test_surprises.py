@@ -63,7 +63,7 @@ def test_what_is_compiled_meets_variables():
 
 @pytest.mark.parametrize("name", ["hardswish", "hardsigmoid", "mish", "group_norm", "rms_norm"])
 def test_half_precision_is_rounded_once_as_in_torch(name: str):
-    """Under autocast inputs are halves and weights are not; mobilenet_v3, t5 and wav2vec2 are made of these."""
+    """Under autocast inputs are halves and weights are not: mobilenet_v3 and wav2vec2 are made of these."""
     how = {
         "group_norm": lambda x, w: F.group_norm(x, 2, w, w),
         "rms_norm": lambda x, w: F.rms_norm(x.mT, (4,), w),

@@ -111,6 +111,9 @@ DIFFERENT: dict[str, tuple[tuple[str, ...], str]] = {
 # Of no rows torch's kernel gives what happens to be in memory, dies, or takes the gradient of another row.
 UNDEFINED_OF_NOTHING = {
     "nn.functional.multi_margin_loss",
+    "nn.functional.multilabel_margin_loss",
+    "nn.functional.linear_cross_entropy.chunked",
+    "nn.functional.pdist",
     "_segment_reduce.lengths",
     "_segment_reduce.offsets",
     "block_diag",

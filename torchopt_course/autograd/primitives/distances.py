@@ -68,9 +68,13 @@ def _pdist_vjp(g: Value, x: Value, p: float, ans: Value) -> Value:
     return torch.zeros_like(raw(x)).index_add(0, first, slopes).index_add(0, second, -slopes)
 
 
-@primitive(
-    x=_pdist_vjp, fast=lambda g, x, p, ans: aten._pdist_backward(g.contiguous(), x.contiguous(), p, ans)
-)
+def _pdist_kernel(g: Tensor, x: Tensor, p: float, ans: Tensor) -> Tensor:
+    if not g.numel():  # of no points torch's kernel would kill the process
+        return torch.zeros_like(x)
+    return aten._pdist_backward(g.contiguous(), x.contiguous(), p, ans)  # type: ignore[no-any-return]
+
+
+@primitive(x=_pdist_vjp, fast=_pdist_kernel)
 def pdist(x: Tensor, p: float) -> Tensor:
     """Of each pair of points."""
     return F.pdist(x, p)
