@@ -58,7 +58,7 @@ def cdist(x1: Tensor, x2: Tensor, p: float) -> Tensor:
 @stands_for("_cdist_forward")
 @means("cdist")
 def _cdist(x1: Value, x2: Value, p: float = 2.0, compute_mode: Any = None) -> Value:
-    batch = torch.broadcast_shapes(x1.shape[:-2], x2.shape[:-2])  # type: ignore[no-untyped-call]
+    batch = torch.broadcast_shapes(x1.shape[:-2], x2.shape[:-2])
     return cdist(x1.expand(*batch, *x1.shape[-2:]), x2.expand(*batch, *x2.shape[-2:]), float(p))
 
 
