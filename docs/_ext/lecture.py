@@ -1,0 +1,157 @@
+"""What the pages have beyond Markdown: measured results, and the lecture's pages as notebooks to take along.
+
+In a page, a line of its own ::
+
+    {{ experiment: plateau, schedules }}
+
+becomes what `docs/recipes.md` says in its section "plateau" (the command and the verdict) with the picture
+"schedules", so a result is written down once, by `make gallery`. A section or picture that is not there is a warning,
+and so an error of the build.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from sphinx.application import Sphinx
+from sphinx.util import logging
+
+logger = logging.getLogger(__name__)
+ROOT = Path(__file__).resolve().parents[2]
+FOLDER = "_notebooks"
+MARKER = re.compile(r"^\{\{ experiment: (?P<section>\w+)(?:, (?P<pictures>[\w, ]+))? \}\}$", re.MULTILINE)
+BENCHMARK = re.compile(r"\]\((?:\.\./)+benchmarks/results/\w+\.md\)")
+IMAGE = re.compile(r"!\[(?P<text>[^\]]*)\]\((?P<path>[^)\s]+)\)")
+INSTALL = """\
+# Where the package is missing, such as in Colab: upload the wheel beside this notebook, then run this.
+import importlib.util
+
+if importlib.util.find_spec("torchopt_course") is None:
+    %pip install -q torchopt_course-*.whl matplotlib scikit-learn sympy"""
+LINK = re.compile(r"(?<!!)\[(?P<text>[^\]]+)\]\((?!https?:)[^)]+\)")
+
+
+def is_notebook(docname: str) -> bool:
+    return docname.startswith("lecture/") and docname != "lecture/index"
+
+
+# -- measured results ---------------------------------------------------------------------------------------
+
+
+def sections_of(recipes: str) -> dict[str, str]:
+    """The sections of docs/recipes.md by name."""
+    return {
+        head: text
+        for head, _, text in (part.partition("\n") for part in re.split(r"^## ", recipes, flags=re.M)[1:])
+    }
+
+
+def experiment(section: str, pictures: list[str], recipes: str) -> str:
+    """The head of a section with some of its pictures, as Markdown of a page in docs/lecture.
+
+    Raises:
+        KeyError: there is no such section or picture.
+    """
+    sections = sections_of(recipes)
+    if section not in sections:
+        raise KeyError(f"docs/recipes.md has no section {section!r}, but {', '.join(sections)}")
+    text = sections[section]
+    # The command and the verdict: everything up to the first picture or table.
+    head = re.split(r"^(?:!\[|```)", text, maxsplit=1, flags=re.M)[0].strip()
+    paths = {Path(found["path"]).stem: found["path"] for found in IMAGE.finditer(text)}
+    lines = [head]
+    for picture in pictures:
+        if picture not in paths:
+            raise KeyError(
+                f"section {section!r} of docs/recipes.md has no picture {picture!r}, but {', '.join(paths)}"
+            )
+        lines.append(f"![{picture.replace('_', ' ')}, from the recipe {section}](../{paths[picture]})")
+    lines.append(f"The whole table and all pictures: [{section}](../recipes.md#{section}).")
+    return "\n\n".join(lines)
+
+
+def find_benchmarks(app: Sphinx, docname: str, source: list[str]) -> None:
+    """Links to tables outside of docs/, right in the repository, lead to the page that includes them."""
+    source[0] = BENCHMARK.sub("](/reference/measured.md)", source[0])
+
+
+def put_in_experiments(app: Sphinx, docname: str, source: list[str]) -> None:
+    if not MARKER.search(source[0]):
+        return
+    app.env.note_dependency("recipes.md", docname=docname)
+    recipes = (Path(app.srcdir) / "recipes.md").read_text()
+
+    def found(match: re.Match[str]) -> str:
+        pictures = [name.strip() for name in (match["pictures"] or "").split(",") if name.strip()]
+        try:
+            return experiment(match["section"], pictures, recipes)
+        except KeyError as error:
+            logger.warning("%s", error.args[0], location=docname, type="experiment")
+            return ""
+
+    source[0] = MARKER.sub(found, source[0])
+
+
+# -- notebooks to take along --------------------------------------------------------------------------------
+
+
+def offer_notebook(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: object) -> None:
+    """A line below the title, on the site only: in the notebook itself it would make no sense."""
+    if is_notebook(page) and "body" in context:
+        name = f"{Path(page).name}.ipynb"
+        line = (
+            f'<p class="take-along"><a download href="../{FOLDER}/{name}">This page as a notebook</a> '
+            '(<a href="../howto/notebooks.html">how to run it</a>, on a laptop or in Colab)</p>'
+        )
+        context["body"] = context["body"].replace("</h1>", f"</h1>\n{line}", 1)
+
+
+def take_along(notebook: nbformat.NotebookNode, folder: Path) -> None:
+    """Install first; pictures go inside, as attachments; of links to other pages their text is left."""
+    notebook.cells.insert(0, nbformat.v4.new_code_cell(INSTALL, id="install"))
+    for cell in notebook.cells:
+        if cell.cell_type != "markdown":
+            continue
+        attachments: dict[str, dict[str, str]] = {}
+
+        def attach(match: re.Match[str], attachments: dict[str, dict[str, str]] = attachments) -> str:
+            path = folder / match["path"]
+            kind = {".png": "image/png", ".gif": "image/gif", ".svg": "image/svg+xml"}[path.suffix]
+            attachments[path.name] = {kind: base64.b64encode(path.read_bytes()).decode()}
+            return f"![{match['text']}](attachment:{path.name})"
+
+        cell.source = LINK.sub(r"\g<text>", IMAGE.sub(attach, cell.source))
+        if attachments:
+            cell.attachments = attachments
+
+
+def write_notebooks(app: Sphinx, error: Exception | None) -> None:
+    """The executed notebooks, one by one and together, and the wheel that they need where nothing is installed."""
+    if error is not None or app.builder.name != "html":
+        return
+    out = Path(app.outdir) / FOLDER
+    out.mkdir(exist_ok=True)
+    for executed in sorted((Path(app.outdir).parent / "jupyter_execute" / "lecture").glob("*.ipynb")):
+        notebook = nbformat.read(executed, as_version=4)
+        take_along(notebook, Path(app.srcdir) / "lecture")
+        nbformat.write(notebook, out / executed.name)
+    command = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(out)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    with zipfile.ZipFile(out / "torchopt-course-lecture.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        for path in sorted([*out.glob("*.ipynb"), *out.glob("*.whl")]):
+            archive.write(path, path.name)
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    app.connect("source-read", put_in_experiments)
+    app.connect("source-read", find_benchmarks)
+    app.connect("html-page-context", offer_notebook)
+    app.connect("build-finished", write_notebooks)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
