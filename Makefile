@@ -47,6 +47,7 @@ bench: $(VENV)/.test
 
 # The site, into docs/_build/html: every notebook is run, a warning is an error, nothing is fetched.
 docs: $(VENV)/.docs
+	rm -rf docs/_build docs/reference/generated
 	$(BIN)/python -m sphinx -W --keep-going --quiet -j 2 -b html docs docs/_build/html
 	@echo "open docs/_build/html/index.html"
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-import warnings
 from pathlib import Path
+from typing import Any
 
 DOCS = Path(__file__).parent
 sys.path.insert(0, str(DOCS / "_ext"))
@@ -21,7 +21,6 @@ import torchopt_course  # noqa: E402 (only now is it on the path)
 
 project = "torchopt_course"
 author = "the authors of torchopt_course"
-copyright = "MIT licence"
 version = release = torchopt_course.__version__
 
 extensions = [
@@ -53,6 +52,7 @@ nb_execution_timeout = 120
 nb_execution_raise_on_error = True
 nb_execution_show_tb = True
 nb_merge_streams = True
+nb_render_markdown_format = "myst"  # tables in outputs
 
 # -- reference
 templates_path = ["_templates"]
@@ -72,4 +72,14 @@ html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_copy_source = False
 html_show_sphinx = False
+html_show_copyright = False
 copybutton_exclude = ".linenos, .gp, .go"
+
+
+def without_torchs(app: Any, name: str, cls: type, options: Any, bases: list[type]) -> None:
+    """Torch's classes are bases of ours for isinstance() only, and have the same names."""
+    bases[:] = [base for base in bases if not base.__module__.startswith("torch.")] or [object]
+
+
+def setup(app: Any) -> None:
+    app.connect("autodoc-process-bases", without_torchs)

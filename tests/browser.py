@@ -1,4 +1,4 @@
-"""Headless Chromium, driven over a pipe by its DevTools protocol: no server, no driver, nothing to install but Chromium.
+"""Headless Chromium, driven over a pipe by its DevTools protocol: no server and no driver are needed.
 
 with Browser(tmp_path) as browser:
     problems = browser.open("file:///tmp/page.html")  # after everything has loaded

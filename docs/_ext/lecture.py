@@ -5,8 +5,8 @@ In a page, a line of its own ::
     {{ experiment: plateau, schedules }}
 
 becomes what `docs/recipes.md` says in its section "plateau" (the command and the verdict) with the picture
-"schedules", so a result is written down once, by `make gallery`. A section or picture that is not there is a warning,
-and so an error of the build.
+"schedules", so a result is written down once, by `make gallery`. A section or picture that is not there is a
+warning, and so an error of the build.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ def take_along(notebook: nbformat.NotebookNode, folder: Path) -> None:
 
 
 def write_notebooks(app: Sphinx, error: Exception | None) -> None:
-    """The executed notebooks, one by one and together, and the wheel that they need where nothing is installed."""
+    """The executed notebooks, one by one and together, and the wheel for where nothing is installed."""
     if error is not None or app.builder.name != "html":
         return
     out = Path(app.outdir) / FOLDER

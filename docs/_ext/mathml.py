@@ -1,7 +1,7 @@
 """Formulas as MathML, made while the site is built.
 
-Every browser draws MathML itself: no script, nothing from the internet, and a screen reader can read it. A formula
-that cannot be read is a warning, and so an error of the build, where MathJax would show a red box to the reader.
+Every browser draws MathML itself: no script, nothing from the internet, and a screen reader can read it. A
+formula that cannot be read is a warning, and so an error of the build, where MathJax would show a red box.
 """
 
 from __future__ import annotations

@@ -103,7 +103,7 @@ def test_an_experiment_is_what_recipes_md_says(lecture) -> None:
 def test_an_experiment_that_was_not_run_is_an_error_that_names_those_that_were(
     lecture, section, pictures
 ) -> None:
-    with pytest.raises(KeyError, match="two|curve"):
+    with pytest.raises(KeyError, match=r"two|curve"):
         lecture.experiment(section, pictures, RECIPES)
 
 
