@@ -9,6 +9,7 @@ with Browser(tmp_path) as browser:
 from __future__ import annotations
 
 import base64
+import fcntl
 import json
 import os
 import select
@@ -41,17 +42,18 @@ class Browser:
             "--remote-debugging-pipe",
         ]
         words += [f"--user-data-dir={profile}", "--no-first-run", "--disable-extensions"]
-        to_browser, self._send = os.pipe()
-        self._receive, from_browser = os.pipe()
-        # Chromium reads its commands from file 3 and writes answers to file 4.
+        read, self._send = os.pipe()
+        self._receive, write = os.pipe()
+        # Chromium reads its commands from file 3 and writes answers to file 4, which ours must not be.
+        to_browser, from_browser = (fcntl.fcntl(end, fcntl.F_DUPFD, 50) for end in (read, write))
         shell = f'exec 3<&{to_browser} 4>&{from_browser}; exec "$0" "$@"'
         self._process = subprocess.Popen(
             ["bash", "-c", shell, program, *words],
             pass_fds=(to_browser, from_browser),
             stderr=subprocess.DEVNULL,
         )
-        os.close(to_browser)
-        os.close(from_browser)
+        for end in (read, write, to_browser, from_browser):
+            os.close(end)
         self._unread = b""
         self._count = 0
         self._events: list[dict[str, Any]] = []

@@ -65,11 +65,11 @@ def test_the_reference_has_public_names_only_and_each_once(area: str, page: str)
 
 
 @pytest.fixture
-def lecture(monkeypatch: pytest.MonkeyPatch):
+def pages(monkeypatch: pytest.MonkeyPatch):
     pytest.importorskip("sphinx")
     monkeypatch.syspath_prepend(str(DOCS / "_ext"))
-    sys.modules.pop("lecture", None)
-    return importlib.import_module("lecture")
+    sys.modules.pop("pages", None)
+    return importlib.import_module("pages")
 
 
 RECIPES = """# All
@@ -92,8 +92,8 @@ table
 """
 
 
-def test_an_experiment_is_what_recipes_md_says(lecture) -> None:
-    text = lecture.experiment("one", ["curve"], RECIPES)
+def test_an_experiment_is_what_recipes_md_says(pages) -> None:
+    text = pages.experiment("one", ["curve"], RECIPES)
     assert text.startswith('`python recipes/one.py`\n\n"It is so" was borne out by this run: 3.\n\n![curve')
     assert "(../images/recipes/one/curve.png)" in text
     assert "table" not in text.split("The whole table")[0]
@@ -101,21 +101,21 @@ def test_an_experiment_is_what_recipes_md_says(lecture) -> None:
 
 @pytest.mark.parametrize(("section", "pictures"), [("three", []), ("one", ["surface"])])
 def test_an_experiment_that_was_not_run_is_an_error_that_names_those_that_were(
-    lecture, section, pictures
+    pages, section, pictures
 ) -> None:
     with pytest.raises(KeyError, match=r"two|curve"):
-        lecture.experiment(section, pictures, RECIPES)
+        pages.experiment(section, pictures, RECIPES)
 
 
-def test_every_page_of_the_lecture_asks_for_experiments_that_there_are(lecture) -> None:
+def test_every_page_of_the_lecture_asks_for_experiments_that_there_are(pages) -> None:
     recipes = (DOCS / "recipes.md").read_text()
-    for page in (DOCS / "lecture").glob("*.md"):
-        markers = [*lecture.MARKER.finditer(page.read_text())]
+    for page in sorted((DOCS / "lecture").glob("*.md")):
+        markers = [*pages.MARKER.finditer(page.read_text())]
         assert bool(markers) == (page.stem != "index"), page
         for marker in markers:
             names = [name.strip() for name in (marker["pictures"] or "").split(",") if name.strip()]
-            text = lecture.experiment(marker["section"], names, recipes)
-            for path in lecture.IMAGE.findall(text):
+            text = pages.experiment(marker["section"], names, recipes)
+            for path in pages.IMAGE.findall(text):
                 assert (page.parent / path[1]).exists(), path
 
 

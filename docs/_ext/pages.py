@@ -149,9 +149,26 @@ def write_notebooks(app: Sphinx, error: Exception | None) -> None:
             archive.write(path, path.name)
 
 
+def place_playground(app: Sphinx, docname: str, source: list[str]) -> None:
+    """Its page stands in the menu once there is a playground."""
+    if docname == "index" and "playground" in app.env.found_docs:
+        source[0] = source[0].replace("lecture/index\n", "lecture/index\nplayground\n", 1)
+
+
+def write_playground(app: Sphinx, error: Exception | None) -> None:
+    if error is not None or app.builder.name != "html" or "playground" not in app.env.found_docs:
+        return
+    page = Path(app.outdir) / "_playground" / "playground.html"
+    page.parent.mkdir(exist_ok=True)
+    command = [sys.executable, "-m", "torchopt_course.playground", "--output", str(page)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("source-read", put_in_experiments)
     app.connect("source-read", find_benchmarks)
+    app.connect("source-read", place_playground)
     app.connect("html-page-context", offer_notebook)
     app.connect("build-finished", write_notebooks)
+    app.connect("build-finished", write_playground)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
