@@ -12,6 +12,7 @@ warning, and so an error of the build.
 from __future__ import annotations
 
 import base64
+import os
 import re
 import subprocess
 import sys
@@ -25,9 +26,18 @@ from sphinx.util import logging
 
 logger = logging.getLogger(__name__)
 ROOT = Path(__file__).resolve().parents[2]
+# Pages of the site that are files of the repository outside of docs/, and those that include some.
+ELSEWHERE = {
+    "ARCHITECTURE.md": "/explanation/architecture.md",
+    "CONTRIBUTING.md": "/explanation/contributing.md",
+    "benchmarks/results/autograd.md": "/reference/measured.md",
+    "benchmarks/results/cpu.md": "/reference/measured.md",
+    "benchmarks/results/gradient_checks.md": "/reference/measured.md",
+}
 FOLDER = "_notebooks"
 MARKER = re.compile(r"^\{\{ experiment: (?P<section>\w+)(?:, (?P<pictures>[\w, ]+))? \}\}$", re.MULTILINE)
-BENCHMARK = re.compile(r"\]\((?:\.\./)+benchmarks/results/\w+\.md\)")
+FILE = re.compile(r"^\{\{ file: (?P<path>\S+) \}\}$", re.MULTILINE)
+TARGET = re.compile(r"\]\((?!\w+:)(?P<path>[^)#\s]+)(?P<anchor>#[^)\s]*)?\)")
 IMAGE = re.compile(r"!\[(?P<text>[^\]]*)\]\((?P<path>[^)\s]+)\)")
 INSTALL = """\
 # Where the package is missing, such as in Colab: upload the wheel beside this notebook, then run this.
@@ -77,9 +87,29 @@ def experiment(section: str, pictures: list[str], recipes: str) -> str:
     return "\n\n".join(lines)
 
 
-def find_benchmarks(app: Sphinx, docname: str, source: list[str]) -> None:
-    """Links to tables outside of docs/, right in the repository, lead to the page that includes them."""
-    source[0] = BENCHMARK.sub("](/reference/measured.md)", source[0])
+def put_in_files(app: Sphinx, docname: str, source: list[str]) -> None:
+    """A file of the repository as a page, and links out of docs/ to where the site has their target.
+
+    So one and the same link is right in the repository and on the site.
+    """
+    here = Path(app.srcdir) / Path(docname).parent
+
+    def of_the_repository(match: re.Match[str]) -> str:
+        text = (ROOT / match["path"]).read_text()
+        app.env.note_dependency(str(ROOT / match["path"]), docname=docname)
+        return TARGET.sub(lambda link: f"]({place(link['path'], ROOT)}{link['anchor'] or ''})", text)
+
+    def place(path: str, folder: Path) -> str:
+        target = (folder / path).resolve()
+        if target.is_relative_to(ROOT) and str(target.relative_to(ROOT)) in ELSEWHERE:
+            return ELSEWHERE[str(target.relative_to(ROOT))]
+        if folder == here:
+            return path
+        # Absolute for Sphinx: from the folder of the sources.
+        return "/" + os.path.relpath(target, app.srcdir)
+
+    source[0] = TARGET.sub(lambda link: f"]({place(link['path'], here)}{link['anchor'] or ''})", source[0])
+    source[0] = FILE.sub(of_the_repository, source[0])
 
 
 def put_in_experiments(app: Sphinx, docname: str, source: list[str]) -> None:
@@ -166,7 +196,7 @@ def write_playground(app: Sphinx, error: Exception | None) -> None:
 
 def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("source-read", put_in_experiments)
-    app.connect("source-read", find_benchmarks)
+    app.connect("source-read", put_in_files)
     app.connect("source-read", place_playground)
     app.connect("html-page-context", offer_notebook)
     app.connect("build-finished", write_notebooks)
