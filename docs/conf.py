@@ -69,6 +69,7 @@ add_module_names = False
 
 # -- look
 html_theme = "furo"
+pygments_dark_style = "monokai"
 html_math_renderer = "mathml"
 html_title = "torchopt_course"
 html_static_path = ["_static"]

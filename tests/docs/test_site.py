@@ -58,6 +58,9 @@ LOOK = """
     const code = [...article.querySelectorAll("pre, code")].map(element => element.innerText).join("");
     if (!/\\\\(frac|beta|theta|left|begin)/.test(code)) wrong.push("a formula that stayed TeX");
   }
+  for (const output of document.querySelectorAll(".cell_output")) {
+    if (/^<(Figure|Axes)/.test(output.innerText.trim())) wrong.push("words for a picture: " + output.innerText);
+  }
   const width = document.documentElement.scrollWidth;
   if (width > innerWidth + 1) wrong.push(`${width} pixels wide on a screen of ${innerWidth}`);
   return wrong;
