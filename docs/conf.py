@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import sys
 from pathlib import Path
@@ -35,8 +34,6 @@ extensions = [
     "pages",
 ]
 exclude_patterns = ["_build", "_ext", "**.ipynb_checkpoints"]
-if importlib.util.find_spec("torchopt_course.playground") is None:
-    exclude_patterns.append("playground.md")
 
 # -- pages and notebooks
 myst_enable_extensions = ["dollarmath", "substitution"]

@@ -38,6 +38,11 @@ FOLDER = "_notebooks"
 MARKER = re.compile(r"^\{\{ experiment: (?P<section>\w+)(?:, (?P<pictures>[\w, ]+))? \}\}$", re.MULTILINE)
 FILE = re.compile(r"^\{\{ file: (?P<path>\S+) \}\}$", re.MULTILINE)
 TARGET = re.compile(r"\]\((?!\w+:)(?P<path>[^)#\s]+)(?P<anchor>#[^)\s]*)?\)")
+PLAYGROUND = re.compile(r"^!\[(?P<words>[^\]]*)\]\(images/playground\.png\)$", re.MULTILINE)
+FRAME = r"""```{raw} html
+<iframe class="playground" src="_playground/playground.html" title="\g<words>"></iframe>
+<p><a href="_playground/playground.html">The playground alone, on the whole screen</a></p>
+```"""
 IMAGE = re.compile(r"!\[(?P<text>[^\]]*)\]\((?P<path>[^)\s]+)\)")
 INSTALL = """\
 # Where the package is missing, such as in Colab: upload the wheel beside this notebook, then run this.
@@ -180,9 +185,13 @@ def write_notebooks(app: Sphinx, error: Exception | None) -> None:
 
 
 def place_playground(app: Sphinx, docname: str, source: list[str]) -> None:
-    """Its page stands in the menu once there is a playground."""
+    """Once there is a playground, its page is in the menu, and shows it instead of a picture of it."""
     if docname == "index" and "playground" in app.env.found_docs:
         source[0] = source[0].replace("lecture/index\n", "lecture/index\nplayground\n", 1)
+    if docname == "playground":
+        source[0], count = PLAYGROUND.subn(FRAME, source[0])
+        if count != 1:
+            logger.warning("no picture to be replaced by the playground", location=docname, type="playground")
 
 
 def write_playground(app: Sphinx, error: Exception | None) -> None:

@@ -59,7 +59,8 @@ LOOK = """
     if (!/\\\\(frac|beta|theta|left|begin)/.test(code)) wrong.push("a formula that stayed TeX");
   }
   for (const output of document.querySelectorAll(".cell_output")) {
-    if (/^<(Figure|Axes)/.test(output.innerText.trim())) wrong.push("words for a picture: " + output.innerText);
+    const words = output.innerText.trim();
+    if (/^<(Figure|Axes)/.test(words)) wrong.push("words for a picture: " + words);
   }
   const width = document.documentElement.scrollWidth;
   if (width > innerWidth + 1) wrong.push(`${width} pixels wide on a screen of ${innerWidth}`);
