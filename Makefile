@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP     = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: train gallery test test-slow test-torch test-hosts soak bench lint wheel clean
+.PHONY: train gallery test test-slow test-torch test-hosts soak bench docs lint wheel clean
 
 train: $(VENV)/.recipes
 	$(BIN)/python recipes/five_optimizers.py --logdir runs
@@ -17,7 +17,7 @@ test: $(VENV)/.test
 	$(BIN)/python -m pytest -n 2
 
 # What takes long: all operators and modules of torch's data bases through the autograd, trainings that are
-# killed, kernels that several processes compile.
+# killed, kernels that several processes compile, curves in a browser.
 test-slow: $(VENV)/.test
 	$(BIN)/python -m pytest -n 2 -m slow
 
@@ -45,6 +45,12 @@ bench: $(VENV)/.test
 	$(BIN)/python -m benchmarks.autograd
 	$(BIN)/python -m benchmarks.gradient_checks
 
+# The site, into docs/_build/html: every notebook is run, a warning is an error, nothing is fetched.
+docs: $(VENV)/.docs
+	rm -rf docs/_build docs/reference/generated
+	$(BIN)/python -m sphinx -W --keep-going --quiet -j 2 -b html docs docs/_build/html
+	@echo "open docs/_build/html/index.html"
+
 # Also what `pre-commit install` runs before each commit.
 lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
@@ -65,4 +71,4 @@ $(VENV)/.%: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@touch $@
 
 clean:
-	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) dist build docs/_build docs/reference/generated .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -23,7 +23,7 @@ def test_your_own_optimizer_runs_as_shown() -> None:
     exec(block, names)
     optimizer = names["optimizer"]
     assert isinstance(optimizer, oc.ElementwiseOptimizer)
-    assert not optimizer._plans[0].reasons, "it runs fused"
+    assert not optimizer._stepper.groups[0].reasons, "it runs fused"
     [check] = [block for block in BLOCKS if "assert_optimizer_agrees" in block]
     exec(check, names)
 

@@ -13,7 +13,7 @@ from torchopt_course import autograd
 from torchopt_course.autograd import PRIMITIVES
 from torchopt_course.autograd.dispatch import TABLE
 
-from ..helpers import ROOT, run_python
+from ..helpers import ROOT
 
 PACKAGE = Path(autograd.__file__).parent
 
@@ -66,13 +66,6 @@ def test_no_file_imports_one_that_imports_it():
         assert free, f"a circle of imports among {sorted(path.name for path in graph)}"
         for path in free:
             del graph[path]
-
-
-def test_importing_the_package_does_not_import_the_autograd_nor_what_it_needs_now_and_then():
-    code = "import sys, torchopt_course; print(*[m for m in sys.modules if m.startswith('torchopt_course.autograd')])"
-    assert run_python(code).stdout.strip() == ""
-    code = "import sys, torchopt_course.autograd; print(*{'sympy', 'matplotlib', 'tensorboard'} & set(sys.modules))"
-    assert run_python(code).stdout.strip() == ""
 
 
 def test_the_documentation_runs(

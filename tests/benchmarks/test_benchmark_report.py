@@ -165,6 +165,8 @@ def test_imports_are_interleaved(monkeypatch: pytest.MonkeyPatch) -> None:
     assert result.first_step_cached == _exactly(0.1)
 
 
+@pytest.mark.slow
+@pytest.mark.processes
 def test_first_steps_happen_in_fresh_processes() -> None:
     ever, cached = startup._first_step_seconds()
     assert ever > 0

@@ -17,7 +17,7 @@ import torchopt_course
 from tests.distributed import hogwild
 from tests.helpers import assert_same
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.processes]
 
 START_METHODS = [
     pytest.param(

@@ -1,6 +1,6 @@
-"""What each process of a `torchrun` launch does: all scenarios, one after the other, each reported by name.
+"""What each process of a distributed launch does: all scenarios, one after the other, reported by name.
 
-Starting processes costs far more than training a small network, so one launch runs them all::
+Starting processes costs far more than training a small network, so one launch runs them all, as would::
 
     torchrun --standalone --nproc-per-node=4 -m tests.distributed.worker DIRECTORY
 
@@ -435,7 +435,19 @@ def main(directory: Path) -> int:
     return 0
 
 
-if __name__ == "__main__":
-    code = main(Path(sys.argv[1]))
+def in_a_process(directory: Path, output: Path) -> None:
+    """All of it, with what is said in a file."""
+    with open(output, "a", buffering=1) as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    end(main(directory))
+
+
+def end(code: int) -> None:
+    """Without waiting for gloo's threads."""
     sys.stdout.flush()
     os._exit(code)
+
+
+if __name__ == "__main__":
+    end(main(Path(sys.argv[1])))

@@ -250,6 +250,12 @@ REFUSED = {
     "{1.0: 2.0}[lr]": "__hash__",
     "{1.0: 2.0}.get(lr, 3.0)": "__hash__",
     "lr.item()": ".item",
+    "lr if lr.__class__ is float else max(lr, 0.0)": ".__class__",
+    "lr if 'hex' in dir(lr) else max(lr, 0.0)": ".__",
+    "lr.__add__(1.0)": ".__add__",
+    "print('a step') or lr": "print",
+    "lr * torch.cuda.device_count()": "torch.cuda.device_count",
+    "lr * torch.distributed.is_initialized()": "torch.distributed.is_initialized",
     "lr if isinstance(lr, float) else 0.0": "isinstance",
     "lr if type(lr) is float else 0.0": "type",
     "getattr(lr, 'x', 0.0)": "getattr",
@@ -285,6 +291,26 @@ def test_what_no_program_can_say_is_refused_with_the_reason(source: str) -> None
     program, _ = program_of(source, {"lr": 0.5}, LIST=[1.0])
     assert isinstance(program, str)
     assert REFUSED[source] in program
+
+
+def test_a_pattern_that_asks_for_a_class_is_refused() -> None:
+    source = """
+    match lr:
+        case float():
+            return {"x": lr}
+        case _:
+            return {"x": max(lr, 0.0)}"""
+    assert program_of(source, {"lr": 0.5})[0] == "asks for the class of a number, with match"
+    match = """
+    match step:
+        case 1.0 | 2.0:
+            return {"x": 2 * lr}
+        case _ if step < 10:
+            return {"x": lr}"""
+    program, _ = read(match, lr=0.5)
+    assert [results(program, {"lr": 0.5}, step=float(s)) for s in (1, 2, 3, 9, 10)] == [
+        None, None, {"x": 0.5}, {"x": 0.5}, None,
+    ]  # fmt: skip
 
 
 def test_a_refusal_is_no_error_that_a_function_could_take_for_its_own() -> None:

@@ -57,7 +57,10 @@ BROKEN_NUMBA = {
 }
 
 
-@pytest.mark.parametrize("how", BROKEN_NUMBA)
+@pytest.mark.parametrize(
+    "how",
+    ["missing", "broken", pytest.param("switched off", marks=pytest.mark.slow)],  # found out as "broken" is
+)
 def test_without_numba_everything_runs_on_eager(how: str, expected: list[float], tmp_path: Path) -> None:
     before, reason = BROKEN_NUMBA[how]
     insist = """

@@ -20,6 +20,7 @@ from torchopt_course.engines.cuda import bucket as cuda
 from ..helpers import NAMES, assert_same, ours, parameters, set_gradients, tensor, theirs
 
 triton = pytest.importorskip("triton")
+pytestmark = pytest.mark.cuda
 HAS_GPU = torch.cuda.is_available()
 KINDS = ["scalar", "empty", "vector", "transposed", "channels_last"]
 SLOPE = 0.5  # a number that a rule refers to by name

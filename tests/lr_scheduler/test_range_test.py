@@ -14,7 +14,6 @@ from torch import nn
 from torchopt_course import lr_range_test
 from torchopt_course.lr_scheduler import RangeTest
 
-from ..helpers import run_python
 from .ranges import NOTHING, a_curve
 from .twins import make_optimizer
 
@@ -265,16 +264,3 @@ def test_numbers_of_numpy_and_torch_become_pythons() -> None:
     numbers = [*found.lrs, *found.losses, *found.smoothed]
     assert len(numbers) == 60
     assert {type(number) for number in numbers} == {float}
-
-
-def test_matplotlib_and_tensorboard_come_on_first_use() -> None:
-    code = """
-import sys, torchopt_course as oc, torch
-p = torch.nn.Parameter(torch.ones(1)); o = torch.optim.SGD([p])
-oc.lr_range_test(lambda b: 1.0, [0], torch.nn.Module(), o, iterations=2)
-oc.preview_schedule(lambda o: oc.CyclicLR(o, 0.1, 1.0), 3)
-print(*{m.split('.')[0] for m in sys.modules} & {'matplotlib', 'tensorboard', 'sklearn'})
-"""
-    result = run_python(code)
-    assert result.returncode == 0, result.stderr
-    assert result.stdout.strip() == ""

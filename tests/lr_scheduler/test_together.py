@@ -49,7 +49,7 @@ WAYS = ["chained", "chained reversed", "sequential", "sequential reversed"]
 
 
 @pytest.mark.filterwarnings("ignore:The epoch parameter")
-@settings(max_examples=250)
+@settings(max_examples=120)
 @given(st.sampled_from(WAYS), st.sampled_from([*OTHERS]), st.sampled_from(["SGD", "torch.Adam"]), st.data())
 def test_combinations_give_torchs_sequences_also_across_a_checkpoint(
     how: str, other: str, name: str, data: Any

@@ -113,6 +113,8 @@ def soak(name: str, steps: int, seed: int = 0) -> Report:
     generator = torch.Generator().manual_seed(seed)
     events: dict[str, int] = {}
     middle = (0, 0)
+    gc.collect()
+    gc.freeze()  # what was there before is not looked through each time that memory is counted
     tracemalloc.start()
     for step in range(steps):
         if step == steps // 2:

@@ -11,7 +11,7 @@ from torch import nn
 
 import torchopt_course as oc
 
-from ..helpers import NAMES, engines_used, every_engine, ours, parameters, run_python, set_gradients, theirs
+from ..helpers import NAMES, engines_used, every_engine, ours, parameters, set_gradients, theirs
 
 
 def torch_class(name: str) -> type[torch.optim.Optimizer]:
@@ -279,13 +279,3 @@ def test_steps_in_inference_mode_and_with_gradients_that_have_a_graph() -> None:
     weights.grad = None
     (weights**2).sum().backward()
     optimizer.step()
-
-
-def test_import_brings_no_compiler_and_no_extra() -> None:
-    """``import torchopt_course`` is as cheap as ``import torch``: the rest comes on first use."""
-    result = run_python(
-        "import sys, torch; old = set(sys.modules); import torchopt_course; print(*set(sys.modules) - old)"
-    )
-    assert result.returncode == 0, result.stderr
-    loaded = {name.split(".")[0] for name in result.stdout.split()}
-    assert not loaded & {"numba", "llvmlite", "triton", "tensorboard", "sympy", "sklearn"}, loaded

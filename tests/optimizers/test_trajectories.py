@@ -1,4 +1,4 @@
-"""Fifty steps, every option, every engine, every kind of tensor: the same numbers as torch.optim."""
+"""Up to fifty steps, every option, every engine, every kind of tensor: the same numbers as torch.optim."""
 
 from __future__ import annotations
 
@@ -61,15 +61,16 @@ def options(draw: st.DrawFn, name: str) -> dict[str, Any]:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("name", NAMES)
 @given(data=st.data())
-@settings(max_examples=10)
+@settings(max_examples=6)
 def test_equals_torch(name: str, dtype: torch.dtype, engine: dict[str, bool], data: st.DataObject) -> None:
     chosen = data.draw(options(name))
     if engine.get("foreach") and name in ("Adam", "AdamW"):
         chosen["lr"] = float(chosen["lr"])  # torch refuses tensors there, and so do we
     kinds = list(data.draw(st.permutations(DENSE if engine.get("fused") else KINDS)))
-    if chosen["weight_decay"] and name not in ("SGD", "Momentum") and dtype == torch.float32:
+    cancels = chosen["weight_decay"] and name not in ("SGD", "Momentum") and dtype == torch.float32
+    if cancels or not data.draw(st.sampled_from([False, False, True])):
         # Where gradient and decay cancel, an adaptive method takes a full step along the rounding error:
-        # among 70,001 elements there always are some.
+        # among 70,001 elements there always are some. And they cost as much as everything else.
         kinds = [kind for kind in kinds if kind != "large"]
     if chosen.get("centered") and dtype == torch.float32:
         # The variance of a single number is the difference of two almost equal ones: only noise is left.
@@ -80,7 +81,7 @@ def test_equals_torch(name: str, dtype: torch.dtype, engine: dict[str, bool], da
     optimizer = ours(name)(mine, **chosen, **engine)
     other = theirs(name)(reference, **chosen, foreach=False)
     largest = Largest()
-    for step in range(STEPS):
+    for step in range(data.draw(st.sampled_from([8, 20, STEPS]))):
         set_gradients(step, mine, reference, scale=scale, expanded=expanded)
         optimizer.step()
         other.step()

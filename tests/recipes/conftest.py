@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import importlib
+import io
+import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -21,6 +27,58 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+class SmokeRun(NamedTuple):
+    """What a recipe has left behind, and what it has said."""
+
+    folder: Path
+    out: str
+    err: str
+
+    @property
+    def result(self) -> dict[str, Any]:
+        content: dict[str, Any] = json.loads((self.folder / "result.json").read_text())
+        return content
+
+
+@pytest.fixture(scope="session")
+def smoke(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], SmokeRun]:
+    """Run a recipe at the size `smoke` as its command does, once for all tests of what came of it."""
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent  # which all workers share
+    root = root / "smoke"
+    root.mkdir(exist_ok=True)
+
+    def of(recipe: str) -> SmokeRun:
+        folder, said = root / recipe, root / f"{recipe}.json"
+        with open(root / f"{recipe}.lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not said.exists():
+                said.write_text(json.dumps(run_smoke(recipe, folder)))
+        return SmokeRun(folder, *json.loads(said.read_text()))
+
+    return of
+
+
+def jobs_in_this_process(recipe: str) -> contextlib.AbstractContextManager[object]:
+    """Other processes take longer to start than all the trainings do: those of one recipe are enough."""
+    import joblib
+
+    return contextlib.nullcontext() if recipe == "plateau" else joblib.parallel_config(backend="sequential")
+
+
+def run_smoke(recipe: str, folder: Path) -> tuple[str, str]:
+    """Standard output and error of a run in this process."""
+    torch.set_num_threads(1)
+    script = importlib.import_module(f"recipes.{recipe}")
+    out, err = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, jobs_in_this_process(recipe):
+        patch.setattr(sys, "argv", [f"{recipe}.py", "--size", "smoke", "--logdir", str(folder)])
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            script.main()
+    return out.getvalue(), err.getvalue()
 
 
 @pytest.fixture

@@ -7,7 +7,8 @@ import random
 import tempfile
 from pathlib import Path
 
-from .processes import start, train_by_command
+from ..processes import start
+from .processes import train_by_command
 from .test_checkpoint import corrupt_and_open
 from .test_unkillable import CONFIG, assert_same_run, kill_at_random, words_of
 

@@ -20,9 +20,8 @@ from recipes.common.measure import Epoch
 from recipes.common.optimizers import LEARNING_RATES
 from recipes.train import Config
 
-pytestmark = pytest.mark.slow
 
-
+@pytest.mark.slow
 def test_all_five_optimizers_reach_96_percent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

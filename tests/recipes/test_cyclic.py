@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from matplotlib.image import imread
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import torchopt_course as optim
@@ -21,6 +21,8 @@ from recipes.common.loop import train
 from recipes.cyclic import Setting, epochs_to, judge, range_test, to_try, train_once
 from recipes.parts.schedule_runs import Ending, Job, Size
 
+from .conftest import SmokeRun
+
 SMOKE = cyclic.SIZES["smoke"]
 NAMES = ["constant", "constant, half", "linear decay", "triangular", "triangular2", "exp_range"]
 BATCHES = 4  # in an epoch of the 120 rows below
@@ -28,11 +30,9 @@ TINY = Size("digits", "mlp", rows=120, epochs=12, batch_size=32, search_seeds=1,
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(smoke: Callable[[str], SmokeRun]) -> Path:
     """Where the smoke size was run."""
-    path = tmp_path_factory.mktemp("cyclic")
-    cyclic.run(cyclic.Config(size="smoke", logdir=path))
-    return path
+    return smoke("cyclic").folder
 
 
 @pytest.fixture(scope="module")
@@ -42,11 +42,6 @@ def digits() -> Data:
 
 def test_the_result_holds_together(folder: Path) -> None:
     result = json.loads((folder / "result.json").read_text())
-    assert set(result) == {
-        *("recipe", "claim", "borne_out", "evidence", "verdict", "table", "rows", "pictures", "search"),
-        *("range_test", "seconds", "torch_version"),
-    }
-    assert result["recipe"] == "cyclic"
     rows = {row["name"]: row for row in result["rows"]}
     assert list(rows) == NAMES
     for row in rows.values():
@@ -69,9 +64,7 @@ def test_the_result_holds_together(folder: Path) -> None:
 
 def test_pictures_and_curves_can_be_looked_at(folder: Path) -> None:
     board = EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload()
-    for name in ("range_test", "schedules"):
-        assert imread(folder / f"{name}.png")[..., :3].std() > 0.01
-        assert f"cyclic/{name}" in board.Tags()["images"]
+    assert set(board.Tags()["images"]) == {"cyclic/range_test", "cyclic/schedules"}
     batches = math.ceil((SMOKE.rows or 0) / SMOKE.batch_size)
     for name in NAMES:
         epochs = SMOKE.epochs if name == "constant" else SMOKE.epochs // 2

@@ -4,29 +4,29 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from matplotlib.image import imread
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from recipes import derivatives
-from recipes.derivatives import Config, Cost, costs, four_ways, judge, program
+from recipes.derivatives import Cost, costs, four_ways, judge, program
 from recipes.parts.counted_work import work
 from recipes.parts.difference_errors import Errors, errors_against_h
+
+from .conftest import SmokeRun
 
 COUNTS = derivatives.SIZES["smoke"].counts
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(smoke: Callable[[str], SmokeRun]) -> Path:
     """Where the smoke size was run."""
-    path = tmp_path_factory.mktemp("derivatives")
-    derivatives.run(Config(size="smoke", logdir=path))
-    return path
+    return smoke("derivatives").folder
 
 
 @pytest.fixture(scope="module")
@@ -46,11 +46,7 @@ def measured() -> list[Cost]:
 
 
 def test_the_result_is_complete(result: dict[str, Any]) -> None:
-    assert set(result) == {
-        *("recipe", "claim", "borne_out", "evidence", "verdict", "table", "rows", "pictures", "seconds"),
-        *("torch_version", "formula", "ways", "slopes", "graph"),
-    }
-    assert result["recipe"] == "derivatives"
+    assert {"ways", "slopes", "graph"} <= set(result)
     assert result["borne_out"] is True
     assert len(result["rows"]) == 5 * len(COUNTS)
     assert result["formula"] == ["z = x*y + sin(x)", "dz/dx = y + cos(x)", "dz/dy = x"]
@@ -58,13 +54,9 @@ def test_the_result_is_complete(result: dict[str, Any]) -> None:
 
 def test_pictures_curves_and_graph_are_there(folder: Path, result: dict[str, Any]) -> None:
     assert result["pictures"] == ["graph.png", "error_against_h.png", "cost.png"]
-    for name in result["pictures"]:
-        pixels = imread(folder / name)
-        assert pixels[..., :3].std() > 0.01
     events = EventAccumulator(str(folder))
     events.Reload()
     tags = events.Tags()
-    assert {f"derivatives/{name.removesuffix('.png')}" for name in result["pictures"]} <= set(tags["images"])
     assert {f"evaluations/n_inputs_1_result/{way}_mode" for way in ("reverse", "forward")} <= set(
         tags["scalars"]
     )

@@ -16,7 +16,10 @@ import torch
 from recipes.common.checkpoint import Checkpoints
 from recipes.train import Config, run
 
-from .processes import start, train_by_command, train_on_several
+from ..processes import start, start_ranks
+from .processes import train_by_command
+
+pytestmark = pytest.mark.processes
 
 # No batch norm and no dropout, which each process would do for itself. A last batch of 12 rows.
 CONFIG = Config(epochs=2, batch_size=75, optimizer="adam", lr=0.003)
@@ -42,7 +45,9 @@ def finish(size: int, folder: Path, *words: str, code: int = 0, after: int | Non
     output = folder.with_suffix(".output")
     command = [*WORDS, f"--logdir={folder}", *words]
     processes = (
-        train_on_several(size, command, output) if size > 1 else [start(train_by_command, command, output)]
+        start_ranks(size, train_by_command, command, output)
+        if size > 1
+        else [start(train_by_command, command, output)]
     )
     if after is not None:
         deadline = time.monotonic() + 100

@@ -12,8 +12,6 @@ import pytest
 from recipes import gallery
 from recipes.gallery import RECIPES, ROOT, Config
 
-pytestmark = pytest.mark.slow
-
 PAGE = ROOT / "docs" / "recipes.md"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +15,10 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
 
-from recipes import landscapes
 from recipes.landscapes import (
     OPTIMIZERS,
     SIZES,
     TARGET,
-    Config,
     best_settings,
     measured_factor,
     minima_found,
@@ -31,21 +30,19 @@ from recipes.landscapes import (
 )
 from recipes.parts.ground import LANDSCAPES, Landscape, Walk, turned
 
+from .conftest import SmokeRun
+
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    logdir = tmp_path_factory.mktemp("landscapes")
-    landscapes.run(Config(size="smoke", logdir=logdir))
-    return logdir
+def folder(smoke: Callable[[str], SmokeRun]) -> Path:
+    """Where the smoke size was run."""
+    return smoke("landscapes").folder
 
 
 def test_the_result_has_every_walk_and_the_turned_ravine_had_no_choice(folder: Path) -> None:
     result = json.loads((folder / "result.json").read_text())
-    assert {"recipe", "claim", "borne_out", "evidence", "verdict", "table", "seconds", "torch_version"} < set(
-        result
-    )
     rows = {(row["landscape"], row["optimizer"]): row for row in result["rows"]}
     assert set(rows) == set(itertools.product([*LANDSCAPES, "turned ravine"], OPTIMIZERS))
     for name in OPTIMIZERS:
@@ -65,9 +62,6 @@ def test_the_result_has_every_walk_and_the_turned_ravine_had_no_choice(folder: P
 def test_pictures_animation_and_curves_are_there_and_in_tensorboard(folder: Path) -> None:
     result = json.loads((folder / "result.json").read_text())
     assert result["pictures"] == ["paths.png", "velocity.png", "turned.png", "quadratic.png"]
-    for name in result["pictures"]:
-        with Image.open(folder / name) as picture:
-            assert len(picture.convert("RGB").getcolors(2**24)) > 10
     with Image.open(folder / result["animation"]) as animation:
         assert animation.n_frames == SIZES["smoke"].frames
         assert animation.width == 900

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from matplotlib.image import imread
 from sklearn.datasets import load_digits
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
@@ -33,17 +33,17 @@ from recipes.parts.sparse_digits import (
     rows_of,
     train,
 )
-from recipes.sparse_features import CONDITIONS, Config, Contender, judge, lead, movement_slope, steps_to
+from recipes.sparse_features import CONDITIONS, Contender, judge, lead, movement_slope, steps_to
+
+from .conftest import SmokeRun
 
 SMOKE = sparse_features.SIZES["smoke"]
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(smoke: Callable[[str], SmokeRun]) -> Path:
     """Where the smoke size was run."""
-    path = tmp_path_factory.mktemp("sparse")
-    sparse_features.run(Config(size="smoke", logdir=path))
-    return path
+    return smoke("sparse_features").folder
 
 
 @pytest.fixture(scope="module")
@@ -53,11 +53,6 @@ def result(folder: Path) -> dict[str, Any]:
 
 
 def test_the_result_is_complete(result: dict[str, Any]) -> None:
-    assert set(result) == {
-        *("recipe", "claim", "borne_out", "evidence", "verdict", "table", "rows", "pictures", "seconds"),
-        "torch_version",
-    }
-    assert result["recipe"] == "sparse_features"
     named = [(row["condition"], row["optimizer"]) for row in result["rows"]]
     assert named == [(condition, name) for condition in CONDITIONS for name in OPTIMIZERS]
     for row in result["rows"]:
@@ -74,14 +69,9 @@ def test_the_result_is_complete(result: dict[str, Any]) -> None:
 
 def test_pictures_and_curves_are_there(folder: Path, result: dict[str, Any]) -> None:
     assert result["pictures"] == ["accuracy.png", "rare_weights.png", "learning_rates.png"]
-    for name in result["pictures"]:
-        assert imread(folder / name)[..., :3].std() > 0.01
     events = EventAccumulator(str(folder))
     events.Reload()
     tags = events.Tags()
-    assert {f"sparse_features/{name.removesuffix('.png')}" for name in result["pictures"]} <= set(
-        tags["images"]
-    )
     assert {f"test_accuracy/Zipf/{name}" for name in OPTIMIZERS} <= set(tags["scalars"])
 
 

@@ -544,6 +544,7 @@ LOOKS = 5
 ALL_CURVES = "tagFilter=" + "|".join(sorted({*CURVES_OF_EPOCHS, *CURVES_OF_STEPS}))
 
 
+@pytest.mark.slow
 def test_a_browser_shows_a_card_for_every_curve(
     board: TensorBoard, browser: Callable[..., str], logdir: Path
 ) -> None:
@@ -560,6 +561,7 @@ def test_a_browser_shows_a_card_for_every_curve(
         assert re.search(rf">\s*{accuracy:.4g}\s*<", page), accuracy
 
 
+@pytest.mark.slow
 def test_a_browser_draws_the_curves(board: TensorBoard, browser: Callable[..., str], tmp_path: Path) -> None:
     artefacts = ROOT / "artefacts"
     with contextlib.suppress(OSError):

@@ -434,21 +434,12 @@ def test_a_bad_command_line_ends_in_one_line(
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(
-    ("words", "part"),
-    [
-        (["--optimizer", "sdg"], "'sdg'"),
-        (["--device", "cuda"], "0 CUDA devices"),
-    ],
-)
-def test_from_the_shell_a_bad_value_is_one_line_and_exit_code_2(
-    words: list[str], part: str, shell: Shell
-) -> None:
-    done = shell(TRAIN_PY, *words, CUDA_VISIBLE_DEVICES="")
+def test_from_the_shell_a_bad_value_is_one_line_and_exit_code_2(shell: Shell) -> None:
+    done = shell(TRAIN_PY, "--device", "cuda", CUDA_VISIBLE_DEVICES="")
     assert done.returncode == 2
     assert done.stdout == ""
     assert done.stderr.count("\n") == 1
-    assert part in done.stderr
+    assert "0 CUDA devices" in done.stderr
 
 
 def test_a_folder_that_cannot_be_made_is_one_line(

@@ -26,9 +26,10 @@ from recipes.common.run_folder import FolderError
 from recipes.common.stopping import StoppedError
 from recipes.train import Config, run, set_up
 
-from .processes import start, train_by_command
+from ..processes import start
+from .processes import train_by_command
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.processes]
 
 # Batch norm, dropout, a schedule and an optimizer with state: all that could be forgotten. 10 steps an epoch.
 CONFIG = Config(model="lenet", optimizer="adam", scheduler="cyclic", epochs=3, batch_size=150, save_every=0)

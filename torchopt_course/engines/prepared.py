@@ -3,7 +3,8 @@
 When a step has gone the usual way, everything that the next one needs is put into frames: what to ask of
 the options and tensors, how to compute the coefficients, which kernel to call. If the answers are as
 expected the next step is a single call of compiled code (:mod:`.native.step`). If not, nothing has happened,
-and it goes the usual way again. A schedule that changes ``lr`` or ``betas`` is no change: numbers are read in each step.
+and it goes the usual way again. A schedule that changes ``lr`` or ``betas`` is no change: numbers are read in
+each step.
 """
 
 from __future__ import annotations

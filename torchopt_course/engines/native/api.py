@@ -1,8 +1,8 @@
 """The C functions that a compiled step calls, as an array of addresses: Python's, DLPack's and torch's.
 
 Nothing here needs a compiler or a header: Python's C API is in :mod:`ctypes`, DLPack's exchange table hangs
-at ``torch.Tensor``, the getter behind ``.grad`` is what its descriptor points to, and ``libtorch_cpu`` exports a
-stable C ABI (``torch/csrc/stable/c/shim.h``) with torch's own threads.
+at ``torch.Tensor``, the getter behind ``.grad`` is what its descriptor points to, and ``libtorch_cpu`` has
+a stable C ABI (``torch/csrc/stable/c/shim.h``) with torch's own threads.
 """
 
 from __future__ import annotations

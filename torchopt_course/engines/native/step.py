@@ -92,13 +92,13 @@ def _compiled() -> tuple[Callable[..., object], int, ctypes.c_int64]:
 def _build() -> Callable[..., Any]:
     import numba
 
-    from .intrinsics import call1, call2, call_for_double, pointer_to
+    from .intrinsics import call1, call2, call_for_double, njit, pointer_to
 
-    look = numba.njit(guards.build())
-    prepare, run = map(numba.njit, update.build())
+    look = njit(guards.build())
+    prepare, run = map(njit, update.build())
     words, doubles = pointer_to(numba.int64), pointer_to(numba.float64)
 
-    @numba.njit
+    @njit
     def options_hold(api: Any, group: Any, options: Any) -> Any:
         """Whether the options are as planned; their numbers are read for the coefficients."""
         fixed, values = words(group[f.FIXED]), doubles(group[f.VALUES])
@@ -124,7 +124,7 @@ def _build() -> Callable[..., Any]:
             values[k] = number
         return True
 
-    @numba.njit
+    @njit
     def no_grad(api: Any, params: Any, group: Any) -> Any:
         """Whether the parameters of which nothing is known have no gradient still."""
         unknown = words(group[f.UNKNOWN])
@@ -140,7 +140,7 @@ def _build() -> Callable[..., Any]:
                 return False
         return True
 
-    @numba.njit
+    @njit
     def ready(api: Any, group: Any, options: Any, state: Any) -> Any:
         """Whether one group can be stepped as planned, with all that its buckets need to run."""
         if words(options)[1] != api[f.A_DICT]:
@@ -167,7 +167,7 @@ def _build() -> Callable[..., Any]:
                 return verdict
         return f.HOLDS
 
-    @numba.njit
+    @njit
     def all_groups(api: Any, frame: Any, param_groups: Any, state: Any) -> Any:
         if call1(api[f.LIST_SIZE], param_groups) != frame[f.GROUP_COUNT]:
             return f.CHANGED

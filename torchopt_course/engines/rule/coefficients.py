@@ -6,6 +6,7 @@ What is read is compared with what the function gives; whatever a
 
 from __future__ import annotations
 
+import dis
 import math
 from collections.abc import Callable, Mapping
 from types import BuiltinFunctionType, FunctionType
@@ -16,7 +17,7 @@ from torch.overrides import TorchFunctionMode, resolve_name
 from .number_program import WORDS, NumberProgram, places
 from .number_recorder import Node, Number, Recorder
 from .placeholders import Elsewhere
-from .reads import Reads
+from .reads import Reads, codes
 from .rebinding import rebound
 
 
@@ -112,14 +113,23 @@ def _results(recorder: Recorder, results: Any) -> dict[str, Node | bool | None]:
 class _Reads(Reads):
     """What a function reads; some functions of Python's are none that it may call."""
 
+    def _function(self, function: FunctionType) -> None:
+        if any(_MATCH_CLASS in code.co_code[::2] for code in codes(function.__code__)):
+            self._changes("asks for the class of a number, with match")
+        super()._function(function)
+
     def _value(self, name: str, value: Any) -> None:
         if any(value is own for own in _PYTHONS_OWN):
-            self._changes(f"calls {name}(), which computes in a way of its own")
+            self._changes(f"calls {name}(), which does more than one operation after the other")
+        home = getattr(value, "__module__", None) or ""
+        if callable(value) and home.partition(".")[0] == "torch":
+            self._changes(f"calls {name}(), which may say something else tomorrow")
         super()._value(name, value)
 
 
-# Given numbers alone they keep more digits than one operation after the other would.
-_PYTHONS_OWN = [sum, math.prod, getattr(math, "sumprod", sum)]
+_MATCH_CLASS = dis.opmap["MATCH_CLASS"]
+# Given numbers alone, all but the last keep more digits.
+_PYTHONS_OWN = [sum, math.prod, getattr(math, "sumprod", sum), print]
 
 
 class _NoTorch(TorchFunctionMode):

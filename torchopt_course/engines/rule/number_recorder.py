@@ -154,7 +154,10 @@ class Number:
     def __abs__(self) -> Number:
         return self._recorder.say("abs", self)
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattribute__(self, name: str) -> Any:
+        # Operators do not come here; `isinstance()` and `case float():` do, with `__class__`.
+        if name in Number.__slots__:
+            return object.__getattribute__(self, name)
         raise self._recorder.refuse(f"asks for .{name} of a number")
 
 
