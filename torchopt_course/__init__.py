@@ -17,6 +17,7 @@ from .adam import Adam
 from .adamw import AdamW
 from .lr_scheduler import CyclicLR, ReduceLROnPlateau, lr_range_test, preview_schedule
 from .optimizer import ElementwiseOptimizer
+from .release import release_gradients
 from .rmsprop import RMSprop
 from .sgd import SGD, Momentum
 
@@ -35,6 +36,7 @@ __all__ = [
     "lr_range_test",
     "lr_scheduler",
     "preview_schedule",
+    "release_gradients",
 ]
 __all__ += [name for name in torch.optim.__all__ if name not in __all__]
 

@@ -16,8 +16,7 @@ from .engines.bucket import Scaling
 from .engines.layout import is_sparse, zeros_where
 from .engines.step import Stepper
 from .engines.storage import OPTIONS as STORAGE
-from .engines.storage import wanted_dtype
-from .validation.checkpoints import refuse_foreign
+from .validation.checkpoints import keep_precision, refuse_foreign
 from .validation.options import at_least_zero, make_plain, not_nan, plain, refuse_odd_option
 from .validation.storage import refuse_idle_storage, refuse_odd_storage
 
@@ -26,6 +25,12 @@ Params: TypeAlias = Iterable[Tensor] | Iterable[dict[str, Any]] | Iterable[tuple
 Value: TypeAlias = Any
 StateDtype: TypeAlias = torch.dtype | Mapping[str, torch.dtype] | None
 Rounding: TypeAlias = Literal["nearest", "stochastic", "kahan"] | None
+
+
+NO_SCALER = (
+    "a GradScaler must see all gradients before the first is used, but release_gradients() uses and frees "
+    "each as it comes: train in bfloat16, which needs no scaler"
+)
 
 
 class ElementwiseOptimizer(DeclaredOptimizer):
@@ -68,6 +73,13 @@ class ElementwiseOptimizer(DeclaredOptimizer):
     as in torch), ``first`` (true in the first step of a parameter) and any of the group's options. It
     returns a dictionary. Numbers may change from step to step; ``None`` and booleans choose the terms of
     the formula, and each choice is compiled into a kernel of its own.
+
+    Two more options are for memory. ``state_dtype``: a dtype for all states, or a dictionary with one for
+    some of them by name; the rule computes in float32 all the same. ``rounding``, of states and parameters of 16
+    bits: ``"nearest"``, ``"stochastic"`` (up or down by chance, right in the mean; ``rounding_seed`` among a
+    group's options, 0 by default) or ``"kahan"`` (what is lost is kept, in one more state of 16 bits, called
+    ``"compensation"`` or ``"<state>_compensation"``). Who gives either of them computes in float32 on every
+    engine. docs/low_precision.md has more.
 
     Args:
         params: parameters, named parameters or dictionaries of a parameter group, as in ``torch.optim``.
@@ -219,25 +231,11 @@ class ElementwiseOptimizer(DeclaredOptimizer):
         refuse_foreign(optimizer, state_dict)
         optimizer._loading = state_dict, optimizer.param_groups
 
-    def _keep_precision(self, state_dict: dict[str, Any], before: list[dict[str, Any]]) -> None:
-        """Bring the states that were loaded into the precision that the options ask for."""
-        for group, old, saved in zip(self.param_groups, before, state_dict["param_groups"], strict=True):
-            for name in STORAGE:
-                if group.get(name) is None and name in old:
-                    group[name] = old[name]
-            for param, key in zip(group["params"], saved["params"], strict=True):
-                entry = state_dict["state"].get(key) or {}
-                for name in entry if param in self.state else ():
-                    base = name.removesuffix("_compensation") if group.get("rounding") == "kahan" else name
-                    dtype = wanted_dtype(group, base) if base in self._parsed_rule.states else None
-                    if dtype is not None:
-                        self.state[param][name] = entry[name].to(dtype=dtype, device=param.device)
-
     def __setstate__(self, state: dict[str, Any]) -> None:
         Optimizer.__setstate__(self, state)
         self._forget_plans()
         if "_loading" in self.__dict__:
-            self._keep_precision(*self._loading)
+            keep_precision(self, *self._loading)
         for group in self.param_groups:
             make_plain(group)
             # An older checkpoint may lack options that were added since: they are off, as in the constructor.
@@ -304,6 +302,8 @@ class ElementwiseOptimizer(DeclaredOptimizer):
     def _scaling(self) -> Scaling | None:
         """What ``GradScaler`` has left to do, if anything."""
         found_inf = self.__dict__.get("found_inf")
+        if found_inf is not None and "_released" in self.__dict__:
+            raise RuntimeError(NO_SCALER)
         return None if found_inf is None else Scaling(self.__dict__.get("grad_scale"), found_inf)
 
     def _capture_health_check(self) -> None:

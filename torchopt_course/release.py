@@ -13,7 +13,7 @@ from torch.nn import Module
 from torch.utils.hooks import RemovableHandle
 
 from .engines.storage import Chance
-from .optimizer import ElementwiseOptimizer
+from .optimizer import NO_SCALER, ElementwiseOptimizer
 
 # torch's wrappers that change gradients after they were accumulated.
 _REDUCERS = ("DistributedDataParallel", "FullyShardedDataParallel", "DataParallel")
@@ -34,6 +34,7 @@ class ReleasedGradients:
             handle.remove()
         self._handles.clear()
         self._optimizer.__dict__.pop("_released", None)
+        self._optimizer._step_supports_amp_scaling = bool(self._optimizer.defaults.get("fused"))
 
     @contextmanager
     def accumulate(self) -> Iterator[None]:
@@ -67,14 +68,15 @@ def release_gradients(model: Module, optimizer: ElementwiseOptimizer) -> Release
         released = release_gradients(model, optimizer)
         for inputs, targets in loader:
             loss_of(model(inputs), targets).backward()
+            optimizer.step()  # for schedulers, which want to see it called
             scheduler.step()
         released.remove()
 
-    For several backward passes a step, ``with released.accumulate():`` around all of them but the last. Options
-    (``lr``, ...) are read at each backward pass, states and checkpoints are the optimizer's as ever.
+    For several backward passes a step, ``with released.accumulate():`` around all of them but the last.
+    Options (``lr``, ...) are read at each backward pass, states and checkpoints are the optimizer's as ever.
 
-    Not with what needs all gradients before the first is used: clipping by their norm
-    (``clip_grad_norm_`` after ``backward()`` finds no gradients), ``GradScaler``, data parallel wrappers. What
+    Not with what needs all gradients before the first is used: clipping by their norm (``clip_grad_norm_``
+    after ``backward()`` finds no gradients and returns 0), ``GradScaler``, data parallel wrappers. What
     changes one gradient at a time, as ``param.register_hook`` with a ``clamp``, works.
 
     Args:
@@ -87,7 +89,8 @@ def release_gradients(model: Module, optimizer: ElementwiseOptimizer) -> Release
     Raises:
         TypeError: not a module, or not such an optimizer.
         ValueError: the optimizer has a parameter that is not the model's, or none of its parameters.
-        RuntimeError: ``differentiable=True``, a ``GradScaler`` at work, data parallel, or released already.
+        RuntimeError: ``differentiable=True``, a ``GradScaler`` at work (it is refused later as well), data
+            parallel, a ``step`` of the class's own or a hook before it, or released already.
     """
     if not isinstance(model, Module):
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
@@ -112,6 +115,8 @@ def release_gradients(model: Module, optimizer: ElementwiseOptimizer) -> Release
                 use = partial(released._use, _Single(optimizer, i, position))
                 released._handles.append(param.register_post_accumulate_grad_hook(use))
     optimizer.__dict__["_released"] = released
+    # So that a GradScaler asks the optimizer, which refuses it.
+    optimizer._step_supports_amp_scaling = True
     return released
 
 
@@ -121,7 +126,13 @@ def _refuse_impossible(model: Module, optimizer: ElementwiseOptimizer) -> None:
     if any(group["differentiable"] for group in optimizer.param_groups):
         raise RuntimeError("differentiable=True needs gradients that stay")
     if "found_inf" in optimizer.__dict__ or "grad_scale" in optimizer.__dict__:
-        raise RuntimeError("a GradScaler must see all gradients before the first is used: train in bfloat16")
+        raise RuntimeError(NO_SCALER)
+    if type(optimizer).step is not ElementwiseOptimizer.step:
+        raise RuntimeError(
+            f"{type(optimizer).__name__}.step is a method of its own, which would be passed by"
+        )
+    if optimizer._optimizer_step_pre_hooks:
+        raise RuntimeError("the optimizer has a hook before its step, which would find no gradients")
     for module in model.modules():
         if type(module).__name__ in _REDUCERS:
             raise RuntimeError(

@@ -115,6 +115,34 @@ def test_half_is_computed_as_float32_and_rounded_once(name: str, dtype: torch.dt
         assert ((param.detach().float() - twin.detach()).abs() <= 1.01 * allowed).all()
 
 
+@pytest.mark.parametrize(
+    ("dtype", "options"),
+    [
+        (torch.float32, {"state_dtype": torch.float16, "rounding": "kahan"}),
+        (torch.float32, {"state_dtype": torch.bfloat16, "rounding": "stochastic"}),
+        (torch.bfloat16, {"state_dtype": torch.float32, "rounding": "stochastic"}),
+        (torch.float16, {"rounding": "stochastic"}),
+        (torch.float16, {"rounding": "kahan"}),
+    ],
+    ids=str,
+)
+def test_stores_and_rounds_as_the_other_engines(
+    dtype: torch.dtype, options: dict[str, Any], device: str
+) -> None:
+    mine, reference = twins(device, dtype, [*KINDS, "large"])
+    optimizer = oc.Adam(mine, lr=0.1, amsgrad=True, **options)
+    other = oc.Adam(reference, lr=0.1, amsgrad=True, fused=False, **options)
+    run(mine, reference, optimizer, other, steps=3)
+    for param, twin in zip(mine, reference, strict=True):
+        for name, got in {"p": param.detach(), **optimizer.state[param]}.items():
+            expected = twin.detach() if name == "p" else other.state[twin][name]
+            assert got.dtype == expected.dtype
+            if not HAS_GPU:  # whose quotients differ in the last place
+                torch.testing.assert_close(got, expected, rtol=0, atol=0)
+            else:
+                torch.testing.assert_close(got, expected, rtol=2**-7, atol=1e-3)
+
+
 def test_gradients_may_come_late_and_vanish(device: str) -> None:
     mine, reference = twins(device, torch.float64)
     optimizer, other = oc.Adam(mine, lr=0.1), torch.optim.Adam(reference, lr=0.1, foreach=False)

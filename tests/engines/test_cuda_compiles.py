@@ -41,7 +41,8 @@ class Conditions(oc.ElementwiseOptimizer):
 jitted = []
 original = triton.jit
 triton.jit = lambda function: jitted.append(original(function)) or jitted[-1]
-POINTERS = {"table": "*i64", "work": "*i64", "keys": "*i64", "numbers": "*fp64", "found_inf": "*fp32", "grad_scale": "*fp32"}
+POINTERS = {"table": "*i64", "work": "*i64", "keys": "*i64", "numbers": "*fp64", "found_inf": "*fp32",
+    "grad_scale": "*fp32"}
 
 def compiled(optimizer, dtype, on_device=(), scaled=0, aligned=True, state_dtype=None, rounding=None):
     group = optimizer.param_groups[0]
@@ -50,7 +51,12 @@ def compiled(optimizer, dtype, on_device=(), scaled=0, aligned=True, state_dtype
     specialization = optimizer._parsed_rule.specialize(kept, group["maximize"], values)
     step = torch.float32 if on_device else None
     width = 2 + len(kept) + 1
-    cuda_kernel.kernel(specialization, on_device, dtype, step, width, scaled=scaled, aligned=aligned)
+    stored = (dtype, dtype, *[state_dtype or dtype] * len(kept))
+    halves = [each for each in (stored[0], *stored[2:]) if each in (torch.bfloat16, torch.float16)]
+    stored += tuple(halves) if rounding == "kahan" else ()
+    cuda_kernel.kernel(
+        specialization, on_device, stored, rounding, step, counts_steps=True, scaled=scaled, aligned=aligned
+    )
     kernel = jitted[-1]
     signature = {name: POINTERS.get(name, "fp64") for name in kernel.arg_names} | {"BLOCK": "constexpr"}
     source = ASTSource(kernel, signature, {(kernel.arg_names.index("BLOCK"),): cuda_kernel.BLOCK})

@@ -20,7 +20,7 @@ def torch_class(name: str) -> type[torch.optim.Optimizer]:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_signature(name: str) -> None:
-    """Names, order, defaults and kinds of all arguments; RMSprop has one more, ``fused``, and all have two."""
+    """Names, order, defaults and kinds of all arguments; two more for storage, and RMSprop's ``fused``."""
     mine = dict(inspect.signature(getattr(oc, name)).parameters)
     reference = dict(inspect.signature(torch_class(name)).parameters)
     for storage in ("state_dtype", "rounding"):

@@ -201,8 +201,11 @@ def test_chance_has_the_right_mean(dtype: torch.dtype, scale: float) -> None:
     kept = optimizer.state[state]["exp_avg"].float().view(200, 1000)
     up, down = kept.max(dim=1).values, kept.min(dim=1).values
     for got, number, high, low in zip(kept, numbers, up, down, strict=True):
-        assert low <= number <= high
         gap = (high - low).item()
+        if gap == 0:  # the other neighbour is so far that 1000 draws may miss it
+            gap = torch.finfo(dtype).eps * number.item()
+        else:
+            assert low <= number <= high
         # A share of 1000 draws has a standard deviation of at most 0.016.
         assert abs(got.mean().item() - number.item()) <= 5 * 0.016 * gap + 1e-9
 

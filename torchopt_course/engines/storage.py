@@ -92,7 +92,8 @@ def _mixed(words: np.ndarray[Any, np.dtype[np.uint64]]) -> np.ndarray[Any, np.dt
     words = words + np.uint64(0x9E3779B97F4A7C15)
     words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return words ^ (words >> np.uint64(31))
+    mixed: np.ndarray[Any, np.dtype[np.uint64]] = words ^ (words >> np.uint64(31))
+    return mixed
 
 
 # The hash of an element, 32 bits, of which each rounding uses 16: mix(index ^ first key), in the middle of

@@ -52,8 +52,8 @@ def refuse_foreign(optimizer: Declared, state_dict: Mapping[str, Any]) -> None:
     """
     state, groups = _parts(state_dict)
     _refuse_other_groups(optimizer, groups)
-    for i, (group, own) in enumerate(zip(groups, optimizer.param_groups, strict=True)):
-        refuse_other_precision(i, group, own)
+    for i, (group, mine) in enumerate(zip(groups, optimizer.param_groups, strict=True)):
+        refuse_other_precision(i, group, mine)
     owners: dict[Any, tuple[int, int]] = {
         key: (i, position) for i, group in enumerate(groups) for position, key in enumerate(group["params"])
     }
@@ -196,3 +196,30 @@ def _refuse_other_optimizers(
 
 def _quote(names: Any) -> str:
     return ", ".join(repr(name) for name in names)
+
+
+def keep_precision(
+    optimizer: Declared, state_dict: Mapping[str, Any], before: Sequence[Mapping[str, Any]]
+) -> None:
+    """Bring states that were loaded into the dtypes that the options ask for: torch gives all the parameter's.
+
+    Args:
+        optimizer: with groups and states as torch has loaded them.
+        state_dict: where they came from.
+        before: the groups that the optimizer had; where the checkpoint says nothing of storage, they do.
+    """
+    ours = (*optimizer.states, *optimizer.optional_states)
+    groups = zip(optimizer.param_groups, before, state_dict["param_groups"], strict=True)
+    for group, old, saved in groups:
+        for name in storage.OPTIONS:
+            if group.get(name) is None and name in old:
+                group[name] = old[name]
+        kahan = group.get("rounding") == "kahan"
+        kept = {storage.compensation(name): name for name in ours if kahan}
+        for param, key in zip(group["params"], saved["params"], strict=True):
+            entry = state_dict["state"].get(key) or {}
+            for name, value in entry.items() if param in optimizer.state else ():
+                owner = name if name in ours else kept.get(name)
+                dtype = None if owner is None else storage.wanted_dtype(group, owner)
+                if dtype is not None:
+                    optimizer.state[param][name] = value.to(dtype=dtype, device=param.device)
