@@ -75,11 +75,11 @@ class ElementwiseOptimizer(DeclaredOptimizer):
     the formula, and each choice is compiled into a kernel of its own.
 
     Two more options are for memory. ``state_dtype``: a dtype for all states, or a dictionary with one for
-    some of them by name; the rule computes in float32 all the same. ``rounding``, of states and parameters of 16
-    bits: ``"nearest"``, ``"stochastic"`` (up or down by chance, right in the mean; ``rounding_seed`` among a
-    group's options, 0 by default) or ``"kahan"`` (what is lost is kept, in one more state of 16 bits, called
-    ``"compensation"`` or ``"<state>_compensation"``). Who gives either of them computes in float32 on every
-    engine. docs/low_precision.md has more.
+    some of them by name; the rule computes in float32 all the same. ``rounding``, of states and parameters
+    of 16 bits: ``"nearest"``, ``"stochastic"`` (up or down by chance, right in the mean; ``rounding_seed``
+    among a group's options, 0 by default) or ``"kahan"`` (what is lost is kept, in one more state of 16
+    bits, called ``"compensation"`` or ``"<state>_compensation"``). Who gives either of them computes in
+    float32 on every engine. docs/low_precision.md has more.
 
     Args:
         params: parameters, named parameters or dictionaries of a parameter group, as in ``torch.optim``.

@@ -293,6 +293,10 @@ def test_checkpoints_between_precisions() -> None:
         ):
             oc.Adam(some_parameters(B), **asked).load_state_dict(optimizer.state_dict())
     kahan = oc.Adam(some_parameters(B), rounding="kahan").state_dict()
+    with pytest.raises(
+        ValueError, match=r"group 0: rounding='kahan' is given, but no tensor of Adam has 16 bits"
+    ):
+        oc.Adam(some_parameters(F)).load_state_dict(kahan)
     with pytest.raises(ValueError, match="has rounding=kahan, the optimizer rounding=stochastic"):
         oc.Adam(some_parameters(B), rounding="stochastic").load_state_dict(kahan)
 

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Protocol
 from torch import Tensor
 
 from ..engines import storage
-from .storage import refuse_other_precision
+from .storage import refuse_idle_storage, refuse_odd_storage, refuse_other_precision
 
 # What schedulers write into parameter groups; not options of any optimizer.
 _FROM_SCHEDULERS = frozenset({"initial_lr", "max_lr", "min_lr", "base_momentum", "max_momentum", "swa_lr"})
@@ -29,6 +29,7 @@ class Declared(Protocol):
 
     def _default_of(self, option: str) -> Any: ...
     def _where(self, i: int, position: int) -> str: ...
+    def _kept_states(self, group: Mapping[str, Any]) -> tuple[str, ...]: ...
 
 
 def refuse_foreign(optimizer: Declared, state_dict: Mapping[str, Any]) -> None:
@@ -54,6 +55,7 @@ def refuse_foreign(optimizer: Declared, state_dict: Mapping[str, Any]) -> None:
     _refuse_other_groups(optimizer, groups)
     for i, (group, mine) in enumerate(zip(groups, optimizer.param_groups, strict=True)):
         refuse_other_precision(i, group, mine)
+        _refuse_idle_storage(optimizer, i, group, mine)
     owners: dict[Any, tuple[int, int]] = {
         key: (i, position) for i, group in enumerate(groups) for position, key in enumerate(group["params"])
     }
@@ -198,10 +200,25 @@ def _quote(names: Any) -> str:
     return ", ".join(repr(name) for name in names)
 
 
+def _refuse_idle_storage(
+    optimizer: Declared, i: int, group: Mapping[str, Any], mine: Mapping[str, Any]
+) -> None:
+    """Refuse to be told by a checkpoint what the parameters here cannot have."""
+    told = {name: group[name] for name in storage.OPTIONS if group.get(name) is not None}
+    if not told:
+        return
+    owner, together = type(optimizer).__name__, {**mine, **told}
+    try:
+        refuse_odd_storage(owner, (*optimizer.states, *optimizer.optional_states), together)
+        refuse_idle_storage(owner, together, optimizer._kept_states(mine))
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise type(error)(f"loaded parameter group {i}: {error}") from error
+
+
 def keep_precision(
     optimizer: Declared, state_dict: Mapping[str, Any], before: Sequence[Mapping[str, Any]]
 ) -> None:
-    """Bring states that were loaded into the dtypes that the options ask for: torch gives all the parameter's.
+    """Bring loaded states into the dtypes that the options ask for: torch gives all the parameter's.
 
     Args:
         optimizer: with groups and states as torch has loaded them.
