@@ -111,7 +111,7 @@ def test_second_process_loads_what_the_first_compiled(expected: list[float], tmp
 
 
 def test_the_step_is_compiled_when_it_begins_to_pay(tmp_path: Path) -> None:
-    """Seconds of compilation in the first step of a short run would be for nothing; the next process has it."""
+    """Seconds of compilation in a short run would be for nothing; the next process finds it on disk."""
     program = """
 import torch, torchopt_course as oc
 from torchopt_course.engines.native import step
