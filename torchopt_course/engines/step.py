@@ -13,6 +13,7 @@ from .bucket import Scaling, Update
 from .group import Created, Group
 from .interception import interceptor
 from .local import is_distributed
+from .native import step as native
 from .native.compiler import warn_once
 from .prepared import Optimizer as Preparable
 from .prepared import PreparedStep
@@ -58,6 +59,8 @@ class Stepper:
             }
             scaling = scaling and Scaling(None, scaling.found_inf)
             lap += 1
+        if not native.is_ready():
+            native.make_ready_in_time()
         usual = scaling is None and not self._later
         self.prepared = PreparedStep.of(optimizer, self.groups, self.prepared) if usual else None
 
