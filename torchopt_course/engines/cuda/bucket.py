@@ -115,6 +115,8 @@ class CudaBucket(Bucket):
         """One launch of a kernel, compiled and with all its arguments."""
         if specialization.program is None:
             raise NoWord(specialization.reason)
+        if specialization.program.reductions:
+            raise NoWord(f"{specialization.reason}, which the CUDA engine has no kernel for")
         values = specialization.program.values(values)
         on_device = tuple(name for name, value in values.items() if _is_on_device(value))
         numbers = [float(value) for name, value in values.items() if name not in on_device]

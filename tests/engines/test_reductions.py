@@ -1,0 +1,306 @@
+"""Rules that make numbers of whole tensors (sums, norms, ...): the same on every engine and every number of threads."""
+
+from __future__ import annotations
+
+import linecache
+import math
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+import torch as xp
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.nn import Parameter
+
+from torchopt_course import ElementwiseOptimizer
+from torchopt_course.engines.cpu.reductions import BLOCK
+
+ENGINES = [{"fused": True}, {"foreach": True}, {"fused": False}]
+NAMES = ["fused CPU engine", "foreach engine", "eager engine"]
+
+
+def optimizer_of(
+    rule: Callable[..., Any], params: Any, states: tuple[str, ...] = (), **options: Any
+) -> ElementwiseOptimizer:
+    class User(ElementwiseOptimizer):
+        @staticmethod
+        def coefficients(lr: float) -> dict[str, float]:
+            return {"lr": lr}
+
+    User.rule = staticmethod(rule)  # type: ignore[assignment]
+    User.states = states
+    return User(params, {"lr": 0.25, **options})
+
+
+def normal(shape: tuple[int, ...], seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
+
+
+def stepped(
+    rule: Callable[..., Any], shapes: Any, dtype: torch.dtype = torch.float64, **options: Any
+) -> list[Tensor]:
+    params = [Parameter(normal(shape, i, dtype)) for i, shape in enumerate(shapes)]
+    optimizer = optimizer_of(rule, params, **options)
+    for step in range(2):
+        for i, param in enumerate(params):
+            param.grad = normal(tuple(param.shape), 10 + i + step, dtype)
+        optimizer.step()
+    name = NAMES[[*map(str, ENGINES)].index(str({k: options[k] for k in options}))]
+    assert optimizer.engine_report().startswith(name)
+    return [param.detach() for param in params]
+
+
+SPELLINGS: dict[str, Callable[[Any], Any]] = {
+    "torch.sum(x)": lambda x: torch.sum(x),
+    "x.sum()": lambda x: x.sum(),
+    "mean": lambda x: xp.mean(x),
+    "x.mean()": lambda x: x.mean(),
+    "rms": lambda x: xp.sqrt(xp.mean(x * x)),
+    "torch.norm": lambda x: xp.norm(x),
+    "x.norm()": lambda x: x.norm(),
+    "norm of order 1": lambda x: xp.norm(x, 1),
+    "norm of order inf": lambda x: x.norm(p=math.inf),
+    "frobenius": lambda x: torch.norm(x, p="fro"),
+    "vector_norm": lambda x: torch.linalg.vector_norm(x),
+    "vector_norm of order 1": lambda x: torch.linalg.vector_norm(x, ord=1),
+    "linalg.norm": lambda x: torch.linalg.norm(x),
+    "max": lambda x: xp.max(x),
+    "x.amax()": lambda x: x.amax(),
+    "min": lambda x: xp.min(x),
+    "x.amin()": lambda x: x.amin(),
+    "count_nonzero": lambda x: xp.count_nonzero(xp.maximum(x, 0 * x)),
+    "sum of a comparison": lambda x: xp.sum(x > 0.5),
+    "any": lambda x: xp.any(x > 2.5),
+    "all": lambda x: (x > -9).all(),
+    "product": lambda x: xp.sum(x * (x + 1)),
+    "two of one another": lambda x: xp.sum(x - xp.mean(x) > xp.norm(x) / 30),
+    "clamped": lambda x: xp.clamp(xp.norm(x), min=3.0),
+    "isfinite": lambda x: xp.isfinite(xp.sum(x)) & ~xp.isnan(xp.max(x)) & ~xp.isinf(xp.min(x)),
+    "where of numbers": lambda x: xp.where(xp.sum(x) > 0, 0.3, 0.7),
+}
+SHAPES = [(3,), (), (2, BLOCK + 77), (5, 7)]
+
+
+def keeping(reductions: Mapping[str, Callable[[Any], Any]]) -> tuple[tuple[str, ...], Callable[..., Any]]:
+    """States, and a rule that puts a reduction of the gradient into each."""
+    names = tuple(f"r{i}" for i in range(len(reductions)))
+    new = ", ".join(f"of_{name}(g)" for name in names)
+    functions = {f"of_{name}": reduce for name, reduce in zip(names, reductions.values(), strict=True)}
+    return names, eval(f"lambda p, g, {', '.join(names)}, lr: (p - lr * g, {new})", functions)
+
+
+@pytest.mark.parametrize("options", ENGINES, ids=NAMES)
+def test_each_reduction_is_torchs(options: dict[str, bool]) -> None:
+    """One rule that keeps each of them as a state: a number goes to all elements."""
+    names, rule = keeping(SPELLINGS)
+    params = [Parameter(normal(shape, i)) for i, shape in enumerate(SHAPES)]
+    for i, param in enumerate(params):
+        param.grad = normal(SHAPES[i], 10 + i)
+    optimizer = optimizer_of(rule, params, names, **options)
+    optimizer.step()
+    assert optimizer.engine_report().startswith(NAMES[ENGINES.index(options)])
+    torch.set_default_dtype(torch.float64)  # of numbers as tensors; conftest.py puts it back
+    for param in params:
+        for name, (spelling, reduce) in zip(names, SPELLINGS.items(), strict=True):
+            expected = torch.zeros_like(param) + reduce(param.grad)
+            mine = optimizer.state[param][name]
+            torch.testing.assert_close(mine, expected.detach(), rtol=1e-12, atol=1e-13, msg=spelling)
+
+
+# -- formulas by lot --------------------------------------------------------------------------------------
+
+
+
+def _said(templates: tuple[str, ...], *parts: Any) -> Any:
+    return st.builds(lambda template, *values: template.format(*values), st.sampled_from(templates), *parts)
+
+
+_NUMBERS = st.sampled_from(["lr", "0.5", "-1.5", "2"])
+_REDUCTIONS = (
+    *(f"xp.{name}({{}})" for name in ("sum", "mean", "norm", "max", "min", "count_nonzero")),
+    *("xp.sqrt(xp.mean(xp.square({})))", "1.0 * xp.any({} > lr)", "(0.5 * xp.all({} < 2))"),
+)
+
+
+@cache
+def _elements(depth: int) -> Any:
+    """Something for each element."""
+    leaf = st.sampled_from(["p", "g", "m"])
+    if not depth:
+        return leaf
+    element, number = _elements(depth - 1), _reduced(depth - 1)
+    return st.one_of(
+        leaf,
+        _said(("({} * {})", "({} + {})", "({} / (1 + xp.abs({})))", "xp.maximum({}, {})"), element, element),
+        _said(("({} * {})", "({} - {})", "xp.minimum({1}, {0})", "({0} / (1 + xp.abs({1})))"), number, element),
+        _said(("({} - {})", "xp.maximum({}, {})", "xp.clamp({}, max={})"), element, number),
+        _said(("({} + {} * {})", "({} - lr * {} * {})"), element, number, element),
+        _said(("xp.where({} > {}, {}, {})",), element, number, element, number),
+    )
+
+
+@cache
+def _reduced(depth: int) -> Any:
+    """A number of the whole tensor."""
+    reduction = _said(_REDUCTIONS, _elements(depth))
+    if not depth:
+        return reduction
+    number = _reduced(depth - 1)
+    return st.one_of(
+        reduction,
+        _said(("({} + {})", "({} - {})"), number, number | _NUMBERS),
+        _said(("({} / (1 + xp.abs({})))", "xp.where(xp.isfinite({}), {}, 0.3)"), number, number),
+        _said(("xp.where({} > {}, {}, 0.5)",), number, number, number),
+        _said(("xp.sqrt(xp.abs({}))",), number),
+    )
+
+
+_formulas = st.tuples(
+    _said(("p - 0.1 * xp.tanh({} * {})",), _reduced(2), _elements(2)), _said(("xp.tanh({} - {})",), _elements(2), _reduced(1))
+)
+
+
+def rule_of(formula: tuple[str, str]) -> Callable[..., Any]:
+    source = f"def rule(p, g, m, lr):\n    return {formula[0]}, {formula[1]}\n"
+    file = f"<formula {hash(source):x}>"
+    linecache.cache[file] = len(source), None, source.splitlines(keepends=True), file
+    names: dict[str, Any] = {"xp": torch}
+    exec(compile(source, file, "exec"), names)
+    rule: Callable[..., Any] = names["rule"]
+    return rule
+
+
+@settings(max_examples=5, deadline=None, derandomize=True)
+@given(_formulas)
+def test_every_engine_computes_what_torch_does(formula: tuple[str, str]) -> None:
+    rule = rule_of(formula)
+    expected = []
+    torch.set_default_dtype(torch.float64)  # of numbers as tensors
+    for i, shape in enumerate(SHAPES):
+        p, m = normal(shape, i), torch.zeros(shape, dtype=torch.float64)
+        for step in range(2):
+            p, m = rule(p, normal(shape, 10 + i + step), m, 0.25)
+        expected += [p, m.expand(shape)]
+    torch.set_default_dtype(torch.float32)
+    for options, name in zip(ENGINES, NAMES, strict=True):
+        params = [Parameter(normal(shape, i)) for i, shape in enumerate(SHAPES)]
+        optimizer = optimizer_of(rule, params, ("m",), **options)
+        for step in range(2):
+            for i, param in enumerate(params):
+                param.grad = normal(SHAPES[i], 10 + i + step)
+            optimizer.step()
+        assert optimizer.engine_report().startswith(name), optimizer.engine_report()
+        mine = [value for param in params for value in (param.detach(), optimizer.state[param]["m"])]
+        torch.testing.assert_close(mine, expected, rtol=1e-9, atol=1e-11)
+
+
+# -- precision and threads --------------------------------------------------------------------------------
+
+
+def clipped(p: Any, g: Any, lr: Any) -> Any:
+    return p - lr * g / xp.norm(g) * xp.sum(xp.abs(g)) / xp.max(g) + xp.mean(p)
+
+
+@pytest.fixture
+def threads() -> Iterator[Callable[[int], None]]:
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_same_bits_on_every_number_of_threads(dtype: torch.dtype, threads: Callable[[int], None]) -> None:
+    shapes = [(3 * BLOCK + 5,), (17,), (40, 1000), (0,)]
+    runs = []
+    for count in (1, 2, 3):
+        threads(count)
+        runs.append(stepped(clipped, shapes, dtype, fused=True))
+    for run in runs[1:]:
+        assert all(map(torch.equal, run, runs[0]))
+
+
+def test_sums_are_as_exact_as_double_precision() -> None:
+    """A million small numbers beside a large one: single precision would lose them."""
+
+    def rule(p: Any, g: Any, lr: Any) -> Any:
+        return p * 0 + xp.sum(g)
+
+    for dtype, tolerance in ((torch.float32, 2**-23), (torch.bfloat16, 2**-8), (torch.float16, 2**-10)):
+        g = torch.full((1 << 20,), 2.0**-12, dtype=dtype)
+        g[0] = 1024
+        param = Parameter(torch.zeros_like(g))
+        param.grad = g
+        optimizer = optimizer_of(rule, [param], fused=True)
+        optimizer.step()
+        exact = g.double().sum().item()
+        assert abs(param[0].item() - exact) <= tolerance * exact
+
+
+@pytest.mark.parametrize("options", ENGINES, ids=NAMES)
+def test_nan_and_infinity_go_where_torch_lets_them(options: dict[str, bool]) -> None:
+    plain = ("torch.sum(x)", "torch.norm", "max", "min", "mean", "any", "all", "count_nonzero", "isfinite")
+    reductions = {name: SPELLINGS[name] for name in plain}
+    names, rule = keeping(reductions)
+    grads = []
+    for odd in (math.nan, math.inf, -math.inf):
+        for place in (3, BLOCK + 150):
+            grads.append(normal((BLOCK + 200,)))
+            grads[-1][place] = odd
+    params = [Parameter(torch.zeros_like(grad)) for grad in grads]
+    for param, grad in zip(params, grads, strict=True):
+        param.grad = grad
+    optimizer = optimizer_of(rule, params, names, **options)
+    optimizer.step()
+    for param, grad in zip(params, grads, strict=True):
+        for name, (spelling, reduce) in zip(names, reductions.items(), strict=True):
+            expected = torch.zeros_like(grad) + reduce(grad)
+            mine = optimizer.state[param][name]
+            torch.testing.assert_close(mine, expected, equal_nan=True, rtol=1e-12, atol=0, msg=spelling)
+
+
+@pytest.mark.parametrize("options", ENGINES, ids=NAMES)
+def test_empty_tensors(options: dict[str, bool]) -> None:
+    shapes = [(0,), (4, 0), (2,)]
+    for mine, shape in zip(stepped(clipped, shapes, **options), shapes, strict=True):
+        assert mine.shape == shape
+
+
+# -- what a number of a tensor is in Python -----------------------------------------------------------------
+
+
+def test_a_rule_that_decides_in_python_by_a_number_of_a_tensor_is_run_by_torch() -> None:
+    def rule(p: Any, g: Any, lr: Any) -> Any:
+        norm = g.norm()
+        return p - lr * (g / norm if norm > 1 else g)
+
+    param = Parameter(torch.zeros(4))
+    param.grad = torch.full((4,), 3.0)
+    optimizer = optimizer_of(rule, [param])
+    optimizer.step()
+    assert "eager engine" in optimizer.engine_report() and "xp.where" in optimizer.engine_report()
+    torch.testing.assert_close(param.detach(), torch.full((4,), -0.125))
+
+
+def test_reductions_over_some_dimensions_are_run_by_torch() -> None:
+    def rule(p: Any, g: Any, lr: Any) -> Any:
+        return p - lr * (g - xp.mean(g, dim=1, keepdim=True))
+
+    param = Parameter(torch.zeros(2, 3))
+    param.grad = torch.arange(6.0).reshape(2, 3)
+    optimizer = optimizer_of(rule, [param])
+    optimizer.step()
+    assert "eager engine" in optimizer.engine_report()
+    torch.testing.assert_close(param.detach(), -0.25 * torch.tensor([[-1.0, 0, 1], [-1, 0, 1]]))
+
+
+@pytest.mark.parametrize("options", ENGINES, ids=NAMES)
+def test_complex_numbers_are_refused(options: dict[str, bool]) -> None:
+    param = Parameter(torch.ones(3, dtype=torch.complex64))
+    param.grad = torch.ones(3, dtype=torch.complex64)
+    options = {name: value for name, value in options.items() if not value}
+    with pytest.raises(RuntimeError, match=r"norm\(\); but a parameter is complex"):
+        optimizer_of(clipped, [param], **options).step()
