@@ -45,7 +45,9 @@ def kernel(specialization: Specialization, dtype: torch.dtype, step_dtype: torch
     return native(name, inputs, lambda: _build(text, dtype, step_real, lanes), 9)
 
 
-_OWN_CODE = repr([pkgutil.get_data(__package__, file) for file in ("kernel.py", "reductions.py", "scalars.py")])
+_OWN_CODE = repr(
+    [pkgutil.get_data(__package__, file) for file in ("kernel.py", "reductions.py", "scalars.py")]
+)
 
 
 def _has_float16() -> bool:
@@ -128,6 +130,6 @@ def kernel_source(program: Program, states: Sequence[str], *, counts_steps: bool
 
 def _per_tensor(program: Program, sweep: Sweep) -> list[str]:
     """What a sweep knows of the whole tensor before it begins."""
-    width, place = len(program.reductions), program.reductions.index
-    known = [text for line in sweep.known for text in whole_text(line, place(line), width)]
+    places = list(map(program.reductions.index, sweep.known))
+    known = whole_text(sweep.known, places, len(program.reductions))
     return [*known, *map(scalars.text, sweep.per_tensor)]

@@ -1,9 +1,10 @@
 """Sums, norms and the like in a kernel for the CPU: source text, and what it rests on.
 
-A tensor is cut into blocks of :data:`BLOCK` elements, wherever it is in memory and however many threads share it.
-Each block gives one number, in double precision: element ``i`` goes to the lane ``i % LANES``, and the lanes are
-added up in order. Blocks are added up in order by whoever needs the whole. So the result depends on nothing but the
-numbers, and the lanes, which know nothing of one another, are computed as many at a time as the processor can.
+A tensor is cut into blocks of :data:`BLOCK` elements, wherever it is in memory and however many threads
+share it. Each block gives one number, in double precision: element ``i`` goes to the lane ``i % LANES``,
+and the lanes are added up in order. Blocks are added up in order by whoever needs the whole. So the result
+depends on nothing but the numbers, and the lanes, which know nothing of one another, are computed as many
+at a time as the processor can.
 """
 
 from __future__ import annotations
@@ -45,7 +46,11 @@ def smaller(a: float, x: float) -> float:
 
 
 def block_text(
-    reading: Sequence[str], lines: Sequence[str], reductions: Sequence[Line], places: Sequence[int], width: int
+    reading: Sequence[str],
+    lines: Sequence[str],
+    reductions: Sequence[Line],
+    places: Sequence[int],
+    width: int,
 ) -> list[str]:
     """Visit all elements of a part of a tensor, block by block, and write down what each block gives.
 
@@ -56,38 +61,54 @@ def block_text(
         places: the columns of their results, of ``width``.
     """
     lanes = [f"lanes[{k * LANES} + lane]" for k in range(len(reductions))]
-    begin, add, give = [], [], []
-    for lane, line, place in zip(lanes, reductions, places, strict=True):
-        joined = _JOINED.get(line.word, "{a} + {x}")
-        begin.append(f"{lane} = {_BEGINNINGS.get(line.word, '0.0')}")
-        add.append(f"{lane} = {_TEXTS[line.word].format(a=lane, x=line.operands[0])}")
-        give += [
-            f"whole = {_BEGINNINGS.get(line.word, '0.0')}",
-            f"for lane in range({LANES}):",
-            f"    whole = {joined.format(a='whole', x=lane)}",
-            f"partials[block * {width} + {place}] = whole",
-        ]
+    add = [
+        f"{lane} = {_TEXTS[line.word].format(a=lane, x=line.operands[0])}"
+        for lane, line in zip(lanes, reductions, strict=True)
+    ]
     return [
         "block = blocks[2 * item] + offset // BLOCK_BYTES",
         f"for start in range(0, n, {BLOCK}):",
         f"    stop = min(n, start + {BLOCK})",
-        f"    for lane in range({LANES}):",
-        *(f"        {line}" for line in begin),
+        # Not simply all: what is written out for each lane takes long to compile.
+        f"    used = min({LANES}, stop - start)",
+        "    for lane in range(used):",
+        *(f"        {lane} = {_beginning(line)}" for lane, line in zip(lanes, reductions, strict=True)),
         f"    for row_of_lanes in range(start, stop, {LANES}):",
         f"        for lane in range(min({LANES}, stop - row_of_lanes)):",
         "            i = row_of_lanes + lane",
         *(f"            {line}" for line in (*reading, *lines, *add)),
-        *(f"    {line}" for line in give),
+        *(f"    {line}" for line in _joined("lane in range(used)", reductions, lanes)),
+        *(
+            f"    partials[block * {width} + {place}] = whole_{line.out}"
+            for line, place in zip(reductions, places, strict=True)
+        ),
         "    block += 1",
     ]
 
 
-def whole_text(line: Line, place: int, width: int) -> list[str]:
-    """The number of a whole tensor, of what its blocks gave."""
-    joined = _JOINED.get(line.word, "{a} + {x}")
+def whole_text(known: Sequence[Line], places: Sequence[int], width: int) -> list[str]:
+    """The numbers of a whole tensor, of what its blocks gave."""
+    if not known:
+        return []
+    blocks = f"block in range(blocks[2 * item], blocks[2 * item] + (size + {BLOCK - 1}) // {BLOCK})"
     return [
-        f"whole = {_BEGINNINGS.get(line.word, '0.0')}",
-        f"for block in range(blocks[2 * item], blocks[2 * item] + (size + {BLOCK - 1}) // {BLOCK}):",
-        f"    whole = {joined.format(a='whole', x=f'partials[block * {width} + {place}]')}",
-        f"{line.out} = {_WHOLES.get(line.word, 'real({0})').format('whole')}",
+        *_joined(blocks, known, [f"partials[block * {width} + {place}]" for place in places]),
+        *(
+            f"{line.out} = {_WHOLES.get(line.word, 'real({0})').format(f'whole_{line.out}')}"
+            for line in known
+        ),
     ]
+
+
+def _beginning(line: Line) -> str:
+    return _BEGINNINGS.get(line.word, "0.0")
+
+
+def _joined(loop: str, reductions: Sequence[Line], parts: Sequence[str]) -> list[str]:
+    """Parts put together, in the order of a loop."""
+    lines = [f"whole_{line.out} = {_beginning(line)}" for line in reductions]
+    lines.append(f"for {loop}:")
+    for line, part in zip(reductions, parts, strict=True):
+        name = f"whole_{line.out}"
+        lines.append(f"    {name} = {_JOINED.get(line.word, '{a} + {x}').format(a=name, x=part)}")
+    return lines

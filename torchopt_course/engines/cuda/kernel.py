@@ -12,6 +12,8 @@ import torch
 from ..native.compiler import CompilationError, NoWord
 from ..rule.parsed import Specialization
 from ..rule.program import STATE, Program
+from ..rule.sweeps import Sweep, sweeps
+from . import reductions
 from .blocks import SourceText
 
 # What is stored, and what it is computed in: names of ``triton.language``.
@@ -23,6 +25,8 @@ DTYPES = {
 }
 # Elements that a program of the launch computes at a time: eight for each thread of four warps.
 BLOCK = 1024
+# Elements that one program of the launch updates.
+CHUNK = 8 * BLOCK
 
 
 class Kernel:
@@ -51,7 +55,7 @@ class Kernel:
 
 
 @cache
-def kernel(
+def kernels(
     specialization: Specialization,
     on_device: tuple[str, ...],
     dtype: torch.dtype,
@@ -60,8 +64,11 @@ def kernel(
     *,
     scaled: int,
     aligned: bool,
-) -> Kernel:
-    """The kernel for a specialization of a rule; its arguments are the pointers and then the numbers.
+) -> list[Kernel]:
+    """The kernels for a specialization of a rule, one for each of its sweeps, with what adds up in between.
+
+    Their arguments are the pointers and then the numbers; the second of two is given the three pointers of
+    reductions alone.
 
     Args:
         on_device: the program's numbers that are read from the device, one row for each parameter.
@@ -82,21 +89,31 @@ def kernel(
         raise CompilationError(f"Triton cannot be imported: {error}") from error
     if specialization.program is None:
         raise NoWord(specialization.reason)
-    text = kernel_source(
-        specialization.program,
-        specialization.states,
-        on_device,
-        dtype,
-        step_dtype,
-        width,
-        scaled=scaled,
-        aligned=aligned,
-    )
-    return Kernel(triton.jit(_from_text(text, "kernel", {"tl": tl, "xp": xp})))
+    program, made = specialization.program, []
+    for sweep in sweeps(program):
+        text = kernel_source(
+            program,
+            sweep,
+            specialization.states,
+            on_device,
+            dtype,
+            None if sweep.reductions else step_dtype,
+            width,
+            scaled=scaled,
+            aligned=aligned,
+        )
+        texts = {"kernel": text}
+        if sweep.reductions:
+            places = list(map(program.reductions.index, sweep.reductions))
+            texts["total"] = reductions.total_source(sweep.reductions, places, len(program.reductions), CHUNK)
+        for name, text in texts.items():
+            made.append(Kernel(triton.jit(_from_text(text, name, {"tl": tl, "xp": xp}))))
+    return made
 
 
 def kernel_source(
     program: Program,
+    sweep: Sweep,
     states: Sequence[str],
     on_device: tuple[str, ...],
     dtype: torch.dtype,
@@ -113,14 +130,16 @@ def kernel_source(
     scaling = ["found_inf", "grad_scale"][:scaled]
     signature = [
         *("table", "work", *(["numbers"] if on_device else []), *scaling),
+        *(["partials", "totals", "chunks"] if program.reductions else []),
         *(f'{name}: "fp64"' for name in on_host),
         "BLOCK: tl.constexpr",
     ]
     pointer = f"(tl.load(table + row * {width} + {{}}) + offset).to(tl.pointer_type(tl.{stored}))"
     if aligned:
         pointer = f"tl.multiple_of({pointer}, 16)"
-    said = SourceText(program, real)
-    block = _block(program, tensors, said, real, "grad_scale" in scaling)
+    said = SourceText(sweep.per_tensor, sweep.lines, real)
+    block = _block(program, sweep, tensors, said, real, "grad_scale" in scaling)
+    columns, place = len(program.reductions), program.reductions.index
     lines = [
         f"def kernel({', '.join(signature)}):",
         "    entry = work + 3 * tl.program_id(0)",
@@ -132,6 +151,9 @@ def kernel_source(
             for c, name in enumerate(on_device)
         ),
         *(f"    {line}" for line in said.constants),
+        *(f"    {reductions.known(line, place(line), columns, real)}" for line in sweep.known),
+        *(f"    {line}" for line in said.per_tensor),
+        *(f"    {line}" for line in reductions.begin(sweep.reductions)),
         "    alive = 1",
     ]
     if scaling:
@@ -141,12 +163,16 @@ def kernel_source(
         "    whole = n // BLOCK * BLOCK",
         "    for start in range(0, whole, BLOCK):",
         "        i = start + tl.arange(0, BLOCK)",
-        *(f"        {line.format(mask='', load_mask='')}" for line in block),
+        *(f"        {line.format(mask='', load_mask='', inside='i >= 0')}" for line in block),
         # Only the rest is masked: a mask would keep the compiler from loading 16 bytes at a time.
         "    if whole < n:",
         "        i = whole + tl.arange(0, BLOCK)",
-        *(f"        {line.format(mask=', mask=i < n', load_mask=', mask=i < n, other=0')}" for line in block),
+        *(f"        {line.format(**_MASKED)}" for line in block),
     ]
+    if sweep.reductions:
+        part = f"tl.load(chunks + 2 * row) + offset // {CHUNK * dtype.itemsize}"
+        places = list(map(place, sweep.reductions))
+        lines += [f"    {line}" for line in reductions.give(sweep.reductions, places, columns, part)]
     if step_dtype is not None:
         step = f"tl.load(table + row * {width} + {width - 1})"
         kind = str(step_dtype).removeprefix("torch.")
@@ -158,11 +184,22 @@ def kernel_source(
     return "\n".join(lines) + "\n"
 
 
-def _block(program: Program, tensors: list[str], said: SourceText, real: str, unscale: bool) -> list[str]:
+_MASKED = {"mask": ", mask=i < n", "load_mask": ", mask=i < n, other=0", "inside": "i < n"}
+
+
+def _block(
+    program: Program, sweep: Sweep, tensors: list[str], said: SourceText, real: str, unscale: bool
+) -> list[str]:
     """Read, compute, write one block, whose elements are at ``i``; with places for masks."""
-    lines = [f"{name} = tl.load(at_{name} + i{{load_mask}}).to(tl.{real})" for name in tensors]
+    # The last sweep writes back all that there is.
+    read = [name for name in tensors if name in sweep.tensors or not sweep.reductions]
+    lines = [f"{name} = tl.load(at_{name} + i{{load_mask}}).to(tl.{real})" for name in read]
+    if unscale and "g" in read:
+        lines.append("g = g * (1.0 / tl.load(grad_scale))")
+    if sweep.reductions:
+        return [*lines, *said.lines, *reductions.add(sweep.reductions)]
     if unscale:
-        lines += ["g = g * (1.0 / tl.load(grad_scale))", "tl.store(at_g + i, g{mask})"]
+        lines.append("tl.store(at_g + i, g{mask})")
     lines += said.lines
     written = zip(["p", *tensors[2:]], program.results, strict=True)
     return lines + [f"tl.store(at_{name} + i, {result}{{mask}})" for name, result in written]

@@ -46,7 +46,7 @@ class ForeachBucket(OperationsBucket):
 
 
 def _portions(columns: Columns, *, cut: bool) -> Iterator[Columns]:
-    """Cut all lists alike, large tensors along their first dimension if wished, into portions of similar size."""
+    """Cut all lists alike, large tensors along their first dimension, into portions of similar size."""
     total = sum(map(Tensor.numel, columns[0]))
     if total <= LEAST_PORTION:
         yield columns

@@ -1,9 +1,9 @@
 """A program with reductions, cut into sweeps over the elements of a tensor.
 
-A sum is known when all elements have been visited, and only then can be computed what depends on it. So the first
-sweep visits all elements for the reductions that depend on none, the next for those that depend on the first, and
-the last one writes the results. What a sweep needs of an earlier one, but for its reductions, it computes again:
-that costs less than to keep it in memory.
+A sum is known when all elements have been visited, and only then can be computed what depends on it. So the
+first sweep visits all elements for the reductions that depend on none, the next for those that depend on
+the first, and the last one writes the results. What a sweep needs of an earlier one, but for its
+reductions, it computes again: that costs less than to keep it in memory.
 """
 
 from __future__ import annotations
@@ -41,7 +41,10 @@ def sweeps(program: Program) -> list[Sweep]:
     last = max((depth[line.out] for line in program.reductions), default=0)
     found = [[line for line in program.reductions if depth[line.out] == k + 1] for k in range(last)]
     return [
-        *(_sweep(program, [str(line.operands[0]) for line in reductions], reductions) for reductions in found),
+        *(
+            _sweep(program, [str(line.operands[0]) for line in reductions], reductions)
+            for reductions in found
+        ),
         _sweep(program, program.results, []),
     ]
 

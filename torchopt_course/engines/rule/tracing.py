@@ -1,10 +1,11 @@
 """Read a rule: run it once on placeholders and write down what it does to them.
 
-A rule is elementwise if all that it does are functions of one number at a time. The list of those that every
-engine knows is in :mod:`.words`; a rule that keeps to it becomes a :class:`~.program.Program`, also if it makes
-numbers of whole tensors by the reductions there (sums, norms, ...), which it then uses like coefficients.
-Any other one is left to torch, which knows what it means for whole tensors: with other elementwise functions
-(torch itself says which operations are ``pointwise``), or with shapes, sorting and the like.
+A rule is elementwise if all that it does are functions of one number at a time. The list of those that
+every engine knows is in :mod:`.words`; a rule that keeps to it becomes a :class:`~.program.Program`, also
+if it makes numbers of whole tensors by the reductions there (sums, norms, ...), which it then uses like
+coefficients. Any other one is left to torch, which knows what it means for whole tensors: with other
+elementwise functions (torch itself says which operations are ``pointwise``), or with shapes, sorting and
+the like.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """What a rule may say: the words that every engine knows, how torch spells them, what they mean for tensors.
 
-Each is a function of one number at a time, but for the reductions, which make one number of a whole tensor. What
-is not here (sorting, products of matrices, ...) means something else for a number than for a tensor: no kernel
-gets to see it.
+Each is a function of one number at a time, but for the reductions, which make one number of a whole tensor.
+What is not here (sorting, products of matrices, ...) means something else for a number than for a tensor: no
+kernel gets to see it.
 """
 
 from __future__ import annotations
