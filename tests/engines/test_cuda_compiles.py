@@ -51,7 +51,8 @@ class Reducing(oc.ElementwiseOptimizer):
         m = m + torch.mean(g) * torch.max(torch.abs(g)) - torch.min(p)
         u = torch.where(torch.any(g > 0) & torch.all(m < 3), m, lr) / torch.norm(g - torch.mean(g))
         trust = torch.norm(p) / torch.norm(u)
-        return p - lr * torch.where(torch.isfinite(trust) & (trust > 0), trust, 1) * u, m, torch.count_nonzero(u)
+        trust = torch.where(torch.isfinite(trust) & (trust > 0), trust, 1)
+        return p - lr * trust * u, m, 0 * n + torch.count_nonzero(u)
 
 POINTERS = {"table": "*i64", "work": "*i64", "numbers": "*fp64", "found_inf": "*fp32", "grad_scale": "*fp32",
             "partials": "*fp64", "totals": "*fp64", "chunks": "*i64"}

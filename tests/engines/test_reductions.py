@@ -111,13 +111,13 @@ SHAPES = [(3,), (), (2, BLOCK + 77), (5, 7)]
 def keeping(reductions: Mapping[str, Callable[[Any], Any]]) -> tuple[tuple[str, ...], Callable[..., Any]]:
     """States, and a rule that puts a reduction of the gradient into each."""
     names = tuple(f"r{i}" for i in range(len(reductions)))
-    new = ", ".join(f"of_{name}(g)" for name in names)
+    new = ", ".join(f"0 * {name} + of_{name}(g)" for name in names)
     functions = {f"of_{name}": reduce for name, reduce in zip(names, reductions.values(), strict=True)}
     return names, eval(f"lambda p, g, {', '.join(names)}, lr: (p - lr * g, {new})", functions)
 
 
 def test_each_reduction_is_torchs(engine: str) -> None:
-    """One rule that keeps each of them as a state: a number goes to all elements."""
+    """One rule that keeps each of them as a state, which is full of it."""
     fused = engine.startswith("fused")  # there each costs time to compile, and spellings are one to kernels
     names, rule = keeping({name: SPELLINGS[name] for name in KERNELS} if fused else SPELLINGS)
     params = [Parameter(normal(shape, i)) for i, shape in enumerate(SHAPES)]
@@ -270,6 +270,7 @@ def test_sums_are_as_exact_as_double_precision() -> None:
         assert abs(param[0].item() - exact) <= tolerance * exact
 
 
+@pytest.mark.filterwarnings("ignore:invalid value")  # says numpy, where Triton's interpreter asks it
 def test_nan_and_infinity_go_where_torch_lets_them(engine: str) -> None:
     reductions = {name: SPELLINGS[name] for name in KERNELS}
     names, rule = keeping(reductions)
@@ -314,6 +315,13 @@ def test_a_rule_that_decides_in_python_by_a_number_of_a_tensor_is_run_by_torch()
     torch.testing.assert_close(param.detach(), torch.full((4,), -0.125))
 
 
+def test_a_number_of_a_tensor_is_no_state() -> None:
+    with pytest.raises(
+        TypeError, match=r"User\.rule returned one number of a whole tensor, expected tensors"
+    ):
+        optimizer_of(lambda p, g, m, lr: (p, xp.sum(g)), [Parameter(torch.ones(3))], ("m",))
+
+
 def test_reductions_over_some_dimensions_are_run_by_torch() -> None:
     def rule(p: Any, g: Any, lr: Any) -> Any:
         return p - lr * (g - xp.mean(g, dim=1, keepdim=True))
@@ -332,3 +340,66 @@ def test_complex_numbers_are_refused(engine: str) -> None:
     options = {name: value for name, value in ENGINES[engine].items() if name == "foreach"}
     with pytest.raises(RuntimeError, match=r"norm\(\); but a parameter is complex"):
         optimizer_of(clipped, [param], **options).step()
+
+
+# -- an optimizer of the literature -------------------------------------------------------------------------
+
+
+class Lamb(ElementwiseOptimizer):
+    """Layers are scaled by the ratio of the parameter's norm to the update's (You et al., 2020)."""
+
+    states = ("exp_avg", "exp_avg_sq")
+
+    @staticmethod
+    def coefficients(step: Any, lr: Any, betas: Any, eps: Any, weight_decay: Any) -> Any:
+        return {
+            "lr": lr,
+            "mix": 1 - betas[0],
+            "fresh": 1 - betas[1],
+            "bias1": 1 - betas[0] ** step,
+            "bias2": 1 - betas[1] ** step,
+            "eps": eps,
+            "decay": weight_decay,
+        }
+
+    @staticmethod
+    def rule(
+        p: Any, g: Any, exp_avg: Any, exp_avg_sq: Any, lr: Any, mix: Any, fresh: Any, bias1: Any, bias2: Any,
+        eps: Any, decay: Any,
+    ) -> Any:  # fmt: skip
+        exp_avg = exp_avg + mix * (g - exp_avg)
+        exp_avg_sq = exp_avg_sq + fresh * (g * g - exp_avg_sq)
+        u = exp_avg / bias1 / (xp.sqrt(exp_avg_sq / bias2) + eps) + decay * p
+        trust = xp.norm(p) / xp.norm(u)
+        return p - lr * xp.where(xp.isfinite(trust) & (trust > 0), trust, 1) * u, exp_avg, exp_avg_sq
+
+
+def lamb_by_hand(p: Tensor, grads: list[Tensor], lr: float, eps: float, decay: float) -> Tensor:
+    p, m, v = p.clone(), torch.zeros_like(p), torch.zeros_like(p)
+    for t, g in enumerate(grads, 1):
+        m = 0.9 * m + 0.1 * g
+        v = 0.99 * v + 0.01 * g**2
+        r = (m / (1 - 0.9**t)) / ((v / (1 - 0.99**t)).sqrt() + eps) + decay * p
+        weight, update = p.norm().item(), r.norm().item()
+        p = p - lr * (weight / update if weight > 0 and update > 0 else 1.0) * r
+    return p
+
+
+def test_lamb_is_that_of_its_paper(engine: str) -> None:
+    shapes = [(5, 4), (3,), (BLOCK + 9,)]
+    params = [Parameter(normal(shape, i)) for i, shape in enumerate(shapes)]
+    params[1].data.zero_()  # no norm: no scaling
+    options = {"lr": 0.01, "betas": (0.9, 0.99), "eps": 1e-6, "weight_decay": 0.1}
+    optimizer = Lamb(params, options | ENGINES[engine])
+    steps = 60 if engine != "fused CUDA engine" else 5  # the interpreter is slow
+    grads = [[normal(shape, 100 * i + step) for step in range(steps)] for i, shape in enumerate(shapes)]
+    expected = [
+        lamb_by_hand(param.detach(), own, 0.01, 1e-6, 0.1) for param, own in zip(params, grads, strict=True)
+    ]
+    for step in range(steps):
+        for param, own in zip(params, grads, strict=True):
+            param.grad = own[step]
+        optimizer.step()
+    assert optimizer.engine_report().startswith(engine)
+    for param, value in zip(params, expected, strict=True):
+        torch.testing.assert_close(param.detach(), value, rtol=0, atol=1e-9)

@@ -146,7 +146,7 @@ class CudaBucket(Bucket):
             scaled=0 if scaling is None else len(given),
             aligned=self._seen[2],
         )
-        launches = []
+        launches: list[Update] = []
         for position, function in enumerate(functions):
             adds_up = position % 2 == 1
             arguments = of_reductions if adds_up else [*pointers, *numbers]

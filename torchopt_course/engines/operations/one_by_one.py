@@ -166,8 +166,6 @@ def _by_the_rule(
     for name, value, target in zip(("p", *specialization.states), new, old, strict=True):
         if type(value) in (int, float):
             value = torch.full_like(target, value)
-        elif isinstance(value, Tensor) and value.dim() == 0:  # one number of the tensor, for all elements
-            value = torch.zeros_like(target) + value
         found, expected = _likeness(value), _likeness(target)
         if found != expected:
             raise RuleError(f"{owner}.rule returned a new {name!r} of {found}, expected {expected}")

@@ -161,8 +161,8 @@ class _Notes:
     def _write(self, word: str, operands: tuple[Any, ...], example: Any) -> Value:
         out = Value(self, f"v{len(self.lines)}", example)
         names = tuple(operand._register if type(operand) is Value else operand for operand in operands)
-        kind = {"of_numbers": type(example) is float, "per_tensor": is_per_tensor(out)}
-        self.lines.append(Line(out._register, word, names, **kind))
+        of_numbers = type(example) is float
+        self.lines.append(Line(out._register, word, names, of_numbers, is_per_tensor(out)))
         return out
 
     def _between(self, x: Any, low: Any, high: Any) -> Any:
@@ -220,8 +220,11 @@ class _Notes:
         """The register of a result."""
         value = _plain(value)
         if is_per_tensor(value):
-            value = self._as_real(value)
-        if is_per_tensor(value) or (not is_tensor(value) and type(value) in (Value, int, float, bool)):
+            raise RuleError(
+                f"{self.owner}.rule returned one number of a whole tensor, expected tensors like the "
+                "parameter: 0 * p + x is one that is full of it"
+            )
+        if not is_tensor(value) and type(value) in (Value, int, float, bool):
             value = self.say("fill", self.p, value)
         if not is_tensor(value):
             raise Elsewhere(f"returns a {type(value).__name__} that it was not given")
