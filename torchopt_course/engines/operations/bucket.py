@@ -86,6 +86,8 @@ class OperationsBucket(Bucket):
             specialization = specialize(values)
             if specialization.program is None:
                 raise NoWord(specialization.reason)
+            if self._dtype.is_complex:
+                specialization.refuse_parts("a parameter is complex, and is seen as pairs of real numbers")
             program = in_place(specialization.program, specialization.states, self._language)
             numbers = program.numbers(specialization.program.values(_on_the_host(values)), self._dtype)
             if numbers is None:
