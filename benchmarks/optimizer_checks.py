@@ -1,0 +1,135 @@
+"""What the kit finds in everybody's optimizers: `python -m benchmarks.optimizer_checks`.
+
+It runs the checks of :func:`torchopt_course.testing.optimizer_checks` over this package, ``torch.optim``,
+``pytorch_optimizer``, ``timm`` and ``optimi`` where they are installed (``pip install pytorch_optimizer timm
+torch-optimi``), each optimizer as its constructor makes it, and writes docs/optimizer_checks.md. A run of one
+library, ``--library timm``, leaves the others' part of the table as it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import signal
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+
+from torchopt_course.testing import OptimizerError, optimizer_checks
+from torchopt_course.testing.optimizers import SHAPES
+
+from .checked_optimizers import LIBRARIES, Subject
+from .checked_optimizers_table import page, remarks_of
+
+RESULTS = Path(__file__).parent / "results" / "optimizer_checks.json"
+PAGE = Path(__file__).parents[1] / "docs" / "optimizer_checks.md"
+MATRICES = ((8, 8), (5, 3), (3, 5), (16, 4))
+PATIENCE = 60  # seconds for a check
+
+
+@contextmanager
+def patience(seconds: int) -> Iterator[None]:
+    def ring(signum: int, frame: FrameType | None) -> None:
+        raise TimeoutError(f"a check takes more than {seconds} seconds")
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def verdicts(subject: Subject, skipped: set[str]) -> dict[str, str | None]:
+    """Of each check: "" if it passes, what is wrong, or ``None`` if it does not apply."""
+    options = dict(subject.options)
+    found: dict[str, str | None] = {}
+    if "shapes" not in options:
+        found |= run(subject, options, {"shapes", "layouts"}, only=True)
+        if found["shapes"] or found["layouts"]:
+            options["shapes"] = shapes_taken(subject) or MATRICES
+    return run(subject, options, set(found) | skipped) | found
+
+
+def run(
+    subject: Subject, options: dict[str, Any], names: set[str], *, only: bool = False
+) -> dict[str, str | None]:
+    """The checks with these names, or all but those."""
+    found: dict[str, str | None] = {}
+    for case in optimizer_checks(subject.make, **options):
+        if (case.name in names) is not only or found.get(case.name):
+            continue
+        try:
+            with patience(PATIENCE), warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                case()
+        except OptimizerError as error:
+            found[case.name] = " ".join(str(error).removeprefix(f"{case.trial.name}, ").split())
+        except Exception:  # it does not apply
+            found.setdefault(case.name, None)
+        else:
+            found[case.name] = ""
+    return found
+
+
+def shapes_taken(subject: Subject) -> list[tuple[int, ...]]:
+    """Those that it can step at all."""
+    return [
+        shape for shape in SHAPES if not run(subject, {"shapes": [shape]}, {"shapes"}, only=True)["shapes"]
+    ]
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--library", choices=LIBRARIES, action="append", help="only this one; may be repeated"
+    )
+    parser.add_argument("--optimizer", help="only the one with this name; the table stays as it is")
+    parser.add_argument("--skip", action="append", default=[], help="leave out the check with this name")
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    logging.disable(logging.WARNING)
+    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    for name in options.library or LIBRARIES:
+        distribution, subjects = LIBRARIES[name]
+        try:
+            number = version(distribution)
+        except PackageNotFoundError:
+            print(f"{distribution} is not installed: its part of the table stays as it is", file=sys.stderr)
+            continue
+        rows: dict[str, dict[str, str | None]] = {}
+        for subject in subjects():
+            if options.optimizer not in (None, subject.name):
+                continue
+            begun = time.perf_counter()
+            row = verdicts(subject, set(options.skip)) if subject.reason is None else {"": subject.reason}
+            rows[subject.name] = row
+            faults = [f"  {check}: {fault}" for check, fault in row.items() if fault]
+            print(
+                f"{name}.{subject.name} ({time.perf_counter() - begun:.0f} s)", *faults, sep="\n", flush=True
+            )
+            if options.optimizer is None:
+                old = results.get(name, {}).get("rows", {})
+                kept = {key: old[key] for key in old if key not in rows}
+                merged = {key: {**old.get(key, {}), **value} for key, value in rows.items()}
+                results[name] = {"version": number, "rows": merged | kept}
+                RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+    if options.optimizer is None:
+        old = PAGE.read_text(encoding="utf-8") if PAGE.exists() else ""
+        PAGE.write_text(page(results, remarks_of(old)), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
