@@ -77,7 +77,7 @@ def of_timm() -> Iterator[Subject]:
 # By their papers, parameters have a number in common: an estimated distance, a norm, one decision.
 COUPLED_BY_PAPER = {
     *("alig", "dadaptadagrad", "dadaptadam", "dadaptadan", "dadaptlion", "dadaptsgd", "lamb", "lbfgs"),
-    *("prodigy", "ranger21", "emonavi", "emolynx", "emofact"),
+    *("prodigy", "ranger21", "emonavi", "emolynx", "emofact", "adagc", "adai", "adams", "asgd", "avagrad"),
 }
 REASONS = {
     "adahessian": "takes second derivatives: gradients must have a graph",
@@ -85,6 +85,7 @@ REASONS = {
     "adalomo": "is fused into the backward pass: takes a model, not parameters",
     "lomo": "is fused into the backward pass: takes a model, not parameters",
     "adammini": "takes a model, not parameters",
+    "alig": "must have a closure, though the signature of its step does not say so",
     "bsam": "steps twice in each step: the closure must be the loss itself",
     "demo": "takes a process group of several processes",
     "distributedmuon": "takes a process group of several processes",
@@ -102,7 +103,10 @@ def of_pytorch_optimizer() -> Iterator[Subject]:
         options = {"lr": 1e-2} if _has_no_default(cls, "lr") else {}
         if _has_no_default(cls, "num_iterations"):
             options["num_iterations"] = 1000
-        yield Subject(name, partial(cls, **options), COUPLED if name in COUPLED_BY_PAPER else {})
+        known = dict(COUPLED) if name in COUPLED_BY_PAPER else {}
+        if name == "adashift":
+            known["steps"] = 20  # it waits for ten gradients before its first step
+        yield Subject(name, partial(cls, **options), known)
 
 
 def _is_optimizer(cls: Any) -> bool:
