@@ -103,9 +103,10 @@ def of_pytorch_optimizer() -> Iterator[Subject]:
         options = {"lr": 1e-2} if _has_no_default(cls, "lr") else {}
         if _has_no_default(cls, "num_iterations"):
             options["num_iterations"] = 1000
-        known = dict(COUPLED) if name in COUPLED_BY_PAPER else {}
+        known: dict[str, Any] = dict(COUPLED) if name in COUPLED_BY_PAPER else {}
         if name == "adashift":
-            known["steps"] = 20  # it waits for ten gradients before its first step
+            # It waits for ten gradients before its first step, which an empty parameter cannot take.
+            known |= {"steps": 20, "shapes": [(), (7,), (5, 3), (1001,)]}
         yield Subject(name, partial(cls, **options), known)
 
 

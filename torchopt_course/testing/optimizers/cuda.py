@@ -6,7 +6,7 @@ import importlib.util
 
 import torch
 
-from ...elementwise import ElementwiseOptimizer
+from ... import ElementwiseOptimizer
 from .verdict import NotAsked, OptimizerError
 
 # What the generated kernels call their pointers; all other arguments are numbers.
@@ -34,10 +34,10 @@ def compile_for_cuda(optimizer: ElementwiseOptimizer, dtype: torch.dtype) -> Non
     group = optimizer.param_groups[0]
     values = optimizer._coefficients_after(group)(0)
     kept = optimizer._kept_states(group)
-    variant = optimizer._formula.specialise(kept, group["maximize"], values)
+    specialization = optimizer._parsed_rule.specialize(kept, group["maximize"], values)
     width = 2 + len(kept) + 1
     try:
-        compiled = cuda_kernel.kernel(variant, (), dtype, None, width, scaled=0, aligned=True)
+        compiled = cuda_kernel.kernel(specialization, (), dtype, None, width, scaled=0, aligned=True)
         function = compiled._function
         signature = {name: POINTERS.get(name, "fp64") for name in function.arg_names} | {"BLOCK": "constexpr"}
         block = {(function.arg_names.index("BLOCK"),): cuda_kernel.BLOCK}

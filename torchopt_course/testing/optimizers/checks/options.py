@@ -27,6 +27,8 @@ def check_learning_rate(trial: Trial) -> None:
 
     _rate(trial)
     early, late = halved_in(1), halved_in(2)
+    if all(torch.equal(value, late[0][name]) for name, value in late[1].items()):
+        raise NotAsked("it does not move in step 2, as in a warm-up from zero")
     if all(torch.equal(value, late[1][name]) for name, value in early[1].items()):
         raise OptimizerError('group["lr"] was halved after step 1, and step 2 is what it was')
 
@@ -53,6 +55,9 @@ def check_schedulers(trial: Trial) -> None:
     trial.compare("under LambdaLR", histories[0], "with the same lr by hand", histories[1])
     constant = only_parameters(trial.run(trial.optimizer(trial.parameters()), 0, len(factors)))[-1]
     if all(torch.equal(value, constant[name]) for name, value in histories[0][-1].items()):
+        params = trial.parameters()
+        if all(torch.equal(constant[f"parameter {i}"], param) for i, param in enumerate(params)):
+            raise NotAsked(f"it does not move in the first {len(factors)} steps")
         raise OptimizerError("4 steps under LambdaLR are those with a constant learning rate")
     for make in (_one_cycle, _cosine, _plateau):
         optimizer = trial.optimizer(trial.parameters())
@@ -86,7 +91,7 @@ def _plateau(optimizer: Optimizer, rate: float) -> Any:
 
 def _rate(trial: Trial) -> Any:
     """The learning rate, if the optimizer has one and uses it."""
-    from ....elementwise import ElementwiseOptimizer
+    from .... import ElementwiseOptimizer
 
     rate = trial.option("lr")
     if rate is None:
