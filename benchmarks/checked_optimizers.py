@@ -12,8 +12,8 @@ from torch.optim import Optimizer
 
 import torchopt_course
 
-MATRICES = {"shapes": ((8, 8), (5, 3), (3, 5), (16, 4))}
-COUPLED = {"coupled": True}
+MATRICES: dict[str, Any] = {"shapes": ((8, 8), (5, 3), (3, 5), (16, 4))}
+COUPLED: dict[str, Any] = {"coupled": True}
 
 
 class Subject(NamedTuple):
@@ -31,7 +31,7 @@ def ours() -> Iterator[Subject]:
 
 
 def of_torch() -> Iterator[Subject]:
-    special = {"LBFGS": COUPLED, "Muon": MATRICES}
+    special: dict[str, dict[str, Any]] = {"LBFGS": COUPLED, "Muon": MATRICES}
     for name in sorted(vars(torch.optim)):
         cls = getattr(torch.optim, name)
         if not _is_optimizer(cls):
@@ -44,8 +44,9 @@ def of_torch() -> Iterator[Subject]:
             if engine in inspect.signature(cls).parameters:
                 yield Subject(f"{name}({engine}=True)", partial(cls, **{engine: True}))
     for options in ({"momentum": 0.9}, {"momentum": 0.9, "nesterov": True, "foreach": True}):
+        chosen: dict[str, Any] = dict(options)
         words = ", ".join(f"{key}={value}" for key, value in options.items())
-        yield Subject(f"SGD({words})", partial(torch.optim.SGD, **options))
+        yield Subject(f"SGD({words})", partial(torch.optim.SGD, **chosen))
 
 
 def of_optimi() -> Iterator[Subject]:
@@ -62,7 +63,10 @@ def of_optimi() -> Iterator[Subject]:
 def of_timm() -> Iterator[Subject]:
     import timm.optim
 
-    special = {"Lamb": COUPLED, "Muon": MATRICES}  # Lamb clips by the norm of all gradients
+    special: dict[str, dict[str, Any]] = {
+        "Lamb": COUPLED,
+        "Muon": MATRICES,
+    }  # Lamb clips by the norm of all gradients
     reasons = {
         "Adahessian": "takes second derivatives: gradients must have a graph",
         "Lookahead": "is put around another optimizer",

@@ -25,7 +25,8 @@ def page(results: dict[str, Any], remarks: str) -> str:
         "constructor makes it (a learning rate of 0.01 where there is no default), on the CPU. It is "
         "generated: `python -m benchmarks.optimizer_checks`, torch "
         f"{results['torch.optim']['version']}. A ✗ says that a check fails, not that training would; what is "
-        "a fault for a resumed run or a frozen layer may never matter to you.\n",
+        "a fault for a resumed run or a frozen layer may never matter to you. Where there is no sign, the "
+        "check does not apply, or took too long.\n",
         REMARKS_BEGIN,
         remarks,
         REMARKS_END + "\n",

@@ -27,7 +27,7 @@ def compile_for_cuda(optimizer: ElementwiseOptimizer, dtype: torch.dtype) -> Non
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    from ...engines import cuda_kernel
+    from ...engines.cuda import kernel as cuda_kernel
 
     if triton.knobs.runtime.interpret:
         raise NotAsked("Triton interprets in this process: TRITON_INTERPRET is set")

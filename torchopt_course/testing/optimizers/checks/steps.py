@@ -111,7 +111,7 @@ def check_closure(trial: Trial) -> None:
                 raise OptimizerError("step(closure) calls it without torch.enable_grad(): it cannot backward")
             sums = [(p * g).sum() for p, g in zip(params, given, strict=True)]
             loss = torch.stack(sums).sum()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             losses.append(loss.detach())
             return loss
 
