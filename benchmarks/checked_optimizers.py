@@ -87,6 +87,7 @@ REASONS = {
     "adahessian": "takes second derivatives: gradients must have a graph",
     "sophiah": "takes second derivatives: gradients must have a graph",
     "adalomo": "is fused into the backward pass: takes a model, not parameters",
+    "lorarite": "takes the two matrices of a LoRA layer, in pairs",
     "lomo": "is fused into the backward pass: takes a model, not parameters",
     "adammini": "takes a model, not parameters",
     "alig": "must have a closure, though the signature of its step does not say so",

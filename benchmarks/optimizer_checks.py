@@ -107,9 +107,10 @@ def run(
 
 
 def shapes_taken(subject: Subject) -> list[tuple[int, ...]]:
-    """Those that it can step at all."""
+    """Those that it can step; not the empty one, which may break a later step all the same."""
+    shapes = [shape for shape in SHAPES if 0 not in shape]
     return [
-        shape for shape in SHAPES if not run(subject, {"shapes": [shape]}, {"shapes"}, only=True)["shapes"]
+        shape for shape in shapes if not run(subject, {"shapes": [shape]}, {"shapes"}, only=True)["shapes"]
     ]
 
 

@@ -223,3 +223,21 @@ def only(history: History, numbers: Sequence[int]) -> History:
         {name: value for name, value in values.items() if name.rpartition(" of ")[2] in wanted}
         for values in history
     ]
+
+
+def draws_random_numbers(trial: Trial) -> bool:
+    """Whether a step uses torch's generator."""
+    params = trial.parameters()
+    step: Any = trial.optimizer(params).step
+    for i, param in enumerate(params):
+        param.grad = torch.empty_like(param).copy_(trial.gradient(0, i, tuple(param.shape)))
+    drawn = []
+    original = torch.random.get_rng_state()
+    try:
+        for _ in range(2):
+            before = torch.random.get_rng_state()
+            step(lambda: torch.ones((), dtype=trial.dtype))
+            drawn.append(not torch.equal(before, torch.random.get_rng_state()))
+    finally:
+        torch.random.set_rng_state(original)
+    return any(drawn)

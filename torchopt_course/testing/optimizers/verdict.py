@@ -43,8 +43,8 @@ def compare(what: str, mine: History, other: str, expected: History, *, bound: f
     largest: dict[str, float] = {}
     for values in expected:
         for name, value in values.items():
-            size = value.abs().max().item() if value.numel() else 0.0
-            largest[name] = max(largest.get(name, 0.0), float(size))
+            size = float(value.double().abs().max()) if value.numel() else 0.0  # a mask has no abs()
+            largest[name] = max(largest.get(name, 0.0), size)
     for step, (got, wanted) in enumerate(zip(mine, expected, strict=True), first + 1):
         if set(got) != set(wanted):
             odd = ", ".join(sorted(set(got) ^ set(wanted)))

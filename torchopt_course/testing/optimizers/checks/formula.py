@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..catalogue import HALF, check
-from ..trial import REFERENCE, Trial, only_parameters, tensors_in, values_of
+from ..trial import REFERENCE, Trial, draws_random_numbers, only_parameters, tensors_in, values_of
 from ..verdict import NotAsked, OptimizerError, compare, short
 
 DESCENT = 150  # steps
@@ -87,6 +87,8 @@ def check_finite_at_zero(trial: Trial) -> None:
 @check(*HALF)
 def check_half_precision(trial: Trial) -> None:
     """Steps in half precision go where those in float64 go, as far as rounding lets them."""
+    if draws_random_numbers(trial):
+        raise NotAsked("it draws random numbers, others in each precision")
     params = trial.parameters()
     wide = [torch.nn.Parameter(param.detach().double()) for param in params]
     start = [param.detach().clone() for param in wide]

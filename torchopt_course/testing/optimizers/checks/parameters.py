@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import Parameter
 
 from ..catalogue import FULL, check
-from ..trial import Trial, only, only_parameters, snapshot
+from ..trial import Trial, draws_random_numbers, only, only_parameters, snapshot
 from ..verdict import NotAsked, OptimizerError
 
 
@@ -34,6 +33,8 @@ def check_shapes(trial: Trial) -> None:
 @check(*FULL)
 def check_layouts(trial: Trial) -> None:
     """Transposed tensors, channels_last and views with gaps take the same steps as contiguous ones."""
+    if draws_random_numbers(trial):
+        raise NotAsked("it draws random numbers, in the order of the memory")
     values = [
         trial.normal(i, shape) for i, shape in enumerate(trial.shapes or ((3, 5), (2, 3, 4, 5), (4, 6)))
     ]
@@ -164,21 +165,3 @@ def _numbers(trial: Trial, half: Half | None = None) -> list[int]:
     if half is None:
         return numbers[::2] + numbers[1::2]
     return numbers[::2] if torch.equal(half()[0], trial.parameters()[0]) else numbers[1::2]
-
-
-def draws_random_numbers(trial: Trial) -> bool:
-    """Whether a step uses torch's generator."""
-    params = trial.parameters()
-    step: Any = trial.optimizer(params).step
-    for i, param in enumerate(params):
-        param.grad = torch.empty_like(param).copy_(trial.gradient(0, i, tuple(param.shape)))
-    drawn = []
-    original = torch.random.get_rng_state()
-    try:
-        for _ in range(2):
-            before = torch.random.get_rng_state()
-            step(lambda: torch.ones((), dtype=trial.dtype))
-            drawn.append(not torch.equal(before, torch.random.get_rng_state()))
-    finally:
-        torch.random.set_rng_state(original)
-    return any(drawn)
