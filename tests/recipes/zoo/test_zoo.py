@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import math
 import re
 from collections.abc import Callable
@@ -179,7 +180,7 @@ def test_sam_climbs_and_steps_from_where_it_was() -> None:
         for x, v, gx in zip(plain, velocity, torch.autograd.grad(loss_of(climbed), climbed), strict=True):
             v.mul_(0.9).add_(gx)
             x -= 0.01 * v
-        assert float(returned) == pytest.approx(float(before), rel=1e-9)
+        assert returned.item() == pytest.approx(before.item(), rel=1e-9)
     assert_within(params, plain)
     assert "fused CPU" in optimizer.engine_report()
 
@@ -222,3 +223,12 @@ def test_the_table_has_nobody_else_and_the_honest_mean() -> None:
     assert re.findall(r"^\| \[`(\w+)`\]", page, re.M) == [row.name for row in rows]
     [said] = re.findall(r"blank lines: ([^.]*)\.", page)
     assert f"blank lines: {said}." in table.page_of(rows, ["-"] * len(rows))
+
+
+@pytest.mark.parametrize("cls", ZOO)
+def test_options_out_of_range(cls: Any) -> None:
+    for name in ("lr", "eps", "weight_decay", "betas"):
+        if name in inspect.signature(cls.__init__).parameters:
+            value: Any = (0.9, 0.9, 1.5) if name == "betas" else -1.5
+            with pytest.raises(ValueError, match=r"1\.5"):
+                cls([torch.zeros(2, requires_grad=True)], **{name: value})
