@@ -83,6 +83,20 @@ def test_the_steps_are_the_papers(name: str) -> None:
     assert fused or name in WHOLE, optimizer.engine_report()
 
 
+@pytest.mark.parametrize("name", WHOLE)
+@pytest.mark.parametrize(("weight", "grad"), [(0.0, 0.5), (0.5, 0.0), (0.0, 0.0)])
+def test_where_a_norm_is_zero(name: str, weight: float, grad: float) -> None:
+    paper, options = PAPERS[name]
+    expected, g = torch.full((3,), weight, dtype=torch.float64), torch.full((3,), grad, dtype=torch.float64)
+    param = Parameter(expected.clone())
+    optimizer = getattr(zoo, name)([param], **options)
+    for _ in range(2):
+        param.grad = g.clone()
+        optimizer.step()
+    paper(expected, [g, g])
+    torch.testing.assert_close(param.detach(), expected, rtol=1e-12, atol=0)
+
+
 # torch counts some factors in float32.
 @pytest.mark.parametrize("name", ["Rprop", "Adadelta", "Adamax", "RAdam", "NAdam"])
 def test_the_steps_are_torchs(name: str) -> None:
