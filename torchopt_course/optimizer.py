@@ -17,7 +17,7 @@ from .engines.layout import is_sparse, zeros_where
 from .engines.step import Stepper
 from .engines.storage import OPTIONS as STORAGE
 from .validation.checkpoints import keep_precision, refuse_foreign
-from .validation.options import at_least_zero, make_plain, not_nan, plain, refuse_odd_option
+from .validation.options import at_least_zero, fraction, make_plain, not_nan, plain, refuse_odd_option
 from .validation.storage import refuse_idle_storage, refuse_odd_storage
 
 Params: TypeAlias = Iterable[Tensor] | Iterable[dict[str, Any]] | Iterable[tuple[str, Tensor]]
@@ -121,7 +121,9 @@ class ElementwiseOptimizer(DeclaredOptimizer):
     def check_options(self, options: Mapping[str, Any]) -> None:
         """Refuse options out of range: the defaults, and those of each parameter group.
 
-        Extend it for your own; :mod:`torchopt_course.validation` has the usual checks.
+        What has one of the usual names is checked here: ``lr``, ``weight_decay`` and ``eps`` are at least 0,
+        each of ``betas`` is in [0, 1), nothing is NaN. Extend it for your own;
+        :mod:`torchopt_course.validation` has the usual checks.
 
         Raises:
             ValueError, TypeError, RuntimeError: with the value and what was expected.
@@ -131,6 +133,12 @@ class ElementwiseOptimizer(DeclaredOptimizer):
         for name, label in {"lr": "learning rate", "weight_decay": "weight_decay value"}.items():
             if name in options:
                 at_least_zero(label, options[name])
+        if isinstance(options.get("eps"), float | int):
+            at_least_zero("epsilon value", options["eps"])
+        if isinstance(options.get("betas"), tuple | list):
+            for i, beta in enumerate(options["betas"]):
+                if isinstance(beta, float | int):
+                    fraction(f"beta parameter at index {i}", beta)
         for name, value in options.items():
             not_nan(name, value)
             if name in self._options:

@@ -10,7 +10,13 @@ from ... import ElementwiseOptimizer
 from .verdict import NotAsked, OptimizerError
 
 # What the generated kernels call their pointers; all other arguments are numbers.
-POINTERS = {"table": "*i64", "work": "*i64", "numbers": "*fp64", "found_inf": "*fp32", "grad_scale": "*fp32"}
+POINTERS = {
+    "table": "*i64",
+    "work": "*i64",
+    "partials": "*fp64",
+    "totals": "*fp64",
+    "chunks": "*i64",
+}
 H100 = 90  # the compute capability, times ten
 
 
@@ -35,14 +41,18 @@ def compile_for_cuda(optimizer: ElementwiseOptimizer, dtype: torch.dtype) -> Non
     values = optimizer._coefficients_after(group)(0)
     kept = optimizer._kept_states(group)
     specialization = optimizer._parsed_rule.specialize(kept, group["maximize"], values)
-    width = 2 + len(kept) + 1
+    stored = (dtype, dtype, *[dtype] * len(kept))
     try:
-        compiled = cuda_kernel.kernel(specialization, (), dtype, None, width, scaled=0, aligned=True)
-        function = compiled._function
-        signature = {name: POINTERS.get(name, "fp64") for name in function.arg_names} | {"BLOCK": "constexpr"}
-        block = {(function.arg_names.index("BLOCK"),): cuda_kernel.BLOCK}
-        source = ASTSource(function, signature, block)
-        triton.compile(source, target=GPUTarget("cuda", H100, 32), options={"num_warps": 4})
+        made = cuda_kernel.kernels(
+            specialization, (), stored, None, None, counts_steps=True, scaled=0, aligned=True
+        )
+        # Of a rule with reductions every other one is the same for all rules: it adds up.
+        for function in (kernel._function for kernel in made[::2]):
+            signature = {name: POINTERS.get(name, "fp64") for name in function.arg_names}
+            signature["BLOCK"] = "constexpr"
+            block = {(function.arg_names.index("BLOCK"),): cuda_kernel.BLOCK}
+            source = ASTSource(function, signature, block)
+            triton.compile(source, target=GPUTarget("cuda", H100, 32), options={"num_warps": 4})
     except Exception as error:  # Triton fails in many ways; all of them mean the same here
         reason = str(error.__cause__ or error).strip() or type(error).__name__
         raise OptimizerError(f"the CUDA kernel does not compile: {reason}") from error
