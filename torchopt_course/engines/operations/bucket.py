@@ -63,6 +63,8 @@ class OperationsBucket(Bucket):
         }.items():
             if type(tensor) not in PLAIN or tensor.layout != torch.strided:
                 return f"{label} is no plain tensor"
+            if label != "its gradient" and torch._debug_has_internal_overlap(tensor) == 1:
+                return f"{label} has several elements in one place"
             if (tensor.dtype, tensor.device, tensor.shape) != (param.dtype, param.device, param.shape):
                 return f"{label} is not like the parameter"
             if reason := why_odd(label, tensor):
