@@ -139,7 +139,7 @@ PAGE_TEXT = """\
 
 Optimizers from their papers: the formula, and what it takes to make a class of it. Each takes the steps of an
 independent implementation over 60 steps in float64, within 1e-9. All but SAM, whose `step` needs a closure,
-pass `assert_optimizer_agrees`. [From paper to optimizer](from_paper_to_optimizer.md) shows how one is written.
+pass `assert_optimizer_agrees`. [From paper to optimizer](from_paper_to_optimizer.md) shows how one is made.
 
 | optimizer | lines | engine | peer's time / ours | peer | source |
 |---|--:|---|--:|---|---|
@@ -149,7 +149,8 @@ Lines are those of the class, without docstring, comments and blank lines: {mean
 from {least} to {most}.
 
 Times are those of `step()`: the weights of an MLP 784-256-128-10 in float32, one thread, medians of turns,
-peers with their defaults, torch {torch}. Larger than 1 means that ours is faster. SAM's closure does nothing here.
+peers with their defaults, torch {torch}. Larger than 1 means that ours is faster. SAM's closure does
+nothing here.
 """
 
 

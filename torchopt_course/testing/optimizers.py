@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import Parameter
 from torch.optim import Optimizer
 
-from ..optimizer import ElementwiseOptimizer
+from ..elementwise import ElementwiseOptimizer
 
 Make: TypeAlias = Callable[[list[Parameter]], Optimizer]
 # What a run has left after each step: each parameter and each of its states, by name.
