@@ -15,11 +15,13 @@ from . import lr_scheduler
 from .adagrad import Adagrad
 from .adam import Adam
 from .adamw import AdamW
+from .elementwise import ElementwiseOptimizer
 from .lr_scheduler import CyclicLR, ReduceLROnPlateau, lr_range_test, preview_schedule
-from .optimizer import ElementwiseOptimizer
+from .mixed import Mixed
 from .release import release_gradients
 from .rmsprop import RMSprop
 from .sgd import SGD, Momentum
+from .whole import TensorOptimizer
 
 __version__ = "0.1.0"
 
@@ -30,9 +32,11 @@ __all__ = [
     "AdamW",
     "CyclicLR",
     "ElementwiseOptimizer",
+    "Mixed",
     "Momentum",
     "RMSprop",
     "ReduceLROnPlateau",
+    "TensorOptimizer",
     "lr_range_test",
     "lr_scheduler",
     "preview_schedule",

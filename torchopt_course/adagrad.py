@@ -9,7 +9,8 @@ import torch
 import torch as xp
 from torch import Tensor, optim
 
-from .optimizer import ElementwiseOptimizer, Params, Rounding, StateDtype, Value
+from .elementwise import ElementwiseOptimizer
+from .optimizer import Params, Rounding, StateDtype, Value
 from .validation import at_least_zero, options_of
 
 

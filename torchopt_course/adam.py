@@ -8,7 +8,8 @@ from typing import Any
 import torch as xp
 from torch import Tensor, optim
 
-from .optimizer import ElementwiseOptimizer, Params, Rounding, StateDtype, Value
+from .elementwise import ElementwiseOptimizer
+from .optimizer import Params, Rounding, StateDtype, Value
 from .validation import at_least_zero, decay_rates, options_of, pair
 
 

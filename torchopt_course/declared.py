@@ -8,32 +8,86 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
 
 from .engines.bucket import Coefficients, GroupOptions
 from .engines.group import sparse_made_dense
-from .engines.layout import in_layout_of, is_sparse
+from .engines.layout import is_sparse
 from .engines.rule.parsed import ParsedRule, Rule, say_where
-from .engines.storage import compensation, compensations, rounding_of
-from .validation.declarations import fitting, refuse_mistakes, refuse_nan, requested_options
+from .engines.rule.whole import WholeRule
+from .stepped import SteppedOptimizer
+from .validation.declarations import refuse_mistakes, refuse_nan, requested_options
 from .validation.options import plain, refuse_odd_groups, refuse_odd_option
-from .validation.storage import as_wanted
 from .validation.tensors import refuse_misfits
 
 
-class DeclaredOptimizer(Optimizer):
+class DeclaredOptimizer(SteppedOptimizer):
     """An optimizer that is given by a rule, coefficients and the names of states."""
 
+    # Options of how a step is made, with their defaults.
+    _STEP_OPTIONS: ClassVar[Mapping[str, Any]]
+    # Options of how states are stored: groups are without those that nobody has asked for, as torch's.
+    _STORAGE_OPTIONS: ClassVar[tuple[str, ...]] = ()
     states: ClassVar[tuple[str, ...]] = ()
     optional_states: ClassVar[Mapping[str, str]] = {}
     rule: ClassVar[Rule]
     coefficients: ClassVar[Callable[..., Mapping[str, Any]]]
 
-    def initial_state(self, name: str, param: Tensor, group: Mapping[str, Any]) -> Tensor:
+    _parsed_rule: ParsedRule | WholeRule
+
+    def initial_state(self, name: str, param: Tensor, group: Mapping[str, Any]) -> Tensor | None:
+        raise NotImplementedError
+
+    def _parse(self) -> ParsedRule | WholeRule:
+        """The rule as the engines see it."""
+        raise NotImplementedError
+
+    def _made_state(self, name: str, param: Tensor, group: Mapping[str, Any]) -> Tensor | None:
+        """What ``initial_state`` makes, if that can be a state."""
+        raise NotImplementedError
+
+    def _model_of_state(self, name: str, param: Tensor, group: Mapping[str, Any]) -> Tensor | None:
+        """A tensor of the shape that a state must have; ``None`` if the parameter does not keep it."""
         raise NotImplementedError
 
     def sparse_gradients(self, group: Mapping[str, Any]) -> Literal["refused", "dense", "rows"]:
         raise NotImplementedError
+
+    def _kept_in(
+        self, name: str, param: Tensor, group: Mapping[str, Any]
+    ) -> tuple[torch.dtype, torch.device] | None:
+        """The dtype and device that a loaded state is brought to; ``None``: what torch does with it."""
+        raise NotImplementedError
+
+    def _complete_group(self, group: dict[str, Any]) -> None:
+        """Add what an older checkpoint may lack."""
+        raise NotImplementedError
+
+    def _part(self, i: int) -> DeclaredOptimizer:
+        return self
+
+    def _restore(
+        self,
+        group: dict[str, Any],
+        before: Mapping[str, Any],
+        saved: Mapping[str, Any],
+        entries: Mapping[Any, Any],
+    ) -> None:
+        """Mend a group as torch has loaded it: all states are of their parameter's dtype then.
+
+        Args:
+            group, before: the group as it is now, and as it was. What a checkpoint does not say of storage
+                stays as it was.
+            saved, entries: it and the states as they were saved.
+        """
+        for name in self._STORAGE_OPTIONS:
+            if group.get(name) is None and name in before:
+                group[name] = before[name]
+        for param, key in zip(group["params"], saved["params"], strict=True):
+            entry = entries.get(key) or {}
+            for name, value in entry.items() if param in self.state else ():
+                kept = self._kept_in(name, param, group) if isinstance(value, Tensor) else None
+                if kept is not None:
+                    self.state[param][name] = value.to(dtype=kept[0], device=kept[1])
 
     # -- the formula ---------------------------------------------------------------------------------
 
@@ -41,20 +95,16 @@ class DeclaredOptimizer(Optimizer):
         """Learn what the rule and its coefficients are called with; again whenever they are replaced."""
         cls = type(self)
         refuse_mistakes(cls)
-        before = self.__dict__.get("_parsed_rule")
-        self._parsed_rule = ParsedRule(cls.__name__, cls.rule, (*cls.states, *cls.optional_states), before)
+        self._parsed_rule = self._parse()
         self._source = (cls.rule, cls.rule.__code__, cls.coefficients)
         self._constructor = inspect.signature(cls.__init__).parameters
         self._needs = tuple(inspect.signature(cls.coefficients).parameters)
         self._counts_steps, self._asks_first = "step" in self._needs, "first" in self._needs
         self._options = tuple(name for name in self._needs if name not in ("step", "first"))
         switches = cls.optional_states.values()
-        self._needed_options = (*self._options, *switches, "maximize", "foreach", "differentiable")
-        self._plan_options = (
-            *dict.fromkeys(
-                (*switches, "maximize", "foreach", "differentiable", "fused", "state_dtype", "rounding")
-            ),
-        )
+        of_the_step = [name for name in self._STEP_OPTIONS if name != "fused"]
+        self._needed_options = (*self._options, *switches, *of_the_step)
+        self._plan_options = (*dict.fromkeys((*switches, *self._STEP_OPTIONS, "state_dtype", "rounding")),)
 
     def _renew_formula(self) -> bool:
         """Read the rule again if something that it consists of has changed; false if nothing has."""
@@ -86,15 +136,14 @@ class DeclaredOptimizer(Optimizer):
 
     def _group_options(self, group: Mapping[str, Any], interceptor: str | None) -> GroupOptions:
         """What the options of a group ask of the engines."""
-        lists = False if group.get("fused") is False and group["foreach"] is None else group["foreach"]
+        lists = group.get("foreach")
+        lists = False if group.get("fused") is False and lists is None else lists
         return GroupOptions(
             self._kept_states(group),
             interceptor or refusal(group),
             lists,
             bool(group["differentiable"]),
             interceptor is not None,
-            rounding_of(group),
-            tuple(wanted.items()) if isinstance(wanted := group.get("state_dtype"), Mapping) else wanted,
         )
 
     def _coefficient_options(self, group: Mapping[str, Any]) -> dict[str, Any]:
@@ -146,44 +195,26 @@ class DeclaredOptimizer(Optimizer):
     # -- state -----------------------------------------------------------------------------------------
 
     def _has_states(self, param: Tensor, group: Mapping[str, Any]) -> bool:
-        own, names = self.state.get(param, {}), self._kept_states(group)
-        fit = all(isinstance(own.get(name), Tensor) and own[name].shape == param.shape for name in names)
-        return fit and (not self._counts_steps or own.get("step") is not None)
+        raise NotImplementedError
 
     def complete_state(self, param: Tensor, group: Mapping[str, Any]) -> list[str]:
         """Create what is missing in a parameter's state; returns the names of what was created."""
-        names = self._kept_states(group)
-        if not names and not self._counts_steps and rounding_of(group) != "kahan":
-            return []
+        new = self._missing_states(param, group)
+        if new:  # what may fail has not: from here on things change
+            self.state.setdefault(param, {}).update(new)
+        return list(new)
+
+    def _missing_states(self, param: Tensor, group: Mapping[str, Any]) -> dict[str, Tensor]:
         own = self.state.get(param, {})
         new: dict[str, Tensor] = {}
         if self._counts_steps and own.get("step") is None:  # first, as in torch's checkpoints
             new["step"] = self._new_step(param, group)
-        for name in names:
+        for name in self._kept_states(group):
             if own.get(name) is None:
-                where = f"the state {name!r} that {type(self).__name__}.initial_state made"
-                made = fitting(where, self.initial_state(name, param, group), param)
-                new[name] = as_wanted(name, made, group)
-        after = {
-            name: as_wanted(name, value, group) for name, value in {**own, **new}.items() if name in names
-        }
-        lost = compensations(rounding_of(group), param, names, after)
-        for name, tensor in lost.items():
-            if own.get(name) is None or own[name].dtype != tensor.dtype:
-                new[name] = torch.zeros_like(tensor, memory_format=torch.preserve_format, requires_grad=False)
-        # What may fail has not: from here on things change.
-        state = self.state.setdefault(param, {})
-        state.update(new)
-        state.update({name: value for name, value in after.items() if value is not state[name]})
-        for name in map(compensation, ("p", *self.states, *self.optional_states)):
-            if name in state and name not in lost and name not in names:
-                del state[name]  # of a rounding that was given up: it would be added if that came back
-        # A checkpoint may bring states in another memory layout than the parameter has: same numbers, but the
-        # fused engine walks through all of them in one order, and no engine has use for sparse ones.
-        for name in (*names, *lost):
-            if is_sparse(state[name]) or refusal(group) is None:
-                state[name] = in_layout_of(param, state[name])
-        return list(new)
+                made = self._made_state(name, param, group)
+                if made is not None:
+                    new[name] = made
+        return new
 
     @staticmethod
     def _new_step(param: Tensor, group: Mapping[str, Any], value: float = 0.0) -> Tensor:
@@ -198,7 +229,7 @@ class DeclaredOptimizer(Optimizer):
 
     def _refuse_odd_edits(self) -> None:
         """Groups and state are the user's to edit: what cannot be stepped any more is named."""
-        refuse_odd_groups(self.param_groups, self._needed_options)
+        refuse_odd_groups(self.param_groups, lambda group: self._needed_options)
         if not isinstance(self.state, Mapping):
             raise TypeError(f"the optimizer's state must be a dictionary, got {type(self.state).__name__}")
 
@@ -223,12 +254,8 @@ class DeclaredOptimizer(Optimizer):
                 takes_sparse = is_sparse(grad) and self.sparse_gradients(group) != "refused"
                 where, owner = self._where(i, position), type(self).__name__
                 own = self.state.get(param, {})
-                refuse_misfits(where, param, grad, own, names, group, owner, takes_sparse)
-
-    def _where(self, i: int, position: int) -> str:
-        names: Any = self.param_groups[i].get("param_names")
-        is_named = isinstance(names, list | tuple) and position < len(names)
-        return f"parameter {position} of group {i}" + (f" ({names[position]})" if is_named else "")
+                alike = self._parsed_rule.states_are_alike
+                refuse_misfits(where, param, grad, own, names, group, owner, takes_sparse, alike)
 
 
 def refusal(group: Mapping[str, Any]) -> str | None:
@@ -237,7 +264,7 @@ def refusal(group: Mapping[str, Any]) -> str | None:
         return "differentiable=True"
     if group.get("fused") is False:
         return "fused=False"
-    if group.get("fused") is None and group["foreach"] is not None:
+    if group.get("fused") is None and group.get("foreach") is not None:
         return f"foreach={group['foreach']}"
     return None
 

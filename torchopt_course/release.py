@@ -13,7 +13,7 @@ from torch.nn import Module
 from torch.utils.hooks import RemovableHandle
 
 from .engines.storage import Chance
-from .optimizer import NO_SCALER, ElementwiseOptimizer
+from .stepped import NO_SCALER, SteppedOptimizer
 
 # torch's wrappers that change gradients after they were accumulated.
 _REDUCERS = ("DistributedDataParallel", "FullyShardedDataParallel", "DataParallel")
@@ -22,11 +22,12 @@ _REDUCERS = ("DistributedDataParallel", "FullyShardedDataParallel", "DataParalle
 class ReleasedGradients:
     """The handle of :func:`release_gradients`."""
 
-    def __init__(self, optimizer: ElementwiseOptimizer) -> None:
+    def __init__(self, optimizer: SteppedOptimizer) -> None:
         self._optimizer = optimizer
         self._handles: list[RemovableHandle] = []
         self._accumulates = False
         self._backward_pass = -1
+        self._supported_scaling = optimizer._step_supports_amp_scaling
 
     def remove(self) -> None:
         """Go back to gradients that wait for ``optimizer.step()``."""
@@ -34,7 +35,7 @@ class ReleasedGradients:
             handle.remove()
         self._handles.clear()
         self._optimizer.__dict__.pop("_released", None)
-        self._optimizer._step_supports_amp_scaling = bool(self._optimizer.defaults.get("fused"))
+        self._optimizer._step_supports_amp_scaling = self._supported_scaling
 
     @contextmanager
     def accumulate(self) -> Iterator[None]:
@@ -58,7 +59,7 @@ class ReleasedGradients:
         single.step(param)
 
 
-def release_gradients(model: Module, optimizer: ElementwiseOptimizer) -> ReleasedGradients:
+def release_gradients(model: Module, optimizer: SteppedOptimizer) -> ReleasedGradients:
     """Step each parameter in the backward pass, when its gradient is complete, and free that gradient.
 
     There are never all gradients at once, which saves up to the memory of all parameters. ``loss.backward()``
@@ -81,7 +82,8 @@ def release_gradients(model: Module, optimizer: ElementwiseOptimizer) -> Release
 
     Args:
         model: its parameters that require gradients, as far as they are the optimizer's, are released.
-        optimizer: one of this package's, or a subclass of :class:`ElementwiseOptimizer`.
+        optimizer: one of this package's, :class:`Mixed` too, or a subclass of :class:`ElementwiseOptimizer`
+            or :class:`TensorOptimizer`.
 
     Returns:
         A handle that removes the hooks, and switches to accumulation.
@@ -94,8 +96,8 @@ def release_gradients(model: Module, optimizer: ElementwiseOptimizer) -> Release
     """
     if not isinstance(model, Module):
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
-    if not isinstance(optimizer, ElementwiseOptimizer):
-        raise TypeError(f"optimizer must be an ElementwiseOptimizer, got {type(optimizer).__name__}")
+    if not isinstance(optimizer, SteppedOptimizer):
+        raise TypeError(f"optimizer must be one of torchopt_course, got {type(optimizer).__name__}")
     _refuse_impossible(model, optimizer)
     own = {id(param) for param in model.parameters()}
     released = ReleasedGradients(optimizer)
@@ -120,14 +122,14 @@ def release_gradients(model: Module, optimizer: ElementwiseOptimizer) -> Release
     return released
 
 
-def _refuse_impossible(model: Module, optimizer: ElementwiseOptimizer) -> None:
+def _refuse_impossible(model: Module, optimizer: SteppedOptimizer) -> None:
     if "_released" in optimizer.__dict__:
         raise RuntimeError("the optimizer's gradients are released already: remove() that first")
     if any(group["differentiable"] for group in optimizer.param_groups):
         raise RuntimeError("differentiable=True needs gradients that stay")
     if "found_inf" in optimizer.__dict__ or "grad_scale" in optimizer.__dict__:
         raise RuntimeError(NO_SCALER)
-    if type(optimizer).step is not ElementwiseOptimizer.step:
+    if type(optimizer).step is not SteppedOptimizer.step:
         raise RuntimeError(
             f"{type(optimizer).__name__}.step is a method of its own, which would be passed by"
         )
@@ -144,7 +146,7 @@ def _refuse_impossible(model: Module, optimizer: ElementwiseOptimizer) -> None:
 class _Single:
     """One parameter of an optimizer, stepped alone: an optimizer of the same class, with the same states."""
 
-    def __init__(self, optimizer: ElementwiseOptimizer, index: int, position: int) -> None:
+    def __init__(self, optimizer: SteppedOptimizer, index: int, position: int) -> None:
         self._optimizer, self._index, self._position = optimizer, index, position
         self._inner: Any = object.__new__(type(optimizer))
         self._inner.__dict__.update(optimizer.__dict__)

@@ -15,7 +15,8 @@ from typing import Any, Literal
 
 from torch import Tensor, optim
 
-from .optimizer import ElementwiseOptimizer, Params, Rounding, StateDtype, Value
+from .elementwise import ElementwiseOptimizer
+from .optimizer import Params, Rounding, StateDtype, Value
 from .validation import at_least_zero, options_of
 
 

@@ -42,8 +42,8 @@ class GroupOptions(NamedTuple):
     lists: bool | None
     differentiable: bool
     is_followed: bool
-    rounding: str | None
-    state_dtypes: Hashable
+    rounding: str | None = None
+    state_dtypes: Hashable = None
 
 
 class Candidate(NamedTuple):

@@ -22,7 +22,9 @@ from .local import LocalGroup, local_group
 from .native.compiler import CompilationError, NoWord
 from .native.frame import GRADIENT_LAYOUT, HOLDS
 from .operations.rest import Rest
+from .operations.whole import Whole
 from .rule.parsed import ParsedRule
+from .rule.whole import WholeRule
 from .same_tensors import SameTensors
 from .storage import Chance, compensations
 
@@ -48,6 +50,7 @@ class Declared(Protocol):
     ) -> list[Tensor | None]: ...
     def _capture_health_check(self) -> None: ...
     def _refuse_misfits(self, i: int, grads: list[Tensor | None]) -> None: ...
+    def _where(self, i: int, position: int) -> str: ...
 
 
 class Group:
@@ -82,6 +85,7 @@ class Group:
         self._originals: tuple[list[int], SameTensors] | None = None
         self.buckets: list[Bucket] = []
         self.rest = Rest(counts_steps=False)
+        self._without: dict[int, frozenset[str]] = {}  # states that a parameter does not keep
         self.reasons: dict[int, str] = {}
         self.trouble: str | None = None
         self.unknown: list[int] = []  # parameters without a gradient, that nothing is known of
@@ -133,16 +137,21 @@ class Group:
         candidate = self._candidate(position)
         if candidate is None:
             return False
-        return position in self.rest.final or not any(
-            engine.serves(candidate.param.device.type) and engine.refuses(candidate, self.options) is None
-            for engine in ENGINES
+        return (
+            self.rest.TAKES_ALL
+            or position in self.rest.final
+            or not any(
+                engine.serves(candidate.param.device.type) and engine.refuses(candidate, self.options) is None
+                for engine in ENGINES
+            )
         )
 
     def _candidate(self, position: int) -> Candidate | None:
         """A parameter with its states; nothing if these are not complete."""
         param = self.local.params[position]
         own = self.local.state.get(param, {})
-        kept = self.options.states
+        without = self._without.get(position, frozenset())
+        kept = tuple(name for name in self.options.states if name not in without)
         names = (*kept, "step") if self._counts_steps else kept
         if not isinstance(own, dict) or any(own.get(name) is None for name in names):
             return None
@@ -173,23 +182,29 @@ class Group:
         ``created`` gets the states that were made.
         """
         group = optimizer.param_groups[self.index]
-        kept, firsts, grads = set(self.options.states), set(), self.local.whole_grads
+        names_of_all, firsts, grads = set(self.options.states), set(), self.local.whole_grads
+        without: dict[int, frozenset[str]] = {}
         for position, (param, grad) in enumerate(zip(group["params"], grads, strict=True)):
             # The states of one that is left out today are brought into its memory layout all the same.
             if grad is not None or optimizer._has_states(param, group):
                 names = optimizer.complete_state(param, group)
                 # An option that is switched on late brings a new state to a parameter that has others.
+                own = optimizer.state.get(param, {})
+                without[position] = frozenset(name for name in names_of_all if own.get(name) is None)
+                kept = names_of_all - without[position]
                 if kept and kept.issubset(names):
                     firsts.add(position)
                 created += [(self.index, position, name) for name in names]
         self.see(optimizer, grads, interceptor)
-        self._decide(optimizer, firsts)
+        self._decide(optimizer, firsts, without)
 
-    def _decide(self, optimizer: Declared, firsts: set[int]) -> None:
+    def _decide(self, optimizer: Declared, firsts: set[int], without: dict[int, frozenset[str]]) -> None:
         self._forget()
+        self._without = without
         local, self._counts_steps = self.local, optimizer._counts_steps
         self._planned, self._count = self.options, len(local.params)
-        self.rest = Rest(counts_steps=self._counts_steps)
+        is_whole = isinstance(optimizer._parsed_rule, WholeRule)
+        self.rest = (Whole if is_whole else Rest)(counts_steps=self._counts_steps)
         if local.originals is not None:
             distributed, their_states = local.originals
             self._originals = list(map(id, distributed)), SameTensors(their_states)
@@ -201,6 +216,9 @@ class Group:
                 self.unknown.append(position)
                 continue
             self.rest.ages[position] = 0 if position in firsts else 1
+            if self.rest.TAKES_ALL:
+                self.rest.positions.append(position)
+                continue
             device = candidate.param.device
             if not any(engine.IS_FUSED and engine.serves(device.type) for engine in ENGINES):
                 self.reasons[position] = self.options.refusal or f"it is on {device}"
@@ -292,7 +310,8 @@ class Group:
                     self.rest.ages |= {i: int(age) for i, age in zip(bucket.positions, ages, strict=True)}
                 self._give_up(type(bucket), bucket.positions, error)
         self._rest_present = [i for i in self.rest.positions if self.local.grads[i] is not None]
-        updates += self.rest.prepare(self.local, self.options, coefficients, specialize)
+        where = partial(optimizer._where, self.index)
+        updates += self.rest.prepare(self.local, self.options, coefficients, specialize, where)
         if scaling is not None:
             # A kernel has unscaled the copy that it got of a gradient of another memory layout.
             for param, grad in zip(self.local.params, self.local.grads, strict=True):
@@ -315,7 +334,8 @@ class Group:
     def left_over(self) -> dict[int, str]:
         """Why parameters that have a gradient in the coming step go to no fused engine, by position."""
         slow = [i for bucket in self.buckets if not bucket.IS_FUSED for i in bucket.present]
-        return {i: self.reasons[i] for i in sorted([*slow, *self._rest_present])}
+        why = "its rule takes whole tensors"
+        return {i: self.reasons.get(i, why) for i in sorted([*slow, *self._rest_present])}
 
     @property
     def engines(self) -> dict[int, tuple[str, str]]:

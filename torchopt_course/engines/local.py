@@ -111,3 +111,20 @@ def _local(tensor: Any) -> Tensor:
     with torch.no_grad():
         local: Tensor = tensor.to_local()
     return local
+
+
+def gathered(tensor: Tensor) -> Tensor:
+    """A tensor as one process alone would have it: of a ``DTensor``, the whole."""
+    if not is_distributed({type(tensor)}):
+        return tensor
+    whole: Tensor = tensor.full_tensor()  # type: ignore[attr-defined]
+    return whole
+
+
+def shared_out(whole: Tensor, target: Any) -> Tensor:
+    """A whole tensor, the same on each process, distributed as another one is; without communication."""
+    if not is_distributed({type(target)}):
+        return whole
+    from torch.distributed.tensor import distribute_tensor
+
+    return distribute_tensor(whole, target.device_mesh, target.placements, src_data_rank=None)

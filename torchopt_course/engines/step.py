@@ -5,7 +5,8 @@ All that may fail happens before the first tensor is changed.
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections import defaultdict
+from typing import Any, Protocol
 
 from torch import Tensor
 
@@ -20,9 +21,19 @@ from .prepared import PreparedStep
 from .repeats import Place, gradients, laps
 
 
-class Optimizer(Preparable, Protocol):
-    """What a step asks of its optimizer."""
+class Optimizer(Protocol):
+    """What a step asks of its optimizer.
 
+    One that steps each of its groups by a rule of another class has a part for each of these, that shares its
+    groups and states.
+    """
+
+    param_groups: list[dict[str, Any]]
+    state: defaultdict[Tensor, Any]
+
+    def _capture_health_check(self) -> None: ...
+
+    def _part(self, i: int) -> Preparable: ...
     def _refuse_odd_edits(self) -> None: ...
     def _where(self, i: int, position: int) -> str: ...
 
@@ -61,8 +72,9 @@ class Stepper:
             lap += 1
         if not native.is_ready():
             native.make_ready_in_time()
-        usual = scaling is None and not self._later
-        self.prepared = PreparedStep.of(optimizer, self.groups, self.prepared) if usual else None
+        parts = [optimizer._part(group.index) for group in self.groups]
+        usual = scaling is None and not self._later and {id(optimizer)} == {*map(id, parts)}
+        self.prepared = PreparedStep.of(parts[0], self.groups, self.prepared) if usual else None
 
     def engines(self, index: int) -> dict[int, tuple[str, str]]:
         """For each parameter of a group in the last step: which engine took it, and why no faster one."""
@@ -102,10 +114,11 @@ class Stepper:
             self.forget()
             raise
         del tensors
-        if self._later and not optimizer._counts_steps:
+        if self._later:
             # For torch, which looks before it steps, a parameter's first step is its first each time.
             lists = [group["params"] for group in optimizer.param_groups]
             again = {(i, id(lists[i][position])) for (i, position), n in self._later.items() if n > lap}
+            again = {(i, each) for i, each in again if not optimizer._part(i)._counts_steps}
             if taken := [(i, j, name) for i, j, name in created if (i, id(lists[i][j])) in again]:
                 self._take_back(optimizer, taken)
         return True
@@ -121,7 +134,7 @@ class Stepper:
         del self.groups[len(grads) :]
         self.groups += [Group(i) for i in range(len(self.groups), len(grads))]
         for group in self.groups:
-            group.see(optimizer, grads[group.index], reason)
+            group.see(optimizer._part(group.index), grads[group.index], reason)
         stale = [group for group in self.groups if not group.holds()]
         if stale and self._later != (later := laps(optimizer.param_groups)):
             self._later = later
@@ -129,10 +142,10 @@ class Stepper:
         # A plan that holds has been through what follows, but for the tensors that it knows nothing of.
         for group in self.groups:
             if group in stale or group.rest.positions:
-                group.check(optimizer, grads[group.index], reason)
+                group.check(optimizer._part(group.index), grads[group.index], reason)
         planned = [group for group in stale if not group.holds()]
         for group in planned:
-            group.plan(optimizer, created, reason)
+            group.plan(optimizer._part(group.index), created, reason)
         _refuse_shared_states(optimizer, created)
         return True
 
@@ -141,7 +154,7 @@ class Stepper:
         for group in self.groups:
             if group.local.params and group.local.params[0].device.type != "cpu":
                 optimizer._capture_health_check()
-            updates += group.prepare(optimizer, scaling)
+            updates += group.prepare(optimizer._part(group.index), scaling)
             self._insist(optimizer, group)
         return updates
 
@@ -203,6 +216,6 @@ def _refuse_shared_states(optimizer: Optimizer, created: list[Created]) -> None:
         param = optimizer.param_groups[i]["params"][position]
         if owners.setdefault(id(optimizer.state[param][name]), param) is not param:
             raise RuntimeError(
-                f"{type(optimizer).__name__}.initial_state made one tensor for several, as {name!r} "
+                f"{type(optimizer._part(i)).__name__}.initial_state made one tensor for several, as {name!r} "
                 f"of {optimizer._where(i, position)} among them: each needs its own, clone() it"
             )

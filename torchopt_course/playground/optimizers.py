@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from torch.nn import Parameter
 
+from ..elementwise import ElementwiseOptimizer
 from ..engines.rule.coefficients import read_coefficients
 from ..engines.rule.number_program import NumberProgram, places
 from ..engines.rule.parsed import ParsedRule
-from ..optimizer import ElementwiseOptimizer
 from .javascript import choices_key, coefficients_text, key, rule_text
 from .options import Slider, sliders_and_switches
 

@@ -4,23 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Collection, Hashable, Mapping, Sequence
 from numbers import Real
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 
-from ..engines import storage
-from .storage import refuse_idle_storage, refuse_odd_storage, refuse_other_precision
+from .storage import Stored, refuse_other_storage
 
 # What schedulers write into parameter groups; not options of any optimizer.
 _FROM_SCHEDULERS = frozenset({"initial_lr", "max_lr", "min_lr", "base_momentum", "max_momentum", "swa_lr"})
 _ALWAYS_THERE = frozenset({"params", "param_names"})
 
 
-class Declared(Protocol):
-    """What a checkpoint is held against: what counts here of an ``ElementwiseOptimizer``."""
+class Declared(Stored, Protocol):
+    """What a checkpoint is held against: what counts here of a class with a rule."""
 
-    states: ClassVar[tuple[str, ...]]
-    optional_states: ClassVar[Mapping[str, str]]
     param_groups: list[dict[str, Any]]
     state: Any
     defaults: dict[str, Any]
@@ -29,10 +27,18 @@ class Declared(Protocol):
 
     def _default_of(self, option: str) -> Any: ...
     def _where(self, i: int, position: int) -> str: ...
-    def _kept_states(self, group: Mapping[str, Any]) -> tuple[str, ...]: ...
+    def _model_of_state(self, name: str, param: Tensor, group: Mapping[str, Any]) -> Tensor | None: ...
 
 
-def refuse_foreign(optimizer: Declared, state_dict: Mapping[str, Any]) -> None:
+class Optimizer(Protocol):
+    """An optimizer of which a class declares each group."""
+
+    param_groups: list[dict[str, Any]]
+
+    def _part(self, i: int) -> Declared: ...
+
+
+def refuse_foreign(optimizer: Optimizer, state_dict: Mapping[str, Any]) -> None:
     """Refuse a state_dict that ``optimizer`` could not go on with. It changes neither of the two.
 
     Missing options that are off by default and missing optional states begin anew, for older versions did
@@ -53,13 +59,31 @@ def refuse_foreign(optimizer: Declared, state_dict: Mapping[str, Any]) -> None:
     """
     state, groups = _parts(state_dict)
     _refuse_other_groups(optimizer, groups)
-    for i, (group, mine) in enumerate(zip(groups, optimizer.param_groups, strict=True)):
-        refuse_other_precision(i, group, mine)
-        _refuse_idle_storage(optimizer, i, group, mine)
+    for i, (group, own) in enumerate(zip(groups, optimizer.param_groups, strict=True)):
+        refuse_other_storage(optimizer._part(i), i, group, own)
     owners: dict[Any, tuple[int, int]] = {
         key: (i, position) for i, group in enumerate(groups) for position, key in enumerate(group["params"])
     }
     entries = {key: entry for key, entry in state.items() if key in owners and entry is not None}
+    indices: dict[int, list[int]] = {}
+    for i in range(len(groups)):
+        indices.setdefault(id(optimizer._part(i)), []).append(i)
+    for several in indices.values():
+        mine = {i: groups[i] for i in several}
+        theirs = {key: entry for key, entry in entries.items() if owners[key][0] in mine}
+        _refuse_foreign_part(optimizer._part(several[0]), mine, theirs, owners)
+    orphans = [key for key in state if isinstance(key, int) and key not in owners]
+    if orphans:
+        raise ValueError(f"loaded state dict has a state for parameter {orphans[0]}, which is in no group")
+
+
+def _refuse_foreign_part(
+    optimizer: Declared,
+    groups: Mapping[int, Mapping[str, Any]],
+    entries: Mapping[Any, Any],
+    owners: Mapping[Any, tuple[int, int]],
+) -> None:
+    """Refuse groups, by index, and states of their parameters that ``optimizer`` could not go on with."""
     for key, entry in entries.items():
         if not isinstance(entry, Mapping):
             where = optimizer._where(*owners[key])
@@ -70,28 +94,40 @@ def refuse_foreign(optimizer: Declared, state_dict: Mapping[str, Any]) -> None:
     required = (*optimizer.states, *counter)
     own = [entry for entry in optimizer.state.values() if isinstance(entry, Mapping)]
     known = ours.union(*own)
-    complete = any(all(entry.get(name) is not None for name in required) for entry in entries.values())
+    lacking = {key: _missing(optimizer, required, entry, *owners[key]) for key, entry in entries.items()}
+    complete = any(entry and not lacking[key] for key, entry in entries.items())
     unknown = list(dict.fromkeys(name for entry in entries.values() for name in entry if name not in known))
     _refuse_other_optimizers(optimizer, groups, unknown, proven=complete and bool(optimizer.states))
 
     for key, entry in entries.items():
         i, position = owners[key]
         where = optimizer._where(i, position)
-        missing = [name for name in required if entry.get(name) is None]
+        missing = lacking[key]
         extras_only = ours.isdisjoint(entry) and (complete or known.issuperset(entry))
         if missing and entry and not extras_only:
             raise KeyError(
                 f"the loaded state of {where} has no {_quote(missing)}, only {_quote(entry)}: "
                 f"{type(optimizer).__name__} needs {_quote(required)}"
             )
-        _refuse_misfits(where, optimizer.param_groups[i]["params"][position], entry, ours)
-    for i, group in enumerate(groups):
+        _refuse_misfits(optimizer, i, position, entry, ours)
+    for i, group in groups.items():
         needed = [name for name in optimizer._options if name not in group and optimizer._default_of(name)]
         if needed:
             raise KeyError(f"loaded parameter group {i} has no {_quote(needed)}, only {_quote(group)}")
-    orphans = [key for key in state if isinstance(key, int) and key not in owners]
-    if orphans:
-        raise ValueError(f"loaded state dict has a state for parameter {orphans[0]}, which is in no group")
+
+
+def _missing(
+    optimizer: Declared, required: Sequence[str], entry: Mapping[str, Any], i: int, position: int
+) -> list[str]:
+    """The states that an entry must have and has not."""
+    group = optimizer.param_groups[i]
+    param = group["params"][position]
+    return [
+        name
+        for name in required
+        if entry.get(name) is None
+        and (name == "step" or optimizer._model_of_state(name, param, group) is not None)
+    ]
 
 
 def _parts(state_dict: Mapping[str, Any]) -> tuple[Mapping[Any, Any], Sequence[Mapping[str, Any]]]:
@@ -115,7 +151,7 @@ def _parts(state_dict: Mapping[str, Any]) -> tuple[Mapping[Any, Any], Sequence[M
     return state_dict["state"], state_dict["param_groups"]
 
 
-def _refuse_other_groups(optimizer: Declared, groups: Sequence[Mapping[str, Any]]) -> None:
+def _refuse_other_groups(optimizer: Optimizer, groups: Sequence[Mapping[str, Any]]) -> None:
     own = optimizer.param_groups
     if len(groups) != len(own):
         raise ValueError(
@@ -147,16 +183,30 @@ def _other_names(group: Mapping[str, Any], mine: Mapping[str, Any]) -> str:
     return "".join(f", {word} {_quote(names)}" for word, names in only.items() if names)
 
 
-def _refuse_misfits(where: str, param: Tensor, entry: Mapping[str, Any], kept: Collection[str]) -> None:
+def _refuse_misfits(
+    optimizer: Declared, i: int, position: int, entry: Mapping[str, Any], kept: Collection[str]
+) -> None:
+    where, group = optimizer._where(i, position), optimizer.param_groups[i]
+    param = group["params"][position]
     for name in sorted(kept):
         value = entry.get(name)
         if value is None or name == "step":
             continue
         if not isinstance(value, Tensor):
             raise TypeError(f"state {name!r} of {where} must be a tensor, got {type(value).__name__}")
-        if value.shape != param.shape:
+        model = optimizer._model_of_state(name, param, group)
+        if model is None:
             raise ValueError(
-                f"state {name!r} of {where} has shape {tuple(value.shape)}, expected {tuple(param.shape)}"
+                f"state {name!r} of {where} has shape {tuple(value.shape)}, but one of shape "
+                f"{tuple(param.shape)} keeps no such state"
+            )
+        if value.shape != model.shape:
+            raise ValueError(
+                f"state {name!r} of {where} has shape {tuple(value.shape)}, expected {tuple(model.shape)}"
+            )
+        if not torch.can_cast(value.dtype, model.dtype):
+            raise ValueError(
+                f"state {name!r} of {where} has dtype {value.dtype}, which cannot become {model.dtype}"
             )
     step = entry.get("step") if "step" in kept else None
     if isinstance(step, Tensor):
@@ -167,7 +217,7 @@ def _refuse_misfits(where: str, param: Tensor, entry: Mapping[str, Any], kept: C
 
 
 def _refuse_other_optimizers(
-    optimizer: Declared, groups: Sequence[Mapping[str, Any]], unknown: list[str], *, proven: bool
+    optimizer: Declared, groups: Mapping[int, Mapping[str, Any]], unknown: list[str], *, proven: bool
 ) -> None:
     """Foreign options prove nothing alone, a newer version, a scheduler or a wrapper may have brought them.
 
@@ -176,8 +226,9 @@ def _refuse_other_optimizers(
         proven: all states that the formula needs were found, by their names.
     """
     owner = type(optimizer).__name__
-    for i, (group, mine) in enumerate(zip(groups, optimizer.param_groups, strict=True)):
-        known = {*optimizer.defaults, *mine, *_FROM_SCHEDULERS, *_ALWAYS_THERE, *storage.OPTIONS}
+    for i, group in groups.items():
+        mine = optimizer.param_groups[i]
+        known = {*optimizer.defaults, *mine, *_FROM_SCHEDULERS, *_ALWAYS_THERE, *optimizer._STORAGE_OPTIONS}
         options = [name for name in group if name not in known]
         missing = [name for name in optimizer._options if name not in group]
         # Relatives such as NAdam have all of Adam's states, but not what switches its optional ones on; those
@@ -198,45 +249,3 @@ def _refuse_other_optimizers(
 
 def _quote(names: Any) -> str:
     return ", ".join(repr(name) for name in names)
-
-
-def _refuse_idle_storage(
-    optimizer: Declared, i: int, group: Mapping[str, Any], mine: Mapping[str, Any]
-) -> None:
-    """Refuse to be told by a checkpoint what the parameters here cannot have."""
-    told = {name: group[name] for name in storage.OPTIONS if group.get(name) is not None}
-    if not told:
-        return
-    owner, together = type(optimizer).__name__, {**mine, **told}
-    try:
-        refuse_odd_storage(owner, (*optimizer.states, *optimizer.optional_states), together)
-        refuse_idle_storage(owner, together, optimizer._kept_states(mine))
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise type(error)(f"loaded parameter group {i}: {error}") from error
-
-
-def keep_precision(
-    optimizer: Declared, state_dict: Mapping[str, Any], before: Sequence[Mapping[str, Any]]
-) -> None:
-    """Bring loaded states into the dtypes that the options ask for: torch gives all the parameter's.
-
-    Args:
-        optimizer: with groups and states as torch has loaded them.
-        state_dict: where they came from.
-        before: the groups that the optimizer had; where the checkpoint says nothing of storage, they do.
-    """
-    ours = (*optimizer.states, *optimizer.optional_states)
-    groups = zip(optimizer.param_groups, before, state_dict["param_groups"], strict=True)
-    for group, old, saved in groups:
-        for name in storage.OPTIONS:
-            if group.get(name) is None and name in old:
-                group[name] = old[name]
-        kahan = group.get("rounding") == "kahan"
-        kept = {storage.compensation(name): name for name in ours if kahan}
-        for param, key in zip(group["params"], saved["params"], strict=True):
-            entry = state_dict["state"].get(key) or {}
-            for name, value in entry.items() if param in optimizer.state else ():
-                owner = name if name in ours else kept.get(name)
-                dtype = None if owner is None else storage.wanted_dtype(group, owner)
-                if dtype is not None:
-                    optimizer.state[param][name] = value.to(dtype=dtype, device=param.device)

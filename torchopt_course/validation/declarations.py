@@ -5,12 +5,15 @@ from __future__ import annotations
 import inspect
 import keyword
 from collections.abc import Iterable, Mapping
+from numbers import Real
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.nn import Parameter
 
 from ..engines.rule.parsed import kind
+from .tensors import is_on_the_host, refuse_unwritable
 
 _EXPECTED = {
     "rule": "rule(p, g, *states, *coefficients), which returns the new p and states",
@@ -98,11 +101,11 @@ def refuse_nan(cls: Any, coefficients: Mapping[str, Any]) -> None:
         ValueError: one of them is NaN.
     """
     for name, value in coefficients.items():
-        if (
-            value is not None
-            and not (isinstance(value, Tensor) and value.device.type != "cpu")
-            and value != value
-        ):
+        if isinstance(value, Tensor):
+            is_nan = value.device.type == "cpu" and value.numel() == 1 and bool(value != value)
+        else:
+            is_nan = isinstance(value, Real) and value != value
+        if is_nan:
             raise ValueError(f"{cls.__name__}.coefficients returned nan for {name!r}, expected a number")
 
 
@@ -126,13 +129,42 @@ def fitting(where: str, value: Any, param: Tensor) -> Tensor:
         )
     if value.is_complex() != param.is_complex():
         raise RuntimeError(f"{where} has dtype {value.dtype}, expected one as {param.dtype} of the parameter")
+    _refuse_memory_of(where, value, param)
+    return value
+
+
+def fitting_beside(where: str, value: Any, param: Tensor) -> Tensor | None:
+    """What ``initial_state`` has made for a rule of whole tensors, if it can be a state beside the parameter.
+
+    Raises:
+        TypeError: it is neither a tensor nor ``None``.
+        RuntimeError: it is on another device (and not one number on the host), requires a gradient, cannot be
+            written to, is sparse, or the parameter's own memory.
+    """
+    if value is None:
+        return None
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{where} is {kind(value)}, expected a tensor, or None for a parameter without it")
+    if value.device != param.device and not is_on_the_host(value):
+        raise RuntimeError(
+            f"{where} is on {value.device}, expected {param.device} as the parameter, or a number on the cpu"
+        )
+    if value.requires_grad:
+        raise RuntimeError(f"{where} requires a gradient, expected numbers alone: detach() it")
+    if value.layout != torch.strided:
+        raise RuntimeError(f"{where} has the layout {value.layout}, expected {torch.strided}")
+    refuse_unwritable(where, value, calculates=False)
+    _refuse_memory_of(where, value, param)
+    return value
+
+
+def _refuse_memory_of(where: str, value: Tensor, param: Tensor) -> None:
     for label, other in {
         "the parameter": param,
         "its gradient": param.grad if param.is_leaf else None,
     }.items():
         if type(value) in (Tensor, Parameter) and other is not None and _same_memory(value, other):
             raise RuntimeError(f"{where} is {label} itself, expected memory of its own: clone() it")
-    return value
 
 
 def _is_real_or_complex(tensor: Tensor) -> bool:

@@ -165,17 +165,17 @@ def refuse_odd_option(owner: str, name: str, value: Any, default: Any) -> None:
         raise TypeError(f"{owner}: {name} is {value!r}, expected a number")
 
 
-def refuse_odd_groups(groups: Sequence[Any], needed: Iterable[str]) -> None:
+def refuse_odd_groups(groups: Sequence[Any], needed: Callable[[dict[str, Any]], Iterable[str]]) -> None:
     """Say what is wrong with parameter groups that somebody has edited; make ``"params"`` a list again.
 
     Raises:
         TypeError: a group that is no dictionary, ``"params"`` that are no list, or not of tensors.
-        KeyError: ``"params"`` or one of the options ``needed`` is missing.
+        KeyError: ``"params"`` or one of the options that the group needs is missing.
     """
     for i, group in enumerate(groups):
         if not isinstance(group, dict):
             raise TypeError(f"parameter group {i} must be a dictionary, got {type(group).__name__}")
-        missing = [name for name in ("params", *needed) if name not in group]
+        missing = [name for name in ("params", *needed(group)) if name not in group]
         if missing:
             raise KeyError(
                 f"parameter group {i} has no {missing[0]!r}: was it edited? add_param_group adds all"

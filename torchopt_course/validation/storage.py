@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -12,6 +12,16 @@ from ..engines.layout import is_sparse
 from ..engines.storage import HALVES, ROUNDINGS, compensation, rounding_of, wanted_dtype
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+
+
+class Stored(Protocol):
+    """What counts here of an optimizer."""
+
+    states: ClassVar[tuple[str, ...]]
+    optional_states: ClassVar[Mapping[str, str]]
+    _STORAGE_OPTIONS: ClassVar[tuple[str, ...]]
+
+    def _kept_states(self, group: Mapping[str, Any]) -> tuple[str, ...]: ...
 
 
 def refuse_odd_storage(owner: str, states: Sequence[str], options: Mapping[str, Any]) -> None:
@@ -98,26 +108,37 @@ def _said(kinds: set[torch.dtype]) -> str:
     return " and ".join(sorted(map(str, kinds))) or "none"
 
 
-def refuse_other_precision(i: int, group: Mapping[str, Any], own: Mapping[str, Any]) -> None:
-    """Refuse a checkpoint whose group is stored or rounded otherwise than it was asked to be here.
+def refuse_other_storage(optimizer: Stored, i: int, group: Mapping[str, Any], own: Mapping[str, Any]) -> None:
+    """Refuse a checkpoint whose group is stored or rounded otherwise than it was asked to be here, or can be.
 
     One that says nothing of it, as torch's, is converted to what is asked for here. If nothing is asked for
     here the checkpoint decides, as for any option.
 
     Args:
+        optimizer: the one that shall load.
         i: the group's index.
         group, own: the group in the checkpoint, and in the optimizer.
 
     Raises:
-        ValueError: with both.
+        ValueError: with both, or with what the parameters here cannot have.
+        TypeError, RuntimeError: as :func:`refuse_odd_storage`.
     """
+    told = {name: group[name] for name in optimizer._STORAGE_OPTIONS if group.get(name) is not None}
     for name in ("state_dtype", "rounding"):
-        theirs, ours = group.get(name), own.get(name)
+        theirs, ours = told.get(name), own.get(name)
         if theirs is not None and ours is not None and theirs != ours:
             raise ValueError(
                 f"loaded parameter group {i} has {name}={theirs}, the optimizer {name}={ours}: give "
                 f"the same, or delete {name!r} from the loaded group to convert its states"
             )
+    if not told:
+        return
+    owner, together = type(optimizer).__name__, {**own, **told}
+    try:
+        refuse_odd_storage(owner, (*optimizer.states, *optimizer.optional_states), together)
+        refuse_idle_storage(owner, together, optimizer._kept_states(own))
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise type(error)(f"loaded parameter group {i}: {error}") from error
 
 
 def as_wanted(name: str, state: Tensor, group: Mapping[str, Any]) -> Tensor:

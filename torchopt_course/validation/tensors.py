@@ -20,6 +20,7 @@ def refuse_misfits(
     group: Mapping[str, Any],
     owner: str,
     takes_sparse: bool,
+    states_are_alike: bool,
 ) -> None:
     """Refuse a gradient or a state that does not fit its parameter.
 
@@ -27,6 +28,7 @@ def refuse_misfits(
         where: the parameter, for the message.
         own, names: its states, and which of them the rule needs; those that are missing are made later.
         owner, takes_sparse: the optimizer, and whether it knows what to do with sparse gradients.
+        states_are_alike: whether each state has its parameter's shape.
 
     Raises:
         RuntimeError: with what was found and what was expected.
@@ -40,7 +42,7 @@ def refuse_misfits(
         )
     if group.get("capturable") and param.device.type == "cpu":
         raise AssertionError(f"capturable=True needs parameters on an accelerator, {where} is on the cpu")
-    _refuse_unwritable(where, param)
+    refuse_unwritable(where, param)
     _compare(f"the gradient of {where}", grad, param, ("device", "shape"))
     if grad.dtype != param.dtype and not _may_have(param, grad.dtype):
         _compare(f"the gradient of {where}", grad, param, ("dtype",))
@@ -55,8 +57,11 @@ def refuse_misfits(
         if not isinstance(state, Tensor):
             raise TypeError(f"{what} must be a tensor, got {type(state).__name__}: {state!r}")
         hint = " as the parameter: was it moved or resized after the optimizer had stepped it?"
-        _compare(what, state, param, ("device", "shape"), hint)
-        _refuse_unwritable(what, state)
+        if states_are_alike:
+            _compare(what, state, param, ("device", "shape"), hint)
+        elif not is_on_the_host(state):
+            _compare(what, state, param, ("device",), hint)
+        refuse_unwritable(what, state, states_are_alike)
     if "step" in names and own.get("step") is not None:
         _refuse_odd_step(f"state 'step' of {where}", own["step"])
 
@@ -79,8 +84,20 @@ def _refuse_odd_step(what: str, step: Any) -> None:
         )
 
 
-def _refuse_unwritable(what: str, tensor: Tensor) -> None:
-    """Refuse what a step could not write to; tensor subclasses know that themselves."""
+def is_on_the_host(state: Tensor) -> bool:
+    """Whether a state is one number beside the parameter's device, as torch keeps its step counts."""
+    return state.dim() == 0 and state.device.type == "cpu"
+
+
+def refuse_unwritable(what: str, tensor: Tensor, calculates: bool = True) -> None:
+    """Refuse what a step could not write to; tensor subclasses know that themselves.
+
+    Args:
+        calculates: whether torch must be able to calculate with it.
+
+    Raises:
+        RuntimeError: with what was found.
+    """
     if tensor.layout == torch._mkldnn:  # type: ignore[attr-defined]
         raise RuntimeError(
             f"{what} has the layout {tensor.layout}, in which torch cannot subtract: to_dense() it"
@@ -101,7 +118,7 @@ def _refuse_unwritable(what: str, tensor: Tensor) -> None:
     if tensor.is_inference() and not torch.is_inference_mode_enabled():
         raise RuntimeError(f"{what} was made in inference mode and cannot be written to: clone() it")
     is_small = tensor.is_quantized or (tensor.dtype.is_floating_point and tensor.dtype.itemsize == 1)
-    if is_small or tensor.dtype == torch.bool:
+    if calculates and (is_small or tensor.dtype == torch.bool):
         raise RuntimeError(
             f"{what} is of dtype {tensor.dtype}, which torch does not calculate with: optimize a float32 or "
             "bfloat16 copy"

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
 from ..bucket import Coefficients, GroupOptions, Specialize, Update
 from ..local import LocalGroup
+from ..rule.parsed import Specialization
 from . import one_by_one, wide
 
 
@@ -22,7 +23,8 @@ class Rest:
         ages: the steps that each has taken, where steps are not counted: 0 or 1 for "some".
     """
 
-    ENGINE = "eager engine"
+    ENGINE: ClassVar[str] = "eager engine"
+    TAKES_ALL: ClassVar[bool] = False  # whether no engine is asked first
 
     def __init__(self, *, counts_steps: bool) -> None:
         self._counts_steps = counts_steps
@@ -31,33 +33,53 @@ class Rest:
         self.ages: dict[int, int] = {}
 
     def prepare(
-        self, local: LocalGroup, options: GroupOptions, coefficients: Coefficients, specialize: Specialize
+        self,
+        local: LocalGroup,
+        options: GroupOptions,
+        coefficients: Coefficients,
+        specialize: Specialize,
+        where: Callable[[int], str],
     ) -> Iterator[Update]:
-        """What the coming step has to do for them; nothing is changed before the updates are called."""
+        """What the coming step has to do for them; nothing is changed before the updates are called.
+
+        Args:
+            where: says which parameter stands at a position.
+        """
         by_age: dict[Any, list[int]] = {}
         for i in self.positions:
             if local.grads[i] is not None:
                 by_age.setdefault(self._age(local, i), []).append(i)
         for age, positions in by_age.items():
             values = coefficients(age)
-            specialization = specialize(values)
-            for i in positions:
-                own = local.state.get(local.params[i], {})
-                compute = one_by_one.compute
-                if options.rounding is not None:
-                    keys = None if local.chance is None else local.chance.keys([i])[0].tolist()
-                    compute = partial(wide.compute, own, options.rounding, keys)
-                new = compute(
-                    specialization,
-                    local.params[i],
-                    local.grads[i],  # type: ignore[arg-type]
-                    {name: own[name] for name in options.states},
-                    values,
-                    differentiable=options.differentiable,
-                )
+            for new in self._compute(local, options, positions, specialize(values), values, where):
                 yield partial(one_by_one.write, new)
             steps = [local.state[local.params[i]]["step"] for i in positions] if self._counts_steps else []
             yield partial(self._count, positions, steps)
+
+    def _compute(
+        self,
+        local: LocalGroup,
+        options: GroupOptions,
+        positions: Sequence[int],
+        specialization: Specialization,
+        values: Mapping[str, Any],
+        where: Callable[[int], str],
+    ) -> Iterator[list[one_by_one.Write]]:
+        """The new values of parameters that have taken equally many steps."""
+        for i in positions:
+            own = local.state.get(local.params[i], {})
+            compute = one_by_one.compute
+            if options.rounding is not None:
+                keys = None if local.chance is None else local.chance.keys([i])[0].tolist()
+                compute = partial(wide.compute, own, options.rounding, keys)
+            yield compute(
+                specialization,
+                local.params[i],
+                local.grads[i],  # type: ignore[arg-type]
+                {name: own[name] for name in options.states},
+                values,
+                differentiable=options.differentiable,
+            )
 
     def _age(self, local: LocalGroup, i: int) -> Any:
         """How many steps parameter i has taken."""

@@ -39,10 +39,13 @@ class ParsedRule:
     Attributes:
         arguments: the names of its parameters after ``p, g``.
         reads: what the rule refers to by name.
+        states_are_alike: whether each state has its parameter's shape.
 
     Raises:
         TypeError: the rule is no plain function, or its parameters are not ``p, g, *states, *coefficients``.
     """
+
+    states_are_alike = True
 
     def __init__(
         self, owner: str, rule: Rule, states: tuple[str, ...], before: ParsedRule | None = None
@@ -114,10 +117,13 @@ class ParsedRule:
                     f"but coefficients() returned {sorted(coefficients, key=str)}"
                 )
             fixed = dict.fromkeys((name for name in self.states if name not in kept), None) | dict(choices)
-            specialization = self._variants[key] = Specialization(self, fixed, maximize)
+            specialization = self._variants[key] = self._specialized(fixed, maximize)
         if in_parts:
             specialization.refuse_parts("a parameter is a DTensor, of which each process has a shard")
         return specialization
+
+    def _specialized(self, fixed: Mapping[str, bool | None], maximize: bool) -> Specialization:
+        return Specialization(self, fixed, maximize)
 
     def _check_number(self, name: str, value: Any) -> None:
         if isinstance(value, Tensor):
@@ -150,15 +156,19 @@ class Specialization:
         self.fixed = fixed
         self.maximize = maximize
         self.states = tuple(name for name in formula.states if name not in fixed)
-        numbers = [n for n in formula.arguments if n not in fixed and n not in formula.states]
-        reading = read(formula.owner, self._call, self.states, numbers, maximize)
+        self._read()
+
+    def _read(self) -> None:
+        formula = self.formula
+        numbers = [n for n in formula.arguments if n not in self.fixed and n not in formula.states]
+        reading = read(formula.owner, self._call, self.states, numbers, self.maximize)
         if formula.changeable:
             # The reading may say by tomorrow what is wrong, and nobody would know.
             reading = Reading(None, f"{formula.owner}.rule {formula.changeable}", False)
         self.program, self.reason, self.is_elementwise = reading
 
     def in_torch(
-        self, p: Tensor, g: Tensor, states: Mapping[str, Tensor], coefficients: Mapping[str, Any]
+        self, p: Tensor, g: Tensor, states: Mapping[str, Tensor | None], coefficients: Mapping[str, Any]
     ) -> list[Any]:
         """The new ``p`` and kept states as the rule itself gives them, given tensors of torch.
 
@@ -200,6 +210,8 @@ class Specialization:
         named = dict(zip(("p", *self.formula.states), new, strict=True))
         kept = {name: named[name] for name in ("p", *self.states)}
         for name, value in kept.items():
+            if value is None and name in states and states[name] is None:
+                continue  # a state that this parameter does not keep
             if issubclass(type(value), type(None) | tuple | list | dict | str):
                 self._refuse(f"{kind(value)} for {name!r}")
         return list(kept.values())

@@ -1,0 +1,177 @@
+"""The base of optimizers that see one number at a time, and of the one that you write."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from .declared import refusal
+from .engines.bucket import GroupOptions
+from .engines.layout import in_layout_of, is_sparse, zeros_where
+from .engines.rule.parsed import ParsedRule
+from .engines.storage import OPTIONS, compensation, compensations, rounding_of, wanted_dtype
+from .optimizer import RuleOptimizer
+from .validation.declarations import fitting
+from .validation.storage import as_wanted, refuse_idle_storage, refuse_odd_storage
+
+
+class ElementwiseOptimizer(RuleOptimizer):
+    r"""Base class of optimizers that treat each element of each parameter alike.
+
+    A subclass writes down its update once and gets everything else: validation, state, checkpoints that
+    ``torch.optim`` understands, and four engines: fused on the CPU, fused on CUDA, over lists of tensors
+    (foreach), and eager, which can do all that torch can::
+
+        import torch as xp
+
+        class Lion(ElementwiseOptimizer):
+            '''p -= lr * sign(interpolated momentum), decoupled decay (Chen et al., 2023).'''
+            states = ("exp_avg",)
+
+            def __init__(self, params, lr=1e-4, betas=(0.9, 0.99), weight_decay=0.0):
+                super().__init__(params, dict(lr=lr, betas=betas, weight_decay=weight_decay))
+
+            @staticmethod
+            def coefficients(lr, betas, weight_decay):
+                return dict(lr=lr, mix=1 - betas[0], fresh=1 - betas[1], decay=lr * weight_decay)
+
+            @staticmethod
+            def rule(p, g, exp_avg, lr, mix, fresh, decay):
+                update = exp_avg + mix * (g - exp_avg)
+                return p - decay * p - lr * xp.sign(update), exp_avg + fresh * (g - exp_avg)
+
+    Attributes:
+        states: names of the states that are always kept, each a tensor like its parameter, at first zero.
+        optional_states: names of states that are kept only while an option is truthy, with that option's
+            name; where it is not, the rule gets ``None`` and returns what it likes.
+
+    ``rule(p, g, *states, *optional_states, *coefficients)`` returns the new ``p`` and states in the same
+    order (without states, just ``p``). It sees one number of each at a time: it uses operators and functions
+    of the module global ``xp`` only; ``import torch as xp`` makes the rule run as it stands. It is read once,
+    and each engine does what it does. Norms, sums and the like of a whole tensor are numbers that the
+    formula goes on with. A rule with more than that runs on whole tensors of torch. docs/optimizers.md has
+    the list of functions, and says what becomes of others.
+
+    ``coefficients(...)`` names what it needs: ``step`` (1, 2, ...; then every parameter keeps a ``"step"``
+    as in torch), ``first`` (true in the first step of a parameter) and any of the group's options. It
+    returns a dictionary. Numbers may change from step to step; ``None`` and booleans choose the terms of
+    the formula, and each choice is compiled into a kernel of its own.
+
+    Two more options are for memory. ``state_dtype``: a dtype for all states, or a dictionary with one for
+    some of them by name; the rule computes in float32 all the same. ``rounding``, of states and parameters
+    of 16 bits: ``"nearest"``, ``"stochastic"`` (up or down by chance, right in the mean; ``rounding_seed``
+    among a group's options, 0 by default) or ``"kahan"`` (what is lost is kept, in one more state of 16
+    bits, called ``"compensation"`` or ``"<state>_compensation"``). Who gives either of them computes in
+    float32 on every engine. docs/low_precision.md has more.
+
+    Args:
+        params: parameters, named parameters or dictionaries of a parameter group, as in ``torch.optim``.
+        defaults: the options; numpy's numbers become Python's. ``maximize`` (default ``False``), ``foreach``,
+            ``fused`` (``None``) and ``differentiable`` (``False``) are added where missing. ``fused=None``
+            picks the fastest engine that is right for each parameter, ``fused=True`` insists on the fused
+            one, ``fused=False`` and ``foreach=False`` give the eager reference.
+
+    Raises:
+        TypeError: something that is not a tensor among ``params``; a mistake in the class: a rule whose
+            parameters or results do not fit, or that asks for more than one number can answer.
+        ValueError: an option out of range, a non-leaf parameter, a parameter in two groups.
+        RuntimeError: options that exclude one another. In :meth:`step`: a gradient or state that does not
+            fit its parameter, or ``fused=True`` where that is impossible; nothing has been updated then.
+    """
+
+    _STEP_OPTIONS: ClassVar[Mapping[str, Any]] = {
+        "foreach": None, "maximize": False, "differentiable": False, "fused": None
+    }  # fmt: skip
+    _STORAGE_OPTIONS = OPTIONS
+
+    def initial_state(self, name: str, param: Tensor, group: Mapping[str, Any]) -> Tensor:
+        """A new state tensor: zeros like the parameter, also in memory layout."""
+        if is_sparse(param):
+            return zeros_where(param)
+        if param.layout != torch.strided:
+            return torch.zeros_like(param, requires_grad=False)
+        return torch.zeros_like(param, memory_format=torch.preserve_format, requires_grad=False)
+
+    def sparse_gradients(self, group: Mapping[str, Any]) -> Literal["refused", "dense", "rows"]:
+        """What is done with sparse gradients.
+
+        ``"rows"``: the rule changes nothing where a gradient is zero, so only the rows that a sparse gradient
+        has are visited; ``"dense"``: they are made dense; ``"refused"`` (default): an error, as in torch.
+        """
+        return "refused"
+
+    def check_options(self, options: Mapping[str, Any]) -> None:
+        super().check_options(options)
+        refuse_odd_storage(type(self).__name__, (*self.states, *self.optional_states), options)
+
+    # -- what the base asks ----------------------------------------------------------------------------
+
+    def _parse(self) -> ParsedRule:
+        cls, before = type(self), self.__dict__.get("_parsed_rule")
+        return ParsedRule(cls.__name__, cls.rule, (*cls.states, *cls.optional_states), before)
+
+    def _has_states(self, param: Tensor, group: Mapping[str, Any]) -> bool:
+        own, names = self.state.get(param, {}), self._kept_states(group)
+        fit = all(isinstance(own.get(name), Tensor) and own[name].shape == param.shape for name in names)
+        return fit and (not self._counts_steps or own.get("step") is not None)
+
+    def _begin_group(self, i: int) -> None:
+        group = self.param_groups[i]
+        refuse_idle_storage(type(self).__name__, group, self._kept_states(group))
+        if group.get("rounding") == "stochastic":
+            group.setdefault("rounding_seed", 0)
+            group.setdefault("rounding_step", 0)
+        super()._begin_group(i)
+
+    def _group_options(self, group: Mapping[str, Any], interceptor: str | None) -> GroupOptions:
+        wanted = group.get("state_dtype")
+        return (
+            super()
+            ._group_options(group, interceptor)
+            ._replace(
+                rounding=rounding_of(group),
+                state_dtypes=tuple(wanted.items()) if isinstance(wanted, Mapping) else wanted,
+            )
+        )
+
+    def _made_state(self, name: str, param: Tensor, group: Mapping[str, Any]) -> Tensor:
+        where = f"the state {name!r} that {type(self).__name__}.initial_state made"
+        return as_wanted(name, fitting(where, self.initial_state(name, param, group), param), group)
+
+    def _model_of_state(self, name: str, param: Tensor, group: Mapping[str, Any]) -> Tensor:
+        return param
+
+    def _kept_in(
+        self, name: str, param: Tensor, group: Mapping[str, Any]
+    ) -> tuple[torch.dtype, torch.device] | None:
+        ours = (*self.states, *self.optional_states)
+        owners = {each: each for each in ours}
+        if group.get("rounding") == "kahan":
+            owners |= {compensation(each): each for each in ours}
+        dtype = wanted_dtype(group, owners[name]) if name in owners else None
+        return None if dtype is None else (dtype, param.device)
+
+    def complete_state(self, param: Tensor, group: Mapping[str, Any]) -> list[str]:
+        names, new = self._kept_states(group), self._missing_states(param, group)
+        own = self.state.get(param, {})
+        after = {name: as_wanted(name, new.get(name, own.get(name)), group) for name in names}
+        lost = compensations(rounding_of(group), param, names, after)
+        for name, tensor in lost.items():
+            if own.get(name) is None or own[name].dtype != tensor.dtype:
+                new[name] = torch.zeros_like(tensor, memory_format=torch.preserve_format, requires_grad=False)
+        # What may fail has not: from here on things change.
+        state = self.state.setdefault(param, {}) if new else own
+        state.update(new)
+        state.update({name: value for name, value in after.items() if value is not state[name]})
+        for name in map(compensation, ("p", *self.states, *self.optional_states)):
+            if name in state and name not in lost and name not in names:
+                del state[name]  # of a rounding that was given up: it would be added if that came back
+        # A checkpoint may bring states in another memory layout than the parameter has: same numbers, but the
+        # fused engine walks through all of them in one order, and no engine has use for sparse ones.
+        for name in (*names, *lost):
+            if is_sparse(state[name]) or refusal(group) is None:
+                state[name] = in_layout_of(param, state[name])
+        return list(new)

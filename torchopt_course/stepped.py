@@ -1,0 +1,211 @@
+"""What every optimizer here is to its user: steps, hooks, checkpoints and reports of engines."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, overload
+
+import torch
+from torch import Tensor
+from torch._compile import _disable_dynamo
+from torch.optim import Optimizer
+from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
+
+from .engines.bucket import Scaling
+from .engines.step import Stepper
+from .validation.checkpoints import refuse_foreign
+from .validation.options import make_plain
+
+if TYPE_CHECKING:
+    from .declared import DeclaredOptimizer
+
+NO_SCALER = (
+    "a GradScaler must see all gradients before the first is used, but release_gradients() uses and frees "
+    "each as it comes: train in bfloat16, which needs no scaler"
+)
+
+
+class SteppedOptimizer(Optimizer):
+    """An optimizer whose groups are stepped together by the engines, each by the rule of one class."""
+
+    _stepper: Stepper
+    _step_supports_amp_scaling = False  # torch's word for: GradScaler leaves the unscaling to the step
+    # What is being loaded: a checkpoint, and the groups before.
+    _loading: tuple[dict[str, Any], list[dict[str, Any]]]
+
+    def _part(self, i: int) -> DeclaredOptimizer:
+        """The optimizer that declares how group ``i`` is stepped."""
+        raise NotImplementedError
+
+    def _forget_plans(self) -> None:
+        """Begin as if no step had been taken, but for the states."""
+        raise NotImplementedError
+
+    def _renew_formula(self) -> bool:
+        """Read the rules again if something that they consist of has changed; false if nothing has."""
+        raise NotImplementedError
+
+    def _refuse_odd_edits(self) -> None:
+        """Groups and state are the user's to edit: what cannot be stepped any more is named."""
+        raise NotImplementedError
+
+    # -- checkpoints -----------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """The states and the groups with their options, see :meth:`torch.optim.Optimizer.state_dict`.
+
+        Numbers of numpy that somebody wrote into a group become Python's, in the group too.
+
+        Raises:
+            KeyError: there is a state of a parameter that is in no group any more.
+        """
+        for group in self.param_groups:
+            make_plain(group)
+        try:
+            return super().state_dict()
+        except KeyError as error:
+            known = {id(param) for group in self.param_groups for param in group["params"]}
+            for param in self.state:
+                if isinstance(param, Tensor) and id(param) not in known:
+                    raise KeyError(
+                        f"there is a state of a parameter of shape {tuple(param.shape)} that is in no group "
+                        "any more: delete it from optimizer.state"
+                    ) from error
+            raise
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load a checkpoint of this optimizer, also one that ``torch.optim`` has written.
+
+        Raises:
+            TypeError, KeyError, ValueError: it is not one of this optimizer's, see
+                :func:`torchopt_course.validation.checkpoints.refuse_foreign`. Nothing has been changed.
+        """
+        if not isinstance(state_dict, Mapping):
+            raise TypeError(f"state_dict must be a dictionary, got {type(state_dict).__name__}")
+        # As the last of the pre-hooks: those of the user may make a foreign state_dict fit.
+        check = self.register_load_state_dict_pre_hook(self._look_at)  # type: ignore[arg-type]
+        try:
+            super().load_state_dict(state_dict)
+        finally:
+            check.remove()
+            self.__dict__.pop("_loading", None)
+
+    @staticmethod
+    def _look_at(optimizer: SteppedOptimizer, state_dict: dict[str, Any]) -> None:
+        """Refuse what does not fit, before anything is changed."""
+        refuse_foreign(optimizer, state_dict)
+        optimizer._loading = state_dict, optimizer.param_groups
+
+    def _mend_groups(self) -> None:
+        """Complete groups and states that have come out of a checkpoint or a copy."""
+        loaded = self.__dict__.pop("_loading", None)
+        for i, group in enumerate(self.param_groups):
+            part = self._part(i)
+            if loaded is not None:
+                saved, before = loaded
+                part._restore(group, before[i], saved["param_groups"][i], saved["state"])
+            part._complete_group(group)
+
+    # -- the step ---------------------------------------------------------------------------------------
+
+    @overload
+    def step(self, closure: None = None) -> None: ...
+    @overload
+    def step(self, closure: Callable[[], float]) -> float: ...
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+        """Update every parameter that has a gradient.
+
+        Args:
+            closure: computes the loss anew, with gradients, and returns it.
+
+        Raises:
+            RuntimeError: a gradient or a state does not fit its parameter. Nothing has been updated.
+        """
+        if torch.compiler.is_dynamo_compiling():
+            return self._untraced_step(closure)
+        # A subclass with a `step` of its own has been wrapped by torch, and calls this one from inside.
+        is_outermost = type(self).step is SteppedOptimizer.step
+        if is_outermost and (torch._C._autograd._profiler_enabled() or any(self._hooks)):
+            # Hooks see the arguments that the user gave.
+            return self._listened_step() if closure is None else self._listened_step(closure)
+        return self._plain_step(closure)
+
+    # torch would wrap `step` to call hooks and to tell the profiler, at a cost larger than that of a small
+    # step. We take the same wrapper, but only when there is somebody who listens.
+    step.hooked = True  # type: ignore[attr-defined]
+
+    def _plain_step(self, closure: Callable[[], float] | None = None) -> float | None:
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        prepared = self._stepper.prepared
+        if prepared is not None and prepared.take(self):  # type: ignore[arg-type]
+            return loss
+        if self._renew_formula():
+            self._stepper.forget()
+        recording = torch.is_grad_enabled()
+        torch._C._set_grad_enabled(bool(self.defaults.get("differentiable")))
+        try:
+            self._stepper.step(self, self._scaling())
+        finally:
+            torch._C._set_grad_enabled(recording)
+        return loss
+
+    # torch.compile has nothing to gain from a step that is compiled already: it calls it as it is.
+    @_disable_dynamo
+    def _untraced_step(self, closure: Callable[[], float] | None = None) -> float | None:
+        return self.step(closure) if closure is not None else self.step()
+
+    _listened_step = Optimizer.profile_hook_step(_plain_step)
+
+    def _scaling(self) -> Scaling | None:
+        """What ``GradScaler`` has left to do, if anything."""
+        found_inf = self.__dict__.get("found_inf")
+        if found_inf is not None and "_released" in self.__dict__:
+            raise RuntimeError(NO_SCALER)
+        return None if found_inf is None else Scaling(self.__dict__.get("grad_scale"), found_inf)
+
+    def _capture_health_check(self) -> None:
+        """torch's warning about ``capturable``, under today's name or that of before torch 2.14."""
+        name = "_accelerator_graph_capture_health_check"
+        (getattr(self, name, None) or self._cuda_graph_capture_health_check)()
+
+    @property
+    def _hooks(self) -> tuple[Mapping[int, object], ...]:
+        return (
+            self._optimizer_step_pre_hooks,
+            self._optimizer_step_post_hooks,
+            _global_optimizer_pre_hooks,
+            _global_optimizer_post_hooks,
+        )
+
+    # -- reports ---------------------------------------------------------------------------------------
+
+    def engine_report(self) -> str:
+        """Which engine took which parameters in the last step, and why no faster one; one line per case."""
+        if not self._stepper.groups:
+            return "no step() yet: engines are chosen when gradients are there"
+        self._refuse_odd_edits()
+        cases: dict[tuple[str, str], list[str]] = {}
+        elements: dict[tuple[str, str], int] = {}
+        seen: set[int] = set()
+        for i, group in enumerate(self.param_groups):
+            engines = self._stepper.engines(i)
+            for position, param in enumerate(group["params"]):
+                if id(param) in seen:
+                    continue
+                seen.add(id(param))
+                case = engines.get(position, ("no engine", "no gradient"))
+                cases.setdefault(case, []).append(self._where(i, position))
+                elements[case] = elements.get(case, 0) + param.numel()
+        return "\n".join(
+            f"{engine}: {len(where)} parameter{'s' * (len(where) > 1)}, {elements[engine, reason]:,} elements"
+            + (f", because {reason} (first: {where[0]})" if reason else "")
+            for (engine, reason), where in cases.items()
+        )
+
+    def _where(self, i: int, position: int) -> str:
+        names: Any = self.param_groups[i].get("param_names")
+        is_named = isinstance(names, list | tuple) and position < len(names)
+        return f"parameter {position} of group {i}" + (f" ({names[position]})" if is_named else "")
