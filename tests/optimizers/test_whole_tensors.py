@@ -1,4 +1,4 @@
-"""A rule for whole tensors against plain code: states of any kind, checkpoints, errors that change nothing."""
+"""A rule for whole tensors against plain code: states of any kind, checkpoints, errors changing nothing."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def power(matrix: Any, exponent: float) -> Any:
 
 
 class Shampoo(TensorOptimizer):
-    """Gupta et al., 2018, with the steps counted in an integer and the largest gradient kept as one number."""
+    """Gupta et al., 2018, steps counted in an integer, the largest gradient kept as one number."""
 
     states = ("left", "right", "largest", "count")
 
