@@ -103,4 +103,5 @@ class Adafactor(TensorOptimizer):
 
 def rms(x: Tensor) -> Tensor:
     """The square root of the mean square."""
-    return x.norm() / math.sqrt(max(1, x.numel()))
+    norm: Tensor = x.norm()
+    return norm / math.sqrt(max(1, x.numel()))
