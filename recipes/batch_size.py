@@ -33,7 +33,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
@@ -43,12 +43,12 @@ if not __package__:  # run by its path: Python looks for modules in recipes/, th
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torchopt_course as optim
-from recipes.common.command_line import check_seed, parse, plain_endings, progress_bar
+from recipes.common.command_line import progress_bar
 from recipes.common.data import Data, DataName, load_data
-from recipes.common.loop import one_thread
-from recipes.common.measure import evaluate
+from recipes.common.loop import evaluate
 from recipes.common.model import make_model
-from recipes.common.report import Report, Verdict, table
+from recipes.common.report import Report, SeededClaim, Verdict, main
+from recipes.common.table import table
 from recipes.parts.batch_size_pictures import draw_cost, draw_noise, draw_race
 from recipes.parts.gradient_noise import noise
 from recipes.parts.trials import batches
@@ -93,15 +93,11 @@ SIZES = {
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(SeededClaim):
     """Measure the gradient's noise against the batch size, and steps and seconds to a target loss."""
 
-    size: Literal["smoke", "gallery", "full"] = "gallery"
-    """Digits for seconds or a minute, or Fashion-MNIST for some 5 hours, both with one hidden layer."""
-    seed: int = 0
-    """Of the batches drawn and of the rates' choice; the race has the seeds that follow."""
     logdir: Path = Path("runs/batch_size")
-    """Folder for pictures, result.json and TensorBoard's file."""
+    """Folder for result.json, pictures and TensorBoard's file."""
 
 
 @dataclass(frozen=True)
@@ -152,9 +148,8 @@ def fewest_steps(steps: Mapping[float, float]) -> float:
 
 def run(config: Config) -> None:
     """Choose the rates, measure the noise, race, judge."""
-    check_seed(config.seed)
     size = SIZES[config.size]
-    with one_thread(), Report(config.logdir, "batch_size", config) as report:
+    with Report(config.logdir, "batch_size", config) as report:
         data = load_data(size.data, "validation")
         sizes = [*size.batch_sizes, len(data.train_inputs)]
 
@@ -278,12 +273,5 @@ def text(rows: Sequence[Mapping[str, Any]], size: Size, slopes: Mapping[str, flo
     return "\n".join([table(head, lines), "", *notes])
 
 
-def main() -> None:
-    """Parse, measure, report."""
-    config = parse(Config)
-    with plain_endings():
-        run(config)
-
-
 if __name__ == "__main__":
-    main()
+    main(Config, run)

@@ -41,9 +41,8 @@ from torch import Tensor
 if not __package__:  # run by its path: Python looks for modules in recipes/, the package lies one higher
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from recipes.common.command_line import parse, plain_endings
-from recipes.common.loop import one_thread
-from recipes.common.report import Report, Verdict, table
+from recipes.common.report import Claim, Report, Verdict, main
+from recipes.common.table import table
 from recipes.parts import derivative_pictures as pictures
 from recipes.parts.counted_work import Cost, Shape, Way, shortest, work
 from recipes.parts.difference_errors import Errors, Y, errors_against_h
@@ -81,17 +80,15 @@ SIZES: dict[str, Size] = {
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Claim):
     """Differentiate the lecture's program four ways; measure their errors and their costs.
 
     Ends with two tables, four pictures, the dependency graph (graph.svg, graph.dot, graph.txt), result.json
     and a verdict. There is no chance in it: all figures but the seconds are the same in every run.
     """
 
-    size: Literal["smoke", "gallery", "full"] = "gallery"
-    """gallery takes some ten seconds, full some minutes."""
     logdir: Path = Path("runs/derivatives")
-    """Where pictures, curves and result.json go."""
+    """Folder for result.json, pictures and TensorBoard's file."""
 
 
 # -- the program ---------------------------------------------------------------------------------------------
@@ -268,7 +265,7 @@ def distance(found: tuple[Tensor, Tensor], exact: tuple[Tensor, Tensor]) -> floa
 def run(config: Config) -> None:
     """Four ways, errors, costs, graph; then the verdict."""
     size = SIZES[config.size]
-    with Report(config.logdir, "derivatives", config) as report, one_thread():
+    with Report(config.logdir, "derivatives", config) as report:
         ways = four_ways()
         errors = errors_against_h(program, size.points)
         measured = [cost for n in size.counts for cost in costs(n, size.repeats)]
@@ -297,12 +294,5 @@ def run(config: Config) -> None:
         )
 
 
-def main() -> None:
-    """Read the command line and run."""
-    config = parse(Config)
-    with plain_endings():
-        run(config)
-
-
 if __name__ == "__main__":
-    main()
+    main(Config, run)

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,15 +16,15 @@ if not __package__:  # run by its path: Python looks for modules in recipes/, th
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torchopt_course as optim
-from recipes.common.command_line import parse, plain_endings, progress_bar
-from recipes.common.loop import one_thread
-from recipes.common.report import Report, Verdict, table
+from recipes.common.command_line import progress_bar
+from recipes.common.report import Claim, Report, Verdict, main
+from recipes.common.table import table
 from recipes.parts import landscape_pictures as pictures
 from recipes.parts.ground import LANDSCAPES, Landscape, Walk, turned
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Claim):
     """Walk through ravine, saddle, plateau, Rosenbrock's, Beale's and Himmelblau's functions.
 
     Every optimizer may try the same learning rates and is shown with its best: the one that needs the fewest
@@ -38,10 +38,8 @@ class Config:
     landscapes, and if all measured speeds on the quadratic are within 2 % of the theory's.
     """
 
-    size: Literal["smoke", "gallery", "full"] = "gallery"
-    """How much to compute; full takes some minutes."""
     logdir: Path = Path("runs/landscapes")
-    """Folder for result.json, pictures and TensorBoard's event file. An earlier run in it is replaced."""
+    """Folder for result.json, pictures and TensorBoard's file."""
 
 
 @dataclass(frozen=True)
@@ -283,12 +281,5 @@ def run(config: Config) -> None:
         report.finish(tables(rows, found, speeds), rows, verdict, **more)
 
 
-def main() -> None:
-    """Parse, walk, and print the outcome."""
-    config = parse(Config)
-    with plain_endings(), one_thread():
-        run(config)
-
-
 if __name__ == "__main__":
-    main()
+    main(Config, run)

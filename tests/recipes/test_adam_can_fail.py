@@ -25,7 +25,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_adam_ends_at_the_worst_point_and_the_others_at_the_best(folder: Path) -> None:
     result = json.loads((folder / "result.json").read_text())
     assert {"recipe", "claim", "evidence", "verdict", "table", "seconds", "torch_version"} < set(result)
-    assert result["borne_out"] is True
+    assert result["borne_out"] is None  # too small to judge
     assert len(result["rows"]) == 6
     for row in result["rows"]:
         failed = row["optimizer"] == "Adam"

@@ -160,8 +160,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_result_can_be_read_by_a_program(folder: Path) -> None:
     result = json.loads((folder / "result.json").read_text())
     assert (result["recipe"], result["claim"]) == ("batch_size", CLAIM)
-    assert isinstance(result["borne_out"], bool)
-    assert result["verdict"].endswith(f"{result['evidence']}.")
+    assert result["borne_out"] is None  # too small to judge
     assert [row["batch_size"] for row in result["rows"]] == [1, 32, 1149]
     assert all(row["lr"] in SIZES["smoke"].rates for row in result["rows"])
     assert all(row["median_rows"] == row["median_steps"] * row["batch_size"] for row in result["rows"])

@@ -51,7 +51,7 @@ def test_the_result_is_complete(result: dict[str, Any]) -> None:
         *("torch_version", "formula", "ways", "slopes", "graph"),
     }
     assert result["recipe"] == "derivatives"
-    assert result["borne_out"] is True
+    assert result["borne_out"] is None  # too small to judge
     assert len(result["rows"]) == 5 * len(COUNTS)
     assert result["formula"] == ["z = x*y + sin(x)", "dz/dx = y + cos(x)", "dz/dy = x"]
 

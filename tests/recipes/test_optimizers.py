@@ -236,21 +236,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "optimizers"
     torch.set_num_threads(1)
 
-    def in_turn(function: Any, jobs: Any, on_done: Any) -> list[Any]:
-        """In this process: two others would take longer to start than all the trainings do."""
-        return [(function(job), on_done())[0] for job in jobs]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(optimizers, "in_parallel", in_turn)
-        optimizers.run(Config(size="smoke", logdir=folder))
+    optimizers.run(Config(size="smoke", logdir=folder))
     return folder
 
 
 def test_the_result_can_be_read_by_a_program(folder: Path) -> None:
     result = json.loads((folder / "result.json").read_text())
     assert (result["recipe"], result["claim"]) == ("optimizers", CLAIM)
-    assert isinstance(result["borne_out"], bool)
-    assert result["verdict"].endswith(f"{result['evidence']}.")
+    assert result["borne_out"] is None  # too small to judge
     assert [row["optimizer"] for row in result["rows"]] == list(CONTENDERS) * 3
     for row in result["rows"]:
         assert any(math.isclose(row["lr"], rate) for rate in SIZES["smoke"].rates)

@@ -58,7 +58,7 @@ class World:
         dist.broadcast_object_list(box, src=0)
         if box[1] is not None:
             raise box[1]
-        return box[0]  # type: ignore[no-any-return]
+        return box[0]
 
     def spread(self, model: nn.Module, device: torch.device, shard: bool) -> nn.Module:
         """What to call instead of the model, so that `backward()` averages the gradients of all processes."""
@@ -93,11 +93,6 @@ def joined(device: torch.device) -> Iterator[World]:
         yield World(dist.get_rank(), dist.get_world_size())
     finally:
         dist.destroy_process_group()
-
-
-def is_first_process() -> bool:
-    """Is this the process that speaks to the user?"""
-    return os.environ.get("RANK", "0") == "0"
 
 
 def local_device(name: str) -> torch.device:
