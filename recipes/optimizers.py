@@ -4,8 +4,9 @@ The lecture's advice: "In a hurry: Adam. With time: SGD with momentum, tuned."
 
 Experiment, as DeepOBS (Schneider et al., 2019) and AlgoPerf (Dahl et al., 2023) compare:
 
-- Two budgets, a short one and a long one. Within each, every optimizer is given the same: one training for
-  each learning rate of one grid, with a constant rate and with a cosine decay to zero. All else is default.
+- Two budgets, a short one and one so long that the curves are flat before its end. Within each, every
+  optimizer is given the same: one training for each learning rate of one grid, with a constant rate and with
+  a cosine decay to zero. All else is default.
 - The rate and the schedule with the highest accuracy on the validation rows at the end are its choice. It is
   trained again from fresh seeds, and the test rows are measured once, with the last weights.
 - Nobody tunes in a real hurry: the short budget is also given to every optimizer's default rate, constant.
@@ -81,7 +82,7 @@ SIZES = {
     ),
     "gallery": Size(
         Task("fashion-mnist", train_rows=2_000, validation_rows=2_000, model="mlp", batch_size=32),
-        rates=half_decades(-7, 0), seeds=5, short=Budget(2, target=0.75), long=Budget(10, target=0.83),
+        rates=half_decades(-7, 0), seeds=5, short=Budget(2, target=0.75), long=Budget(60, target=0.83),
     ),
     "full": Size(
         Task("fashion-mnist", train_rows=50_000, validation_rows=10_000, model="cnn", batch_size=128),
