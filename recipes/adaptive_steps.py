@@ -1,4 +1,4 @@
-"""How long are adaptive steps? Adagrad's, RMSprop's, and Adam's first ones: `python recipes/adaptive_steps.py`.
+"""How long are the steps of Adagrad, RMSprop, and Adam at first? `python recipes/adaptive_steps.py`.
 
     Adagrad   s ← s + g²                x ← x - η g / √s
     RMSprop   s ← α s + (1 - α) g²      x ← x - η g / √s
@@ -7,15 +7,15 @@
 Adagrad's sum only grows, so its steps die out. RMSprop forgets old gradients, and its steps stay. The game: a
 noisy slope, g = x - c + noise, where the goal c jumps now and then. Whoever has stopped does not follow.
 
-Adam divides its averages by what they are too small by. Left out, with β₁ = 0.9 and β₂ = 0.999, the first step
-would be (1 - β₁) / √(1 - β₂) = 3.2 times as long as the learning rate; AdamUncorrected below is that.
+Adam divides its averages by what they are too small by. Left out, with β₁ = 0.9 and β₂ = 0.999, the first
+step would be (1 - β₁) / √(1 - β₂) = 3.2 times as long as the learning rate; AdamUncorrected below is that.
 
 The verdict, written before the run. The claim is borne out if
 
 1. while the goal stays, Adagrad's effective step η / √s falls like t to the power of -0.5 ± 0.1 and RMSprop's
    stays (0 ± 0.1); with a goal that jumps Adagrad's falls faster, for the gradients grow while it lags,
-2. after the last jump Adagrad takes at least three times as many steps to the goal as after the first, RMSprop
-   less than one and a half times as many, and
+2. after the last jump Adagrad takes at least three times as many steps to the goal as after the first,
+   RMSprop less than one and a half times as many, and
 3. the lengths of Adam's first hundred steps under a constant gradient, with and without the correction, are
    those of theory within 1 %.
 """
@@ -171,10 +171,12 @@ def judge(courses: dict[str, Course], slopes: dict[str, float], adam: dict[bool,
         and longer["Adagrad"] >= 3
         and longer["RMSprop"] < 1.5
         and error < 0.01,
-        f"while the goal stayed Adagrad's effective step went like t^{slopes['Adagrad']:.2f}, RMSprop's like t^{slopes['RMSprop']:.2f}; "
-        f"after the last jump of the goal Adagrad took {longer['Adagrad']:.1f} times as many steps to half the way "
-        f"as after the first from one goal to the other, RMSprop {longer['RMSprop']:.1f} times; Adam's first step "
-        f"was {adam[True][0]:.2f} rates long, without the correction {adam[False][0]:.2f}, and all hundred were "
+        f"while the goal stayed Adagrad's effective step went like t^{slopes['Adagrad']:.2f}, RMSprop's like "
+        f"t^{slopes['RMSprop']:.2f}; "
+        f"after its last jump Adagrad took {longer['Adagrad']:.1f} times as many steps to half the way as "
+        f"after the first from one goal to the other, RMSprop {longer['RMSprop']:.1f} times; "
+        f"Adam's first step was "
+        f"{adam[True][0]:.2f} rates long, without the correction {adam[False][0]:.2f}, and all hundred were "
         f"those of theory within {error:.1%}",
     )
 
@@ -236,11 +238,15 @@ def run(config: Config) -> None:
         report.picture("steps", draw_followers(courses, size))
         report.picture("bias_correction", draw_adam(adam))
         cells = [
-            [name, f"{slopes[name]:.2f}", f"{c.steps[9]:.4f}", f"{c.steps[-1]:.4f}", str(c.arrivals[1]), str(c.arrivals[-1])]
+            [
+                *(name, f"{slopes[name]:.2f}", f"{c.steps[9]:.4f}", f"{c.steps[-1]:.4f}"),
+                *(str(c.arrivals[1]), str(c.arrivals[-1])),
+            ]
             for name, c in courses.items()
         ]  # fmt: skip
         head = [
-            "", "effective step\n~ t^", "after\n10 steps", "at the\nend", "steps to half the way,\nsecond jump", "last\njump",
+            "", "effective step\n~ t^", "after\n10 steps", "at the\nend",
+            "steps to half the way,\nfirst jump", "last\njump",
         ]  # fmt: skip
         rows = [
             {"optimizer": name, "slope": slopes[name], "arrivals": c.arrivals} for name, c in courses.items()

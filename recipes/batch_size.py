@@ -51,6 +51,7 @@ from recipes.common.report import Report, SeededClaim, Verdict, main
 from recipes.common.table import table
 from recipes.parts.batch_size_pictures import draw_cost, draw_noise, draw_race
 from recipes.parts.gradient_noise import noise
+from recipes.parts.noisy_paths import draw_paths
 from recipes.parts.trials import batches
 
 CLAIM = "The variance of the gradient falls as 1/B, and mini-batches are the compromise: in seconds they win"
@@ -188,9 +189,10 @@ def run(config: Config) -> None:
             "rows per CPU second": {b: [d.rows_per_second for d in races[b]] for b in races},
         }
         report.picture("steps_and_seconds", draw_cost(panels))
-        report.picture(
-            "race", draw_race({b: descents[0].looks for b, descents in races.items()}, size.target)
-        )
+        fastest = min(sizes[1:-1] or sizes[:1], key=lambda b: median(d.seconds for d in races[b]))
+        shown = {b: races[b][0].looks for b in (sizes[0], fastest, sizes[-1])}
+        report.picture("race", draw_race(shown, size.target))
+        report.picture("paths", draw_paths(data, config.seed))
         rows = [row(batch_size, rates[batch_size], descents, size) for batch_size, descents in races.items()]
         slopes = {measured.place: measured.slope for measured in noises}
         report.finish(text(rows, size, slopes), rows, verdict(races, slopes), slopes=slopes)

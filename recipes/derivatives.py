@@ -25,6 +25,8 @@ The claim is borne out if all of this holds:
    places.
 4. The error of finite differences falls like h (forward) and h² (central) where truncation rules, and grows
    like 1/h where round-off does; each slope within 0.15.
+5. Written out as a formula, the derivative of an iterated map more than doubles with every iteration; in
+   reverse mode its cost does not.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -46,6 +48,7 @@ from recipes.common.table import table
 from recipes.parts import derivative_pictures as pictures
 from recipes.parts.counted_work import Cost, Shape, Way, shortest, work
 from recipes.parts.difference_errors import Errors, Y, errors_against_h
+from recipes.parts.expression_swell import Swell, grows_by, swell
 from recipes.parts.power_law import loglog_slope
 from torchopt_course import autograd
 from torchopt_course.autograd import Variable, numerical, symbolic
@@ -70,12 +73,14 @@ class Size:
     """At how many x the error of finite differences is measured."""
     repeats: int
     """Of how many timings the shortest is reported."""
+    iterations: int
+    """Of the logistic map, whose derivative is written out."""
 
 
 SIZES: dict[str, Size] = {
-    "smoke": Size(counts=(8, 32, 128), points=50, repeats=1),
-    "gallery": Size(counts=(2, 8, 32, 128, 512), points=200, repeats=3),
-    "full": Size(counts=(2, 8, 32, 128, 512, 2048, 8192), points=2000, repeats=5),
+    "smoke": Size(counts=(8, 32, 128), points=50, repeats=1, iterations=4),
+    "gallery": Size(counts=(2, 8, 32, 128, 512), points=200, repeats=3, iterations=7),
+    "full": Size(counts=(2, 8, 32, 128, 512, 2048, 8192), points=2000, repeats=5, iterations=9),
 }
 
 
@@ -175,7 +180,9 @@ def costs(n: int, repeats: int) -> list[Cost]:
 # -- the verdict ---------------------------------------------------------------------------------------------
 
 
-def judge(errors_of_ways: dict[str, float], errors: Errors, measured: Sequence[Cost]) -> Verdict:
+def judge(
+    errors_of_ways: dict[str, float], errors: Errors, measured: Sequence[Cost], swollen: Sequence[Swell]
+) -> Verdict:
     """The criterion of the docstring on top, point by point."""
 
     def line(shape: str, way: str) -> tuple[list[int], list[float]]:
@@ -200,13 +207,15 @@ def judge(errors_of_ways: dict[str, float], errors: Errors, measured: Sequence[C
     )
     linear = all(abs(power - 1) < 0.1 for power in (grows, grows_of_results))
     traded = all(abs(errors.slopes[name] - slope) < WITHIN for name, slope in ideal.items())
+    by_formula = grows_by([one.formula for one in swollen])
+    swells = by_formula > 2 > grows_by([one.reverse for one in swollen])
     best = {
         way: min(zip(values, errors.h, strict=True))
         for way, values in (("forward", errors.forward), ("central", errors.central))
     }
     return Verdict(
         CLAIM,
-        agree and constant and linear and traded,
+        agree and constant and linear and traded and swells,
         f"all four ways agree with the hand (symbolic, forward and reverse mode within {exact:.1g}, finite "
         f"differences within {errors_of_ways['finite differences']:.0e}); the gradient of {ns[0]} inputs "
         f"costs {reverse[0]:.2f} evaluations in reverse mode and {forward[0]:,.1f} in forward mode, of "
@@ -217,7 +226,9 @@ def judge(errors_of_ways: dict[str, float], errors: Errors, measured: Sequence[C
         f"h^{errors.slopes['central truncation']:.2f} (central) down to {best['forward'][0]:.0e} at "
         f"h = {best['forward'][1]:.0e} and {best['central'][0]:.0e} at h = {best['central'][1]:.0e}, and "
         f"below like h^{errors.slopes['forward round-off']:.2f} and "
-        f"h^{errors.slopes['central round-off']:.2f}",
+        f"h^{errors.slopes['central round-off']:.2f}; the derivative of {swollen[-1].iterations} iterations "
+        f"of the logistic map is a formula of {swollen[-1].formula:,} operations, {by_formula:.1f} times as "
+        f"many as for one less, and costs {swollen[-1].reverse} in reverse mode",
     )
 
 
@@ -257,6 +268,12 @@ COLUMNS: tuple[tuple[Shape, Way], ...] = (
 )
 
 
+def swell_table(swollen: Sequence[Swell]) -> str:
+    """The derivative of an iterated map: as a formula, and in reverse mode."""
+    head = ["iterations of\n4 x (1 - x)", "operations in the\nderivative's formula", "in reverse\nmode"]
+    return table(head, [[f"{one.iterations}", f"{one.formula:,}", f"{one.reverse}"] for one in swollen])
+
+
 def distance(found: tuple[Tensor, Tensor], exact: tuple[Tensor, Tensor]) -> float:
     """The larger one of the two errors."""
     return max(float((f - e).abs()) for f, e in zip(found, exact, strict=True))
@@ -282,14 +299,17 @@ def run(config: Config) -> None:
         report.picture("graph", pictures.graph_picture(graph))
         report.picture("error_against_h", pictures.errors_picture(errors))
         report.picture("cost", pictures.cost_picture(measured))
+        swollen = swell(size.iterations)
+        report.picture("swell", pictures.swell_picture(swollen))
         off = {way: distance(found, ways["by hand"]) for way, found in ways.items() if way != "by hand"}
         report.finish(
-            tables(ways, measured),
+            f"{tables(ways, measured)}\n\n{swell_table(swollen)}\n\n{autograd.trace(program, x=X, y=Y)}",
             [asdict(cost) for cost in measured],
-            judge(off, errors, measured),
+            judge(off, errors, measured, swollen),
             formula=str(symbolic.formula(program)).splitlines(),
             ways={way: [float(d) for d in found] for way, found in ways.items()},
             slopes=errors.slopes,
+            swell=[asdict(one) for one in swollen],
             graph=["graph.svg", "graph.dot", "graph.txt"],
         )
 

@@ -22,8 +22,8 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # In the order of the lecture.
 RECIPES = (
-    *("derivatives", "landscapes", "optimizers", "batch_size"),
-    *("sparse_features", "adam_can_fail", "plateau", "cyclic"),
+    *("derivatives", "batch_size", "learning_rates", "loss_plane", "landscapes", "plateau", "cyclic"),
+    *("sparse_features", "adaptive_steps", "adam_can_fail", "optimizers"),
 )
 TRAIN = {
     "smoke": "--epochs 2",

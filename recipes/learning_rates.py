@@ -2,16 +2,16 @@
 
     θ ← θ - η ∇f(θ)
 
-On the parabola f(x) = L x² / 2 a step multiplies x by 1 - η L: gradient descent converges for η < 2 / L and no
-other rate, in one step at η = 1 / L. A network has no such number, but the same three regions. It is a small one
-on real handwritten digits, trained with SGD from several seeds at each rate of a grid.
+On the parabola f(x) = L x² / 2 a step multiplies x by 1 - η L: gradient descent converges for η < 2 / L and
+no other rate, in one step at η = 1 / L. A network has no such number, but the same three regions. It is a
+small one on real handwritten digits, trained with SGD from several seeds at each rate of a grid.
 
 The verdict, written before the run. The claim is borne out if
 
 1. on the parabola exactly the rates below 2 / L converge, of all that are tried,
 2. the network's best rate, by the training loss at the end, lies inside of the grid, and
-3. with a hundredth of it the loss is at least ten times the best, and with the grid's largest rate it is above
-   where it began (or no number any more).
+3. with a hundredth of it the loss is at least ten times the best, and with the grid's largest rate it is
+   above where it began (or no number any more).
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def train_once(job: Job) -> Course:
 
 
 def judge(ends: dict[float, float], start: float) -> Verdict:
-    """The criterion of the docstring above; `ends` are the losses at the end by rate, `start` the one before."""
+    """The criterion of the docstring above; `ends` are the last losses by rate, `start` the first."""
     tried = [step / 20 for step in range(1, 60) if step != 40]  # at 2 / L itself x only jumps to and fro
     boundary = all((abs(descend(share, 400)[-1]) < 1e-3) == (share < 2) for share in tried)
     rates = sorted(ends)
@@ -121,9 +121,9 @@ def judge(ends: dict[float, float], start: float) -> Verdict:
     return Verdict(
         CLAIM,
         boundary and inside and ends[small] >= 10 * ends[best] and not ends[rates[-1]] <= start,
-        f"on the parabola {'exactly the' if boundary else 'not just the'} rates below 2 / L converged; the network "
-        f"came from a loss of {start:.2g} to {ends[best]:.2g} with the best rate, {best:.2g}, to {ends[small]:.2g} "
-        f"with {small:.2g} and to {ends[rates[-1]]:.2g} with {rates[-1]:.2g}",
+        f"on the parabola {'exactly the' if boundary else 'not just the'} rates below 2 / L converged; the "
+        f"network came from a loss of {start:.2g} to {ends[best]:.2g} with the best rate, {best:.2g}, to "
+        f"{ends[small]:.2g} with {small:.2g} and to {ends[rates[-1]]:.2g} with {rates[-1]:.2g}",
     )
 
 
@@ -150,7 +150,7 @@ def draw_network(courses: dict[float, list[Course]], best: float) -> Figure:
         (best / 100, "too small", "#E69F00"),
         (best, "good", "#009E73"),
         (rates[-1], "too large", "#D55E00"),
-    ):  # noqa: E501
+    ):
         near = min(rates, key=lambda rate: abs(math.log(rate / lr)))
         left.semilogy(courses[near][0].losses, color=color, linewidth=2, label=f"{name}: {near:.2g}")
     ends = [[course.losses[-1] for course in courses[lr]] for lr in rates]

@@ -1,9 +1,9 @@
 """The landscape of a real network: a plane through two of its minima. `python recipes/loss_plane.py`.
 
-A network has thousands of weights and no picture. But three places span a plane: where a training began, where
-it ended, and where another one, from other initial weights, ended. On this plane the loss can be drawn, as Li et
-al. (2018, "Visualizing the loss landscape of neural nets") do between minima, and the way of the first training
-with it, seen from straight above.
+A network has thousands of weights and no picture. But three places span a plane: where a training began,
+where it ended, and where another one, from other initial weights, ended. On this plane the loss can be drawn,
+as Li et al. (2018, "Visualizing the loss landscape of neural nets") do between minima, and the way of the
+first training with it, seen from straight above.
 
 The network is a small one on real handwritten digits; the loss is that of all training rows.
 
@@ -182,8 +182,8 @@ def run(config: Config) -> None:
         verdict = Verdict(
             CLAIM,
             top > 10 * max(ends),
-            f"two trainings ended {far:.1f} apart with losses of {ends[0]:.2g} and {ends[1]:.2g}, and on the straight "
-            f"line between them the loss rises to {top:.2g}",
+            f"two trainings ended {far:.1f} apart with losses of {ends[0]:.2g} and {ends[1]:.2g}, and on the "
+            f"straight line between them the loss rises to {top:.2g}",
         )
         rows = [{"place": name, "loss": float(loss)} for name, loss in cells]
         report.finish(table(["", "training loss"], cells), rows, verdict, distance=far)

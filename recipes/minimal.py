@@ -50,7 +50,7 @@ def main(epochs: int = 5, batch_size: int = 128) -> float:
             scheduler.step()
             board.add_scalar("loss", loss, epoch * batches + number)
         with torch.no_grad():
-            accuracy = (model(test_inputs).argmax(dim=1) == test_targets).float().mean().item()
+            accuracy = float((model(test_inputs).argmax(dim=1) == test_targets).float().mean())
         board.add_scalar("accuracy", accuracy, (epoch + 1) * batches)
         print(f"epoch {epoch + 1}: loss {loss:.3f}, test accuracy {accuracy:.1%}")
     board.close()

@@ -47,7 +47,7 @@ def add_scalar(writer: SummaryWriter, tag: str, value: float, step: int, descrip
 
     about = metadata.create_summary_metadata(display_name="", description=description)
     value_of_tag = Summary.Value(tag=tag, simple_value=value, metadata=about)
-    writer.file_writer.add_summary(Summary(value=[value_of_tag]), step)  # type: ignore[union-attr]
+    writer.file_writer.add_summary(Summary(value=[value_of_tag]), step)  # type: ignore[attr-defined]
 
 
 def rendered(figure: Figure, dpi: int = 100) -> tuple[bytes, Any]:

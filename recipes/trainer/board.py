@@ -151,7 +151,7 @@ class Board:
             self.writer.add_histogram(f"gradients/{name}", part.gradient, epoch.epoch)
             if len(part.step_sizes):  # decades: they differ by factors
                 tag, decades = f"log10_effective_step_size/{name}", part.step_sizes.log10()
-                self.writer.add_histogram(tag, decades, epoch.epoch, bins=50)  # type: ignore[arg-type]
+                self.writer.add_histogram(tag, decades, epoch.epoch, bins=50)
 
     def picture(self, name: str, pixels: Any, epoch: int) -> None:
         """A drawing, as it was after an epoch: height x width x 3."""
@@ -171,7 +171,7 @@ class Board:
 
         about = metadata.create_summary_metadata(plugin_data_pb2.HParamsPluginData(**content))
         value = Summary.Value(tag=tag, metadata=about, tensor=metadata.NULL_TENSOR)
-        self.writer.file_writer.add_summary(Summary(value=[value]))  # type: ignore[union-attr]
+        self.writer.file_writer.add_summary(Summary(value=[value]))  # type: ignore[attr-defined]
 
 
 def pictures_are_due(epoch: int, epochs: int) -> bool:

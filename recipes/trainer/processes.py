@@ -58,7 +58,7 @@ class World:
         dist.broadcast_object_list(box, src=0)
         if box[1] is not None:
             raise box[1]
-        return box[0]
+        return box[0]  # type: ignore[no-any-return]
 
     def spread(self, model: nn.Module, device: torch.device, shard: bool) -> nn.Module:
         """What to call instead of the model, so that `backward()` averages the gradients of all processes."""

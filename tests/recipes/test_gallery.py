@@ -63,7 +63,16 @@ def test_every_recipe_is_run_and_shown(asked: list[list[str]], tmp_path: Path) -
 
 def test_the_recipes_are_all_there_is() -> None:
     scripts = {path.stem for path in (ROOT / "recipes").glob("*.py")}
-    others = {"__init__", "gallery", "train", "five_optimizers", "choose_lr", "range_test", "write_your_own"}
+    others = {
+        "__init__",
+        "gallery",
+        "train",
+        "minimal",
+        "five_optimizers",
+        "choose_lr",
+        "range_test",
+        "write_your_own",
+    }
     assert scripts - others == set(RECIPES)
 
 

@@ -19,6 +19,7 @@ SEEDLESS = {"derivatives", "landscapes"}
     [
         (["--size", "huge"], "'huge'"),
         (["--no-such-option"], "--no-such-option"),
+        (["--sizes", "smoke"], "perhaps you meant --size"),
         (["--seed", "one"], "--seed"),
         (["--seed", "-1"], "--seed must be from 0 to 2**62 - 1, not -1"),
     ],
@@ -37,7 +38,7 @@ def test_bad_options_end_with_one_line(
     script = importlib.import_module(f"recipes.{recipe}")
     monkeypatch.setattr(sys, "argv", [f"{recipe}.py", *words, "--logdir", str(tmp_path / "new")])
     with pytest.raises(SystemExit) as stop:
-        script.main()
+        script.main(script.Config, script.run)
     assert stop.value.code == 2
     said = capsys.readouterr()
     assert said.out == ""

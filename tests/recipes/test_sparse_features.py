@@ -79,7 +79,7 @@ def test_the_game_is_online_learning(name: str) -> None:
 
 
 def test_tuning_and_streams_share_no_document() -> None:
-    # With a rate of zero nothing is learnt: every document pays log 6, and all that differs is which they are.
+    # With a rate of zero nothing is learnt: every document pays log 6.
     outcome = learn(Job(EACH, COMMON, "SGD", 0.0, seed=0, tuning=False))
     assert outcome.regret == pytest.approx([math.log(6)] * len(outcome.regret))
     half = len(load_documents(EACH).words) // 2
