@@ -193,7 +193,7 @@ def draw_followers(courses: dict[str, Course], size: Size) -> Figure:
     left.loglog(t, [last[-1] * (one / len(last)) ** -0.5 for one in t], ":", color="0.4", label="t^-0.5")
     decorate(left, "step t", "effective step η / √s", "Adagrad's die out, RMSprop's stay")
     decorate(right, "step t", "distance to the goal", f"The goal jumps every {size.between:,} steps")
-    right.set_ylim(bottom=0)
+    right.set_ylim(0, 2.7)  # room for the legend
     left.legend()
     right.legend(loc="upper right")
     return picture

@@ -28,10 +28,10 @@ class Config(Claim):
     """Walk through ravine, saddle, plateau, Rosenbrock's, Beale's and Himmelblau's functions.
 
     Every optimizer may try the same learning rates and is shown with its best: the one that needs the fewest
-    steps until a thousandth of the height is left, without leaving the picture on the way. That is the best
-    case for each of them, chosen on the very walk that is shown; how hard the right rate is to find is another
-    question (recipes/optimizers.py). One landscape asks it nevertheless: the ravine turned by 30 degrees,
-    walked with the straight one's rates.
+    steps until a thousandth of the height is left, without leaving the picture on the way. That is the
+    best case for each of them, chosen on the very walk that is shown; how hard the right rate is to
+    find is another question (recipes/optimizers.py). One landscape asks it nevertheless: the ravine turned by
+    30 degrees, walked with the straight one's rates.
 
     Then a convex quadratic: how fast gradient descent, momentum and Nesterov converge on it, against theory.
 

@@ -110,7 +110,7 @@ def draw_plane(x: Tensor, y: Tensor, losses: Tensor, path: Tensor, minima: Tenso
     """Height lines at equal ratios, the way of the first training, a star at each minimum."""
     from matplotlib.colors import LogNorm
 
-    picture = figure(9, 6.4)
+    picture = figure(9, 5.2)
     axes = picture.subplots()
     levels = torch.logspace(float(losses.min().log10()), float(losses.max().log10()), 25).tolist()
     ground = axes.contourf(x, y, losses, levels, cmap="Greys_r", norm=LogNorm())
@@ -119,7 +119,13 @@ def draw_plane(x: Tensor, y: Tensor, losses: Tensor, path: Tensor, minima: Tenso
         *path.T, "o-", color=COLORS["Momentum"], markersize=3, label="the first training, an epoch a dot"
     )
     axes.plot(
-        *minima.T, "*", color="gold", markeredgecolor="black", markersize=20, linestyle="none", label="minima"
+        *minima.T,
+        "*",
+        color="gold",
+        markeredgecolor="black",
+        markersize=20,
+        linestyle="none",
+        label="where two trainings ended",
     )
     bar = picture.colorbar(ground, ax=axes, label="training loss", format="%.0e")
     bar.minorticks_off()

@@ -150,14 +150,14 @@ def learn(job: Job) -> Outcome:
 
 
 def effective_steps(job: Job, state: dict[str, Any]) -> list[float]:
-    """lr / √(what the gradients' squares came to): Adagrad's sum, Adam's unbiased mean; a mean per word."""
+    """lr / √(what the gradients' squares came to, the classes' mean): Adagrad's sum, Adam's unbiased mean."""
     if "sum" in state:
         squares = state["sum"]
     elif "exp_avg_sq" in state:
         squares = state["exp_avg_sq"] / (1 - 0.999 ** float(state["step"]))
     else:
         return []
-    steps: list[float] = (job.lr / (squares.sqrt() + 1e-8)).mean(dim=1).tolist()
+    steps: list[float] = (job.lr / (squares.mean(dim=1).sqrt() + 1e-8)).tolist()
     return steps
 
 
@@ -249,8 +249,10 @@ def run(config: Config) -> None:
             report.curve(tag, mean, c.outcomes[0].seen, "Average loss so far; mean over the streams.")
         sparse = [c for c in contenders if c.condition == ALL]
         data = load_documents(size.documents)
+        learnt_from = torch.cat(data.words[len(data.words) // 2 :])
+        counts = torch.bincount(learnt_from, minlength=len(data.counts))
         report.picture("regret", pictures.regret_picture(contenders, (ALL, COMMON)))
-        report.picture("rare_words", pictures.steps_picture(sparse, data.counts))
+        report.picture("rare_words", pictures.steps_picture(sparse, counts))
         report.picture("learning_rates", pictures.rates_picture(losses, size.rates))
         rows = [
             {
