@@ -72,7 +72,7 @@ def run(config: Config) -> None:
 
 
 def keep(folder: Path, images: Path) -> None:
-    """The outcome and its pictures go beside the page, which is made from them and can be checked with them."""
+    """The outcome and its pictures go beside the page, which is made from them and can be checked so."""
     images.mkdir(parents=True)
     result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
     for name in ("result.json", *shown(result)):

@@ -19,9 +19,8 @@ def read(name: str, header: int) -> torch.Tensor:
     """The bytes of one of the four files, downloaded to data/ the first time."""
     path = DEBIAN / name if (DEBIAN / name).exists() else Path("data", name)
     if not path.exists():
-        content = urllib.request.urlopen(f"{SOURCE}/{name}").read()
         path.parent.mkdir(exist_ok=True)
-        path.write_bytes(content)
+        path.write_bytes(urllib.request.urlopen(f"{SOURCE}/{name}").read())
     return torch.frombuffer(bytearray(gzip.decompress(path.read_bytes())), dtype=torch.uint8, offset=header)
 
 

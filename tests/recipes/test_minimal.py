@@ -64,3 +64,9 @@ def test_it_downloads_what_is_not_there_once(tmp_path: Path, monkeypatch: pytest
         assert targets.tolist() == list(range(16))
         for path in mirror.iterdir():
             path.unlink()  # the second time they lie in data/
+
+
+def test_the_readme_shows_its_loop() -> None:
+    readme = (SCRIPT.parents[1] / "README.md").read_text(encoding="utf-8")
+    shown = readme.split("Its loop:\n\n```python\n")[1].split("```")[0]
+    assert "\n".join(f"    {line}" for line in shown.splitlines()) in SCRIPT.read_text(encoding="utf-8")
