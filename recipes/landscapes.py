@@ -90,7 +90,7 @@ def walk(landscape: Landscape, optimizer_name: str, lrs: Sequence[float], steps:
     x, y = paths.unbind(dim=-1)
     inside = ((left <= x) & (x <= right) & (bottom <= y) & (y <= top)).all(dim=1)
     return [
-        Walk(lr, path, height, steps_until(height <= TARGET * height[0]) if stayed else math.inf)
+        Walk(lr, path, height, steps_until(height <= TARGET * height[0]) if stayed else math.inf, stayed)
         for lr, path, height, stayed in zip(lrs, paths, heights, inside.tolist(), strict=True)
     ]
 
@@ -102,10 +102,10 @@ def steps_until(reached: Tensor) -> float:
     return first if first < len(reached) else math.inf
 
 
-def quality(walk: Walk) -> tuple[float, float]:
-    """Fewest steps first; among those that miss the target, the lowest end. NaN is the worst."""
+def quality(walk: Walk) -> tuple[float, bool, float]:
+    """Fewest steps first; among those that miss the target, those that stay in sight, then the lowest end."""
     end = walk.heights[-1].item()
-    return walk.steps_to_target, end if math.isfinite(end) else math.inf
+    return walk.steps_to_target, not walk.inside, end if math.isfinite(end) else math.inf  # NaN is the worst
 
 
 def best_settings(kappa: float) -> dict[str, tuple[float, float, float]]:

@@ -82,7 +82,7 @@ SIZES = {
     ),
     "gallery": Size(
         Task("fashion-mnist", train_rows=2_000, validation_rows=2_000, model="mlp", batch_size=32),
-        rates=half_decades(-7, 0), seeds=5, short=Budget(2, target=0.75), long=Budget(60, target=0.83),
+        rates=half_decades(-7, 0), seeds=5, short=Budget(2, target=0.75), long=Budget(30, target=0.83),
     ),
     "full": Size(
         Task("fashion-mnist", train_rows=50_000, validation_rows=10_000, model="cnn", batch_size=128),

@@ -53,5 +53,5 @@ def iterated(times: int) -> Callable[[Any], Any]:
 
 def grows_by(sizes: Sequence[int]) -> float:
     """The factor from one to the next, over the second half."""
-    half = len(sizes) // 2
+    half = (len(sizes) - 1) // 2
     return float((sizes[-1] / sizes[half]) ** (1 / (len(sizes) - 1 - half)))

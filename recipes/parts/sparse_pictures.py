@@ -55,7 +55,7 @@ def steps_picture(contenders: Sequence[Contender], counts: Tensor) -> Figure:
         axes, "documents that have the word", "effective step: lr / √(squared gradients)",
         "A rare word is learnt with a large step, a common one with a small one",
     )  # fmt: skip
-    axes.legend()
+    axes.legend(loc="upper right")
     return picture
 
 

@@ -173,7 +173,7 @@ def test_the_result_can_be_read_by_a_program(folder: Path) -> None:
 
 def test_the_pictures_show_something(folder: Path) -> None:
     pictures = json.loads((folder / "result.json").read_text())["pictures"]
-    assert pictures == ["gradient_variance.png", "steps_and_seconds.png", "race.png"]
+    assert pictures == ["gradient_variance.png", "steps_and_seconds.png", "race.png", "paths.png"]
     for name in pictures:
         assert np.ptp(imread(folder / name)) > 0.5
 
@@ -184,7 +184,7 @@ def test_tensorboard_has_pictures_and_curves(folder: Path) -> None:
     events = EventAccumulator(str(folder)).Reload()
     tags = events.Tags()
     assert set(tags["images"]) == {
-        f"batch_size/{name}" for name in ("gradient_variance", "steps_and_seconds", "race")
+        f"batch_size/{name}" for name in ("gradient_variance", "steps_and_seconds", "race", "paths")
     }
     assert set(tags["scalars"]) == {
         *(f"validation_loss/batch_{size}" for size in (1, 32, 1149)),
