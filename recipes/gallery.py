@@ -110,9 +110,15 @@ def page(size: str, results: dict[str, dict[str, Any]]) -> str:
         lines.append(f"| [{name}](#{name}) | {claim} | {held[results[name]['borne_out']]} |")
     for name in RECIPES:
         result = results[name]
-        seconds = f"{result['seconds']:.0f} seconds"
-        lines += ["", f"## {name}", "", f"`python recipes/{name}.py --size {size}` ({seconds})", ""]
-        lines += [result["verdict"], ""]
+        lines += [
+            "",
+            f"## {name}",
+            "",
+            f"`python recipes/{name}.py --size {size}`",
+            "",
+            result["verdict"],
+            "",
+        ]
         lines += [
             f"![{Path(picture).stem} of {name}](images/recipes/{name}/{picture})" for picture in shown(result)
         ]

@@ -38,7 +38,6 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
             "table": ["a  b", f"{name}  1"],
             "pictures": ["picture.png"],
             "torch_version": "9.9",
-            "seconds": 7.0,
             **({"accuracy": 0.915, "epochs": 4, "seconds": 50.2} if name == "train" else {}),
         }
         (folder / "result.json").write_text(json.dumps(result))
