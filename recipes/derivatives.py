@@ -79,8 +79,8 @@ class Size:
 
 SIZES: dict[str, Size] = {
     "smoke": Size(counts=(8, 32, 128), points=50, repeats=1, iterations=4),
-    "gallery": Size(counts=(2, 8, 32, 128, 512), points=200, repeats=3, iterations=7),
-    "full": Size(counts=(2, 8, 32, 128, 512, 2048, 8192), points=2000, repeats=5, iterations=9),
+    "gallery": Size(counts=(2, 8, 32, 128, 512), points=200, repeats=3, iterations=6),
+    "full": Size(counts=(2, 8, 32, 128, 512, 2048, 8192), points=2000, repeats=5, iterations=8),
 }
 
 

@@ -27,13 +27,11 @@ class Swell:
 
 def swell(most: int) -> list[Swell]:
     """For 1, 2, ... applications."""
-    import sympy
-
     found = []
     for iterations in range(1, most + 1):
         program = iterated(iterations)
-        (derivative,) = symbolic.formula(program).derivatives
-        operations = int(sympy.sympify(derivative).count_ops())
+        (derivative,) = symbolic.formula(program).derivatives.values()
+        operations = int(derivative.count_ops())
         at = torch.tensor(0.3, dtype=torch.float64)
         reverse = work(partial(autograd.grad(program), at))
         found.append(Swell(iterations, operations, reverse))
