@@ -119,6 +119,8 @@ def page(size: str, results: dict[str, dict[str, Any]]) -> str:
             result["verdict"],
             "",
         ]
+        if "note" in result:  # of an outcome that is older than its recipe
+            lines += [result["note"], ""]
         lines += [
             f"![{Path(picture).stem} of {name}](images/recipes/{name}/{picture})" for picture in shown(result)
         ]
