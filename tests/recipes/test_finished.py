@@ -13,21 +13,30 @@ from typing import Any
 import pytest
 import torch
 
-from recipes import adaptive_steps, five_optimizers
-from recipes.adaptive_steps import Config
+from recipes import five_optimizers
 from recipes.common import report as reports
 from recipes.common.errors import AlreadyFinished, FolderError, StoppedError, UserError
-from recipes.common.report import Report
+from recipes.common.report import Report, SeededClaim, Verdict
 from recipes.parts.schedule_runs import Job, Run, Size
 from recipes.train import Config as TrainConfig
 from recipes.trainer.run import run as train_run
 from recipes.trainer.run_folder import warn_of_rounding
 
 
+class Config(SeededClaim):
+    """A recipe that has nothing to compute."""
+
+
+def tiny(config: Config) -> None:
+    with Report(config.logdir, "tiny", config) as report:
+        report.curve("a/b", [1.0, 2.0], description="Two points.")
+        report.finish("table", [{"a": 1}], Verdict("the claim", True, "evidence"))
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("finished")
-    adaptive_steps.run(Config(size="smoke", logdir=folder))
+    tiny(Config(size="smoke", logdir=folder))
     return folder
 
 
@@ -38,7 +47,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 def test_the_same_settings_say_finished(finished: Path) -> None:
     before = contents(finished)
     with pytest.raises(AlreadyFinished, match=r"(?s)says nothing about.*finished; --fresh computes it anew"):
-        adaptive_steps.run(Config(size="smoke", logdir=finished))
+        tiny(Config(size="smoke", logdir=finished))
     assert contents(finished) == before
 
 
@@ -51,12 +60,12 @@ def test_other_settings_are_refused_with_the_difference(
 ) -> None:
     before = contents(finished)
     with pytest.raises(FolderError, match=words):
-        adaptive_steps.run(Config(**{"size": "smoke", "logdir": finished, **change}))
+        tiny(Config(**{"size": "smoke", "logdir": finished, **change}))
     assert contents(finished) == before
 
 
 def test_fresh_replaces(finished: Path) -> None:
-    adaptive_steps.run(Config(size="smoke", seed=1, logdir=finished, fresh=True))
+    tiny(Config(size="smoke", seed=1, logdir=finished, fresh=True))
     assert json.loads((finished / "config.json").read_text())["seed"] == 1
     assert len(list(finished.glob("events.out*"))) == 1
 
@@ -79,12 +88,12 @@ def test_an_interrupted_recipe_goes_on_with_the_trainings_that_are_done(tmp_path
     jobs = [Job(n, SIZE, "validation", 0) for n in range(4)]
     with (
         pytest.raises(StoppedError, match="goes on: 2 trainings are kept") as stopped,
-        Report(tmp_path, "plateau", Config(size="smoke", logdir=tmp_path)) as report,
+        Report(tmp_path, "tiny", Config(size="smoke", logdir=tmp_path)) as report,
     ):
         report.train_all(slow, jobs, "x")
     assert stopped.value.exit_code == 130
     STOP_AT[0] = -1
-    with Report(tmp_path, "plateau", Config(size="smoke", logdir=tmp_path)) as report:
+    with Report(tmp_path, "tiny", Config(size="smoke", logdir=tmp_path)) as report:
         runs = report.train_all(slow, jobs, "x")
     assert [run.losses for run in runs] == [[0.0], [1.0], [2.0], [3.0]]
     assert DONE == [0, 1, 2, 3]  # each once
@@ -93,7 +102,7 @@ def test_an_interrupted_recipe_goes_on_with_the_trainings_that_are_done(tmp_path
 def test_an_interrupted_recipe_without_trainings_says_that_it_starts_over(tmp_path: Path) -> None:
     with (
         pytest.raises(StoppedError, match="starts from the beginning"),
-        Report(tmp_path, "plateau", Config(logdir=tmp_path)),
+        Report(tmp_path, "tiny", Config(logdir=tmp_path)),
     ):
         raise KeyboardInterrupt
 
@@ -157,7 +166,7 @@ def test_a_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr("recipes.common.folder.write_to_disk", full)
     with pytest.raises(FolderError, match=f"cannot write to {tmp_path}: No space left on device"):
-        adaptive_steps.run(Config(size="smoke", logdir=tmp_path))
+        tiny(Config(size="smoke", logdir=tmp_path))
 
 
 def test_missing_matplotlib_is_said_before_anything_is_computed(
@@ -168,7 +177,7 @@ def test_missing_matplotlib_is_said_before_anything_is_computed(
         "importlib.util.find_spec", lambda name: None if name == "matplotlib" else honest(name)
     )
     for start in (
-        lambda: adaptive_steps.run(Config(size="smoke", logdir=tmp_path / "a")),
+        lambda: tiny(Config(size="smoke", logdir=tmp_path / "a")),
         lambda: train_run(TrainConfig(logdir=tmp_path / "b")),
     ):
         with pytest.raises(
