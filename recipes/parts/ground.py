@@ -31,7 +31,7 @@ LANDSCAPES = {
     ),
     "saddle": Landscape(
         lambda x, y: 5 * x**2 + y**4 / 4 - y**2 / 2,
-        (-1.0, 1e-4), [(0, -1), (0, 1)], (-1.2, 0.8, -0.6, 1.4),
+        (-1.0, 1e-4), [(0, -1), (0, 1)], (-1.2, 1.2, -0.6, 1.4),
         "stall: next to the saddle there is\nhardly a slope to leave it by",
         lowest=-0.25,
     ),
@@ -87,3 +87,5 @@ class Walk:
     """What is left above the lowest point, for each row of `path`."""
     steps_to_target: float
     """Steps until a thousandth of the height at the start was left; infinite if it never was."""
+    inside: bool = True
+    """It never left the picture."""
