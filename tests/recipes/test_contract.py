@@ -14,9 +14,9 @@ import pytest
 import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
+from recipes.common.report import Report
 from recipes.gallery import RECIPES, ROOT
 
 from .conftest import SmokeRun, call_main
@@ -118,13 +118,13 @@ def test_ctrl_c_ends_with_one_line_and_without_a_result(
     monkeypatch: pytest.MonkeyPatch,
     ends: Callable[..., tuple[int, str, str]],
 ) -> None:
-    """Pressed when the first piece of work is done, or the first point of a curve drawn."""
+    """Pressed when the first piece of work is done, or the first curve drawn."""
 
     def press(*_: Any) -> NoReturn:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(tqdm, "update", press)
-    monkeypatch.setattr(SummaryWriter, "add_scalar", press)
+    monkeypatch.setattr(Report, "curve", press)
     code, out, err = ends(recipe, "--size", "smoke", "--logdir", "run")
     assert (code, out) == (130, "")
     assert "interrupted" in one_line(recipe, err)
