@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 
 import pytest
 import torch
@@ -103,17 +102,16 @@ def test_only_what_others_do_is_watched(monkeypatch: pytest.MonkeyPatch) -> None
     first = machine._busy_seconds()
     assert first is not None
     assert first > 0
-    cores = os.cpu_count() or 1
-
-    def half_of_it_and_our_own_work() -> float:
-        return 0.5 * cores * time.perf_counter() + time.process_time()
-
-    monkeypatch.setattr(machine, "_busy_seconds", half_of_it_and_our_own_work)
+    busy, own, clock = iter([100.0, 103.0]), iter([1.0, 2.0]), iter([10.0, 12.0])
+    monkeypatch.setattr(machine, "_busy_seconds", lambda: next(busy))
+    monkeypatch.setattr(machine, "process_time", lambda: next(own))
+    monkeypatch.setattr(machine, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
     with machine.watching_others() as others:
-        deadline = time.perf_counter() + 0.1
-        while time.perf_counter() < deadline:
-            pass
-    assert others.share == pytest.approx(0.5, abs=0.05)
+        pass
+    # Two cores had four seconds in these two. Three were worked, one of them by us.
+    assert others.share == 2 / 4
+    monkeypatch.undo()
     monkeypatch.setattr(machine, "_busy_seconds", lambda: None)
     with machine.watching_others() as others:
         pass
