@@ -33,6 +33,7 @@ ELSEWHERE = {
     "benchmarks/results/autograd.md": "/reference/measured.md",
     "benchmarks/results/cpu.md": "/reference/measured.md",
     "benchmarks/results/gradient_checks.md": "/reference/measured.md",
+    "benchmarks/results/peers.md": "/reference/measured.md",
 }
 FOLDER = "_notebooks"
 MARKER = re.compile(r"^\{\{ experiment: (?P<section>\w+)(?:, (?P<pictures>[\w, ]+))? \}\}$", re.MULTILINE)
