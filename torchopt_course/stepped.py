@@ -26,6 +26,7 @@ class Part(Preparable, Declared, Protocol):
     ) -> None: ...
     def _complete_group(self, group: dict[str, Any]) -> None: ...
 
+
 NO_SCALER = (
     "a GradScaler must see all gradients before the first is used, but release_gradients() uses and frees "
     "each as it comes: train in bfloat16, which needs no scaler"
