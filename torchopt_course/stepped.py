@@ -21,8 +21,12 @@ from .validation.options import make_plain
 class Part(Preparable, Declared, Protocol):
     """What declares how a group is stepped."""
 
-    def _keep_dtypes(
-        self, group: dict[str, Any], saved: Mapping[str, Any], entries: Mapping[Any, Any]
+    def _restore(
+        self,
+        group: dict[str, Any],
+        before: Mapping[str, Any],
+        saved: Mapping[str, Any],
+        entries: Mapping[Any, Any],
     ) -> None: ...
     def _complete_group(self, group: dict[str, Any]) -> None: ...
 

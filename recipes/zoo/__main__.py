@@ -20,7 +20,8 @@ import torch
 from torch.nn import Parameter
 from torch.optim import Optimizer
 
-from recipes.common.command_line import OptionError, parse, plain_endings
+from recipes.common.command_line import parse, plain_endings
+from recipes.common.errors import OptionError
 from torchopt_course import ElementwiseOptimizer
 
 from . import ZOO
