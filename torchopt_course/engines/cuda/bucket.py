@@ -1,4 +1,5 @@
 """The fused CUDA engine: one launch for all tensors of a device and dtype, compiled from the rule by Triton.
+(Where a rule reduces there are more: one for each visit to all elements, and a small one that adds up.)
 
 As on the CPU, the kernel takes addresses: a table of pointers says where parameter, gradient and states lie,
 a work list which program of the launch takes which part. Everything is computed in float32 (float64 for
