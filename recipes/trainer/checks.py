@@ -51,7 +51,7 @@ def check(config: Config) -> None:
     check_device(config.device)
     check_optimizer(config)
     processes = int(os.environ.get("WORLD_SIZE", "1"))
-    check_effects(config, processes)
+    check_effects(config)
     if processes > 1 and config.autograd == "mini":
         raise OptionError("--autograd mini trains on one process: torch's backward pass averages gradients")
     if config.compile and config.autograd == "mini":
@@ -73,13 +73,12 @@ def check_device(name: str) -> None:
         raise OptionError(f"--device {name}: this machine has {torch.cuda.device_count()} CUDA devices")
 
 
-def check_effects(config: Config, processes: int) -> None:
+def check_effects(config: Config) -> None:
     """An option that would change nothing is a mistake of somebody who thinks that it does."""
     for option, of_use, what_for in (
         ("max_lr", config.scheduler == "cyclic", "--scheduler cyclic"),
         ("cycle_epochs", config.scheduler == "cyclic", "--scheduler cyclic"),
         ("data_dir", config.data == "fashion-mnist", "--data fashion-mnist"),
-        ("shard", processes > 1, "several processes (torchrun --nproc-per-node 2)"),
         *((o, o in options_of(config.optimizer), "another --optimizer") for o in OPTIMIZER_OPTIONS),
     ):
         if getattr(config, option) not in (None, False) and not of_use:

@@ -152,8 +152,7 @@ from {least} to {most}.
 Times are those of `step()`: the weights of an MLP 784-256-128-10 in float32, one thread, medians of turns,
 peers with their defaults, torch {torch}. Larger than 1 means that ours is faster. SAM's closure does nothing.
 
-Those on eager need a number of a whole tensor. Prodigy is not here: it needs a number over all tensors, which
-no rule sees.
+Prodigy is not here: it needs a number over all tensors, which no rule sees.
 """
 
 

@@ -53,7 +53,16 @@ def test_every_engine_follows_a_swapped_rule(
 
 def test_engines_hold_no_arithmetic_of_an_update() -> None:
     """No engine, and not the base class either, takes a root or knows an optimizer or a state by name."""
-    words = {"words.py", "scalars.py", "blocks.py", "triton.py", "lists.py", "tensors.py", "update.py"}
+    words = {
+        "words.py",
+        "scalars.py",
+        "blocks.py",
+        "triton.py",
+        "lists.py",
+        "tensors.py",
+        "update.py",
+        "wide.py",
+    }
     words |= {"number_program.py", "number_recorder.py", "frame.py"}  # what numbers and tensors can do at all
     engines = [path for path in (PACKAGE / "engines").rglob("*.py") if path.name not in words]
     general = [*engines, PACKAGE / "optimizer.py", PACKAGE / "declared.py"]

@@ -19,7 +19,6 @@ from recipes.trainer.run import run, set_up
     [
         ({"max_lr": 0.01}, "--max-lr has an effect only with --scheduler cyclic"),
         ({"cycle_epochs": 3, "scheduler": "plateau"}, "--cycle-epochs has an effect only with"),
-        ({"shard": True}, "--shard has an effect only with several processes"),
         ({"data_dir": Path("/no/such/folder")}, "--data-dir has an effect only with --data fashion-mnist"),
         ({"momentum": 0.9}, "--momentum has an effect only with another --optimizer"),
         ({"optimizer": "sgd", "betas": (0.9, 0.99)}, "--betas has an effect only with another"),

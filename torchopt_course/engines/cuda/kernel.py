@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import linecache
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -87,10 +89,9 @@ def kernels(
     try:
         import triton
         import triton.language as tl
-
-        from . import triton as xp
     except ImportError as error:
         raise CompilationError(f"Triton cannot be imported: {error}") from error
+    xp = _words(bool(triton.knobs.runtime.interpret))
     if specialization.program is None:
         raise NoWord(specialization.reason)
     program, made = specialization.program, []
@@ -114,6 +115,17 @@ def kernels(
         for name, text in texts.items():
             made.append(Kernel(triton.jit(_from_text(text, name, {"tl": tl, "xp": xp}))))
     return made
+
+
+@cache
+def _words(interpreted: bool) -> ModuleType:
+    """What the words of a rule mean in a block: what Triton makes of that file, as it is set at present."""
+    spec = importlib.util.find_spec(f"{__package__}.triton")
+    assert spec is not None, "it stands beside this file"
+    assert spec.loader is not None, "it is a file"
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def kernel_source(
