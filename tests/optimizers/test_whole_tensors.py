@@ -370,7 +370,7 @@ class Whitened(TensorOptimizer):
 
     states = ("m", "seen")
     stacked = True
-    calls: list[tuple[int, ...]] = []  # noqa: RUF012
+    calls: list[tuple[int, ...]] = []
 
     def __init__(self, params: Any, lr: float = 0.1) -> None:
         super().__init__(params, {"lr": lr})

@@ -16,8 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .assignment import Declared
 from .cpu.bucket import CpuBucket
-from .group import Declared, Group
+from .group import Group
 from .interception import interceptor
 from .native import frame as f
 from .native import step as native
