@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, overload
+from typing import Any, Protocol, overload
 
 import torch
 from torch import Tensor
@@ -12,12 +12,24 @@ from torch.optim import Optimizer
 from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
 from .engines.bucket import Scaling
+from .engines.prepared import Optimizer as Preparable
 from .engines.step import Stepper
-from .validation.checkpoints import refuse_foreign
+from .validation.checkpoints import Declared, refuse_foreign
 from .validation.options import make_plain
 
-if TYPE_CHECKING:
-    from .declared import DeclaredOptimizer
+
+class Part(Preparable, Declared, Protocol):
+    """What declares how a group is stepped."""
+
+    def _restore(
+        self,
+        group: dict[str, Any],
+        before: Mapping[str, Any],
+        saved: Mapping[str, Any],
+        entries: Mapping[Any, Any],
+    ) -> None: ...
+    def _complete_group(self, group: dict[str, Any]) -> None: ...
+
 
 NO_SCALER = (
     "a GradScaler must see all gradients before the first is used, but release_gradients() uses and frees "
@@ -33,7 +45,7 @@ class SteppedOptimizer(Optimizer):
     # What is being loaded: a checkpoint, and the groups before.
     _loading: tuple[dict[str, Any], list[dict[str, Any]]]
 
-    def _part(self, i: int) -> DeclaredOptimizer:
+    def _part(self, i: int) -> Part:
         """The optimizer that declares how group ``i`` is stepped."""
         raise NotImplementedError
 

@@ -38,6 +38,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 import torchopt_course
+from recipes.zoo.adafactor import Adafactor
 from torchopt_course.engines.group import Group
 
 TOLERANCE = 1e-10
@@ -366,11 +367,11 @@ class Lamb(torchopt_course.ElementwiseOptimizer):
         return p - lr * p.norm() / u.norm() * u, exp_avg, exp_avg_sq
 
 
-def whole_tensors(prepare: Prepare, share: bool) -> None:
+def whole_tensors(prepare: Prepare, share: bool, optimizer: Callable[..., Optimizer]) -> None:
     """A rule that needs whole tensors takes the same steps on distributed ones."""
     models = [prepare(network()), network()]
     for model, mine in zip(models, (share, False), strict=True):
-        train(model, Lamb(model.parameters()), range(STEPS), share=mine)
+        train(model, optimizer(model.parameters()), range(STEPS), share=mine)
     got, expected = map(whole, models)
     assert_moved(expected)
     for (name, value), twin in zip(got.items(), expected.values(), strict=True):
@@ -394,7 +395,11 @@ def scenarios(processes: int) -> Iterator[tuple[str, Callable[[Path], None]]]:
             "fully_shard": (sharded, True),
             "tensor-parallel": (tensor_parallel, False),
         }.items():
-            yield f"whole tensors, {name}", lambda _, p=prepare, s=share: whole_tensors(p, s)
+            for rule in (Lamb, Adafactor):
+                yield (
+                    f"whole tensors, {name} {rule.__name__}",
+                    lambda _, p=prepare, s=share, r=rule: whole_tensors(p, s, r),
+                )
         yield "tensor-parallel and fully_shard Adam", partial(agree_with_torch, "Adam", divided_twice, False)
     else:
         for name, what in itertools.product(("SGD", "Adam"), ("gradients", "states")):

@@ -1,9 +1,10 @@
-"""A rule for whole tensors against plain code: states of any kind, checkpoints, errors that change nothing."""
+"""A rule for whole tensors against plain code: any states, checkpoints, errors that change nothing."""
 
 from __future__ import annotations
 
 import copy
 import pickle
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -15,6 +16,8 @@ from torch.nn import Parameter
 from torchopt_course import TensorOptimizer
 from torchopt_course.testing import assert_optimizer_agrees
 
+from ..helpers import ROOT
+
 STEPS = 60
 
 
@@ -24,7 +27,7 @@ def power(matrix: Any, exponent: float) -> Any:
 
 
 class Shampoo(TensorOptimizer):
-    """Gupta et al., 2018, with the steps counted in an integer and the largest gradient kept as one number."""
+    """Gupta et al., 2018; the steps are counted in an integer, the largest gradient is kept as one number."""
 
     states = ("left", "right", "largest", "count")
 
@@ -449,3 +452,18 @@ def test_shared_memory_is_stepped_one_after_the_other() -> None:
     second.grad, first.grad = torch.ones(3).double(), torch.zeros(2, 3).double()
     optimizer.step()
     torch.testing.assert_close(both, torch.tensor([[0.9] * 3, [1.0] * 3], dtype=torch.float64))
+
+
+def test_the_documentation_runs() -> None:
+    text = (ROOT / "docs" / "optimizers.md").read_text(encoding="utf-8")
+    section = text.split("## A rule for whole tensors")[1].split("\n## ")[0]
+    torch.manual_seed(0)
+    names: dict[str, Any] = {}
+    for block in re.findall(r"```python\n(.*?)```", section, re.DOTALL):
+        exec(block, names)
+    params = parameters()[:1]
+    expected = shampoo_by_hand([p.detach().clone() for p in params], gradient, 0.1)
+    run(names["Shampoo"](params), range(STEPS))
+    torch.testing.assert_close(params[0].detach(), expected[0], rtol=1e-9, atol=1e-9)
+    groups = names["optimizer"].param_groups
+    assert [(group["optimizer"], len(group["params"])) for group in groups] == [("Shampoo", 1), ("AdamW", 3)]

@@ -41,7 +41,7 @@ def run(optimizer: torch.optim.Optimizer, steps: range) -> None:
 @pytest.mark.parametrize(("ours", "options", "shapes"), CASES)
 def test_sixty_steps_of_torch(ours: Any, options: Any, shapes: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Muon's iteration in float64 on both sides: rounding to bfloat16 would hide everything else."""
-    monkeypatch.setattr(torch.Tensor, "bfloat16", torch.clone)
+    monkeypatch.setattr(torch.Tensor, "bfloat16", lambda self: self.clone())
     params, twins = parameters(shapes), parameters(shapes)
     start = [p.detach().clone() for p in params]
     mine, theirs = ours(params, **options), getattr(torch.optim, ours.__name__)(twins, **options)

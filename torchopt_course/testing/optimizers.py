@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import Parameter
 from torch.optim import Optimizer
 
-from ..elementwise import ElementwiseOptimizer
+from ..optimizer import RuleOptimizer
 
 Make: TypeAlias = Callable[[list[Parameter]], Optimizer]
 # What a run has left after each step: each parameter and each of its states, by name.
@@ -65,7 +65,8 @@ def assert_optimizer_agrees(
 
     Raises:
         OptimizerError: an ``AssertionError`` that names the check, the step and the element.
-        TypeError: ``make`` does not give an :class:`~torchopt_course.ElementwiseOptimizer`.
+        TypeError: ``make`` gives neither an :class:`~torchopt_course.ElementwiseOptimizer` nor a
+            :class:`~torchopt_course.TensorOptimizer`.
         ValueError: fewer than 4 steps.
     """
     if steps < 4:
@@ -114,10 +115,11 @@ class _Trial:
     def gradient(self, step: int, i: int, shape: tuple[int, ...]) -> Tensor:
         return self.normal(100 * (step + 1) + i, shape)
 
-    def optimizer(self, params: list[Parameter], **options: Any) -> ElementwiseOptimizer:
+    def optimizer(self, params: list[Parameter], **options: Any) -> RuleOptimizer:
         optimizer = self.make(params)
-        if not isinstance(optimizer, ElementwiseOptimizer):
-            raise TypeError(f"make() must give an ElementwiseOptimizer, not {type(optimizer).__name__}")
+        if not isinstance(optimizer, RuleOptimizer):
+            found = type(optimizer).__name__
+            raise TypeError(f"make() must give an ElementwiseOptimizer or a TensorOptimizer, not {found}")
         for group in optimizer.param_groups:
             group.update(options)
         return optimizer
@@ -228,7 +230,7 @@ class _Trial:
         self.compare(optimizer, "maximize=True with -g", up, "descent on g", down, exact=True)
 
     def check_learning_rate(self) -> None:
-        def steps(halved_in: int) -> tuple[ElementwiseOptimizer, History]:
+        def steps(halved_in: int) -> tuple[RuleOptimizer, History]:
             optimizer = self.optimizer(self.parameters())
             before = self.run(optimizer, 0, halved_in)
             for group in optimizer.param_groups:
