@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP     = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: train gallery test test-slow test-torch test-hosts soak bench lint wheel clean
+.PHONY: train gallery test test-slow test-torch test-hosts soak bench bench-peers docs lint wheel clean
 
 train: $(VENV)/.recipes
 	$(BIN)/python recipes/five_optimizers.py --logdir runs
@@ -40,10 +40,25 @@ soak: $(VENV)/.test
 	$(BIN)/python -m tests.optimizers.soak
 	$(BIN)/python -m tests.recipes.soak
 
+# The README's figures among it: in the training loop first.
 bench: $(VENV)/.test
 	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks.readme
 	$(BIN)/python -m benchmarks.autograd
 	$(BIN)/python -m benchmarks.gradient_checks
+
+# AdamW beside other packages, which this installs; DeepSpeed's CPUAdam and torch.compile need g++. DeepSpeed comes
+# without its dependencies, for those of the extra are all that CPUAdam needs.
+bench-peers: $(VENV)/.peers
+	DS_BUILD_OPS=0 $(PIP) --no-deps deepspeed
+	$(BIN)/python -m benchmarks.peers
+	$(BIN)/python -m benchmarks.readme
+
+# The site, into docs/_build/html: every notebook is run, a warning is an error, nothing is fetched.
+docs: $(VENV)/.docs
+	rm -rf docs/_build docs/reference/generated
+	$(BIN)/python -m sphinx -W --keep-going --quiet -j 2 -b html docs docs/_build/html
+	@echo "open docs/_build/html/index.html"
 
 # Also what `pre-commit install` runs before each commit.
 lint: $(VENV)/.dev
@@ -65,4 +80,4 @@ $(VENV)/.%: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@touch $@
 
 clean:
-	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) dist build docs/_build docs/reference/generated .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -4,90 +4,126 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
-from .bandwidth import Bandwidth, streaming_bandwidth
-from .cases import Case, NotEnoughMemoryError, step_alone, training_iteration
+from . import targets
+from .bandwidth import streaming_bandwidth
+from .cases import Case, NotEnoughMemoryError, measure
+from .chart import draw
 from .machine import this_machine
-from .report import Report
+from .plan import all_cases, is_asked_for
+from .report import Report, read
 from .startup import measure_startup
-from .tables import Table, bandwidth_table, iteration_tables, startup_table, step_tables
+from .tables import all_tables, is_disturbed, markdown, targets_text
 from .timing import Pace
-from .workloads import MODELS, OPTIMIZERS, ModelCase, OptimizerCase
+from .workloads import MODELS
 
-SECTIONS = ("step", "iteration", "bandwidth", "import")
-# A whole iteration is mostly forward and backward pass: two optimizers are enough unless others are named.
-ITERATION_OPTIMIZERS = ("Adam", "Momentum")
 RESULTS = Path(__file__).parent / "results"
 NOISY_LOAD = 0.5
+# To measure a case, by place and size: a forward and a backward pass come with each step of a loop.
+SECONDS = {
+    ("in the loop", False): 12.0,
+    ("in the loop", True): 24.0,
+    ("alone", False): 5.0,
+    ("alone", True): 5.0,
+}
+BANDWIDTH, STARTUP = "streaming bandwidth", "start of a process: import"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    options = _command_line().parse_args(arguments)
-    quick: bool = options.quick
-    seconds: float = options.seconds or (0.4 if quick else 6.0)
-    pace = Pace(seconds, least_rounds=3 if quick else 5)
-    threads: list[int] = options.threads or [torch.get_num_threads()]
-    names = options.models or [name for name in MODELS if not quick or name != "gpt2"]
-    models = [MODELS[name] for name in names]
+    parser = _command_line()
+    options = parser.parse_args(arguments)
+    threads: list[int] = options.threads or [1, torch.get_num_threads()]
+    cases = {case.label: case for case in all_cases(threads) if not (options.quick and case.model == "gpt2")}
+    everything = [*cases, BANDWIDTH, STARTUP]
+    labels = [label for label in everything if is_asked_for(label, options.only)]
+    if not labels:
+        parser.error("--only: none of these is meant:\n" + "\n".join(everything))
 
-    settings = {name: value for name, value in vars(options).items() if name != "out"}
-    report = Report(this_machine(), {**settings, "seconds": seconds})
+    is_record = not (options.quick or options.only or options.threads or options.seconds)
+    folder: Path = options.out or (RESULTS if is_record else RESULTS / "partial")
+    folder.mkdir(parents=True, exist_ok=True)
+    report = _report_to_fill(folder / "cpu.json", afresh=not options.only)
     load = report.machine.load
     if load is not None and load > NOISY_LOAD:
         _progress(f"the machine was busy before the run (load {load:.1f}): expect noise")
+    for i, label in enumerate(labels, 1):
+        said = _measure(report, label, cases.get(label), threads, options)
+        _progress(f"[{i}/{len(labels)}] {label}: {said}")
+        report.write(folder / "cpu.json")  # a run that is stopped leaves what it has
 
-    if "bandwidth" in options.only:
-        report.bandwidths = _bandwidths(threads)
-    if "step" in options.only:
-        optimizers = [OPTIMIZERS[name] for name in options.optimizers or OPTIMIZERS]
-        plan = _plan(models, optimizers, threads, also_one=not options.threads)
-        report.steps = _measure("step alone", step_alone, plan, pace, report.skipped)
-        if report.bandwidths:  # a limit should not depend on one quiet or busy moment
-            again = zip(report.bandwidths, _bandwidths(threads), strict=True)
-            report.bandwidths = [before.or_better(after) for before, after in again]
-        _show(step_tables(report))
-    if "iteration" in options.only:
-        optimizers = [OPTIMIZERS[name] for name in options.optimizers or ITERATION_OPTIMIZERS]
-        trainable = [model for model in models if model.network is not None]
-        plan = _plan(trainable, optimizers, threads, also_one=not options.threads)
-        report.iterations = _measure("iteration", training_iteration, plan, pace, report.skipped)
-        _show(iteration_tables(report))
-    if report.bandwidths:
-        _show([bandwidth_table(report.bandwidths)])
-    if "import" in options.only:
-        _progress("start of a process")
+    for table in all_tables(report):
+        print(f"\n{table.as_text()}", flush=True)
+    print(f"\n{targets_text(report)}\n\nCUDA: {report.cuda}")
+    (folder / "cpu.md").write_text(markdown(report), encoding="utf-8")
+    if report.results:
+        draw(report, folder / "cpu.png")
+    _progress(f"wrote cpu.json, cpu.md and the picture in {folder}")
+
+
+def _measure(
+    report: Report, label: str, case: Case | None, threads: Sequence[int], options: argparse.Namespace
+) -> str:
+    """Put what the label stands for into the report; returns a line about it."""
+    quick: bool = options.quick
+    if label == BANDWIDTH:
+        report.bandwidths = {count: streaming_bandwidth(count) for count in sorted(set(threads))}
+        return ", ".join(f"{limit.gigabytes_per_second:.1f} GB/s" for limit in report.bandwidths.values())
+    if case is None:
         report.startup = measure_startup(imports=3 if quick else 7, first_steps=1 if quick else 3)
-        _show([startup_table(report.startup)])
-    print(f"\nCUDA: {report.cuda}")
+        return f"import {report.startup.ratio.median:.3f} of torch's"
+    seconds = options.seconds or (0.4 if quick else SECONDS[case.where, MODELS[case.model].large])
+    report.results.pop(label, None)
+    report.skipped.pop(label, None)
+    try:
+        result = measure(case, Pace(seconds, least_rounds=3 if quick else 9))
+    except NotEnoughMemoryError as error:
+        report.skipped[label] = str(error)
+        return f"skipped: {error}"
+    report.results[label] = result
+    ratios = ", ".join(f"{name} {ratio.median:.2f}" for name, ratio in result.step.ratios.items())
+    busy = f", others had {result.others:.0%} of the machine" * is_disturbed(result)
+    return f"{ratios}{', below target' * bool(targets.missed(result))}{busy}"
 
-    partial = quick or options.models or options.optimizers or options.threads
-    is_record = not partial and set(options.only) == set(SECTIONS)
-    for path in report.write(options.out or (RESULTS if is_record else RESULTS / "partial")):
-        _progress(f"wrote {path}")
+
+def _report_to_fill(path: Path, *, afresh: bool) -> Report:
+    """A new one; with ``--only`` the one that is there, if it is of this machine and the same versions."""
+    here = this_machine()
+    if afresh or not path.exists():
+        return Report(here)
+    before = read(path)
+    if before.machine.is_same(here):
+        before.machine = here
+        return before
+    _progress(f"{path} is of another machine or of other versions: a new one is begun")
+    return Report(here)
 
 
 def _command_line() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
         description="Compare the optimizers with torch's own: default, foreach=True and fused=True, "
-        "interleaved in one process. A whole run takes about ten minutes on two cores.",
+        "interleaved in one process, in a training loop and alone. A whole run takes some ten minutes.",
     )
-    parser.add_argument("--quick", action="store_true", help="a minute in all: fewer repetitions, no GPT-2")
-    parser.add_argument("--only", nargs="+", choices=SECTIONS, default=SECTIONS, help="sections to measure")
-    parser.add_argument("--models", nargs="+", choices=MODELS, help="default: all")
-    parser.add_argument("--optimizers", nargs="+", choices=OPTIMIZERS, help="default: all")
+    parser.add_argument("--quick", action="store_true", help="two minutes in all: fewer rounds, no GPT-2")
     parser.add_argument(
-        "--threads",
+        "--only",
         nargs="+",
-        type=_positive_int,
-        help="default: torch's default, and for models that fit into the caches also one thread",
+        default=[],
+        metavar="WORDS",
+        help='measure these and keep what the folder holds of others: "LeNet Adam", "loop 1 thread", import; '
+        "a case is meant if each word begins one of its label's",
     )
     parser.add_argument(
-        "--seconds", type=_positive_float, help="to measure each case (default 6, with --quick 0.4)"
+        "--threads", nargs="+", type=_positive_int, help="numbers of threads (default: 1 and torch's default)"
+    )
+    parser.add_argument(
+        "--seconds",
+        type=_positive_float,
+        help="to measure each case (default 12 to 24 in the loop, 5 alone, with --quick 0.4)",
     )
     parser.add_argument(
         "--out",
@@ -110,60 +146,8 @@ def _positive_float(text: str) -> float:
     return value
 
 
-Plan = list[tuple[OptimizerCase, ModelCase, int]]
-
-
-def _plan(
-    models: Sequence[ModelCase],
-    optimizers: Sequence[OptimizerCase],
-    threads: Sequence[int],
-    *,
-    also_one: bool,
-) -> Plan:
-    """All cases of a section; with ``also_one``, small models once more with one thread.
-
-    Timings of small models on two threads jump when anything else runs; with one thread they do not.
-    """
-    plan = [(optimizer, model, count) for count in threads for model in models for optimizer in optimizers]
-    if also_one and 1 not in threads:
-        plan += [(optimizer, model, 1) for model in models if not model.large for optimizer in optimizers]
-    return plan
-
-
-def _bandwidths(threads: Sequence[int]) -> list[Bandwidth]:
-    _progress("streaming bandwidth")
-    return [streaming_bandwidth(count) for count in threads]
-
-
-def _measure(
-    section: str,
-    measure: Callable[[OptimizerCase, ModelCase, int, Pace], Case],
-    plan: Plan,
-    pace: Pace,
-    skipped: list[str],
-) -> list[Case]:
-    cases = []
-    for i, (optimizer, model, threads) in enumerate(plan, 1):
-        label = f"{section}, {model.title}, {optimizer.name}, threads: {threads}"
-        try:
-            case = measure(optimizer, model, threads, pace)
-        except NotEnoughMemoryError as error:
-            skipped.append(f"{label}: {error}")
-            _progress(f"[{i}/{len(plan)}] skipped {label}: {error}")
-            continue
-        cases.append(case)
-        ratios = ", ".join(f"{name} {ratio.median:.2f}" for name, ratio in case.ratios.items())
-        _progress(f"[{i}/{len(plan)}] {label}: torch / ours {ratios}")
-    return cases
-
-
 def _progress(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
-
-
-def _show(tables: Iterable[Table]) -> None:
-    for table in tables:
-        print(f"\n{table.as_text()}", flush=True)
 
 
 if __name__ == "__main__":

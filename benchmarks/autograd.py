@@ -26,7 +26,7 @@ from torch.nn import functional as F
 from torchopt_course import autograd
 
 from .machine import Machine, this_machine, torch_threads
-from .tables import Table, three_digits
+from .table import Table, three_digits
 from .timing import Call, Pace, Samples, interleave, microseconds, ratio
 
 AIMS = {"MLP 784-256-10": 1.05, "small CNN": 1.10, "x * y + sin(x)": 1.0, "chain of 1000": 1.2}

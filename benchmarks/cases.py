@@ -1,53 +1,151 @@
-"""One case: an optimizer, a model and a number of threads; the step alone, or a whole training iteration."""
+"""One case: an optimizer, a model and a number of threads, in a training loop or alone."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime
+from functools import partial
+from time import perf_counter_ns
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
 
-from .machine import free_bytes, torch_threads
-from .timing import Call, Pace, Samples, Spread, interleave, microseconds, ratio
-from .workloads import OURS, ModelCase, OptimizerCase, copies, elements, random_parameters
+from .machine import free_bytes, torch_threads, watching_others
+from .timing import Pace, Samples, Spread, Turn, interleave, microseconds, ratio, take_turns
+from .workloads import (
+    MODELS,
+    OPTIMIZERS,
+    OUR_ENGINES,
+    OURS,
+    ModelCase,
+    copies,
+    elements,
+    random_parameters,
+)
 
-BATCH_SIZE = 64
+# Who is compared with whom: torch's three with what we do by default, and our slower engines by their names
+# with what torch calls so.
+PAIRS = (
+    *(("default", OURS), ("foreach", OURS), ("fused", OURS)),
+    *(("foreach", "ours, foreach=True"), ("default", "ours, fused=False")),
+)
 
 
 @dataclass(frozen=True)
 class Case:
-    """What was measured in one case.
+    """What to measure: steps ``in the loop``, as in training, or ``alone``, on fixed gradients."""
 
-    Attributes:
-        times: microseconds of each contender.
-        ratios: of each of torch's contenders to ours, above one where ours is faster.
-    """
-
+    where: Literal["in the loop", "alone"]
     optimizer: str
     model: str
     threads: int
+
+    @property
+    def label(self) -> str:
+        return f"{self.where}: {self.optimizer}, {MODELS[self.model].title}, {threads_text(self.threads)}"
+
+
+@dataclass(frozen=True)
+class Times:
+    """Side by side in one process.
+
+    Attributes:
+        microseconds: of each contender.
+        ratios: of each pair that was there, "torch's / ours": above one where ours is faster.
+    """
+
+    microseconds: dict[str, Spread]
+    ratios: dict[str, Spread]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What was measured in one case.
+
+    Attributes:
+        iteration: of ``zero_grad``, forward, backward and ``step`` together, in the loop.
+        others: the share of the machine that other processes had meanwhile; with more than a little, and most
+            of all on several threads, the figures are noise.
+    """
+
+    case: Case
+    date: str
     tensors: int
     elements: int
     bytes_per_element: int
     rounds: int
-    times: dict[str, Spread]
-    ratios: dict[str, Spread]
+    step: Times
+    iteration: Times | None = None
+    others: float | None = None
 
 
 class NotEnoughMemoryError(RuntimeError):
     """The contenders do not fit into memory at the same time."""
 
 
-def step_alone(optimizer: OptimizerCase, model: ModelCase, threads: int, pace: Pace) -> Case:
-    """``optimizer.step()`` on fixed gradients; each contender has parameters, gradients, states of its own.
+class Iteration(NamedTuple):
+    """Nanoseconds of one training iteration, and of the ``step()`` in it."""
+
+    step: int
+    whole: int
+
+
+def measure(case: Case, pace: Pace) -> Result:
+    """Let all contenders of a case take turns.
 
     Raises:
         NotEnoughMemoryError: they do not fit into memory at the same time.
     """
+    torch.manual_seed(0)
+    with torch_threads(case.threads), watching_others() as others:
+        result = _in_the_loop(case, pace) if case.where == "in the loop" else _alone(case, pace)
+    return replace(result, others=others.share)
+
+
+def _in_the_loop(case: Case, pace: Pace) -> Result:
+    """``step()`` where it is used: right after a backward pass that has filled the caches with other things.
+
+    Each contender trains a network of its own. What its step costs the next forward pass is in the iteration.
+    """
+    model, optimizer = MODELS[case.model], OPTIMIZERS[case.optimizer]
+    if model.network is None:
+        raise ValueError(f"{model.title} stands for its shapes only, there is no network to train")
+    inputs, labels = torch.randn(model.batch_shape), torch.randint(10, (model.batch_shape[0],))
+    original = model.network()
+    turns: dict[str, Turn[Iteration]] = {}
+    for name in (*optimizer.contenders(), *OUR_ENGINES):
+        network = deepcopy(original)
+        turns[name] = partial(_train, network, optimizer.build(name, network.parameters()), inputs, labels)
+    samples = take_turns(turns, pace)
+    steps, wholes = (
+        {name: [[each[part] for each in turn] for turn in rounds] for name, rounds in samples.items()}
+        for part in (0, 1)
+    )
+    return _result(case, model, _times(steps), _times(wholes), rounds=len(samples[OURS]))
+
+
+def _train(
+    network: nn.Module, optimizer: Optimizer, inputs: Tensor, labels: Tensor, count: int
+) -> list[Iteration]:
+    samples = []
+    for _ in range(count):
+        start = perf_counter_ns()
+        optimizer.zero_grad()
+        cross_entropy(network(inputs), labels).backward()
+        before = perf_counter_ns()
+        optimizer.step()
+        after = perf_counter_ns()
+        samples.append(Iteration(after - before, after - start))
+    return samples
+
+
+def _alone(case: Case, pace: Pace) -> Result:
+    """``step()`` again and again; each contender has parameters, gradients and states of its own."""
+    model, optimizer = MODELS[case.model], OPTIMIZERS[case.optimizer]
     shapes = model.shapes()
     names = optimizer.contenders()
     # Parameter, gradient and states of each; one set to copy from; two of temporary results of foreach.
@@ -55,61 +153,37 @@ def step_alone(optimizer: OptimizerCase, model: ModelCase, threads: int, pace: P
     free = free_bytes()
     if free is not None and needed > free:
         raise NotEnoughMemoryError(f"needs {needed / 1e9:.1f} GB of memory, {free / 1e9:.1f} are free")
-    with torch_threads(threads):
-        torch.manual_seed(0)
-        original = random_parameters(shapes)
-        steps: dict[str, Call] = {name: optimizer.build(name, copies(original)).step for name in names}
-        del original
-        return _case(optimizer, model, threads, shapes, interleave(steps, pace))
+    original = random_parameters(shapes)
+    calls = {name: optimizer.build(name, copies(original)).step for name in names}
+    del original
+    samples = interleave(calls, pace)
+    return _result(case, model, _times(samples), None, rounds=len(samples[OURS]))
 
 
-def training_iteration(optimizer: OptimizerCase, model: ModelCase, threads: int, pace: Pace) -> Case:
-    """``zero_grad``, forward, backward and ``step`` together, for torch's default, torch's fused and ours.
-
-    A step that leaves the processor in a state that slows down the next forward pass pays for it here.
-    """
-    if model.network is None:
-        raise ValueError(f"{model.title} stands for its shapes only, there is no network to train")
-    with torch_threads(threads):
-        torch.manual_seed(0)
-        inputs = torch.randn(BATCH_SIZE, *model.input_shape)
-        labels = torch.randint(10, (BATCH_SIZE,))
-        original = model.network()
-        iterations: dict[str, Call] = {}
-        for name in optimizer.contenders():
-            if name != "foreach":
-                network = deepcopy(original)
-                trained_by = optimizer.build(name, network.parameters())
-                iterations[name] = _iteration(network, trained_by, inputs, labels)
-        return _case(optimizer, model, threads, model.shapes(), interleave(iterations, pace))
+def _times(samples: Samples) -> Times:
+    return Times(
+        {name: microseconds(rounds) for name, rounds in samples.items()},
+        {
+            f"{torchs} / {ours}": ratio(samples[torchs], samples[ours])
+            for torchs, ours in PAIRS
+            if torchs in samples and ours in samples
+        },
+    )
 
 
-def _iteration(
-    network: nn.Module, optimizer: Optimizer, inputs: Tensor, labels: Tensor
-) -> Callable[[], None]:
-    def iteration() -> None:
-        optimizer.zero_grad()
-        cross_entropy(network(inputs), labels).backward()
-        optimizer.step()
-
-    return iteration
-
-
-def _case(
-    optimizer: OptimizerCase,
-    model: ModelCase,
-    threads: int,
-    shapes: list[tuple[int, ...]],
-    samples: Samples,
-) -> Case:
-    return Case(
-        optimizer=optimizer.name,
-        model=model.name,
-        threads=threads,
+def _result(case: Case, model: ModelCase, step: Times, iteration: Times | None, rounds: int) -> Result:
+    shapes = model.shapes()
+    return Result(
+        case=case,
+        date=datetime.now().astimezone().isoformat(timespec="minutes"),
         tensors=len(shapes),
         elements=elements(shapes),
-        bytes_per_element=optimizer.bytes_per_element,
-        rounds=len(samples[OURS]),
-        times={name: microseconds(rounds) for name, rounds in samples.items()},
-        ratios={name: ratio(rounds, samples[OURS]) for name, rounds in samples.items() if name != OURS},
+        bytes_per_element=OPTIMIZERS[case.optimizer].bytes_per_element,
+        rounds=rounds,
+        step=step,
+        iteration=iteration,
     )
+
+
+def threads_text(count: int) -> str:
+    return f"{count} thread{'s' * (count != 1)}"

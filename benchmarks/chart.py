@@ -1,4 +1,4 @@
-"""The ratios of a report as a picture: one panel a model, one group of bars an optimizer."""
+"""The ratios of a report as a picture, the training loop first: a group of bars for each case."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .cases import Case
+from .cases import Result, threads_text
 from .report import Report
-from .workloads import MODELS, TORCH_CONTENDERS
+from .timing import Spread
+from .workloads import MODELS, OURS, TORCH_CONTENDERS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -40,12 +41,11 @@ def draw(report: Report, path: Path) -> None:
     for axis in axes[len(panels) :]:
         axis.set_visible(False)
 
-    ratios = [
-        r.median for groups in panels.values() for case in groups.values() for r in case.ratios.values()
-    ]
+    ratios = [_against_torch(result) for groups in panels.values() for result in groups.values()]
+    medians = [ratio.median for each in ratios for ratio in each.values()]
     # Room on the right for the longest bar's number; on the left at least as far as 0.7.
-    axes[0].set_xlim(min(0.7, *ratios) * 0.9, max(2.0, *ratios) * 2.4)
-    present = {name for groups in panels.values() for case in groups.values() for name in case.ratios}
+    axes[0].set_xlim(min(0.7, *medians) * 0.9, max(2.0, *medians) * 2.4)
+    present = {name for each in ratios for name in each}
     figure.legend(
         handles=[
             *(Patch(color=COLOURS[name], label=LABELS[name]) for name in TORCH_CONTENDERS if name in present),
@@ -61,38 +61,55 @@ def draw(report: Report, path: Path) -> None:
 
 def _title(report: Report) -> str:
     machine = report.machine
-    threads = max(case.threads for case in (*report.steps, *report.iterations))
-    where = f"{machine.title}, {threads} thread{'s' * (threads != 1)}, torch {machine.versions['torch']}"
-    return f"How many times longer torch.optim takes than torchopt_course\n{where}"
+    threads = threads_text(max(result.case.threads for result in report.results.values()))
+    where = f"{machine.title}, {threads}, torch {machine.versions['torch']}"
+    return f"How many times longer torch.optim takes for a step() than torchopt_course\n{where}"
 
 
-def _panels(report: Report) -> dict[str, dict[str, Case]]:
-    """Title -> label of a group -> case, of the cases with the most threads."""
-    panels: dict[str, dict[str, Case]] = {}
-    for case in _with_most_threads(report.steps):
-        shape = f"{case.tensors:,} tensors, {_short(case.elements)} elements"
-        title = f"{MODELS[case.model].title} ({shape})"
-        panels.setdefault(title, {})[case.optimizer] = case
-    for case in _with_most_threads(report.iterations):
-        group = f"{case.optimizer},\n{MODELS[case.model].title.split()[0]}"
-        panels.setdefault("Whole training iteration", {})[group] = case
+def _panels(report: Report) -> dict[str, dict[str, Result]]:
+    """Title -> label of a group -> result, of those with the most threads.
+
+    The small models, each with one optimizer in the loop, share a panel.
+    """
+    panels: dict[str, dict[str, Result]] = {}
+    for result in _with_most_threads(report.of("in the loop")):
+        model = MODELS[result.case.model]
+        title = f"In the training loop, {model.title if model.large else 'small models'}"
+        group = (
+            result.case.optimizer if model.large else f"{result.case.optimizer}\n{_shortened(model.title)}"
+        )
+        panels.setdefault(title, {})[group] = result
+    for result in _with_most_threads(report.of("alone")):
+        shape = f"{result.tensors:,} tensors, {_short(result.elements)} elements"
+        title = f"Alone, {MODELS[result.case.model].title} ({shape})"
+        panels.setdefault(title, {})[result.case.optimizer] = result
     return panels
 
 
-def _with_most_threads(cases: list[Case]) -> list[Case]:
-    most = max((case.threads for case in cases), default=0)
-    return [case for case in cases if case.threads == most]
+def _shortened(title: str) -> str:
+    """``wide MLP`` of ``wide MLP 784-1024-1024-10``."""
+    return " ".join(word for word in title.split() if not word[0].isdigit())
+
+
+def _with_most_threads(results: list[Result]) -> list[Result]:
+    most = max((result.case.threads for result in results), default=0)
+    return [result for result in results if result.case.threads == most]
+
+
+def _against_torch(result: Result) -> dict[str, Spread]:
+    """Torch's contender -> its time divided by that of our default."""
+    ratios = result.step.ratios
+    return {name: ratios[key] for name in TORCH_CONTENDERS if (key := f"{name} / {OURS}") in ratios}
 
 
 def _short(count: int) -> str:
     return f"{count / 1e6:.3g} M" if count >= 1e6 else f"{count / 1e3:.0f} k"
 
 
-def _draw_panel(axis: Axes, title: str, groups: dict[str, Case]) -> None:
-    for row, case in enumerate(groups.values()):
-        bars = [name for name in TORCH_CONTENDERS if name in case.ratios]
-        for place, name in enumerate(bars):
-            ratio = case.ratios[name]
+def _draw_panel(axis: Axes, title: str, groups: dict[str, Result]) -> None:
+    for row, result in enumerate(groups.values()):
+        bars = _against_torch(result)
+        for place, (name, ratio) in enumerate(bars.items()):
             y = row + (place - (len(bars) - 1) / 2) * BAR
             axis.barh(y, ratio.median - 1, BAR * 0.92, left=1, color=COLOURS[name])
             axis.plot([ratio.lower, ratio.upper], [y, y], color=INK, linewidth=0.8)

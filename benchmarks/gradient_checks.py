@@ -31,7 +31,7 @@ from torchopt_course.testing import NotDifferentiable, assert_gradients_agree
 
 from .checked_functions import Function, functions, hard_points
 from .seeded_mistakes import mistakes
-from .tables import Table
+from .table import Table
 
 RESULTS = Path(__file__).parent / "results"
 SLOW = 400  # elements

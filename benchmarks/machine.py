@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
+from time import perf_counter, process_time
 
 import torch
 
@@ -35,6 +36,12 @@ class Machine:
     @property
     def title(self) -> str:
         return f"{self.processor}, {self.cores} core{'s' * (self.cores != 1)}"
+
+    def is_same(self, other: Machine) -> bool:
+        """Whether figures of the two may stand in one table."""
+        return (self.processor, self.cores, self.threads, self.system, self.versions) == (
+            *(other.processor, other.cores, other.threads, other.system, other.versions),
+        )
 
     def facts(self) -> str:
         """What stands above the tables, as a Markdown list."""
@@ -83,6 +90,37 @@ def free_bytes() -> int | None:
     except OSError:
         pass
     return None
+
+
+@dataclass
+class Others:
+    """What the rest of the machine did while something was measured.
+
+    Attributes:
+        share: of all cores' time, by other processes; ``None`` where the system does not tell.
+    """
+
+    share: float | None = None
+
+
+@contextmanager
+def watching_others() -> Iterator[Others]:
+    """Fill in ``share`` at the end of the block."""
+    others = Others()
+    busy, own, start = _busy_seconds(), process_time(), perf_counter()
+    yield others
+    if busy is not None and (now := _busy_seconds()) is not None:
+        used = now - busy - (process_time() - own)
+        others.share = max(0.0, used / (perf_counter() - start) / (os.cpu_count() or 1))
+
+
+def _busy_seconds() -> float | None:
+    """Seconds that all cores together have worked since the machine was started."""
+    try:
+        user, nice, system, _idle, _waiting, *rest = map(int, Path("/proc/stat").read_text().split()[1:9])
+    except (OSError, ValueError):
+        return None  # not Linux
+    return (user + nice + system + sum(rest)) / os.sysconf("SC_CLK_TCK")
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Everything that one run measured, and the three files that keep it: JSON, markdown, picture."""
+"""Everything that was measured, as it is kept in ``cpu.json``."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from .bandwidth import Bandwidth, share
-from .cases import Case
+from .cases import Case, Result, Times
 from .machine import Machine
 from .startup import Startup
+from .timing import Spread
 from .workloads import MODELS
 
 # Whose share of the bandwidth is shown: the contenders that pass over the memory only once.
@@ -19,58 +20,61 @@ FUSED = ("fused", "ours")
 
 @dataclass
 class Report:
-    """Filled section by section; what was not measured stays empty.
+    """Filled case by case; what was not measured stays empty.
 
     Attributes:
-        settings: the command line that the run was started with.
+        results: by the label of their case.
         skipped: the cases that could not be measured, with the reason.
     """
 
     machine: Machine
-    settings: dict[str, Any]
-    steps: list[Case] = field(default_factory=list)
-    iterations: list[Case] = field(default_factory=list)
-    bandwidths: list[Bandwidth] = field(default_factory=list)
+    results: dict[str, Result] = field(default_factory=dict)
+    bandwidths: dict[int, Bandwidth] = field(default_factory=dict)
     startup: Startup | None = None
-    skipped: list[str] = field(default_factory=list)
+    skipped: dict[str, str] = field(default_factory=dict)
     cuda: str = "not measured"
 
-    def shares(self, case: Case) -> dict[str, float]:
+    def of(self, where: str) -> list[Result]:
+        """What was measured there."""
+        return [result for result in self.results.values() if result.case.where == where]
+
+    def shares(self, result: Result) -> dict[str, float]:
         """Shares of the streaming bandwidth, for models that no cache holds and where it was measured."""
-        limits = {bandwidth.threads: bandwidth for bandwidth in self.bandwidths}
-        if not MODELS[case.model].large or case.threads not in limits:
+        limit = self.bandwidths.get(result.case.threads)
+        if not MODELS[result.case.model].large or limit is None:
             return {}
+        times = result.step.microseconds
         return {
-            name: share(case.bytes_per_element, case.elements, case.times[name].median, limits[case.threads])
+            name: share(result.bytes_per_element, result.elements, times[name].median, limit)
             for name in FUSED
-            if name in case.times
+            if name in times
         }
 
-    def as_dict(self) -> dict[str, Any]:
-        return {
-            "machine": asdict(self.machine),
-            "settings": self.settings,
-            "bandwidth": [
-                {**asdict(limit), "how": limit.how, "gigabytes_per_second": limit.gigabytes_per_second}
-                for limit in self.bandwidths
-            ],
-            "step": [{**asdict(case), "shares": self.shares(case)} for case in self.steps],
-            "iteration": [asdict(case) for case in self.iterations],
-            "startup": asdict(self.startup) if self.startup else None,
-            "skipped": self.skipped,
-            "cuda": self.cuda,
-        }
+    def write(self, path: Path) -> None:
+        path.write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
 
-    def write(self, folder: Path) -> list[Path]:
-        """Write ``cpu.json``, ``cpu.md`` and ``cpu.png``; returns what was written."""
-        from .chart import draw
-        from .tables import markdown
 
-        folder.mkdir(parents=True, exist_ok=True)
-        paths = [folder / name for name in ("cpu.json", "cpu.md")]
-        paths[0].write_text(json.dumps(self.as_dict(), indent=1) + "\n", encoding="utf-8")
-        paths[1].write_text(markdown(self), encoding="utf-8")
-        if self.steps or self.iterations:
-            paths.append(folder / "cpu.png")
-            draw(self, paths[-1])
-        return paths
+def read(path: Path) -> Report:
+    """The report that :meth:`Report.write` wrote."""
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    startup = content["startup"]
+    return Report(
+        machine=Machine(**content["machine"]),
+        results={label: _result(result) for label, result in content["results"].items()},
+        bandwidths={int(count): Bandwidth(**limit) for count, limit in content["bandwidths"].items()},
+        startup=startup and Startup(**_spreads(startup)),
+        skipped=content["skipped"],
+        cuda=content["cuda"],
+    )
+
+
+def _result(content: dict[str, Any]) -> Result:
+    times = {
+        name: content[name] and Times(**{kind: _spreads(values) for kind, values in content[name].items()})
+        for name in ("step", "iteration")
+    }
+    return Result(**{**content, **times, "case": Case(**content["case"])})
+
+
+def _spreads(content: dict[str, Any]) -> dict[str, Spread]:
+    return {name: Spread(**values) for name, values in content.items()}

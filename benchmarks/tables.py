@@ -1,113 +1,168 @@
-"""The tables of a report, for the terminal and as markdown."""
+"""The tables of a report: in the training loop first, for that is where an optimizer is used."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
 
+from . import targets
 from .bandwidth import Bandwidth
-from .cases import BATCH_SIZE, Case
+from .cases import Result, Times, threads_text
 from .report import FUSED, Report
 from .startup import Startup
+from .table import Table, three_digits
 from .workloads import MODELS, OURS, TORCH_CONTENDERS
 
+RATIO_NOTE = (
+    "Median microseconds of {what}, then torch's time divided by ours: above 1, ours is faster. "
+    "In brackets the target, ≥ where it is reached and < where it is not."
+)
 SHARE_NOTE = (
     "Share: of the machine's streaming bandwidth, at the bytes that no step can avoid to move; "
     "it can exceed 100 % where the mix of reads and writes is another than Adam's."
 )
-NUMBER = re.compile(r"[\d.,]+( ?%)?")
+AGAINST_TORCH = tuple(f"{name} / {OURS}" for name in TORCH_CONTENDERS)
+DISTURBED = 0.05
+DISTURBED_TITLE = f"## Disturbed: others had more than {DISTURBED:.0%} of the machine"
+NAMED_ENGINES = {
+    "fused=False": ("default", "ours, fused=False"),
+    "foreach=True": ("foreach", "ours, foreach=True"),
+}
 
 
-@dataclass(frozen=True)
-class Table:
-    """A title, the rows under their headings, and a sentence on how to read them."""
-
-    title: str
-    headings: list[str]
-    rows: list[list[str]]
-    note: str = ""
-
-    def without_empty_columns(self) -> Table:
-        kept = [c for c in range(len(self.headings)) if any(row[c] for row in self.rows)]
-
-        def pick(cells: list[str]) -> list[str]:
-            return [cells[c] for c in kept]
-
-        return Table(self.title, pick(self.headings), [pick(row) for row in self.rows], self.note)
-
-    def as_text(self) -> str:
-        lines = self._aligned("  ")
-        rule = "-" * max(map(len, lines))
-        parts = [self.title, rule, lines[0], rule, *lines[1:], *([self.note] if self.note else [])]
-        return "\n".join(part.rstrip() for part in parts)
-
-    def as_markdown(self) -> str:
-        lines = [f"| {line} |" for line in self._aligned(" | ")]
-        marks = [
-            "-" * width if is_text else "-" * (width - 1) + ":"
-            for width, is_text in zip(self._widths(), self._are_text(), strict=True)
-        ]
-        table = "\n".join([lines[0], f"| {' | '.join(marks)} |", *lines[1:]])
-        return "\n\n".join([f"## {self.title}", table, *([self.note] if self.note else [])])
-
-    def _widths(self) -> list[int]:
-        return [max(3, *map(len, column)) for column in zip(self.headings, *self.rows, strict=True)]
-
-    def _are_text(self) -> list[bool]:
-        """Which columns hold words: they are aligned on the left."""
-        columns = zip(*self.rows, strict=True)
-        return [any(cell and not NUMBER.fullmatch(cell) for cell in column) for column in columns]
-
-    def _aligned(self, separator: str) -> list[str]:
-        shapes = list(zip(self._widths(), self._are_text(), strict=True))
-        return [
-            separator.join(
-                cell.ljust(width) if is_text else cell.rjust(width)
-                for cell, (width, is_text) in zip(cells, shapes, strict=True)
-            )
-            for cells in (self.headings, *self.rows)
-        ]
-
-
-def three_digits(value: float) -> str:
-    """Three digits that count, thousands set apart: 0.0123, 12.3, 1,230."""
-    rounded = float(f"{value:.3g}")
-    return f"{rounded:,.0f}" if rounded >= 1000 else f"{rounded:#.3g}".rstrip(".")
-
-
-def case_tables(report: Report, cases: list[Case], title: str, what: str) -> list[Table]:
-    """One table for each number of threads, the largest first."""
-    headings = [
-        *("model", "optimizer"),
-        *(f"{name} µs" for name in (*TORCH_CONTENDERS, OURS)),
-        *(f"{name} / ours" for name in TORCH_CONTENDERS),
-        *(f"{name} share" for name in FUSED),
-    ]
-    note = f"Median microseconds of {what}, then torch's time divided by ours: above 1, ours is faster."
-    tables = []
-    for count in sorted({case.threads for case in cases}, reverse=True):
-        of_count = [case for case in cases if case.threads == count]
-        rows = [_figures(case, report.shares(case)) for case in of_count]
-        how_to_read = f"{note}\n{SHARE_NOTE}" if any(map(report.shares, of_count)) else note
-        table = Table(f"{title}, {_threads(count)}", headings, rows, how_to_read)
-        tables.append(table.without_empty_columns())
-    return tables
-
-
-def _figures(case: Case, shares: Mapping[str, float]) -> list[str]:
-    """Names, times, ratios and shares, empty where there is no such contender."""
-    times = [case.times.get(name) for name in (*TORCH_CONTENDERS, OURS)]
-    ratios = [case.ratios.get(name) for name in TORCH_CONTENDERS]
+def all_tables(report: Report) -> list[Table]:
+    loop, alone = report.of("in the loop"), report.of("alone")
     return [
-        *(MODELS[case.model].title, case.optimizer),
-        *(three_digits(time.median) if time else "" for time in times),
-        *(f"{ratio.median:.2f}" if ratio else "" for ratio in ratios),
-        *(f"{shares[name]:.0%}" if name in shares else "" for name in FUSED),
+        *_for_each_number_of_threads(loop, _step_in_the_loop),
+        *_for_each_number_of_threads(loop, _whole_iteration),
+        *_for_each_number_of_threads(loop, _named_engines),
+        *_for_each_number_of_threads(alone, lambda results: _step_alone(results, report)),
+        *([bandwidth_table(report.bandwidths.values())] if report.bandwidths else []),
+        *([startup_table(report.startup)] if report.startup else []),
     ]
 
 
-def bandwidth_table(bandwidths: list[Bandwidth]) -> Table:
+def markdown(report: Report) -> str:
+    skipped = [f"{label}: {why}" for label, why in report.skipped.items()]
+    disturbed = [
+        f"{label}: {each.others:.0%}" for label, each in report.results.items() if is_disturbed(each)
+    ]
+    parts = [
+        "# Benchmarks on the CPU",
+        report.machine.facts(),
+        *([targets_text(report)] if report.results else []),
+        *(table.as_markdown() for table in all_tables(report)),
+        *(["## Skipped", _bullets(skipped)] if skipped else []),
+        *([DISTURBED_TITLE, _bullets(disturbed)] if disturbed else []),
+        f"## CUDA: {report.cuda}",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def is_disturbed(result: Result) -> bool:
+    return result.others is not None and result.others > DISTURBED
+
+
+def targets_text(report: Report) -> str:
+    """How many targets were reached, and which were not."""
+    results = report.results.values()
+    total = sum(map(targets.count, results))
+    missed = [line for result in results for line in targets.missed(result)]
+    said = f"Targets reached: {total - len(missed)} of {total}."
+    return f"{said} Not reached:\n\n{_bullets(missed)}" if missed else said
+
+
+def _bullets(lines: Iterable[str]) -> str:
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def _for_each_number_of_threads(results: list[Result], make: Callable[[list[Result]], Table]) -> list[Table]:
+    """One table for each, the largest number first."""
+    counts = sorted({result.case.threads for result in results}, reverse=True)
+    return [make([result for result in results if result.case.threads == count]) for count in counts]
+
+
+def _step_in_the_loop(results: list[Result]) -> Table:
+    rows = [
+        [*_names(each), *_times(each.step), *_ratios(each.step, targets.of_step(each.case), AGAINST_TORCH)]
+        for each in results
+    ]
+    return _table("In the training loop: step()", results, _against_torch(), rows, "a step")
+
+
+def _whole_iteration(results: list[Result]) -> Table:
+    rows = [
+        [*_names(each), *_times(times), *_ratios(times, targets.of_iteration(each.case), AGAINST_TORCH)]
+        for each in results
+        if (times := each.iteration)
+    ]
+    what = "zero_grad, forward, backward and step together"
+    return _table("In the training loop: whole iteration", results, _against_torch(), rows, what)
+
+
+def _named_engines(results: list[Result]) -> Table:
+    """Our engines that can be asked for by name, each beside torch's of that name."""
+    headings = [
+        heading
+        for name, (torchs, _) in NAMED_ENGINES.items()
+        for heading in (f"torch {torchs} µs", f"ours {name} µs", "ratio")
+    ]
+    rows = []
+    for each in results:
+        cells = []
+        for torchs, ours in NAMED_ENGINES.values():
+            times, aims = each.step.microseconds, targets.of_step(each.case)
+            cells += [three_digits(times[name].median) for name in (torchs, ours)]
+            cells += _ratios(each.step, aims, [f"{torchs} / {ours}"])
+        rows.append([*_names(each), *cells])
+    return _table("In the training loop: step() of the engines by name", results, headings, rows, "a step")
+
+
+def _step_alone(results: list[Result], report: Report) -> Table:
+    rows = [
+        [
+            *(*_names(each), *_times(each.step)),
+            *_ratios(each.step, targets.of_step(each.case), AGAINST_TORCH),
+            *_shares(report.shares(each)),
+        ]
+        for each in results
+    ]
+    headings = [*_against_torch(), *(f"{name} share" for name in FUSED)]
+    table = _table("Alone: step() on fixed gradients", results, headings, rows, "a step")
+    return table.with_note(SHARE_NOTE) if any(map(report.shares, results)) else table
+
+
+def _table(title: str, results: list[Result], headings: list[str], rows: list[list[str]], what: str) -> Table:
+    title = f"{title}, {threads_text(results[0].case.threads)}"
+    note = RATIO_NOTE.format(what=what)
+    return Table(title, ["model", "optimizer", *headings], rows, note).without_empty_columns()
+
+
+def _against_torch() -> list[str]:
+    return [*(f"{name} µs" for name in (*TORCH_CONTENDERS, OURS)), *AGAINST_TORCH]
+
+
+def _names(result: Result) -> list[str]:
+    return [MODELS[result.case.model].title, result.case.optimizer]
+
+
+def _times(times: Times) -> list[str]:
+    """Empty where there is no such contender."""
+    found = [times.microseconds.get(name) for name in (*TORCH_CONTENDERS, OURS)]
+    return [three_digits(time.median) if time else "" for time in found]
+
+
+def _ratios(times: Times, aims: Mapping[str, float], names: Iterable[str]) -> list[str]:
+    return [
+        targets.text(times.ratios[name].median, aims.get(name)) if name in times.ratios else ""
+        for name in names
+    ]
+
+
+def _shares(shares: Mapping[str, float]) -> list[str]:
+    return [f"{shares[name]:.0%}" if name in shares else "" for name in FUSED]
+
+
+def bandwidth_table(bandwidths: Iterable[Bandwidth]) -> Table:
     return Table(
         "Streaming bandwidth: three float32 streams updated in place, a fourth read",
         ["threads", "GB/s", "by"],
@@ -131,36 +186,3 @@ def startup_table(startup: Startup) -> Table:
         ],
         "First steps: Adam on LeNet, without imports and construction.",
     )
-
-
-def _threads(count: int) -> str:
-    return f"{count} thread{'s' * (count != 1)}"
-
-
-def step_tables(report: Report) -> list[Table]:
-    return case_tables(report, report.steps, "Step alone", "a step")
-
-
-def iteration_tables(report: Report) -> list[Table]:
-    title = f"Whole training iteration, batch of {BATCH_SIZE}"
-    return case_tables(report, report.iterations, title, "zero_grad, forward, backward and step together")
-
-
-def all_tables(report: Report) -> list[Table]:
-    return [
-        *step_tables(report),
-        *iteration_tables(report),
-        *([bandwidth_table(report.bandwidths)] if report.bandwidths else []),
-        *([startup_table(report.startup)] if report.startup else []),
-    ]
-
-
-def markdown(report: Report) -> str:
-    parts = [
-        "# Benchmarks on the CPU",
-        report.machine.facts(),
-        *(table.as_markdown() for table in all_tables(report)),
-        *(["## Skipped", "\n".join(f"- {text}" for text in report.skipped)] if report.skipped else []),
-        f"## CUDA: {report.cuda}",
-    ]
-    return "\n\n".join(parts) + "\n"

@@ -2,7 +2,8 @@
 
 Each contender in turn takes several calls in a row, then the next one, round after round: whatever slows the
 machine down for a while hits all of them. So that no contender always follows the same quiet moment, each
-round starts with another one. A ratio is formed within a round, and its median over the rounds is quoted.
+round starts with another one. The first call of a turn is not counted: it finds the caches full of another
+contender's numbers. A ratio is formed within a round, and its median over the rounds is quoted.
 """
 
 from __future__ import annotations
@@ -10,12 +11,17 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from time import perf_counter, perf_counter_ns
+from typing import TypeVar
 
 import numpy as np
 
 Call = Callable[[], object]
+T = TypeVar("T")
+# Takes so many calls in a row and says what was measured of each.
+Turn = Callable[[int], list[T]]
 # Nanoseconds of each call: for each contender, for each round.
 Samples = Mapping[str, Sequence[Sequence[int]]]
 
@@ -83,17 +89,22 @@ def time_calls(call: Call, count: int) -> list[int]:
 
 
 def interleave(contenders: Mapping[str, Call], pace: Pace) -> dict[str, list[list[int]]]:
-    """Time all contenders in turns until the time is up. What they do first is not counted.
+    """Nanoseconds of each call, of contenders that take turns until the time is up."""
+    return take_turns({name: partial(time_calls, call) for name, call in contenders.items()}, pace)
+
+
+def take_turns(contenders: Mapping[str, Turn[T]], pace: Pace) -> dict[str, list[list[T]]]:
+    """What all contenders measure in turns until the time is up. What they do first is not counted.
 
     The garbage collector rests meanwhile, as in :mod:`timeit`: it would strike whoever is on at the moment.
     """
     names = list(contenders)
     counts = {}
-    for name, call in contenders.items():
-        time_calls(call, 2)  # states are created, kernels compiled, plans made
-        counts[name] = calls_in_a_turn(spread(time_calls(call, 3)).median, pace.turn_seconds)
+    for name, turn in contenders.items():
+        turn(2)  # states are created, kernels compiled, plans made
+        counts[name] = calls_in_a_turn(spread(time_calls(partial(turn, 1), 3)).median, pace.turn_seconds)
 
-    samples: dict[str, list[list[int]]] = {name: [] for name in names}
+    samples: dict[str, list[list[T]]] = {name: [] for name in names}
     deadline = perf_counter() + pace.seconds
     was_collecting = gc.isenabled()
     gc.collect()
@@ -102,7 +113,7 @@ def interleave(contenders: Mapping[str, Call], pace: Pace) -> dict[str, list[lis
         done = 0
         while done < pace.least_rounds or perf_counter() < deadline:
             for name in rotated(names, done):
-                samples[name].append(time_calls(contenders[name], counts[name]))
+                samples[name].append(contenders[name](counts[name] + 1)[1:])
             done += 1
     finally:
         if was_collecting:

@@ -13,9 +13,11 @@ from torch.optim import Optimizer
 
 import torchopt_course
 
-# Torch's three ways to take a step, and the one of this package. On a CPU torch's default is the for-loop.
+# Torch's three ways to take a step, and those of this package: its default, and two engines by their names.
+# On a CPU torch's default is the for-loop.
 TORCH_CONTENDERS = ("default", "foreach", "fused")
 OURS = "ours"
+OUR_ENGINES = {"ours, foreach=True": {"foreach": True}, "ours, fused=False": {"fused": False}}
 
 # So small that the weights stay where they are, however often a step is repeated: a network that has learned
 # its batch by heart has gradients near zero, and arithmetic on denormal numbers is slow.
@@ -42,14 +44,14 @@ class OptimizerCase:
         return 4 * (3 + 2 * self.states)
 
     def contenders(self) -> list[str]:
-        """The contenders that exist: torch has no fused RMSprop."""
+        """Torch's that exist, and ours: torch has no fused RMSprop."""
         known = inspect.signature(self.of_torch).parameters
         return [name for name in TORCH_CONTENDERS if name == "default" or name in known] + [OURS]
 
     def build(self, contender: str, params: Iterable[Tensor]) -> Optimizer:
         options = {"lr": LEARNING_RATE, **self.options}
-        if contender == OURS:
-            return self.of_ours(params, **options)
+        if contender == OURS or contender in OUR_ENGINES:
+            return self.of_ours(params, **options, **OUR_ENGINES.get(contender, {}))
         engine = {} if contender == "default" else {contender: True}
         return self.of_torch(params, **options, **engine)
 
@@ -73,7 +75,7 @@ class ModelCase:
     Attributes:
         large: far larger than the caches, so that a step is bound by the memory.
         network: builds the network; ``None`` if only its shapes are used.
-        input_shape: of one example.
+        batch_shape: of the inputs that it is trained with.
     """
 
     name: str
@@ -81,7 +83,7 @@ class ModelCase:
     shapes: Callable[[], list[tuple[int, ...]]]
     large: bool = False
     network: Callable[[], nn.Module] | None = None
-    input_shape: tuple[int, ...] = ()
+    batch_shape: tuple[int, ...] = ()
 
 
 def lenet() -> nn.Sequential:
@@ -95,6 +97,13 @@ def lenet() -> nn.Sequential:
 
 def mlp() -> nn.Sequential:
     return nn.Sequential(nn.Linear(784, 256), nn.ReLU(), nn.Linear(256, 10))
+
+
+def wide_mlp() -> nn.Sequential:
+    return nn.Sequential(
+        *(nn.Linear(784, 1024), nn.ReLU()),
+        *(nn.Linear(1024, 1024), nn.ReLU(), nn.Linear(1024, 10)),
+    )
 
 
 def gpt2_shapes() -> list[tuple[int, ...]]:
@@ -129,10 +138,20 @@ def _shapes_of(network: Callable[[], nn.Module]) -> Callable[[], list[tuple[int,
 MODELS = {
     case.name: case
     for case in (
-        ModelCase("lenet", "LeNet", _shapes_of(lenet), network=lenet, input_shape=(1, 32, 32)),
-        ModelCase("mlp", "MLP 784-256-10", _shapes_of(mlp), network=mlp, input_shape=(784,)),
+        ModelCase("lenet", "LeNet", _shapes_of(lenet), network=lenet, batch_shape=(64, 1, 32, 32)),
+        ModelCase("mlp", "MLP 784-256-10", _shapes_of(mlp), network=mlp, batch_shape=(64, 784)),
+        ModelCase(
+            *("wide", "wide MLP 784-1024-1024-10", _shapes_of(wide_mlp)),
+            network=wide_mlp,
+            batch_shape=(64, 784),
+        ),
         ModelCase("many", "1000 x 64", lambda: [(64,)] * 1000),
-        ModelCase("resnet18", "ResNet-18", _shapes_of(_resnet18), large=True),
+        ModelCase(
+            *("resnet18", "ResNet-18", _shapes_of(_resnet18)),
+            large=True,
+            network=_resnet18,
+            batch_shape=(2, 3, 64, 64),
+        ),
         ModelCase("gpt2", "GPT-2 small", gpt2_shapes, large=True),
     )
 }

@@ -14,6 +14,8 @@ import pytest
 import torch
 from hypothesis import HealthCheck, Phase, settings
 
+from torchopt_course.engines.native import step as native
+
 # Compilation happens inside of examples: the first of its kind is slow and says nothing about the others.
 settings.register_profile(
     "suite",
@@ -31,6 +33,12 @@ def pytest_collection_finish() -> None:
     """The garbage collector need not look through torch and thousands of tests each time: half a second."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _compiled_step() -> None:
+    """Otherwise it would depend on the order of the tests which of them step by compiled code."""
+    native.make_ready()
 
 
 @pytest.fixture(autouse=True)

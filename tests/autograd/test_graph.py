@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from torchopt_course import autograd
-from torchopt_course.autograd import Variable, graph
+from torchopt_course.autograd import Variable, graph, variable
 from torchopt_course.autograd.layout import layered
 
 
@@ -205,3 +205,39 @@ def test_a_changed_input_is_not_taken_for_the_old_one():
     assert shown["sin_1"] is None
     assert shown["exp_1"].item() == pytest.approx(math.exp(4))  # which exp has kept for its derivative
     assert z.item() == pytest.approx(math.sin(2) + math.exp(4))
+
+
+def test_of_a_program_every_value_is_shown():
+    """Also those that no derivative needs, and that could not be told afterwards: numbers are added to x."""
+    drawn = graph(lambda x, y: ((x + 1) + 2).exp() / (y.sum() - 3), x=0.5, y=torch.tensor([4.0, 5.0]))
+    values = {node.key: node.value.tolist() for node in drawn.nodes}
+    expected = {
+        "x": 0.5, "add_1": 1.5, "add_2": 3.5, "exp_1": math.exp(3.5), "y": [4, 5], "sum_1": 9, "sub_1": 6,
+        "div_1": math.exp(3.5) / 6,
+    }  # fmt: skip
+    assert list(values) == list(expected)
+    assert all(values[key] == pytest.approx(value, rel=1e-6) for key, value in expected.items())
+    assert type(variable.BASE) is variable.ReverseLevel  # nobody pays for it afterwards
+
+
+def test_of_a_recorded_model_values_names_and_gradients_are_shown():
+    model = nn.Linear(2, 1)
+    with autograd.record(model):
+        drawn = graph(lambda x: F.mse_loss(model(x), torch.ones(1, 1)), x=torch.ones(1, 2), gradients=True)
+    nodes = {node.key: node for node in drawn.nodes}
+    assert {"x", "weight", "bias"} <= set(nodes)
+    assert all(node.value is not None and node.gradient is not None for node in drawn.nodes)
+    x = torch.ones(1, 2, requires_grad=True)
+    loss = F.mse_loss(model(x), torch.ones(1, 1))
+    loss.backward()
+    torch.testing.assert_close(nodes["x"].gradient, x.grad)
+    torch.testing.assert_close(nodes["weight"].gradient, model.weight.grad)
+    assert drawn.nodes[-1].value.item() == pytest.approx(loss.item())
+
+
+def test_inputs_without_a_program_are_refused():
+    x = Variable(2.0)
+    with pytest.raises(TypeError, match="x would be inputs of a program"):
+        graph(x * 2, x=3.0)
+    with pytest.raises(TypeError, match="not float"):
+        graph(lambda x: 3.0, x=1.0)

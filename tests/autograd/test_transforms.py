@@ -129,7 +129,7 @@ def test_levels_are_restored_after_an_error(x: Tensor):
             ag.grad(lambda x, transform=transform: transform(x).sum())(x)
     from torchopt_course.autograd import traced
 
-    assert traced._depth.now == 0
+    assert traced.recording.depth == 0
     same(ag.hessian(f)(x), torch.func.hessian(f)(x))
 
 

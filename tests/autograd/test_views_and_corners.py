@@ -68,6 +68,35 @@ def test_views_of_composite_functions_share_memory_and_past(take):
     agree(base_is_written, DATA)
 
 
+@pytest.mark.parametrize("take", [*list(VIEWS.values())[:8], lambda h: h[0], lambda h: h.mT])
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda h, view: view.mul_(3),
+        lambda h, view: view.copy_(h.sum()),
+        lambda h, view: view[:1].mul_(3),
+        lambda h, view: h.mul_(view.sum()),
+        lambda h, view: (view * h.sum()).sum().backward(retain_graph=True),
+    ],
+    ids=["write", "write a variable", "write to its view", "write to the base", "read"],
+)
+def test_a_view_taken_under_no_grad_is_as_torch_has_it(take, use):
+    """It may not be written to afterwards, and no gradient goes through it."""
+    results = []
+    for x in (DATA.clone().requires_grad_(), Variable(DATA.clone())):
+        h: Any = x * 2
+        with torch.no_grad():
+            view = take(h)
+        try:
+            use(h, view)
+            (h.sum() + view.sum()).backward()
+        except RuntimeError as error:
+            results.append(["no_grad" in str(error)])
+        else:
+            results.append([x.grad, view.grad])
+    torch.testing.assert_close(results[1], results[0])
+
+
 def test_composites_that_write():
     agree(lambda x: (x * 2).fill_diagonal_(3.0) * x, DATA[0])
     agree(lambda x: (x * 2).add_(other=x, alpha=3).div_(other=x * x, rounding_mode=None), DATA)

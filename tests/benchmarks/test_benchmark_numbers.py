@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from benchmarks import machine
 from benchmarks.bandwidth import Bandwidth, share, streaming_bandwidth
 from benchmarks.machine import torch_threads
-from benchmarks.tables import three_digits
-from benchmarks.timing import Pace, Spread, calls_in_a_turn, interleave, microseconds, ratio, rotated, spread
-from benchmarks.workloads import MODELS, OPTIMIZERS, OptimizerCase, elements, random_parameters
+from benchmarks.table import three_digits
+from benchmarks.timing import (
+    Pace,
+    Spread,
+    calls_in_a_turn,
+    interleave,
+    microseconds,
+    ratio,
+    rotated,
+    spread,
+    take_turns,
+)
+from benchmarks.workloads import MODELS, OPTIMIZERS, OUR_ENGINES, OptimizerCase, elements, random_parameters
 
 
 def test_spread_is_the_median_and_the_quartiles() -> None:
@@ -54,7 +67,17 @@ def test_contenders_take_turns() -> None:
         "a": [3, 3, 3],
         "b": [3, 3, 3],
     }
-    assert "".join(calls).endswith("aaabbb" + "bbbaaa" + "aaabbb")
+    # One more in each turn, that is not counted.
+    assert "".join(calls).endswith("aaaabbbb" + "bbbbaaaa" + "aaaabbbb")
+
+
+def test_first_call_of_a_turn_is_not_counted() -> None:
+    def turn(count: int) -> list[int]:
+        return [10**9] + [1] * (count - 1)
+
+    assert take_turns({"a": turn}, Pace(seconds=0, least_rounds=2, turn_seconds=1e-9)) == {
+        "a": [[1, 1, 1], [1, 1, 1]]
+    }
 
 
 def test_share_of_the_bandwidth() -> None:
@@ -73,6 +96,26 @@ def test_bandwidth_is_measured_both_ways(threads: int) -> None:
     assert limit.threads == threads
     assert len(limit.candidates) == 2
     assert all(value > 0 for value in limit.candidates.values())
+
+
+def test_only_what_others_do_is_watched(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = machine._busy_seconds()
+    assert first is not None
+    assert first > 0
+    busy, own, clock = iter([100.0, 103.0]), iter([1.0, 2.0]), iter([10.0, 12.0])
+    monkeypatch.setattr(machine, "_busy_seconds", lambda: next(busy))
+    monkeypatch.setattr(machine, "process_time", lambda: next(own))
+    monkeypatch.setattr(machine, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    with machine.watching_others() as others:
+        pass
+    # Two cores had four seconds in these two. Three were worked, one of them by us.
+    assert others.share == 2 / 4
+    monkeypatch.undo()
+    monkeypatch.setattr(machine, "_busy_seconds", lambda: None)
+    with machine.watching_others() as others:
+        pass
+    assert others.share is None
 
 
 def test_threads_are_restored() -> None:
@@ -118,7 +161,7 @@ def test_bytes_per_element() -> None:
 def test_contenders_of_a_case_differ_in_nothing_but_the_engine() -> None:
     for case in OPTIMIZERS.values():
         results = []
-        for contender in case.contenders():
+        for contender in (*case.contenders(), *OUR_ENGINES):
             torch.manual_seed(0)
             params = random_parameters([(5, 3), (7,)])
             optimizer = case.build(contender, params)
@@ -141,6 +184,7 @@ def test_torch_has_no_fused_rmsprop() -> None:
     [
         ("lenet", 10, 61_706),
         ("mlp", 4, 203_530),
+        ("wide", 6, 1_863_690),
         ("many", 1000, 64_000),
         ("resnet18", 62, 11_689_512),
         ("gpt2", 148, 124_439_808),

@@ -16,6 +16,8 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils import _pytree as pytree
 
+from .memory import as_taken_under_no_grad
+
 # torch function -> what to call instead of it: a primitive, or a function written in terms of primitives.
 TABLE: dict[Any, Callable[..., Any]] = {}
 
@@ -112,14 +114,6 @@ def call(func: Any, /, *args: Any, **kwargs: Any) -> Any:
 
 def otherwise(func: Any, args: Any, kwargs: Any) -> Any:
     """No entry, or called in a form that it does not take: torch reads the arguments and takes it apart."""
-    if func not in COMPOSITES and "input" in kwargs and not args:  # torch's name for what comes first
-        return call(func, kwargs["input"], **{key: arg for key, arg in kwargs.items() if key != "input"})
-    if (
-        func not in COMPOSITES and len(args) == 1 and "other" in kwargs and "input" not in kwargs
-    ):  # the second
-        return call(
-            func, *args, kwargs["other"], **{key: arg for key, arg in kwargs.items() if key != "other"}
-        )
     if is_attribute(func):
         raise NotImplementedError(unknown(func))
     values = pytree.tree_leaves((args, kwargs))
@@ -128,11 +122,20 @@ def otherwise(func: Any, args: Any, kwargs: Any) -> Any:
         result = func(*plain[0], **plain[1])
         if kwargs.get("out") is not None:
             return kwargs["out"]
-        return args[0] if writes(func) else result
+        variables = [x.detach() for x in values if isinstance(x, Tensor) and type(x) is not Tensor]
+        return args[0] if writes(func) else as_taken_under_no_grad(result, variables)
     if kwargs.get("out") is not None:
         raise RuntimeError(
             f"{path_of(func)}(): functions with out=... arguments don't support automatic differentiation, "
             "but one of the arguments requires grad"
+        )
+    if func not in COMPOSITES and "input" in kwargs and not args:  # torch's name for what comes first
+        return call(func, kwargs["input"], **{key: arg for key, arg in kwargs.items() if key != "input"})
+    if (
+        func not in COMPOSITES and len(args) == 1 and "other" in kwargs and "input" not in kwargs
+    ):  # the second
+        return call(
+            func, *args, kwargs["other"], **{key: arg for key, arg in kwargs.items() if key != "other"}
         )
     return TAKEN_APART[0](func, args, kwargs)
 

@@ -42,6 +42,8 @@ def node_of(tensor: Tensor) -> Node:
         standing = _standing.get(id(tensor))
         if standing is not None and standing[0]() is tensor:
             return standing[1]
+    if tensor._base is not None and tensor._base.requires_grad:
+        return Leaf(tensor)  # a view that was taken under no_grad: torch sends no gradient there either
     leaf = Leaf(tensor, lambda: tensor, recording.blocks)
     if len(_leaves) > 10_000:
         for key in [key for key, reference in _leaves.items() if reference() is None]:
@@ -106,6 +108,8 @@ class TorchNode(Node):
                 f"backward through {self.op} for the second time: the first sweep has freed it. Say "
                 "backward(retain_graph=True) the first time"
             )
+        if not self.leaves:
+            return []
         for leaf in self.leaves:
             if not isinstance(leaf, Traced) and leaf._backward_hooks:
                 raise NotImplementedError(

@@ -14,12 +14,13 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from .memory import shares
 from .primitives.table import ELEMENTWISE, LINEAR, MULTILINEAR, Primitive
 from .reverse import Leaf, fit, sweep
 from .traced import Level, Traced, Value, hold, in_memory, is_tensor, raw
 from .transforms import Argnums, basis, check_tensors, chosen, constant, grad, jacrev, unchosen
 from .variable import ReverseLevel, Variable, tracked_variable
-from .views import Follows, shares
+from .views import Follows
 
 if TYPE_CHECKING:
     from .primitives.rules import Plan

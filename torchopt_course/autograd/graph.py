@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,9 +17,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from .backward import seed_for
-from .primitives.table import ELEMENTWISE, Primitive
-from .reverse import Leaf, Node, sweep, version_of
+from .foreign import node_of
+from .primitives.table import Primitive
+from .reverse import Leaf, Node, sweep
 from .traced import Value, raw
+from .values import keep_values, known_values
 from .variable import BASE, Variable
 from .written import MOST_NUMBERS, in_short
 
@@ -174,23 +176,45 @@ def _scope(key: str) -> str:
     return key.replace(".", "/").replace(" ", "_")
 
 
-def graph(output: Variable, names: Mapping[str, Value] | None = None, gradients: bool = False) -> Graph:
-    """The dependency graph of a variable, before ``backward()`` has freed it.
+def graph(
+    output: Variable | Callable[..., Variable],
+    /,
+    names: Mapping[str, Value] | None = None,
+    gradients: bool = False,
+    **inputs: Value,
+) -> Graph:
+    """The dependency graph of a variable, before ``backward()`` has freed it; or of a program::
+
+        graph(lambda x, y: x * y + torch.sin(x), x=2.0, y=3.0, gradients=True)
+
+    Nobody keeps the values on the way. Of a variable those are shown that are still known; a program is run
+    here, and all of its values are kept.
 
     Args:
-        output: the result.
+        output: the result, or a program that computes it.
         names: how to call leaves or other variables; parameters of a recorded module have their names.
         gradients: write the gradient of the output to each node; for scalars. Nothing is freed or changed.
+        inputs: of a program, numbers or tensors, each by the name of its argument.
 
     Raises:
-        TypeError: not a variable.
+        TypeError: neither a variable nor a program that returns one; inputs, but no program.
     """
+    names = dict(names or {})
+    if isinstance(output, torch.Tensor) or not callable(output):
+        if inputs:
+            raise TypeError(f"graph(): {', '.join(inputs)} would be inputs of a program, and this is none")
+        values: dict[Node, torch.Tensor] | None = None
+    else:
+        given = {name: _variable(x) for name, x in inputs.items()}
+        names = {name: x for name, x in given.items() if isinstance(x, Variable)} | names
+        with keep_values() as values, torch.enable_grad():
+            output = output(**given)
     if not isinstance(output, Variable):
         raise TypeError(f"graph() draws what a Variable was computed from, not {type(output).__name__}")
-    known = {v.node: name for name, v in (names or {}).items() if isinstance(v, Variable)}
+    named = [v for v in names.values() if isinstance(v, Variable)]
+    known = {_node(v): name for name, v in names.items() if isinstance(v, torch.Tensor) and v.requires_grad}
     order = _topological(output.node)
-    named = [v for v in (names or {}).values() if isinstance(v, Variable)]
-    values = _values(order, [*named, output])
+    values = known_values(order, [*named, output]) | (values or {})
     found: dict[Node, Value] = {}
     if gradients:
         if output.level is not BASE:
@@ -221,46 +245,14 @@ def graph(output: Variable, names: Mapping[str, Value] | None = None, gradients:
     return Graph(nodes, edges)
 
 
-def _values(order: Sequence[Node], variables: Iterable[Variable]) -> dict[Node, torch.Tensor]:
-    """What is known of the nodes' values: of leaves, of variables at hand, and of numbers.
-
-    Nobody keeps the values on the way. But an operation saves what its derivative needs, of its arguments and
-    its result; and a number that is made from known ones can be computed once more.
-    """
-    found = {variable.node: raw(variable) for variable in variables}
-    changed = set()  # leaves that are other numbers by now than those that were computed with
-    for node in order:
-        if isinstance(node, Leaf):
-            owner = None if node.owner is None else node.owner()
-            if owner is not None:
-                found[node] = raw(owner).detach()
-                changed |= {node} if version_of(owner) != node.version else set()
-        elif node.saved and all(tensor._version == version for tensor, version in node.versions):
-            past = {-1: node, **dict(enumerate(node.parents))}
-            for value, n in zip(node.saved, node.plan.pasts, strict=True):
-                if n is not None and isinstance(value, torch.Tensor):
-                    found.setdefault(past[n], raw(value))
-    for node in order:
-        if node not in found and node.op is not None and not node.shape and node.op.jvp == ELEMENTWISE:
-            known = None if changed & set(node.parents) else _arguments(node, found)
-            if known is not None:
-                found[node] = node.op(*known)
-    return found
+def _variable(x: Value) -> Value:
+    """An input of a program: a number is a variable, a tensor of integers (labels, indices) is none."""
+    tensor = torch.as_tensor(x, dtype=None if isinstance(x, torch.Tensor) else torch.get_default_dtype())
+    return Variable(tensor) if tensor.is_floating_point() and not isinstance(x, Variable) else x
 
 
-def _arguments(node: Node, found: Mapping[Node, torch.Tensor]) -> list[Value] | None:
-    """All arguments of an operation, if they are known."""
-    known: list[Value] = [None] * len(node.op.parameters)
-    missing = set(range(len(known)))
-    for i, parent in zip(node.plan.variables, node.parents, strict=True):
-        if parent in found:
-            known[i] = found[parent]
-            missing.discard(i)
-    for slot, value in zip(node.plan.slots, node.saved or (), strict=False):
-        if slot.attribute is None and slot.place in missing:
-            known[slot.place] = raw(value)
-            missing.discard(slot.place)
-    return None if missing else known
+def _node(value: Value) -> Node:
+    return value.node if isinstance(value, Variable) else node_of(value)
 
 
 def _argument(op: Primitive, i: int) -> str:

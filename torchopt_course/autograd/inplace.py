@@ -65,8 +65,20 @@ def _base(x: Value, name: str) -> tuple[Value, list[Step]]:
         base, steps = x.base, x.steps
     elif not isinstance(x, Traced) and x._is_view():
         base = x._base
+        if base.requires_grad and x.grad_fn is None:
+            raise RuntimeError(
+                "A view was created in no_grad mode and is being modified inplace with grad mode enabled "
+                f"({name}). Move both inside of no_grad(), or take the view outside"
+            )
         offset = x.storage_offset() - raw(base).storage_offset()
         steps = [(strided_view, (x.shape, x.stride(), offset, memory_of(base)))]
+    is_leaf = base.is_leaf and base.requires_grad if not isinstance(base, Dual) else False
+    if is_leaf:
+        what = "a leaf Variable" if base is x else "a view of a leaf Variable"
+        raise RuntimeError(
+            f"{what} that requires grad is being used in an in-place operation ({name}); use the operation "
+            "that gives a new tensor, or torch.no_grad() to change the values alone"
+        )
     if not isinstance(base, Traced):
         sharing = torch._C._storage_Use_Count(x.untyped_storage()._cdata) - 1  # this very handle counts too
         if sharing > (1 if base is x else 2):
@@ -75,13 +87,6 @@ def _base(x: Value, name: str) -> tuple[Value, list[Step]]:
                 "share (views or x.detach()), and they would not see its derivative: write into a tensor "
                 "that nobody has taken views of yet, such as x.clone()"
             )
-    is_leaf = base.is_leaf and base.requires_grad if not isinstance(base, Dual) else False
-    if is_leaf:
-        what = "a leaf Variable" if base is x else "a view of a leaf Variable"
-        raise RuntimeError(
-            f"{what} that requires grad is being used in an in-place operation ({name}); use the operation "
-            "that gives a new tensor, or torch.no_grad() to change the values alone"
-        )
     return base, steps
 
 

@@ -23,7 +23,7 @@ from .transforms import Argnums, check_tensors, chosen, unchosen
 
 
 def step_for(x: float, dtype: torch.dtype) -> float:
-    """∛ε max(1, |x|): the step for central differences, relative to large numbers, absolute for small ones.
+    """∛ε max(1, abs(x)): the step for central differences, relative to a large x, absolute for a small one.
 
     Rounded so that x + h - x is exactly h: otherwise the rounding of x + h alone would spoil several digits.
     """

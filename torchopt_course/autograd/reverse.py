@@ -14,7 +14,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from heapq import heapify, heappop, heappush
 from itertools import count
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 import torch
 from torch import Tensor
@@ -90,6 +90,14 @@ class Node:
     def free(self) -> None:
         if self.versions:  # with no tensor saved, a second sweep does no harm
             self.saved, self.versions = None, ()
+
+    if not TYPE_CHECKING:  # where all names would be known then
+
+        def __getattr__(self, name: str) -> NoReturn:
+            raise AttributeError(
+                f"an operation of this autograd has no {name!r}: it has op, parents and saved. "
+                "variable.register_hook(hook) is called with the gradient of the operation's result"
+            )
 
     def __repr__(self) -> str:
         return f"<Node {self.op or 'leaf'}, {_look(self)}>"

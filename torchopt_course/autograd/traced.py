@@ -49,22 +49,16 @@ class Operation(Protocol):
     def plan(self, variables: int) -> Any: ...
 
 
-class _Depth(threading.local):
-    """How many transforms are running in this thread, one inside the other."""
-
-    def __init__(self) -> None:
-        self.now = 0
-
-
 class _Recording(threading.local):
-    """The ``record`` blocks that are open in this thread, the innermost last."""
+    """What this thread is doing."""
 
     def __init__(self) -> None:
-        self.blocks: tuple[Any, ...] = ()
+        self.depth = 0  # how many transforms are running, one inside the other
+        self.blocks: tuple[Any, ...] = ()  # the record blocks that are open, the innermost last
         self.left_to_torch = False  # in the forward pass of a torch.autograd.Function
 
 
-_depth, recording = _Depth(), _Recording()
+recording = _Recording()
 
 
 class Level:
@@ -76,13 +70,13 @@ class Level:
         self.depth, self.open = 0, False
 
     def __enter__(self) -> Level:
-        _depth.now += 1
-        self.depth, self.open = _depth.now, True
+        recording.depth += 1
+        self.depth, self.open = recording.depth, True
         return self
 
     def __exit__(self, *exception: object) -> None:
         # Python calls this as a `finally`: after an error the next transform starts at the right depth.
-        _depth.now -= 1
+        recording.depth -= 1
         self.open = False
 
     def apply(self, op: Any, args: tuple[Value, ...]) -> Value:
@@ -107,9 +101,8 @@ def raw(value: Value) -> Value:
 
 def all_raw(value: Any) -> Any:
     """The same for what is in lists and tuples."""
-    if isinstance(value, list | tuple) and any(isinstance(each, Traced | list | tuple) for each in value):
-        return type(value)(all_raw(each) for each in value)
-    return raw(value)
+    nested = isinstance(value, list | tuple) and any(isinstance(x, Traced | list | tuple) for x in value)
+    return type(value)(all_raw(each) for each in value) if nested else raw(value)
 
 
 def is_tensor(value: object) -> bool:
@@ -152,6 +145,9 @@ class Traced(Tensor):
                     raise
         return dispatch.otherwise(func, args, kwargs or {})
 
+    # Never called, since the class is put on plain tensors. But torch.compile runs as it is what has its own.
+    __torch_dispatch__ = classmethod(torch._C._disabled_torch_dispatch_impl)
+
     @property
     def data(self) -> Value:
         """What it holds: a plain tensor, or a traced value of a lower level."""
@@ -176,7 +172,7 @@ class Traced(Tensor):
         return True
 
     def detach(self) -> Tensor:
-        """The plain tensor, sharing memory: a constant to every transform."""
+        """The plain tensor of the same memory: a constant to every transform."""
         return raw(self)  # type: ignore[no-any-return]
 
     # No __getitem__: with one written in Python, torch.tensor([x]) would take a number for a list.
@@ -255,8 +251,7 @@ class Traced(Tensor):
             f"numpy would lose the derivative of a {type(self).__name__}; use x.detach().numpy()"
         )
 
-    def numpy(self, *args: object, **kwargs: object) -> NoReturn:
-        self.__array__()
+    numpy = __array__
 
     def __dlpack__(self, *args: object, **kwargs: object) -> NoReturn:
         raise BufferError("Can't export tensors that require gradient, use x.detach()")
@@ -269,8 +264,9 @@ class Traced(Tensor):
 
     # -- memory, which in-place operations share ---------------------------------------------------------
 
-    times_written = 0  # how often it was written to, through itself or a view
-    reshaped = 0  # at which of these times it got another shape in place
+    times_written = reshaped = (
+        0  # how often it was written to, itself or a view; when it last got another shape
+    )
 
     def moved(self, memory: Tensor) -> Traced:
         """The same value with the same past, but held by this tensor."""

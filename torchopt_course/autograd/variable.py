@@ -13,9 +13,10 @@ from torch.utils.hooks import RemovableHandle
 
 from .dispatch import TABLE
 from .foreign import Suspicion, node_of
+from .memory import as_taken_under_no_grad, shares
 from .reverse import Leaf, Node, clock, hooks
 from .traced import PLAIN, Level, Operation, Traced, Value, hold, in_memory, raw
-from .views import Follows, shares
+from .views import Follows
 
 RETAINING = -1  # among the hooks of a result that of retain_grad(), which comes last
 
@@ -153,9 +154,26 @@ class Variable(Traced):
         """Get another past, with the same memory."""
         self._data, self.level, self.node = in_memory(other.data, raw(self)), other.level, other.node
 
+    def __copy__(self) -> Variable:
+        """Another leaf of the same memory, as of a tensor."""
+        if self.level is not BASE:
+            raise RuntimeError(
+                "a value inside of a transform cannot be copied without its past; use x.clone()"
+            )
+        copied = Variable(self).requires_grad_(self.requires_grad)
+        copied.__dict__.update({name: x for name, x in vars(self).items() if name not in OURS})
+        return copied
+
     def __repr__(self) -> str:  # type: ignore[override]
         made_by = "" if self.is_leaf else f", made by {self.node.op}"
         return f"Variable({_indented(self._data, 'Variable(')}{made_by})"
+
+
+# The attributes that are not the user's.
+OURS = frozenset({*Traced.__annotations__, *Variable.__annotations__, *Follows.__annotations__}) | {
+    "times_written",
+    "reshaped",
+}
 
 
 def _indented(data: Value, prefix: str) -> str:
@@ -202,12 +220,12 @@ class ReverseLevel(Level):
             self.check_open(op)
         known: list[Value] = []  # the arguments, then the result and what else the computation leaves
         parents: list[Node] = []
-        variables, deeper = 1, False  # which arguments are variables: a bit each, behind a leading 1
+        variables, deeper, numbers = 1, False, False  # which are variables: a bit each, behind a leading 1
         for arg in args:
             variables += variables
             kind = type(arg)  # asked first, as isinstance() takes longer
             if kind in PLAIN:
-                pass
+                numbers = True
             elif kind is Variable or isinstance(arg, Traced):
                 if arg.level is self:
                     variables += 1
@@ -229,7 +247,7 @@ class ReverseLevel(Level):
                     arg = lift(arg)
                     deeper = deeper or isinstance(arg, Traced)
             known.append(arg)
-        if op.prepare is not None:
+        if numbers and op.prepare is not None:
             known[:] = op.prepare(*known)
 
         if deeper:
@@ -242,7 +260,9 @@ class ReverseLevel(Level):
             raise TypeError(f"{op} must return one tensor (and with aux= the extra values), not {result!r}")
         if not torch.is_grad_enabled():
             Suspicion.raised = True
-            return result
+            if result is known[0]:  # nothing to do, as for x.contiguous(): the variable itself, as in torch
+                return args[0]
+            return as_taken_under_no_grad(result, known[:1]) if op.views else result
         known += (result, *aux)
         node = Node()  # field by field: this is done for every operation, and a constructor takes its time
         node.op, node.parents, node.age, node.plain = op, parents, next(clock), not deeper

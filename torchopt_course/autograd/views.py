@@ -5,16 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
-from torch import Tensor
-
 from .traced import Operation, Traced, Value, hold
-
-
-def shares(result: Tensor, source: Tensor) -> bool:
-    """Whether an operation that may give a view of its argument did."""
-    base = source._base
-    return result is source or (result._is_view() and result._base is (source if base is None else base))
-
 
 # An operation that took a view, and its other arguments.
 Step: TypeAlias = tuple[Operation, tuple[Value, ...]]

@@ -84,8 +84,8 @@ class Guards:
         self._expected = np.zeros((len(params), f.FIRST_STATE + len(columns)), dtype=np.int64)
         self._expected[:, f.POSITION] = positions
         self._expected[:, f.KIND] = [id(type(param)) for param in params]
-        self.is_compiled = native.can_look() and native.is_ready()
-        if self.is_compiled:
+        self._is_plain_python = not native.can_look()
+        if not self._is_plain_python:
             layouts = [native.layout(param) for param in params]
             starts = np.cumsum([0, *map(len, layouts)])[:-1]
             self._layouts = np.array([word for words in layouts for word in words], dtype=np.int64)
@@ -144,7 +144,7 @@ class Guards:
             params, grads: the group's parameters and their gradients as they are now.
             state: the optimizer's.
         """
-        if not self.is_compiled:
+        if self._is_plain_python or not native.is_ready():
             return self.look_from_python(params, grads, state)
         known = state if isinstance(state, dict) else dict(state.items())
         try:

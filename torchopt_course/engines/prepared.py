@@ -43,7 +43,7 @@ class PreparedStep:
     """The frames of all groups of an optimizer."""
 
     def __init__(self, optimizer: Optimizer, groups: Sequence[Group]) -> None:
-        if not native.can_look():
+        if not native.can_look() or not native.is_ready():
             raise _Impossible
         self._groups = [_PreparedGroup(optimizer, group) for group in groups]
         self._addresses = np.array([group.address for group in self._groups], dtype=np.int64)

@@ -14,6 +14,7 @@ from .bucket import Scaling, Update
 from .group import Created, Group
 from .interception import interceptor
 from .local import is_distributed
+from .native import step as native
 from .native.compiler import warn_once
 from .prepared import Optimizer as Preparable
 from .prepared import PreparedStep
@@ -69,6 +70,8 @@ class Stepper:
             }
             scaling = scaling and Scaling(None, scaling.found_inf)
             lap += 1
+        if not native.is_ready():
+            native.make_ready_in_time()
         parts = [*{id(part): part for part in map(optimizer._part, range(len(self.groups)))}.values()]
         usual = scaling is None and not self._later and len(parts) == 1
         self.prepared = PreparedStep.of(parts[0], self.groups, self.prepared) if usual else None

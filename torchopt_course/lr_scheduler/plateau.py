@@ -22,13 +22,13 @@ class PlateauDetector:
 
     A metric m is an improvement over the best so far, b, with threshold τ, if
 
-    ==================  ====================  ====================
-    ``threshold_mode``  ``mode="min"``        ``mode="max"``
-    ==================  ====================  ====================
-    ``"rel"``           m < b (1 - τ)         m > b (1 + τ)
-    ``"abs"``           m < b - τ             m > b + τ
-    ``"rel_magnitude"`` m < b - τ abs(b)      m > b + τ abs(b)
-    ==================  ====================  ====================
+    ===================  ================  ================
+    ``threshold_mode``   ``mode="min"``    ``mode="max"``
+    ===================  ================  ================
+    ``"rel"``            m < b (1 - τ)     m > b (1 + τ)
+    ``"abs"``            m < b - τ         m > b + τ
+    ``"rel_magnitude"``  m < b - τ abs(b)  m > b + τ abs(b)
+    ===================  ================  ================
 
     After more than ``patience`` epochs in a row without one, it reports a plateau, and then ignores bad
     epochs for ``cooldown`` epochs. NaN is no improvement.

@@ -223,9 +223,6 @@ FIRST_ORDER_ONLY = {
     "nn.functional.linear_cross_entropy.chunked_none",
 }
 
-# With include_self=False torch gives a share of the gradient to an element that does not take part.
-TORCH_LOSES = {"scatter_reduce.amin", "scatter_reduce.amax", "index_reduce.amin", "index_reduce.amax"}
-
 # Where numbers are large torch's own derivative is a difference of large numbers, and then 0, or 0 times
 # 2^1000.
 TORCH_ROUNDS = {"special.log_ndtr", "ldexp"}
@@ -250,7 +247,7 @@ SMOOTH_ONLY = (
 
 def _at_corners(whole: Case) -> Iterator[Case]:
     """Once for each operator: all numbers are such corners, and arguments of one shape meet in ties."""
-    if whole.index or whole.owner.startswith(SMOOTH_ONLY) or whole.owner in TORCH_LOSES:
+    if whole.index or whole.owner.startswith(SMOOTH_ONLY):
         return
     corners = torch.tensor(CORNERS, dtype=torch.float64)
     for shift, step in ((0, 1), (1, 1), (0, 3)):

@@ -11,7 +11,6 @@ from torch.nn import functional as F
 from ..dispatch import means
 from ..inplace import also_in_place, before, write
 from ..traced import Value
-from .elementwise import tanh
 from .steps import where
 from .table import ELEMENTWISE, elementwise, primitive
 
@@ -26,7 +25,8 @@ sigmoid = elementwise(
 )  # fmt: skip
 
 
-@primitive(x=lambda g, ans: g * (ans > 0), fast=lambda g, ans: aten.threshold_backward.default(g, ans, 0),
+@primitive(x=lambda g, ans: torch.where(ans <= 0, 0.0, g),
+           fast=lambda g, ans: aten.threshold_backward.default(g, ans, 0),
            jvp=ELEMENTWISE, symbolic="Piecewise((x, x > 0), (0, True))")  # fmt: skip
 def relu(x: Tensor) -> Tensor:
     return torch.relu(x)
@@ -43,7 +43,7 @@ def leaky_relu(x: Tensor, negative_slope: float = 0.01) -> Tensor:
 
 
 @primitive(
-    x=lambda g, x, alpha: g * torch.where(x > 0, 1.0, alpha * torch.exp(torch.where(x < 0, x, 0.0))),
+    x=lambda g, x, alpha: g * torch.where(x > 0, 1.0, alpha * torch.exp(torch.where(x >= 0, 0.0, x))),
     fast=lambda g, x, alpha: aten.elu_backward(g, alpha, 1, 1, False, x),
     jvp=ELEMENTWISE,
     symbolic="Piecewise((x, x > 0), (alpha * (exp(x) - 1), True))",
@@ -87,11 +87,64 @@ def softplus(x: Tensor, beta: float = 1, threshold: float = 20) -> Tensor:
     return F.softplus(x, beta, threshold)
 
 
+@primitive(
+    x=lambda g, x: torch.where(x <= -3, 0.0, torch.where(x >= 3, g, g * (x / 3 + 0.5))),
+    fast=lambda g, x: aten.hardswish_backward(g, x),
+    jvp=ELEMENTWISE,
+    symbolic="Piecewise((0, x <= -3), (x * (x + 3) / 6, x < 3), (x, True))",
+)
+def hardswish(x: Tensor) -> Tensor:
+    return F.hardswish(x)
+
+
 @primitive("logsigmoid", "log_sigmoid", x=lambda g, x: g * torch.sigmoid(-x), jvp=ELEMENTWISE,
            symbolic="-log(1 + exp(-x))")  # fmt: skip
 def logsigmoid(x: Tensor) -> Tensor:
     """ln σ(x)"""
     return F.logsigmoid(x)
+
+
+@primitive(
+    x=lambda g, x: torch.where((x > -3) & (x < 3), g / 6, 0.0),
+    fast=lambda g, x: aten.hardsigmoid_backward(g, x),
+    jvp=ELEMENTWISE,
+    symbolic="Piecewise((0, x <= -3), (1, x >= 3), (x / 6 + 1 / 2, True))",
+)
+def hardsigmoid(x: Tensor) -> Tensor:
+    return F.hardsigmoid(x)
+
+
+def _mish_slope(x: Value) -> Value:
+    """Of x tanh(ln(1 + eˣ))."""
+    t = torch.tanh(softplus(x))
+    return t + x * torch.sigmoid(x) * (1 - t * t)
+
+
+@primitive(
+    x=lambda g, x: g * _mish_slope(x),
+    fast=lambda g, x: aten.mish_backward(g, x),
+    jvp=ELEMENTWISE,
+    symbolic="x * tanh(log(1 + exp(x)))",
+)
+def mish(x: Tensor) -> Tensor:
+    return F.mish(x)
+
+
+def _outside(g: Value, x: Value, lambd: float) -> Value:
+    return torch.where((x < -lambd) | (x > lambd), g, 0.0)
+
+
+@primitive("hardshrink", x=_outside, fast=lambda g, x, lambd: aten.hardshrink_backward(g, x, lambd),
+           jvp=ELEMENTWISE, symbolic="Piecewise((x, (x < -lambd) | (x > lambd)), (0, True))")  # fmt: skip
+def hardshrink(x: Tensor, lambd: float = 0.5) -> Tensor:
+    return F.hardshrink(x, lambd)
+
+
+@primitive("softshrink", x=_outside, fast=lambda g, x, lambd: aten.softshrink_backward(g, x, lambd),
+           jvp=ELEMENTWISE,
+           symbolic="Piecewise((x + lambd, x < -lambd), (x - lambd, x > lambd), (0, True))")  # fmt: skip
+def softshrink(x: Tensor, lambd: float = 0.5) -> Tensor:
+    return F.softshrink(x, lambd)
 
 
 # -- the same under other names, and what is made of the above -----------------------------------------------
@@ -147,19 +200,19 @@ def _silu(input: Value) -> Value:
 @means("hardsigmoid")
 @also_in_place
 def _hardsigmoid(input: Value) -> Value:
-    return _hardtanh(input / 6 + 0.5, 0.0, 1.0)
+    return hardsigmoid(input)
 
 
 @means("hardswish")
 @also_in_place
 def _hardswish(input: Value) -> Value:
-    return input * _hardsigmoid(input)
+    return hardswish(input)
 
 
 @means("mish")
 @also_in_place
 def _mish(input: Value) -> Value:
-    return input * tanh(softplus(input))
+    return mish(input)
 
 
 @means("glu")
@@ -172,7 +225,9 @@ def _glu(input: Value, dim: int = -1) -> Value:
 def _prelu(input: Value, weight: Value) -> Value:
     dims = len(input.shape)
     channels = (1, -1, *[1] * (dims - 2)) if dims > 1 else (-1,) * dims
-    return where(input > 0, input, weight.reshape(channels) * input)
+    positive = input > 0
+    # No product where it does not count: it might be 0 times infinity.
+    return where(positive, input, weight.reshape(channels) * where(positive, 0.0, input))
 
 
 @means("dropout")

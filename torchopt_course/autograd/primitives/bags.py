@@ -31,12 +31,14 @@ def _embedding_bag(
         raw(weight), indices, offsets, False, mode, False, raw(per_sample_weights), include_last_offset,
         padding_idx,
     )  # fmt: skip
+    if mode == MAX:
+        _, _, sizes, largest = known  # in which row each column is the largest
+        there = (sizes > 0).unsqueeze(-1)
+        return torch.where(there, torch.gather(weight, 0, torch.where(there, largest, 0)), 0.0), *known[1:]
     count = known[0].shape[0]
     bags = torch.bucketize(torch.arange(len(indices), device=indices.device), offsets[:count], right=True) - 1
     counted = indices != padding
     rows = torch.embedding(weight, indices, padding, scale_grad_by_freq, False)
-    if mode == MAX:
-        return _largest(rows, bags, counted, count), *known[1:]
     if per_sample_weights is not None:
         rows = rows * per_sample_weights.unsqueeze(-1)
     rows = torch.where(counted.unsqueeze(-1), rows, 0.0)
@@ -45,21 +47,6 @@ def _embedding_bag(
         sizes = torch.bincount(bags[counted], minlength=count).clamp(min=1)
         sums = sums / sizes.unsqueeze(-1).to(sums.dtype)
     return sums, *known[1:]
-
-
-def _largest(rows: Value, bags: Tensor, counted: Tensor, count: int) -> Value:
-    """The first row that has the largest value, in each column; zero for an empty bag."""
-    values, index = raw(rows), bags.unsqueeze(-1).expand(rows.shape)
-    lowest = values.new_full((count, rows.shape[-1]), -float("inf"))
-    masked = torch.where(counted.unsqueeze(-1), values, -float("inf"))
-    top = lowest.scatter_reduce(0, index, masked, "amax")
-    number = torch.arange(len(rows), device=bags.device).unsqueeze(-1).expand(rows.shape)
-    number = torch.where((masked == top[bags]) & counted.unsqueeze(-1), number, len(rows))
-    first = torch.full_like(top, len(rows), dtype=torch.long).scatter_reduce(0, index, number, "amin")
-    there = first < len(rows)
-    if not len(rows):
-        return values.new_zeros(top.shape)
-    return torch.where(there, torch.gather(rows, 0, torch.where(there, first, 0)), 0.0)
 
 
 def _segments_vjp(

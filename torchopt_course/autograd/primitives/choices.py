@@ -19,11 +19,15 @@ from .table import primitive
 
 
 def _shared(g: Value, x: Value, ans: Value, dim: Dims, keepdim: bool) -> Value:
-    """Evenly among all elements that are equal to the result."""
-    chosen = raw(_restore(ans, x.shape, dim, keepdim))
-    hits = (raw(x) == chosen) | (torch.isnan(raw(x)) & torch.isnan(chosen))
-    count = torch.sum(hits, dim if dim != () else None, True)
-    return torch.where(hits, _restore(g, x.shape, dim, keepdim) / count, 0.0)
+    """Evenly among all elements that are equal to the result. None is equal to NaN: NaN for all of them."""
+    hits = raw(x) == raw(_restore(ans, x.shape, dim, keepdim))
+    return _restore(g, x.shape, dim, keepdim) * hits / torch.sum(hits, dim if dim != () else None, True)
+
+
+def _shared_by_all(g: Value, x: Value, ans: Value) -> Value:
+    """The same for the extreme of the whole tensor: there torch shares NaN's gradient among all NaN."""
+    hits = torch.isnan(raw(x)) if bool(torch.isnan(raw(ans))) else raw(x) == raw(ans)
+    return torch.where(hits, g / hits.sum(), 0.0)
 
 
 @primitive("amax", x=_shared)
@@ -36,7 +40,17 @@ def amin(x: Tensor, dim: Dims = (), keepdim: bool = False) -> Tensor:
     return torch.amin(x, dim, keepdim)
 
 
-@primitive(x=lambda g, x, ans: _shared(g, x, ans, (), False))
+@primitive(x=_shared_by_all)
+def largest(x: Tensor) -> Tensor:
+    return torch.max(x)
+
+
+@primitive(x=_shared_by_all)
+def smallest(x: Tensor) -> Tensor:
+    return torch.min(x)
+
+
+@primitive(x=_shared_by_all)
 def median(x: Tensor, ignore_nan: bool) -> Tensor:
     return torch.nanmedian(x) if ignore_nan else torch.median(x)
 
@@ -64,12 +78,12 @@ def _along(function: Any, x: Value, dim: int, keepdim: bool) -> Extreme:
 
 @means("max")
 def _max(x: Value, *args: Any, **named: Any) -> Any:
-    return _extreme(x, args, named, torch.max, amax, maximum)
+    return _extreme(x, args, named, torch.max, largest, maximum)
 
 
 @means("min")
 def _min(x: Value, *args: Any, **named: Any) -> Any:
-    return _extreme(x, args, named, torch.min, amin, minimum)
+    return _extreme(x, args, named, torch.min, smallest, minimum)
 
 
 def _extreme(x: Value, args: Any, named: Any, along: Any, of_all: Any, of_two: Any) -> Any:
@@ -136,18 +150,17 @@ def _quantiles(name: str) -> None:
             place = torch.where(number < rows.shape[-1], last.to(raw(q).dtype), place)
         place = torch.clamp(place, min=0)
         low = raw(place).floor().long()
-        between = {"linear": place - low, "lower": 0.0, "midpoint": 0.5}
         if interpolation == "higher":
             low = raw(place).ceil().long()
         elif interpolation == "nearest":
             low = raw(place).round().long()
-        weight = between.get(interpolation, 0.0)
-        high = torch.minimum(low + 1, last.clamp(min=0)) if interpolation in ("linear", "midpoint") else low
-        if interpolation == "midpoint":
-            high = raw(place).ceil().long()
-        below, above = torch.gather(ordered, -1, low), torch.gather(ordered, -1, high)
-        result = torch.lerp(below, above, weight).movedim(-1, 0)  # first the q, then what is left of x
-        if keepdim:
+        weight = place - low if interpolation == "linear" else 0.5
+        high = raw(place).ceil().long()
+        result = torch.gather(ordered, -1, low)
+        if interpolation in ("linear", "midpoint"):
+            result = torch.lerp(result, torch.gather(ordered, -1, high), weight)
+        result = result.movedim(-1, 0)  # first the q, then what is left of x
+        if keepdim and x.shape:
             result = (
                 result.unsqueeze((dim or 0) % max(len(x.shape), 1) + 1)
                 if dim is not None

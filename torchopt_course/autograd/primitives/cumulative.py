@@ -26,7 +26,7 @@ def cumsum(x: Tensor, dim: int) -> Tensor:
 
 def _cumprod_vjp(g: Value, x: Value, ans: Value, dim: int) -> Value:
     """Every product from here on, without this factor: divided by it, unless there are zeros."""
-    if not x.shape:
+    if not x.shape or x.shape[dim] == 1:
         return g
     if not bool((raw(x) == 0).any()):
         return _reversed_sum(g * ans, dim) / x
@@ -36,7 +36,25 @@ def _cumprod_vjp(g: Value, x: Value, ans: Value, dim: int) -> Value:
     return (others * g.movedim(dim, -1).unsqueeze(-2)).sum(-1).movedim(-1, dim)
 
 
-@primitive(x=_cumprod_vjp)
+def _cumprod_kernel(g: Tensor, x: Tensor, ans: Tensor, dim: int) -> Tensor:
+    """The same in one go, as torch does it: what stands behind the first zero counts only for that, and up to
+    the second one."""
+    if not x.shape or x.shape[dim] == 1:
+        return g
+    zero = x == 0
+    if not bool(zero.any()):
+        return _reversed_sum(g * ans, dim) / x  # type: ignore[no-any-return]
+    zeros = zero.cumsum(dim)
+    share = _reversed_sum(torch.where(zeros == 0, g * ans, 0.0), dim) / x
+    only_one = zeros == 1
+    place = only_one.max(dim, True).indices
+    first = torch.zeros_like(only_one).scatter_(dim, place, True) & only_one
+    before = torch.where(place == 0, 1.0, torch.gather(ans, dim, (place - 1).relu()))
+    behind = torch.where(only_one & ~first, x, 1.0).cumprod(dim) * torch.where(only_one, g, 0.0)
+    return torch.where(first, behind.sum(dim, True) * before, torch.where(zeros == 0, share, 0.0))
+
+
+@primitive(x=_cumprod_vjp, fast=_cumprod_kernel)
 def cumprod(x: Tensor, dim: int) -> Tensor:
     return torch.cumprod(x, dim)
 
@@ -44,6 +62,8 @@ def cumprod(x: Tensor, dim: int) -> Tensor:
 def _logcumsumexp_vjp(g: Value, x: Value, ans: Value, dim: int) -> Value:
     """exp(x) Σ g exp(-ans) from here on, in logarithms: of the positive and of the negative g."""
 
+    if not x.shape:
+        return g
     ans = torch.where(raw(ans) == -math.inf, 0.0, ans)  # where nothing is there yet, -inf - -inf is no number
 
     def part(sign: int) -> Value:

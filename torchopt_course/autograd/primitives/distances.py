@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,25 +13,77 @@ from torch.nn import functional as F
 from ..decompose import stands_for
 from ..dispatch import body_of, means
 from ..traced import Value, raw
-from .reductions import vector_norm
+from .reductions import _norm_vjp, vector_norm
 from .table import primitive
 
 aten = torch.ops.aten
 
 
+# For p = ∞ torch's kernels give the whole gradient to each of several largest differences; those of a norm
+# share it.
+
+
+def _length_vjp(g: Value, x: Value, ans: Value, p: float) -> Value:
+    """Of ‖x‖ₚ in the last dimension."""
+    if p == math.inf:
+        return g.unsqueeze(-1) * torch.sign(x) * (torch.abs(raw(x)) == raw(ans).unsqueeze(-1))
+    return _norm_vjp(g, x, ans, p, -1, False)
+
+
+def _cdist_vjp(g: Value, wanted: Sequence[bool], x1: Value, x2: Value, p: float, ans: Value) -> list[Value]:
+    slopes = _length_vjp(g, x1.unsqueeze(-2) - x2.unsqueeze(-3), ans, p)
+    return [slopes.sum(-2), -slopes.sum(-3), None]
+
+
+def _cdist_kernel(
+    g: Tensor, wanted: Sequence[bool], x1: Tensor, x2: Tensor, p: float, ans: Tensor
+) -> list[Tensor | None]:
+    def of(g: Tensor, x: Tensor, other: Tensor, ans: Tensor) -> Tensor:
+        given = [each.contiguous() for each in (g, x, other)]
+        return aten._cdist_backward(*given, p, ans.contiguous())  # type: ignore[no-any-return]
+
+    return [
+        of(g, x1, x2, ans) if wanted[0] else None,
+        of(g.mT, x2, x1, ans.mT) if wanted[1] else None,
+        None,
+    ]
+
+
+@primitive(vjp=_cdist_vjp, fast=_cdist_kernel)
+def cdist(x1: Tensor, x2: Tensor, p: float) -> Tensor:
+    """Of each point to each: ‖x - y‖ₚ."""
+    return torch.cdist(x1, x2, p, "donot_use_mm_for_euclid_dist")
+
+
 @stands_for("_cdist_forward")
 @means("cdist")
 def _cdist(x1: Value, x2: Value, p: float = 2.0, compute_mode: Any = None) -> Value:
-    """Of each point to each: ‖x - y‖ₚ."""
-    return vector_norm(x1.unsqueeze(-2) - x2.unsqueeze(-3), p, -1)
+    batch = torch.broadcast_shapes(x1.shape[:-2], x2.shape[:-2])
+    return cdist(x1.expand(*batch, *x1.shape[-2:]), x2.expand(*batch, *x2.shape[-2:]), float(p))
+
+
+def _pdist_vjp(g: Value, x: Value, p: float, ans: Value) -> Value:
+    first, second = torch.triu_indices(x.shape[0], x.shape[0], 1, device=raw(x).device)
+    slopes = _length_vjp(g, x[first] - x[second], ans, p)
+    return torch.zeros_like(raw(x)).index_add(0, first, slopes).index_add(0, second, -slopes)
+
+
+def _pdist_kernel(g: Tensor, x: Tensor, p: float, ans: Tensor) -> Tensor:
+    if not g.numel():  # of no points torch's kernel would kill the process
+        return torch.zeros_like(x)
+    return aten._pdist_backward(g.contiguous(), x.contiguous(), p, ans)  # type: ignore[no-any-return]
+
+
+@primitive(x=_pdist_vjp, fast=_pdist_kernel)
+def pdist(x: Tensor, p: float) -> Tensor:
+    """Of each pair of points."""
+    return F.pdist(x, p)
 
 
 @stands_for("_pdist_forward")
 @means("pdist")
 def _pdist(input: Value, p: float = 2.0) -> Value:
-    """Of each pair of points."""
-    first, second = torch.triu_indices(input.shape[0], input.shape[0], 1, device=raw(input).device)
-    return vector_norm(input[first] - input[second], p, -1)
+    return pdist(input, float(p))
 
 
 @means("cosine_similarity")
@@ -104,6 +157,11 @@ def _linear_cross_entropy(*args: Any, options: Any = None, **kwargs: Any) -> Val
 # -- margins -------------------------------------------------------------------------------------------------
 
 
+def _positive(x: Value) -> Value:
+    """x where it is positive, which NaN is not, else 0."""
+    return torch.where(x > 0, x, 0.0)
+
+
 @stands_for("multilabel_margin_loss_forward")
 def _multilabel_margin_loss(x: Value, target: Tensor, reduction: int) -> tuple[Value, Tensor]:
     """Σ max(0, 1 - (x[j] - x[i])) / C over all labels j, which end at the first -1, and all other i."""
@@ -113,7 +171,7 @@ def _multilabel_margin_loss(x: Value, target: Tensor, reduction: int) -> tuple[V
         rows, labels = x.reshape(1, 1), target.reshape(1, 1)
     there = (labels >= 0).long().cumprod(-1) > 0
     chosen = torch.gather(rows, -1, torch.where(there, labels, 0))
-    pairs = torch.relu(1 - chosen.unsqueeze(-1) + rows.unsqueeze(-2))
+    pairs = _positive(1 - chosen.unsqueeze(-1) + rows.unsqueeze(-2))
     counted = there.unsqueeze(-1) & (is_target.reshape(rows.shape) == 0).unsqueeze(-2)
     losses = torch.where(counted, pairs, 0.0).sum([-2, -1]) / rows.shape[-1]
     if reduction == 0:
@@ -132,7 +190,7 @@ def _multi_margin_loss(
 ) -> Value:
     """Σ max(0, margin - x[target] + x[i])ᵖ / C over all i but the target."""
     rows, labels = x.reshape(1, -1) if len(x.shape) < 2 else x, target.reshape(-1, 1)
-    terms = torch.clamp_min(margin - torch.gather(rows, 1, labels) + rows, 0)
+    terms = _positive(margin - torch.gather(rows, 1, labels) + rows)
     terms = terms if p == 1 else terms * terms
     if weight is not None:
         terms = terms * weight.reshape(-1)[labels]

@@ -11,7 +11,7 @@ import torch
 from ..dispatch import means
 from ..traced import Value, is_tensor, raw
 from .numbers import with_tensors
-from .steps import floor, trunc
+from .steps import div_rounded
 from .table import elementwise
 
 aten = torch.ops.aten
@@ -99,21 +99,16 @@ log10 = elementwise(torch.log10, x=lambda g, x: g / (x * math.log(10)), symbolic
 # The shares of two exponentials in their sum: by the difference, since the result is rounded.
 logaddexp = elementwise(
     torch.logaddexp,
-    a=lambda g, a, b: g * torch.sigmoid(_apart(a, b)),
-    b=lambda g, a, b: g * torch.sigmoid(_apart(b, a)),
+    a=lambda g, a, b: g * torch.sigmoid(a - b),
+    b=lambda g, a, b: g * torch.sigmoid(b - a),
     symbolic="log(exp(a) + exp(b))",
 )
 logaddexp2 = elementwise(
     torch.logaddexp2,
-    a=lambda g, a, b: g * torch.sigmoid(_apart(a, b) * math.log(2)),
-    b=lambda g, a, b: g * torch.sigmoid(_apart(b, a) * math.log(2)),
+    a=lambda g, a, b: g * torch.sigmoid((a - b) * math.log(2)),
+    b=lambda g, a, b: g * torch.sigmoid((b - a) * math.log(2)),
     symbolic="log(2**a + 2**b)/log(2)",
 )
-
-
-def _apart(a: Value, b: Value) -> Value:
-    """a - b, which is 0 for equal infinities."""
-    return torch.where((a == b) & torch.isinf(raw(a)), 0.0, a - b)
 
 
 xlogy = elementwise(
@@ -173,6 +168,14 @@ acosh = elementwise(torch.acosh, x=lambda g, x: g * torch.rsqrt(x * x - 1), symb
 atanh = elementwise(torch.atanh, x=lambda g, x: g / (1 - x * x), symbolic="atanh")
 erf = elementwise(torch.erf, x=lambda g, x: g * torch.exp(-x * x) * (2 / math.sqrt(math.pi)), symbolic="erf")
 
+lerp = elementwise(
+    torch.lerp,
+    input=lambda g, weight: g * (1 - weight),
+    end=lambda g, weight: g * weight,
+    weight=lambda g, input, end: g * (end - input),
+    symbolic="input + weight * (end - input)",
+)
+
 # -- the same under other names, and what is made of the above -----------------------------------------------
 
 
@@ -195,7 +198,7 @@ def _rsub(a: Value, b: Value, *, alpha: float = 1) -> Value:
 def _div(a: Value, b: Value, *, rounding_mode: str | None = None) -> Value:
     if rounding_mode not in (None, "floor", "trunc"):
         raise RuntimeError(f"rounding_mode must be None, 'trunc' or 'floor', not {rounding_mode!r}")
-    return div(a, b) if rounding_mode is None else (floor if rounding_mode == "floor" else trunc)(div(a, b))
+    return div(a, b) if rounding_mode is None else div_rounded(a, b, rounding_mode)
 
 
 @means("__rtruediv__", "__rdiv__")
@@ -205,22 +208,17 @@ def _rdiv(a: Value, b: Value) -> Value:
 
 @means("floor_divide", "__floordiv__")
 def _floor_divide(a: Value, b: Value) -> Value:
-    return floor(div(a, b))
+    return div_rounded(a, b, "floor")
 
 
 @means("__rfloordiv__")
 def _rfloor_divide(a: Value, b: Value) -> Value:
-    return floor(div(b, a))
+    return div_rounded(b, a, "floor")
 
 
 @means("__rpow__")
 def _rpow(a: Value, b: Value) -> Value:
     return pow(b, a)
-
-
-@means("lerp")
-def _lerp(input: Value, end: Value, weight: Value) -> Value:
-    return input + weight * (end - input)
 
 
 @means("addcmul")

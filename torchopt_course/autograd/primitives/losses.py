@@ -169,7 +169,7 @@ def _soft_cross_entropy(
     if weight is not None:
         target = target * weight.reshape([-1 if d == classes else 1 for d in range(len(log_probs.shape))])
     loss = -(log_probs * target).sum(classes)
-    return loss.sum() / max(loss.numel(), 1) if reduction == "mean" else _reduced(loss, reduction)
+    return loss.sum() / loss.numel() if reduction == "mean" else _reduced(loss, reduction)
 
 
 def _difference(input: Value, target: Value) -> Value:
@@ -206,8 +206,9 @@ def _smooth_l1_loss(
     if beta == 0:
         return _l1_loss(input, target, size_average, reduce, reduction)
     far = torch.abs(_difference(input, target))
-    near = far.clamp(max=beta)  # finite where far is not
-    loss = torch.where(far < beta, 0.5 * near * near / beta, far - 0.5 * beta)
+    is_far = far >= beta  # NaN is not
+    near = torch.where(is_far, 0.0, far)  # finite where far is not
+    loss = torch.where(is_far, far - 0.5 * beta, 0.5 * near * near / beta)
     return _reduced(loss, _reduction(reduction, size_average, reduce))
 
 
@@ -216,8 +217,9 @@ def _huber_loss(
     input: Value, target: Value, reduction: str = "mean", delta: float = 1.0, weight: Value = None
 ) -> Value:
     far = torch.abs(_difference(input, target))
-    near = far.clamp(max=delta)
-    loss = torch.where(far < delta, 0.5 * near * near, delta * (far - 0.5 * delta))
+    is_far = far >= delta
+    near = torch.where(is_far, 0.0, far)
+    loss = torch.where(is_far, delta * (far - 0.5 * delta), 0.5 * near * near)
     return _reduced(loss if weight is None else loss * weight, reduction)
 
 

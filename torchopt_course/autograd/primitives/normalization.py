@@ -241,6 +241,11 @@ def _group_norm(
     cudnn_enabled: bool = True,
 ) -> Value:  # fmt: skip
     """The channels of a group are standardized like one layer."""
+    if (
+        weight is not None and weight.dtype != input.dtype
+    ):  # half precision with other weights, as autocast has it
+        wide = input.to(weight.dtype)
+        return _group_norm(wide, num_groups, weight, bias, eps).to(input.dtype)
     each = math.prod(input.shape[1:]) // num_groups
     groups = input.reshape(input.shape[0], num_groups, each)
     result = layer_norm(groups, None, None, groups.shape[2:], eps).reshape(input.shape)
@@ -260,6 +265,7 @@ def _rms_norm(
     input: Value, normalized_shape: Sequence[int], weight: Value = None, eps: float | None = None
 ) -> Value:
     over = list(range(-len(normalized_shape), 0))
-    eps = torch.finfo(input.dtype).eps if eps is None else eps
-    result = input * torch.rsqrt((input * input).mean(over, keepdim=True) + eps)
-    return result if weight is None else result * weight
+    wide = input.float() if input.dtype in (torch.float16, torch.bfloat16) else input
+    eps = torch.finfo(wide.dtype).eps if eps is None else eps
+    result = wide * torch.rsqrt((wide * wide).mean(over, keepdim=True) + eps)
+    return (result if weight is None else result * weight).to(input.dtype)

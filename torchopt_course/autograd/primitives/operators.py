@@ -154,7 +154,8 @@ def _as_strided_in_place(x: Value, *args: Any, **kwargs: Any) -> Value:
 @stands_for("frexp")
 def _frexp(x: Value) -> tuple[Value, Value]:
     exponent = torch.frexp(raw(x)).exponent
-    return torch.ldexp(x, -exponent), exponent
+    half = exponent // 2  # in two steps, since 2 to the whole may be infinite
+    return torch.ldexp(torch.ldexp(x, -half), half - exponent), exponent
 
 
 @stands_for("_trilinear")

@@ -79,8 +79,6 @@ def std(x: Tensor, dim: Dims = None, correction: float = 1, keepdim: bool = Fals
 
 def _logsumexp_vjp(g: Value, x: Value, ans: Value, dim: Dims, keepdim: bool) -> Value:
     shift = _restore(ans, x.shape, dim, keepdim)
-    # Where all of x is -inf there is no slope; -inf - -inf must not make it NaN.
-    shift = torch.where(torch.isneginf(raw(shift)), 0.0, shift)
     return _restore(g, x.shape, dim, keepdim) * torch.exp(x - shift)
 
 
@@ -114,7 +112,7 @@ def _norm_vjp(g: Value, x: Value, ans: Value, ord: float, dim: Dims, keepdim: bo
     if ord == 1:
         return g * torch.sign(x)
     if abs(ord) == math.inf:
-        hits = torch.abs(x) == raw(ans)
+        hits = (torch.abs(x) == raw(ans)) | torch.isnan(raw(x))
         share = (hits / torch.sum(hits, _dims(dim, len(x.shape)) or None, True)).to(x.dtype)
         return g * torch.sign(x) * share
     if ord == 2:

@@ -84,25 +84,29 @@ def scatter_product(x: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor:
 
 
 def _extreme_vjp(
-    g: Value, wanted: Sequence[bool], x: Value, dim: int, index: Tensor, src: Value, ans: Value
-) -> list[Value]:
-    """Shared evenly among all that are the largest."""
+    g: Value, wanted: Sequence[bool], x: Value, dim: int, index: Tensor, src: Value, include_self: bool,
+    ans: Value,
+) -> list[Value]:  # fmt: skip
+    """Evenly among all that are the largest. As in torch x is one of them even where it does not count."""
     hit_x, hit_src = raw(x) == raw(ans), raw(src) == torch.gather(raw(ans), dim, index)
-    count = hit_x.to(g.dtype).scatter_add(dim, index, hit_src.to(g.dtype))
-    share = g / count
+    share = g / hit_x.to(g.dtype).scatter_add(dim, index, hit_src.to(g.dtype))
+    own = hit_x * share
     return [
-        torch.where(hit_x, share, 0.0) if wanted[0] else None,
+        (own if include_self else own.scatter(dim, index, 0.0)) if wanted[0] else None,
         None,
         None,
-        torch.where(hit_src, torch.gather(share, dim, index), 0.0) if wanted[3] else None,
+        hit_src * torch.gather(share, dim, index) if wanted[3] else None,
+        None,
         None,
     ]
 
 
 @primitive(vjp=_extreme_vjp)
-def scatter_extreme(x: Tensor, dim: int, index: Tensor, src: Tensor, which: str) -> Tensor:
+def scatter_extreme(
+    x: Tensor, dim: int, index: Tensor, src: Tensor, which: str, include_self: bool
+) -> Tensor:
     """The largest (amax) or smallest (amin) of x and all that goes to the same place."""
-    return torch.scatter_reduce(x, dim, index, src, which)
+    return torch.scatter_reduce(x, dim, index, src, which, include_self=include_self)
 
 
 # -- the same as torch calls them ----------------------------------------------------------------------------
@@ -131,7 +135,9 @@ def _scatter_reduce(
         return one.reshape(())
     if src.shape != index.shape:
         src = src[tuple(slice(n) for n in index.shape)]
-    neutral = {"prod": 1.0, "amax": -float("inf"), "amin": float("inf")}.get(reduce, 0.0)
+    if reduce in ("amax", "amin"):
+        return scatter_extreme(x, dim, index, src, reduce, include_self)
+    neutral = 1.0 if reduce == "prod" else 0.0
     if not include_self:
         x = torch.scatter(
             x, dim, index, torch.full(index.shape, neutral, dtype=x.dtype, device=raw(x).device)
@@ -145,9 +151,7 @@ def _scatter_reduce(
         return torch.scatter_add(x, dim, index, src) / count.scatter_add(dim, index, ones).clamp(min=1)
     if reduce == "prod":
         return scatter_product(x, dim, index, src)
-    if reduce not in ("amax", "amin"):
-        raise RuntimeError(f"reduce argument must be either sum, prod, mean, amax or amin, got {reduce}")
-    return scatter_extreme(x, dim, index, src, reduce)
+    raise RuntimeError(f"reduce argument must be either sum, prod, mean, amax or amin, got {reduce}")
 
 
 @means("index_reduce")

@@ -12,6 +12,8 @@ from ..dispatch import means
 from ..traced import Value, raw
 from .table import ELEMENTWISE, elementwise, primitive
 
+aten = torch.ops.aten
+
 # -- the gamma function and its relatives --------------------------------------------------------------------
 
 lgamma = elementwise(torch.lgamma, "gammaln", x=lambda g, x: g * torch.digamma(x), symbolic="loggamma")
@@ -75,9 +77,14 @@ ndtri = elementwise(
 log_ndtr = elementwise(
     torch.special.log_ndtr,
     "log_ndtr",
-    # φ(x) / Φ(x), by the scaled function, which does not underflow on the left.
-    x=lambda g, x: g * math.sqrt(2 / math.pi) / torch.special.erfcx(-x / math.sqrt(2)),
-)  # fmt: skip
+    x=lambda g, x: g * _hazard(x),
+)
+
+
+def _hazard(x: Value) -> Value:
+    """φ(x) / Φ(x), by the scaled function, which does not underflow on the left; NaN at -inf as in torch."""
+    slope = math.sqrt(2 / math.pi) / torch.special.erfcx(-x / math.sqrt(2))
+    return torch.where(raw(x) == -math.inf, math.nan, slope)
 
 
 def _logit_slope(g: Value, x: Value, eps: float | None) -> Value:
@@ -87,7 +94,7 @@ def _logit_slope(g: Value, x: Value, eps: float | None) -> Value:
     return torch.where(inside, g / torch.where(inside, x * (1 - x), 1.0), 0.0)
 
 
-@primitive("logit", x=_logit_slope, jvp=ELEMENTWISE)
+@primitive("logit", x=_logit_slope, fast=lambda g, x, eps: aten.logit_backward(g, x, eps), jvp=ELEMENTWISE)
 def logit(x: Tensor, eps: float | None = None) -> Tensor:
     return torch.logit(x, eps)
 
@@ -109,13 +116,13 @@ sinc = elementwise(torch.sinc, x=_sinc_slope)
 
 def _i1_slope(g: Value, x: Value, ans: Value) -> Value:
     """I₀ - I₁ / x, and 1/2 at 0."""
-    middle = ~(raw(x).abs() > 0)
+    middle = ~(raw(x).abs() > torch.finfo(x.dtype).eps)  # where torch has it, too
     away = torch.where(middle, 1.0, x)
     return g * torch.where(middle, 0.5, torch.i0(away) - ans / away)
 
 
 def _i1e_slope(g: Value, x: Value, ans: Value) -> Value:
-    middle = ~(raw(x).abs() > 0)
+    middle = ~(raw(x).abs() > torch.finfo(x.dtype).eps)  # where torch has it, too
     away = torch.where(middle, 1.0, x)
     return g * torch.where(
         middle, 0.5, torch.special.i0e(away) - ans * (torch.sign(away) + torch.reciprocal(away))

@@ -24,23 +24,48 @@ trunc = elementwise(
 )
 
 
+copysign = elementwise(
+    torch.copysign,
+    a=lambda g, a, ans: g * torch.where(a == 0, 0.0, ans / a),
+    b=lambda g: torch.zeros_like(g),
+)
+
+
+# Zero also where the quotient is infinite.
+@primitive(
+    a=lambda g: torch.zeros_like(g),
+    b=lambda g: torch.zeros_like(g),
+    jvp=ELEMENTWISE,
+    symbolic="constant(floor(a / b) if mode == 'floor' else sign(a / b) * floor(Abs(a / b)))",
+)
+def div_rounded(a: Tensor | float, b: Tensor | float, mode: str) -> Tensor:
+    return torch.div(torch.as_tensor(a), b, rounding_mode=mode)
+
+
 # Halves go to even numbers, for which sympy has no word.
 @primitive("round", x=lambda g: torch.zeros_like(g), jvp=ELEMENTWISE, symbolic=None)
 def round(x: Tensor, decimals: int = 0) -> Tensor:
     return torch.round(x, decimals=decimals)
 
 
-# Where both are equal each gets one half.
+def _share(g: Value, less: Tensor, equal: Tensor) -> Value:
+    """Nothing of the gradient for what is less, half of it for one of two that are equal, else all of it.
+
+    Asked in this order: each comparison with NaN is false, so NaN gets all of it, as in torch.
+    """
+    return torch.where(less, 0.0, torch.where(equal, 0.5 * g, g))
+
+
 maximum = elementwise(
     torch.maximum,
-    a=lambda g, a, b: g * ((a > b) + 0.5 * (a == b)).to(g.dtype),
-    b=lambda g, a, b: g * ((b > a) + 0.5 * (a == b)).to(g.dtype),
+    a=lambda g, a, b: _share(g, a < b, a == b),
+    b=lambda g, a, b: _share(g, b < a, a == b),
     symbolic="Max",
 )
 minimum = elementwise(
     torch.minimum,
-    a=lambda g, a, b: g * ((a < b) + 0.5 * (a == b)).to(g.dtype),
-    b=lambda g, a, b: g * ((b < a) + 0.5 * (a == b)).to(g.dtype),
+    a=lambda g, a, b: _share(g, a > b, a == b),
+    b=lambda g, a, b: _share(g, b > a, a == b),
     symbolic="Min",
 )
 
@@ -55,23 +80,24 @@ def where(condition: Tensor, a: Tensor | float, b: Tensor | float) -> Tensor:
 # Of NaN and a number the number counts.
 fmax = elementwise(
     torch.fmax,
-    a=lambda g, a, b: g * ((a > b) + 0.5 * (a == b) + 1.0 * torch.isnan(raw(b))).to(g.dtype),
-    b=lambda g, a, b: g * ((b > a) + 0.5 * (a == b) + 1.0 * _only_first_nan(a, b)).to(g.dtype),
+    a=lambda g, a, b: _share(g, a < b, a == b),
+    b=lambda g, a, b: _share(g, b < a, a == b),
 )
 fmin = elementwise(
     torch.fmin,
-    a=lambda g, a, b: g * ((a < b) + 0.5 * (a == b) + 1.0 * torch.isnan(raw(b))).to(g.dtype),
-    b=lambda g, a, b: g * ((b < a) + 0.5 * (a == b) + 1.0 * _only_first_nan(a, b)).to(g.dtype),
+    a=lambda g, a, b: _share(g, a > b, a == b),
+    b=lambda g, a, b: _share(g, b > a, a == b),
 )
 
 
-def _only_first_nan(a: Value, b: Value) -> Tensor:
-    return torch.isnan(raw(a)) & ~torch.isnan(raw(b))
+def _between(g: Value, x: Value, min: float, max: float) -> Value:
+    """At a bound the derivative is 0, as torch has it since 2.13; infinity is no bound."""
+    above = x > min if min > -math.inf else raw(x) == raw(x)
+    return torch.where(above & (x < max) if max < math.inf else above, g, 0.0)
 
 
-# Between numbers: at a bound the derivative is 0, as torch has it since 2.13.
 @primitive(
-    x=lambda g, x, min, max: torch.where((x > min) & (x < max), g, 0.0),
+    x=_between,
     jvp=ELEMENTWISE,
     symbolic="""Piecewise(
         *([] if max > 1e308 else [(max, (x >= max) | (min > max))]),
@@ -83,20 +109,17 @@ def clamp_between(x: Tensor, min: float, max: float) -> Tensor:
 
 def _inside(g: Value, x: Value, min: Value, max: Value) -> Value:
     """Between tensors x shares with a bound that it is equal to, unless both are."""
-    share = 0.5 * ((x == min).to(raw(g).dtype) + (x == max).to(raw(g).dtype))
-    return g * torch.where((x >= min) & (x <= max), torch.where(min == max, 1.0, 1.0 - share), 0.0).to(
-        raw(g).dtype
-    )
+    return _share(g, (x < min) | (x > max), ((x == min) | (x == max)) & (min < max))
+
+
+def _at_bound(g: Value, beyond: Tensor, equal: Tensor, min: Value, max: Value) -> Value:
+    return g * ((beyond + 0.5 * equal * (min < max)) * (min <= max)).to(g.dtype)
 
 
 @primitive(
     x=_inside,
-    min=lambda g, x, min, max: (
-        g * (((x < min) + 0.5 * (x == min) * (min < max)) * (min <= max)).to(raw(g).dtype)
-    ),
-    max=lambda g, x, min, max: (
-        g * torch.where(min > max, 1.0, (x > max) + 0.5 * (x == max) * (min < max)).to(raw(g).dtype)
-    ),
+    min=lambda g, x, min, max: _at_bound(g, x < min, x == min, min, max),
+    max=lambda g, x, min, max: torch.where(min > max, g, _at_bound(g, x > max, x == max, min, max)),
     jvp=ELEMENTWISE,
 )
 def clamp(x: Tensor, min: Tensor, max: Tensor) -> Tensor:

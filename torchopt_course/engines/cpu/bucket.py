@@ -23,7 +23,7 @@ from ..fused import why_not_fused
 from ..local import LocalGroup
 from ..native import frame as f
 from ..native import step as native
-from ..native.compiler import Address
+from ..native.compiler import Address, callable_at
 from ..rule.parsed import Specialization
 from .kernel import KINDS, kernel
 
@@ -71,7 +71,6 @@ class CpuBucket(Bucket):
         counts_steps: bool,
         ages: Sequence[int],
     ) -> None:
-        native.make_ready()
         super().__init__(positions, params, state, names, counts_steps=counts_steps, ages=ages)
         self._kernels: dict[Specialization, Address] = {}
         self._arrays: dict[int, Any] = {}  # what the frame has the addresses of
@@ -92,6 +91,8 @@ class CpuBucket(Bucket):
     ) -> Update:
         # The host knows of an overflow and has undone the scale: nothing of `scaling` is left to do.
         passes = self._passes(coefficients, specialize)
+        if not native.is_ready():
+            return partial(self._run_from_python, passes)
         self.guards.frame[f.PROGRAM] = 0
         self.settle(native.prepare(self.guards.address))
         return partial(self._run, passes)
@@ -138,6 +139,18 @@ class CpuBucket(Bucket):
             arrays = {f.NUMBERS: np.array([*numbers, 0.0]), f.SETS: sets}
             self._put(arrays, {f.KERNEL: address, f.WIDTH: width})
             native.run(self.guards.address)
+
+    def _run_from_python(self, passes: list[Pass]) -> None:
+        """The same, while there is no compiled code but the kernels: on one thread."""
+        work, table = self._arrays[f.WORK], self.guards.table
+        for address, _, numbers, sets in passes:
+            given = np.array([*numbers, 0.0])
+            kernel = callable_at(address, 6, holds_gil=False)
+            kernel(table.ctypes.data, work.ctypes.data, given.ctypes.data, sets.ctypes.data, 0, len(work))
+        torch.autograd.graph.increment_version(self.guards.written)
+        self.guards.written.clear()
+        if not self._counts_steps:
+            self.guards.ages[self.guards.absent == 0] = 1
 
     def _share(self, threads: int) -> None:
         """Cut the work for so many threads: each gets its part of each tensor that is worth it.

@@ -23,7 +23,6 @@ from ..bucket import Bucket, Candidate, Coefficients, GroupOptions, Scaling, Spe
 from ..fused import why_not_fused
 from ..local import LocalGroup
 from ..native.compiler import CompilationError, NoWord, callable_at, native
-from ..native.step import make_ready
 from ..rule.parsed import Specialization
 from ..same_tensors import SameTensors
 from .kernel import BLOCK, DTYPES, kernel
@@ -62,11 +61,12 @@ class CudaBucket(Bucket):
         counts_steps: bool,
         ages: Sequence[int],
     ) -> None:
-        make_ready()
         super().__init__(positions, params, state, names, counts_steps=counts_steps, ages=ages)
         steps = [state[param]["step"] for param in params] if counts_steps else []
         self._steps = SameTensors(steps)
         self._counts_on_device = any(map(_is_on_device, steps))
+        if self._step_dtype is not None and not self._counts_on_device:
+            _count_steps(self._step_dtype)  # compiled now: what fails later fails in the middle of a step
         self._rows: Words = np.array(
             [
                 (i, start * self._dtype.itemsize, min(CHUNK, size - start))

@@ -57,14 +57,31 @@ def native(name: str, inputs: str, build: Callable[[], Callable[..., Any]], arit
         CompilationError: numba is missing or broken, or cannot compile the function.
     """
     with _lock:
+        address = known(name, inputs)
+        if address is None:
+            digest = _digest(inputs)
+            address = _loaded[digest] = _compiled(name, digest, build, arity)
+        return address
+
+
+def known(name: str, inputs: str) -> Address | None:
+    """As :func:`native`, if nothing needs to be compiled for it.
+
+    Raises:
+        CompilationError: numba is missing.
+    """
+    with _lock:
         # The check comes before the look on disk: whether numba is there must not depend on old files.
         if not _installed("numba"):
             raise CompilationError("numba is not installed (pip install numba)")
-        digest = hashlib.sha256("\0".join((inputs, _toolchain())).encode()).hexdigest()
-        function = _loaded.get(digest)
-        if function is None:
-            function = _loaded[digest] = _from_disk(name, digest) or _compiled(name, digest, build, arity)
-        return function
+        digest = _digest(inputs)
+        if digest not in _loaded and (address := _from_disk(name, digest)) is not None:
+            _loaded[digest] = address
+        return _loaded.get(digest)
+
+
+def _digest(inputs: str) -> str:
+    return hashlib.sha256("\0".join((inputs, _toolchain())).encode()).hexdigest()
 
 
 def cache_folder() -> Path:

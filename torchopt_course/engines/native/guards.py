@@ -16,11 +16,11 @@ def build() -> Callable[..., Any]:
     """
     import numba
 
-    from .intrinsics import call1, call2, call4, pointer_to
+    from .intrinsics import call1, call2, call4, njit, pointer_to
 
     words, shorts, longs = pointer_to(numba.int64), pointer_to(numba.float32), pointer_to(numba.float64)
 
-    @numba.njit
+    @njit
     def memory(exchange: Any, tensor: Any, view_at: Any, layout_at: Any, strict: Any) -> Any:
         """The tensor's address; -1 if it is not as planned, -2 if only its strides are not (if strict)."""
         view, layout = words(view_at), words(layout_at)
@@ -42,20 +42,20 @@ def build() -> Callable[..., Any]:
             return -2
         return view[f.DATA] + view[f.OFFSET]
 
-    @numba.njit
+    @njit
     def is_true(api: Any, method: Any, tensor: Any) -> Any:
         answer = call2(method, tensor, 0)
         call1(api[f.DECREF], answer)
         return answer == api[f.TRUE]
 
-    @numba.njit
+    @njit
     def gradient(api: Any, grad: Any, view_at: Any, layout: Any, strict: Any) -> Any:
         kind = words(grad)[1]
         if (kind != api[f.A_TENSOR] and kind != api[f.A_PARAMETER]) or is_true(api, api[f.IS_NEG], grad):
             return -1
         return memory(api[f.EXCHANGE], grad, view_at, layout, strict)
 
-    @numba.njit
+    @njit
     def place_of(api: Any, state: Any, key: Any, hint: Any, after: Any, at: Any) -> Any:
         """Where an entry stands in the dictionary of states; -1 if nowhere. Its value is in the scratch."""
         entry = words(at)

@@ -7,11 +7,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import numba
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
 from . import frame
+
+# For functions that compiled code calls: no Python's way in, and a division by zero is infinite.
+njit = numba.njit(error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
 
 
 def pointer_to(dtype: Any) -> Any:

@@ -10,36 +10,51 @@ import ctypes
 import math
 import pkgutil
 from collections.abc import Callable
-from functools import cache
-from typing import Any
+from contextlib import suppress
+from functools import partial
+from typing import Any, ClassVar
 
 from . import frame as f
 from . import guards, update
 from .api import api, can_look, layout
-from .compiler import CompilationError, callable_at, native
+from .compiler import Address, CompilationError, callable_at, known, native
 
-__all__ = ["can_look", "is_ready", "layout", "look", "make_ready", "prepare", "run", "step"]
+__all__ = ["can_look", "layout"]
 
 LOOK, PREPARE, RUN, ALL = range(4)
 _FILES = ("frame.py", "guards.py", "update.py", "step.py")
 
 
+# Compiling takes seconds, once on a machine: in a shorter run than this Python is sooner done.
+PATIENCE = 100
+
+
+def is_ready() -> bool:
+    """Whether the calls below can be made without compiling first."""
+    if _Compiled.call is None and not _Compiled.is_sought:
+        _Compiled.is_sought = True
+        with suppress(CompilationError):
+            if (address := known("step", _source())) is not None:
+                _Compiled.take(address)
+    return _Compiled.call is not None
+
+
 def make_ready() -> None:
-    """Compile.
+    """Compile, if that is not done yet.
 
     Raises:
         CompilationError: there is no compiler, or it fails.
     """
-    _compiled()
+    if not is_ready():
+        _Compiled.take(native("step", _source(), _build, 6))
 
 
-def is_ready() -> bool:
-    """Whether there is a compiler, and it works."""
-    try:
-        _compiled()
-    except CompilationError:
-        return False
-    return True
+def make_ready_in_time() -> None:
+    """Called after a step that was taken without compiled code: compile when it begins to pay."""
+    _Compiled.steps_without += 1
+    if _Compiled.steps_without == PATIENCE:
+        with suppress(CompilationError):  # it stays as it is; kernels have said why
+            make_ready()
 
 
 def look(bucket: int, params: list[Any], grads: list[Any], state: dict[Any, Any]) -> int:
@@ -53,52 +68,59 @@ def look(bucket: int, params: list[Any], grads: list[Any], state: dict[Any, Any]
     Raises:
         Exception: a tensor cannot be looked at: it has no memory, or is on a device unknown to DLPack.
     """
-    return _call(LOOK, bucket, id(params), id(grads), id(state))
+    return _Compiled.ask(LOOK, bucket, id(params), id(grads), id(state))
 
 
 def prepare(bucket: int) -> int:
     """Coefficients and threads of the coming step; gives a verdict."""
-    return _call(PREPARE, bucket, 0, 0, 0)
+    return _Compiled.ask(PREPARE, bucket, 0, 0, 0)
 
 
 def run(bucket: int) -> None:
     """Update, as prepared."""
-    _call(RUN, bucket, 0, 0, 0)
+    _Compiled.ask(RUN, bucket, 0, 0, 0)
 
 
 def step(groups: int, param_groups: list[dict[str, Any]], state: dict[Any, Any]) -> int:
     """Everything, if all is as planned; otherwise nothing, and a verdict that is not ``HOLDS``."""
-    compiled, api_at, verdict = _compiled()
-    compiled(api_at, ALL, groups, id(param_groups), id(state), 0)
-    return verdict.value
+    return _Compiled.ask(ALL, groups, id(param_groups), id(state), 0)
 
 
-def _call(what: int, *arguments: int) -> int:
-    compiled, api_at, verdict = _compiled()
-    compiled(api_at, what, *arguments)
-    return verdict.value
+class _Compiled:
+    """The compiled function of this process."""
+
+    call: ClassVar[Callable[..., object] | None] = None
+    is_sought: ClassVar[bool] = False
+    steps_without: ClassVar[int] = 0
+    verdict: ClassVar[ctypes.c_int64] = ctypes.c_int64()
+
+    @classmethod
+    def take(cls, address: Address) -> None:
+        words = api()
+        words[f.VERDICT_AT] = ctypes.addressof(cls.verdict)
+        cls.call = partial(callable_at(address, 6, holds_gil=True), words.ctypes.data)
+
+    @classmethod
+    def ask(cls, what: int, *arguments: int) -> int:
+        assert cls.call is not None, "asked before"
+        cls.call(what, *arguments)
+        return cls.verdict.value
 
 
-@cache
-def _compiled() -> tuple[Callable[..., object], int, ctypes.c_int64]:
-    source = repr([pkgutil.get_data(__package__, file) for file in _FILES])
-    verdict = ctypes.c_int64()
-    function = callable_at(native("step", source, _build, 6), 6, holds_gil=True)
-    words = api()
-    words[f.VERDICT_AT] = ctypes.addressof(verdict)
-    return function, words.ctypes.data, verdict
+def _source() -> str:
+    return repr([pkgutil.get_data(__package__, file) for file in _FILES])
 
 
 def _build() -> Callable[..., Any]:
     import numba
 
-    from .intrinsics import call1, call2, call_for_double, pointer_to
+    from .intrinsics import call1, call2, call_for_double, njit, pointer_to
 
-    look = numba.njit(guards.build())
-    prepare, run = map(numba.njit, update.build())
+    look = njit(guards.build())
+    prepare, run = map(njit, update.build())
     words, doubles = pointer_to(numba.int64), pointer_to(numba.float64)
 
-    @numba.njit
+    @njit
     def options_hold(api: Any, group: Any, options: Any) -> Any:
         """Whether the options are as planned; their numbers are read for the coefficients."""
         fixed, values = words(group[f.FIXED]), doubles(group[f.VALUES])
@@ -124,7 +146,7 @@ def _build() -> Callable[..., Any]:
             values[k] = number
         return True
 
-    @numba.njit
+    @njit
     def no_grad(api: Any, params: Any, group: Any) -> Any:
         """Whether the parameters of which nothing is known have no gradient still."""
         unknown = words(group[f.UNKNOWN])
@@ -140,7 +162,7 @@ def _build() -> Callable[..., Any]:
                 return False
         return True
 
-    @numba.njit
+    @njit
     def ready(api: Any, group: Any, options: Any, state: Any) -> Any:
         """Whether one group can be stepped as planned, with all that its buckets need to run."""
         if words(options)[1] != api[f.A_DICT]:
@@ -167,7 +189,7 @@ def _build() -> Callable[..., Any]:
                 return verdict
         return f.HOLDS
 
-    @numba.njit
+    @njit
     def all_groups(api: Any, frame: Any, param_groups: Any, state: Any) -> Any:
         if call1(api[f.LIST_SIZE], param_groups) != frame[f.GROUP_COUNT]:
             return f.CHANGED

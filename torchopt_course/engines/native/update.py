@@ -20,11 +20,11 @@ def build() -> tuple[Callable[..., Any], Callable[..., Any]]:
     """``prepare(api, bucket)``, which gives a verdict and changes no tensor, and ``run(api, bucket)``."""
     import numba
 
-    from .intrinsics import call0, call1, call2, call3, call4, call5, pointer_to, run_rows
+    from .intrinsics import call0, call1, call2, call3, call4, call5, njit, pointer_to, run_rows
 
     words, doubles = pointer_to(numba.int64), pointer_to(numba.float64)
 
-    @numba.njit
+    @njit
     def compare(code: Any, x: Any, y: Any) -> Any:
         if code == f.LT:
             return x < y
@@ -38,7 +38,7 @@ def build() -> tuple[Callable[..., Any], Callable[..., Any]]:
             return x == y
         return x != y
 
-    @numba.njit
+    @njit
     def operate(code: Any, x: Any, y: Any) -> Any:
         if code == f.ADD:
             return x + y
@@ -64,7 +64,7 @@ def build() -> tuple[Callable[..., Any], Callable[..., Any]]:
             return math.sin(x)
         return math.cos(x)
 
-    @numba.njit
+    @njit
     def evaluate(bucket: Any, age: Any, numbers: Any) -> Any:
         """The coefficients after ``age`` steps; false if only Python can say what they are."""
         registers = doubles(bucket[f.REGISTERS])
@@ -89,7 +89,7 @@ def build() -> tuple[Callable[..., Any], Callable[..., Any]]:
             numbers[k] = registers[results[k]]
         return True
 
-    @numba.njit
+    @njit
     def coefficients(bucket: Any) -> Any:
         """Write down the coefficients of each parameter; equal ones once."""
         sets, ages, absent = words(bucket[f.SETS]), doubles(bucket[f.AGES]), words(bucket[f.ABSENT])
@@ -120,7 +120,7 @@ def build() -> tuple[Callable[..., Any], Callable[..., Any]]:
                 sets[i] = 0
         return True
 
-    @numba.njit
+    @njit
     def gradients_apart(bucket: Any) -> Any:
         """Whether no gradient shares memory with what is written: with parameters and states."""
         bounds, n = words(bucket[f.BOUNDS]), bucket[f.BOUND_COUNT]
@@ -141,7 +141,7 @@ def build() -> tuple[Callable[..., Any], Callable[..., Any]]:
                 return False
         return True
 
-    @numba.njit
+    @njit
     def threads(api: Any, bucket: Any) -> Any:
         if bucket[f.ELEMENTS] < SHARED_FROM or api[f.PARALLEL_FOR] == 0:
             return 1

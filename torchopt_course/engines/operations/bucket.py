@@ -16,6 +16,7 @@ from ..fused import why_odd, why_odd_step
 from ..guards import PLAIN
 from ..local import LocalGroup
 from ..native.compiler import NoWord
+from ..native.frame import GRADS_MOVED, TARGETS_MOVED
 from .in_place import InPlace, Language, in_place
 from .one_by_one import as_real
 
@@ -31,6 +32,8 @@ class OperationsBucket(Bucket):
 
     Such operations cannot fail on tensors that fit, so nothing needs to be kept until all are computed.
     """
+
+    _one: Tensor | None = None
 
     @property
     @abstractmethod
@@ -67,8 +70,11 @@ class OperationsBucket(Bucket):
         self, local: LocalGroup, coefficients: Coefficients, specialize: Specialize, scaling: Scaling | None
     ) -> Update:
         self.guards.written.clear()
-        if not self._memory_is_apart():
-            raise NoWord("its memory is another's too")
+        frame = self.guards.frame
+        if frame[TARGETS_MOVED] or frame[GRADS_MOVED]:
+            if not self._memory_is_apart():
+                raise NoWord("its memory is another's too")
+            frame[TARGETS_MOVED] = frame[GRADS_MOVED] = 0
         updates: list[Update] = []
         for age, mine in self._by_age():
             values = coefficients(age)
@@ -110,9 +116,12 @@ class OperationsBucket(Bucket):
         return len(np.unique(targets)) == len(targets) and not np.isin(table[:, 1], targets).any()
 
     def _count(self, present: Sequence[int], steps: Sequence[Tensor]) -> None:
-        one = torch.ones((), dtype=self._step_dtype)  # a number of Python's would become one for each
+        if self._one is None:
+            self._one = torch.ones(
+                (), dtype=self._step_dtype
+            )  # a number of Python's would become one for each
         for step in steps:
-            step.add_(one)
+            step.add_(self._one)
         if not steps:
             self.guards.ages[present] = 1
 

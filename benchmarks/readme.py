@@ -1,0 +1,147 @@
+"""``python -m benchmarks.readme``: the README's figures, written from ``cpu.json`` and ``peers.json``.
+
+They stand between two marks; what is between them is replaced, and nothing else.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from . import peers, report, targets
+from .cases import Result, Times, threads_text
+from .peer import PEERS
+from .peers import PeersReport
+from .report import Report
+from .workloads import MODELS
+
+README = Path(__file__).parent.parent / "README.md"
+RESULTS = Path(__file__).parent / "results"
+NOTHING = "Nothing has been measured yet since the engines were last changed."
+START, END = "<!-- speed: written by python -m benchmarks.readme -->", "<!-- end of speed -->"
+
+
+def section(measured: Report, beside: PeersReport | None) -> str:
+    """What stands between the marks: in the loop first, then alone, then beside other packages."""
+    machine = measured.machine
+    loop = measured.of("in the loop")
+    most = max(result.case.threads for result in loop)
+    parts = [
+        "How many times longer `torch.optim` takes **inside a training loop** (zero_grad, forward, backward, "
+        "step), default / `fused=True` (RMSprop: `foreach=True`, for torch has no fused one), on "
+        f"{machine.title}, torch {machine.versions['torch']}; above 1, ours is faster:",
+        _in_the_loop(loop),
+        f"`step()` alone, again and again on the same gradients, {threads_text(most)}:",
+        _alone([result for result in measured.of("alone") if result.case.threads == most]),
+        *(_beside(beside) if beside and beside.measured else []),
+        f"{_targets(measured)} [All tables](benchmarks/results/cpu.md) also have the share of the machine's "
+        "memory bandwidth, import time and the first step.",
+        "![Time of one step, torch's against ours](benchmarks/results/cpu.png)",
+    ]
+    return "\n\n".join(parts)
+
+
+def _in_the_loop(results: list[Result]) -> str:
+    """A line for each case, columns for the step and the whole iteration, each number of threads apart."""
+    threads = sorted({result.case.threads for result in results})
+    headings = [
+        "",
+        *(f"step(), {threads_text(count)}" for count in threads),
+        *(f"whole iteration, {threads_text(count)}" for count in threads),
+    ]
+    by_case = {(r.case.model, r.case.optimizer, r.case.threads): r for r in results}
+    rows = []
+    for model, optimizer in dict.fromkeys((r.case.model, r.case.optimizer) for r in results):
+        found = [by_case.get((model, optimizer, count)) for count in threads]
+        cells = [_two(result.step if result else None) for result in found]
+        cells += [_two(result.iteration if result else None) for result in found]
+        rows.append([f"{optimizer}, {MODELS[model].title}", *cells])
+    return _table(headings, rows)
+
+
+def _alone(results: list[Result]) -> str:
+    models = list(dict.fromkeys(result.case.model for result in results))
+    by_case = {(result.case.model, result.case.optimizer): result for result in results}
+    rows = []
+    for optimizer in dict.fromkeys(result.case.optimizer for result in results):
+        found = [by_case.get((model, optimizer)) for model in models]
+        rows.append([optimizer, *(_two(result.step if result else None) for result in found)])
+    return _table(["", *(MODELS[model].title for model in models)], rows)
+
+
+def _beside(beside: PeersReport) -> list[str]:
+    """Other packages' AdamW. Who computes something else is left to ``peers.md``, which says so."""
+    found = [each for each in beside.measured.values() if each.difference < peers.SAME]
+    models = list(dict.fromkeys(each.model for each in found))
+    ratios = {(each.peer, each.model): each.ratio.median for each in found}
+    rows = [
+        [name, *(_short(ratios.get((name, model))) for model in models)]
+        for name in PEERS
+        if any((name, model) in ratios for model in models)
+    ]
+    threads = threads_text(found[0].threads)
+    return [
+        f"AdamW alone beside other packages, {threads}, theirs by ours ([times, versions and what a first "
+        "step takes](benchmarks/results/peers.md)):",
+        _table(["", *(MODELS[model].title for model in models)], rows),
+    ]
+
+
+def _two(times: Times | None) -> str:
+    """Torch's default and fused (without one, foreach) by ours."""
+    if times is None:
+        return ""
+    best = targets.AGAINST_FUSED if targets.AGAINST_FUSED in times.ratios else targets.AGAINST_FOREACH
+    return " / ".join(_short(times.ratios[name].median) for name in (targets.AGAINST_DEFAULT, best))
+
+
+def _short(ratio: float | None) -> str:
+    return (
+        ""
+        if ratio is None
+        else f"{ratio:.2f}"
+        if ratio < 2
+        else f"{ratio:.1f}"
+        if ratio < 10
+        else f"{ratio:.0f}"
+    )
+
+
+def _table(headings: list[str], rows: list[list[str]]) -> str:
+    lines = [headings, ["---"] * len(headings), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def _targets(measured: Report) -> str:
+    results = measured.results.values()
+    total, missed = sum(map(targets.count, results)), sum(len(targets.missed(each)) for each in results)
+    return f"{total - missed} of {total} targets reached."
+
+
+def rewritten(text: str, between: str) -> str:
+    """A README with something else between its marks.
+
+    Raises:
+        ValueError: it has no such marks.
+    """
+    pattern = re.compile(f"{re.escape(START)}.*?{re.escape(END)}", re.DOTALL)
+    new, places = pattern.subn(lambda _: f"{START}\n\n{between}\n\n{END}", text)
+    if places != 1:
+        raise ValueError(f"there are {places} places for the figures, not one between {START} and {END}")
+    return new
+
+
+def main(readme: Path = README, results: Path = RESULTS) -> None:
+    readme.write_text(rewritten(readme.read_text(encoding="utf-8"), written(results)), encoding="utf-8")
+
+
+def written(results: Path) -> str:
+    """The section of the records in this folder, or that there is none."""
+    record, beside = results / "cpu.json", results / "peers.json"
+    if not record.exists():
+        return NOTHING
+    return section(report.read(record), peers.read(beside) if beside.exists() else None)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,36 @@
+"""Plain tensors that share memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+
+def shares(result: Tensor, source: Tensor) -> bool:
+    """Whether an operation that may give a view of its argument did."""
+    base = source._base
+    return result is source or (result._is_view() and result._base is (source if base is None else base))
+
+
+def as_taken_under_no_grad(result: Any, sources: Iterable[Tensor]) -> Any:
+    """What was computed under ``no_grad``, with its views of the tensors in variables as torch gives them.
+
+    Torch remembers, and refuses to have them written to when gradients count
+    again: nobody could say whether that is to be recorded.
+    """
+
+    def refusing(y: Any) -> Any:
+        if type(y) is Tensor and y._is_view() and not torch.is_inference_mode_enabled():
+            for source in sources:
+                if shares(y, source) and y.dtype == source.dtype and not source.is_inference():
+                    # Torch has to see a tensor that requires a gradient: another one of the same memory,
+                    # and of the same count of what is written there.
+                    of_variable = source.detach().requires_grad_()
+                    return of_variable.as_strided(y.shape, y.stride(), y.storage_offset())
+        return y
+
+    return pytree.tree_map(refusing, result)
