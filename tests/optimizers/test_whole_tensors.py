@@ -293,6 +293,7 @@ def refuses(
         optimizer.step()
     assert "parameter 1 of group 0 (b)" in str(raised.value)
     assert all(torch.equal(param, torch.ones_like(param)) for param in params)
+    assert all(torch.equal(param.grad, torch.ones_like(param)) for param in params)
     assert not optimizer.state
 
 
@@ -338,7 +339,8 @@ def test_bad_results(
     monkeypatch: pytest.MonkeyPatch, result: Any, error: type[Exception], match: str, stacked: bool
 ) -> None:
     def given(p: Any, g: Any, m: Any) -> Any:
-        return result(p, m) if p.shape[-1] == 3 else (0 * p, m + 1)
+        g.zero_()  # what it gets is its own
+        return result(p, m) if p.shape[-1] == 3 else (p.mul_(0), m.add_(1))
 
     refuses(monkeypatch, lambda p: torch.zeros(len(p)), given, error, match, stacked)
 

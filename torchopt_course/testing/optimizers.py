@@ -119,7 +119,7 @@ class _Trial:
         optimizer = self.make(params)
         if not isinstance(optimizer, RuleOptimizer):
             found = type(optimizer).__name__
-            raise TypeError(f"make() must give an ElementwiseOptimizer or a TensorOptimizer, not {found}")
+            raise TypeError(f"make() must give an ElementwiseOptimizer, not {found}, or a TensorOptimizer")
         for group in optimizer.param_groups:
             group.update(options)
         return optimizer
