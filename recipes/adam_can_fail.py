@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,14 +16,14 @@ if not __package__:  # run by its path: Python looks for modules in recipes/, th
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torchopt_course as optim
-from recipes.common.command_line import check_seed, parse, plain_endings, progress_bar
-from recipes.common.loop import one_thread
-from recipes.common.report import Report, Verdict, table
+from recipes.common.command_line import progress_bar
+from recipes.common.report import Report, SeededClaim, Verdict, main
+from recipes.common.table import table
 from recipes.parts.adam_can_fail_pictures import Course, draw_games, draw_memory
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(SeededClaim):
     """Let Adam, AMSGrad and Adagrad play against a convex loss that Adam cannot learn.
 
     Every round t has its own loss on [-1, 1], and x moves after having paid it:
@@ -43,12 +43,8 @@ class Config:
     full plays its Figure 1, a million rounds with betas like those of practice, which takes some ten minutes.
     """
 
-    size: Literal["smoke", "gallery", "full"] = "gallery"
-    """How much to compute."""
-    seed: int = 0
-    """Fixes what the random games draw."""
     logdir: Path = Path("runs/adam_can_fail")
-    """Folder for result.json, the pictures and TensorBoard's event file. An earlier run in it is replaced."""
+    """Folder for result.json, pictures and TensorBoard's file."""
 
 
 @dataclass(frozen=True)
@@ -217,7 +213,6 @@ def in_words(rows: Sequence[dict[str, Any]]) -> str:
 
 def run(config: Config) -> None:
     """Play, draw, judge."""
-    check_seed(config.seed)
     size = SIZES[config.size]
     problem, (beta1, beta2) = size.problem, size.problem.betas
     settings = f"C = {problem.spike:g}, c = {problem.dip:g}, β₁ = {beta1:g}, β₂ = {beta2:g}"
@@ -267,12 +262,5 @@ def run(config: Config) -> None:
         report.finish(table(header, cells), rows, judge(rows, size), problem=asdict(problem), memory=memory)
 
 
-def main() -> None:
-    """Parse, play, and print the outcome."""
-    config = parse(Config)
-    with plain_endings(), one_thread():
-        run(config)
-
-
 if __name__ == "__main__":
-    main()
+    main(Config, run)

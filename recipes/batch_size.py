@@ -33,7 +33,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
@@ -43,14 +43,15 @@ if not __package__:  # run by its path: Python looks for modules in recipes/, th
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torchopt_course as optim
-from recipes.common.command_line import check_seed, parse, plain_endings, progress_bar
+from recipes.common.command_line import progress_bar
 from recipes.common.data import Data, DataName, load_data
-from recipes.common.loop import one_thread
-from recipes.common.measure import evaluate
+from recipes.common.loop import evaluate
 from recipes.common.model import make_model
-from recipes.common.report import Report, Verdict, table
+from recipes.common.report import Report, SeededClaim, Verdict, main
+from recipes.common.table import table
 from recipes.parts.batch_size_pictures import draw_cost, draw_noise, draw_race
 from recipes.parts.gradient_noise import noise
+from recipes.parts.noisy_paths import draw_paths
 from recipes.parts.trials import batches
 
 CLAIM = "The variance of the gradient falls as 1/B, and mini-batches are the compromise: in seconds they win"
@@ -93,15 +94,11 @@ SIZES = {
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(SeededClaim):
     """Measure the gradient's noise against the batch size, and steps and seconds to a target loss."""
 
-    size: Literal["smoke", "gallery", "full"] = "gallery"
-    """Digits for seconds or a minute, or Fashion-MNIST for some 5 hours, both with one hidden layer."""
-    seed: int = 0
-    """Of the batches drawn and of the rates' choice; the race has the seeds that follow."""
     logdir: Path = Path("runs/batch_size")
-    """Folder for pictures, result.json and TensorBoard's file."""
+    """Folder for result.json, pictures and TensorBoard's file."""
 
 
 @dataclass(frozen=True)
@@ -152,9 +149,8 @@ def fewest_steps(steps: Mapping[float, float]) -> float:
 
 def run(config: Config) -> None:
     """Choose the rates, measure the noise, race, judge."""
-    check_seed(config.seed)
     size = SIZES[config.size]
-    with one_thread(), Report(config.logdir, "batch_size", config) as report:
+    with Report(config.logdir, "batch_size", config) as report:
         data = load_data(size.data, "validation")
         sizes = [*size.batch_sizes, len(data.train_inputs)]
 
@@ -193,9 +189,10 @@ def run(config: Config) -> None:
             "rows per CPU second": {b: [d.rows_per_second for d in races[b]] for b in races},
         }
         report.picture("steps_and_seconds", draw_cost(panels))
-        report.picture(
-            "race", draw_race({b: descents[0].looks for b, descents in races.items()}, size.target)
-        )
+        fastest = min(sizes[1:-1] or sizes[:1], key=lambda b: median(d.seconds for d in races[b]))
+        shown = {b: races[b][0].looks for b in (sizes[0], fastest, sizes[-1])}
+        report.picture("race", draw_race(shown, size.target))
+        report.picture("paths", draw_paths(data, config.seed))
         rows = [row(batch_size, rates[batch_size], descents, size) for batch_size, descents in races.items()]
         slopes = {measured.place: measured.slope for measured in noises}
         report.finish(text(rows, size, slopes), rows, verdict(races, slopes), slopes=slopes)
@@ -278,12 +275,5 @@ def text(rows: Sequence[Mapping[str, Any]], size: Size, slopes: Mapping[str, flo
     return "\n".join([table(head, lines), "", *notes])
 
 
-def main() -> None:
-    """Parse, measure, report."""
-    config = parse(Config)
-    with plain_endings():
-        run(config)
-
-
 if __name__ == "__main__":
-    main()
+    main(Config, run)

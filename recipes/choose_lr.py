@@ -22,10 +22,13 @@ if not __package__:  # run by its path: Python looks for modules in recipes/, th
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from recipes.common.command_line import parse, plain_endings, progress_bar
-from recipes.common.loop import TrainingDivergedError, one_thread
-from recipes.common.measure import Epoch
+from recipes.common.errors import TrainingDivergedError
+from recipes.common.loop import one_thread
 from recipes.common.optimizers import LEARNING_RATES, OPTIMIZERS, OptimizerName
-from recipes.train import Config, set_up
+from recipes.common.table import table
+from recipes.train import Config
+from recipes.trainer.measure import Epoch
+from recipes.trainer.run import set_up
 
 GRID = (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 SEEDS = (0, 1, 2)
@@ -59,15 +62,13 @@ def winner(losses: dict[float, float]) -> float:
     return min(losses, key=losses.__getitem__)
 
 
-def table(losses: dict[OptimizerName, dict[float, float]]) -> str:
+def losses_table(losses: dict[OptimizerName, dict[float, float]]) -> str:
     """A row for each optimizer, a column for each rate; a star marks the winner of the row."""
-    lines = [" " * 8 + "".join(f"{rate:>8g} " for rate in GRID)]
-    for name, row in losses.items():
-        best = winner(row)
-        lines.append(
-            f"{name:8}" + "".join(f"{row[rate]:8.4f}{'*' if rate == best else ' '}" for rate in GRID)
-        )
-    return "\n".join(lines)
+    rows = [
+        [name, *(f"{row[rate]:.4f}{'*' if rate == winner(row) else ' '}" for rate in GRID)]
+        for name, row in losses.items()
+    ]
+    return table(["", *(f"{rate:g} " for rate in GRID)], rows)
 
 
 def main() -> None:
@@ -85,7 +86,7 @@ def main() -> None:
         print(
             f"Validation loss by learning rate, {len(SEEDS)} seeds, last {LAST_EPOCHS} epochs (* the lowest)"
         )
-        print(table(losses))
+        print(losses_table(losses))
         print(f"LEARNING_RATES = {winners}")
         committed = "the same" if winners == LEARNING_RATES else str(LEARNING_RATES)
         print(f"recipes/common/optimizers.py has {committed}.")

@@ -36,21 +36,21 @@ from torch.nn import functional as F
 from torch.optim.lr_scheduler import ConstantLR, LinearLR, LRScheduler
 
 import torchopt_course as optim
-from recipes.common.command_line import OptionError, check_seed, parse, plain_endings
 from recipes.common.data import Data
-from recipes.common.loop import one_thread
-from recipes.common.measure import evaluate
+from recipes.common.errors import UserError
+from recipes.common.loop import train
 from recipes.common.pictures import decorate, figure
-from recipes.common.report import Report, Verdict, table
+from recipes.common.report import Report, SeededClaim, Verdict, main
+from recipes.common.table import table
 from recipes.parts.schedule_runs import (
     Ending,
     Job,
     Run,
     Size,
+    compete,
     ending,
     mean_curve,
-    search,
-    train_all,
+    recorded,
     write_curves,
 )
 
@@ -68,19 +68,15 @@ SIZES = {
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(SeededClaim):
     """An LR range test, and three cyclical policies against the best constant rate with twice the epochs.
 
     Also against a linear decay with the same epochs. Six settings each, chosen on validation rows; then
-    several seeds, and the test rows.
+    several seeds, and the test rows. gallery takes some minutes; full (all rows, a CNN) some hours.
     """
 
-    size: Literal["smoke", "gallery", "full"] = "gallery"
-    """smoke: seconds, to see that it runs; gallery: two minutes; full: all of Fashion-MNIST, some hours."""
-    seed: int = 0
-    """The first of the seeds that fix initial weights and order of the rows."""
     logdir: Path = Path("runs/cyclic")
-    """Folder for pictures, TensorBoard's file and result.json."""
+    """Folder for result.json, pictures and TensorBoard's file."""
 
 
 ScheduleName = Literal["constant", "linear decay", "triangular", "triangular2", "exp_range"]
@@ -103,7 +99,7 @@ class Setting:
 def to_try(found: optim.RangeTest, epochs: int) -> dict[str, list[Setting]]:
     """Six settings for each contender. A constant or decaying rate has nothing else to turn."""
     if found.base_lr is None or found.max_lr is None:
-        raise OptionError(f"the range test has found no bounds: {found.how}")
+        raise UserError(f"the range test has found no bounds: {found.how}")
     base_lr, peaks, half = found.base_lr, [found.max_lr * times for times in (1, 3, 10)], epochs // 2
     rates = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
 
@@ -138,30 +134,19 @@ def make_scheduler(setting: Setting, optimizer: torch.optim.Optimizer, steps: in
 
 
 def train_once(job: Job[Setting]) -> Run:
-    """Train with this schedule: forward, backward, step, and the next learning rate."""
-    data, epochs = job.data, job.setting.epochs
+    """Train with this schedule; it goes on after every batch."""
+    data, epochs, batch_size = job.size.load(job.split), job.setting.epochs, job.size.batch_size
     model, optimizer = job.size.model_and_optimizer(data, job.setting.lr, job.seed)
-    shuffler = torch.Generator().manual_seed(job.seed)
-    rows = len(data.train_inputs)
-    scheduler = make_scheduler(job.setting, optimizer, epochs * math.ceil(rows / job.size.batch_size))
-    run = Run([], [], [])
-    for _ in range(epochs):
-        total = 0.0
-        model.train()
-        for batch in torch.randperm(rows, generator=shuffler).split(job.size.batch_size):
-            optimizer.zero_grad()
-            loss = F.cross_entropy(model(data.train_inputs[batch]), data.train_targets[batch])
-            loss.backward()
-            run.lrs.append(float(optimizer.param_groups[0]["lr"]))
-            optimizer.step()
-            scheduler.step()
-            total += loss.item() * len(batch)
-        test_loss, accuracy = evaluate(model, data.eval_inputs, data.eval_targets)
-        if not (math.isfinite(total) and math.isfinite(test_loss)):
-            return run.diverged(epochs)
-        run.losses.append(total / rows)
-        run.accuracies.append(accuracy)
-    return run
+    scheduler = make_scheduler(
+        job.setting, optimizer, epochs * math.ceil(len(data.train_inputs) / batch_size)
+    )
+    return recorded(
+        train(
+            model, optimizer, data, epochs=epochs, batch_size=batch_size, seed=job.seed,
+            scheduler=scheduler, every="batch",
+        ),
+        epochs,
+    )  # fmt: skip
 
 
 def range_test(size: Size, data: Data, seed: int) -> optim.RangeTest:
@@ -234,18 +219,11 @@ def draw(tested: dict[str, list[Run]]) -> Figure:
 
 def run(config: Config) -> None:
     """Range test, search on validation rows, train the choices, judge."""
-    check_seed(config.seed)
     size = SIZES[config.size]
     with Report(config.logdir, "cyclic", config) as report:
-        with one_thread():
-            found = range_test(size, size.load("validation"), config.seed)
+        found = range_test(size, size.load("validation"), config.seed)
         report.picture("range_test", found.figure())
-
-        chosen, validation = search(train_once, to_try(found, size.epochs), size, config.seed)
-        seeds = range(config.seed, config.seed + size.seeds)
-        tested = dict(
-            zip(chosen, train_all(train_once, list(chosen.values()), size, "test", seeds), strict=True)
-        )
+        chosen, tested, searched = compete(report, train_once, to_try(found, size.epochs), size, config.seed)
         write_curves(report, tested)
         report.picture("schedules", draw(tested))
 
@@ -275,17 +253,9 @@ def run(config: Config) -> None:
                 for name, one in chosen.items()
             ],
         )
-        searched = [{**asdict(one), "validation_accuracy": accuracy} for one, accuracy in validation.items()]
         bounds = {"base_lr": found.base_lr, "max_lr": found.max_lr, "how": found.how}
         report.finish(text, rows, judge(endings, size.epochs), search=searched, range_test=bounds)
 
 
-def main() -> None:
-    """Read the command line and run."""
-    config = parse(Config)
-    with plain_endings():
-        run(config)
-
-
 if __name__ == "__main__":
-    main()
+    main(Config, run)

@@ -25,6 +25,8 @@ The claim is borne out if all of this holds:
    places.
 4. The error of finite differences falls like h (forward) and h² (central) where truncation rules, and grows
    like 1/h where round-off does; each slope within 0.15.
+5. Written out as a formula, the derivative of an iterated map more than doubles with every iteration; in
+   reverse mode its cost does not.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -41,12 +43,12 @@ from torch import Tensor
 if not __package__:  # run by its path: Python looks for modules in recipes/, the package lies one higher
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from recipes.common.command_line import parse, plain_endings
-from recipes.common.loop import one_thread
-from recipes.common.report import Report, Verdict, table
+from recipes.common.report import Claim, Report, Verdict, main
 from recipes.parts import derivative_pictures as pictures
-from recipes.parts.counted_work import Cost, Shape, Way, shortest, work
+from recipes.parts.counted_work import Cost, shortest, work
+from recipes.parts.derivative_tables import COLUMNS, distance, swell_table, tables
 from recipes.parts.difference_errors import Errors, Y, errors_against_h
+from recipes.parts.expression_swell import Swell, grows_by, swell
 from recipes.parts.power_law import loglog_slope
 from torchopt_course import autograd
 from torchopt_course.autograd import Variable, numerical, symbolic
@@ -71,27 +73,27 @@ class Size:
     """At how many x the error of finite differences is measured."""
     repeats: int
     """Of how many timings the shortest is reported."""
+    iterations: int
+    """Of the logistic map, whose derivative is written out."""
 
 
 SIZES: dict[str, Size] = {
-    "smoke": Size(counts=(8, 32, 128), points=50, repeats=1),
-    "gallery": Size(counts=(2, 8, 32, 128, 512), points=200, repeats=3),
-    "full": Size(counts=(2, 8, 32, 128, 512, 2048, 8192), points=2000, repeats=5),
+    "smoke": Size(counts=(8, 32, 128), points=50, repeats=1, iterations=4),
+    "gallery": Size(counts=(2, 8, 32, 128, 512), points=200, repeats=3, iterations=6),
+    "full": Size(counts=(2, 8, 32, 128, 512, 2048, 8192), points=2000, repeats=5, iterations=8),
 }
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Claim):
     """Differentiate the lecture's program four ways; measure their errors and their costs.
 
     Ends with two tables, four pictures, the dependency graph (graph.svg, graph.dot, graph.txt), result.json
     and a verdict. There is no chance in it: all figures but the seconds are the same in every run.
     """
 
-    size: Literal["smoke", "gallery", "full"] = "gallery"
-    """gallery takes some ten seconds, full some minutes."""
     logdir: Path = Path("runs/derivatives")
-    """Where pictures, curves and result.json go."""
+    """Folder for result.json, pictures and TensorBoard's file."""
 
 
 # -- the program ---------------------------------------------------------------------------------------------
@@ -178,7 +180,9 @@ def costs(n: int, repeats: int) -> list[Cost]:
 # -- the verdict ---------------------------------------------------------------------------------------------
 
 
-def judge(errors_of_ways: dict[str, float], errors: Errors, measured: Sequence[Cost]) -> Verdict:
+def judge(
+    errors_of_ways: dict[str, float], errors: Errors, measured: Sequence[Cost], swollen: Sequence[Swell]
+) -> Verdict:
     """The criterion of the docstring on top, point by point."""
 
     def line(shape: str, way: str) -> tuple[list[int], list[float]]:
@@ -203,13 +207,15 @@ def judge(errors_of_ways: dict[str, float], errors: Errors, measured: Sequence[C
     )
     linear = all(abs(power - 1) < 0.1 for power in (grows, grows_of_results))
     traded = all(abs(errors.slopes[name] - slope) < WITHIN for name, slope in ideal.items())
+    by_formula = grows_by([one.formula for one in swollen])
+    swells = by_formula > 2 > grows_by([one.reverse for one in swollen])
     best = {
         way: min(zip(values, errors.h, strict=True))
         for way, values in (("forward", errors.forward), ("central", errors.central))
     }
     return Verdict(
         CLAIM,
-        agree and constant and linear and traded,
+        agree and constant and linear and traded and swells,
         f"all four ways agree with the hand (symbolic, forward and reverse mode within {exact:.1g}, finite "
         f"differences within {errors_of_ways['finite differences']:.0e}); the gradient of {ns[0]} inputs "
         f"costs {reverse[0]:.2f} evaluations in reverse mode and {forward[0]:,.1f} in forward mode, of "
@@ -220,55 +226,16 @@ def judge(errors_of_ways: dict[str, float], errors: Errors, measured: Sequence[C
         f"h^{errors.slopes['central truncation']:.2f} (central) down to {best['forward'][0]:.0e} at "
         f"h = {best['forward'][1]:.0e} and {best['central'][0]:.0e} at h = {best['central'][1]:.0e}, and "
         f"below like h^{errors.slopes['forward round-off']:.2f} and "
-        f"h^{errors.slopes['central round-off']:.2f}",
+        f"h^{errors.slopes['central round-off']:.2f}; the derivative of {swollen[-1].iterations} iterations "
+        f"of the logistic map is a formula of {swollen[-1].formula:,} operations, {by_formula:.1f} times as "
+        f"many as for one less, and costs {swollen[-1].reverse} in reverse mode",
     )
-
-
-def tables(ways: dict[str, tuple[Tensor, Tensor]], measured: Sequence[Cost]) -> str:
-    """The four ways at one point, then the costs."""
-    exact = ways["by hand"]
-    values = [
-        [
-            way,
-            f"{float(dx):.15f}",
-            f"{float(dy):.15f}",
-            f"{distance((dx, dy), exact):.0e}".replace("0e+00", "0"),
-        ]
-        for way, (dx, dy) in ways.items()
-    ]
-    found = {(c.shape, c.way, c.n): c for c in measured}
-    lines = []
-    for n in sorted({c.n for c in measured}):
-        cells = [found[key] for key in [(shape, way, n) for shape, way in COLUMNS]]
-        lines.append(
-            [f"{n}"]
-            + [f"{c.evaluations:,.2f}" for c in cells]
-            + [f"{c.seconds * 1e3:,.2f}" for c in cells[:2]]
-        )
-    titles = [f"{shape}, {way}".replace(", ", "\n").replace(" mode", "") for shape, way in COLUMNS]
-    titles = [title.replace("finite differences", "differences") for title in titles]
-    head = ["n", *(f"{title}\nevaluations" for title in titles), *(f"{title}\nms" for title in titles[:2])]
-    return f"{table(['', 'dz/dx', 'dz/dy', 'error'], values)}\n\n{table(head, lines)}"
-
-
-COLUMNS: tuple[tuple[Shape, Way], ...] = (
-    ("n inputs, 1 result", "reverse mode"),
-    ("n inputs, 1 result", "forward mode"),
-    ("n inputs, 1 result", "finite differences"),
-    ("1 input, n results", "reverse mode"),
-    ("1 input, n results", "forward mode"),
-)
-
-
-def distance(found: tuple[Tensor, Tensor], exact: tuple[Tensor, Tensor]) -> float:
-    """The larger one of the two errors."""
-    return max(float((f - e).abs()) for f, e in zip(found, exact, strict=True))
 
 
 def run(config: Config) -> None:
     """Four ways, errors, costs, graph; then the verdict."""
     size = SIZES[config.size]
-    with Report(config.logdir, "derivatives", config) as report, one_thread():
+    with Report(config.logdir, "derivatives", config) as report:
         ways = four_ways()
         errors = errors_against_h(program, size.points)
         measured = [cost for n in size.counts for cost in costs(n, size.repeats)]
@@ -285,24 +252,20 @@ def run(config: Config) -> None:
         report.picture("graph", pictures.graph_picture(graph))
         report.picture("error_against_h", pictures.errors_picture(errors))
         report.picture("cost", pictures.cost_picture(measured))
+        swollen = swell(size.iterations)
+        report.picture("swell", pictures.swell_picture(swollen))
         off = {way: distance(found, ways["by hand"]) for way, found in ways.items() if way != "by hand"}
         report.finish(
-            tables(ways, measured),
+            f"{tables(ways, measured)}\n\n{swell_table(swollen)}\n\n{autograd.trace(program, x=X, y=Y)}",
             [asdict(cost) for cost in measured],
-            judge(off, errors, measured),
+            judge(off, errors, measured, swollen),
             formula=str(symbolic.formula(program)).splitlines(),
             ways={way: [float(d) for d in found] for way, found in ways.items()},
             slopes=errors.slopes,
+            swell=[asdict(one) for one in swollen],
             graph=["graph.svg", "graph.dot", "graph.txt"],
         )
 
 
-def main() -> None:
-    """Read the command line and run."""
-    config = parse(Config)
-    with plain_endings():
-        run(config)
-
-
 if __name__ == "__main__":
-    main()
+    main(Config, run)

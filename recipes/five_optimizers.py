@@ -10,12 +10,13 @@ from pathlib import Path
 if not __package__:  # run by its path: Python looks for modules in recipes/, the package lies one higher
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from recipes.common.board import tensorboard_command
 from recipes.common.command_line import parse, plain_endings, progress_bar
-from recipes.common.measure import Epoch
 from recipes.common.optimizers import OPTIMIZERS, OptimizerName
-from recipes.common.report import table
-from recipes.train import Config, Result, run
+from recipes.common.table import table
+from recipes.common.tensorboard import tensorboard_command
+from recipes.train import Config
+from recipes.trainer.measure import Epoch
+from recipes.trainer.run import Result, run
 
 FIVE: tuple[OptimizerName, ...] = ("sgd", "momentum", "adagrad", "rmsprop", "adam")
 
@@ -29,27 +30,32 @@ class Options:
     """
 
     logdir: Path = Path("runs")
-    """Folder for the five runs: runs/sgd, runs/momentum, ... An earlier run of the same name is replaced."""
+    """Folder for the five runs: runs/sgd, runs/momentum, ... Those that are there, finished or not, go on."""
     seed: int = 0
     """Fixes the initial weights and the order of the rows."""
+    fresh: bool = False
+    """Replace the five runs instead of going on with them."""
 
 
-def train_all(options: Options) -> list[Result]:
-    """The five runs, one after the other, under one progress bar."""
+def train_all(options: Options) -> tuple[list[Result], int]:
+    """The five runs, one after the other, under one progress bar; and how many epochs were new."""
     configs = [
-        Config(optimizer=name, seed=options.seed, fresh=True, logdir=options.logdir / name) for name in FIVE
+        Config(optimizer=name, seed=options.seed, fresh=options.fresh, logdir=options.logdir / name)
+        for name in FIVE
     ]
-    results = []
+    results, new = [], 0
     with progress_bar(sum(config.epochs for config in configs), "epoch") as bar:
+        for number, config in enumerate(configs):
 
-        def advance(epoch: Epoch) -> None:
-            bar.set_postfix_str(f"accuracy {epoch.accuracy:.1%}", refresh=False)
-            bar.update()
+            def advance(epoch: Epoch, before: int = number * configs[0].epochs) -> None:
+                nonlocal new
+                new += 1
+                bar.set_postfix_str(f"accuracy {epoch.accuracy:.1%}", refresh=False)
+                bar.update(before + epoch.epoch - bar.n)
 
-        for config in configs:
             bar.set_description(f"{config.optimizer:8}")
             results.append(run(config, advance))
-    return results
+    return results, new
 
 
 def outcomes(results: Sequence[Result]) -> str:
@@ -60,22 +66,18 @@ def outcomes(results: Sequence[Result]) -> str:
     )
     rows = [
         (
-            OPTIMIZERS[name].__name__,
-            f"{result.lr:g}",
-            f"{result.accuracy:.1%}",
-            f"{result.train_loss:.5f}",
-            f"{result.seconds:.2f}",
-            f"{result.step_microseconds:.0f}",
+            *(OPTIMIZERS[name].__name__, f"{result.lr:g}", f"{result.accuracy:.1%}"),
+            *(f"{result.train_loss:.5f}", f"{result.seconds:.2f}", f"{result.step_microseconds:.0f}"),
         )
         for name, result in zip(FIVE, results, strict=True)
     ]
     lines = [table(header, rows)]
     compiling = sum(result.first_step_seconds for result in results)
     if compiling > 1:
-        note = (
-            f"{compiling:.1f} of the seconds went into compiling; the next run finds the result in the cache."
-        )
-        lines += ["", note]
+        lines += [
+            "",
+            f"{compiling:.1f} of the seconds went into compiling; a new run finds that in the cache.",
+        ]
     return "\n".join(lines)
 
 
@@ -83,8 +85,10 @@ def main() -> None:
     """Train all five and print the table."""
     options = parse(Options)
     with plain_endings():
-        results = train_all(options)
+        results, new = train_all(options)
         print(outcomes(results))
+        if not new:
+            print(f"\n{options.logdir} had these five already, finished; --fresh trains them anew.")
         print(f"\nTo see the runs side by side:\n\n    {tensorboard_command(options.logdir)}")
 
 

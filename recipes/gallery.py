@@ -22,8 +22,8 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # In the order of the lecture.
 RECIPES = (
-    *("derivatives", "landscapes", "optimizers", "batch_size"),
-    *("sparse_features", "adam_can_fail", "plateau", "cyclic"),
+    *("derivatives", "batch_size", "learning_rates", "loss_plane", "landscapes", "plateau", "cyclic"),
+    *("sparse_features", "adaptive_steps", "adam_can_fail", "optimizers"),
 )
 TRAIN = {
     "smoke": "--epochs 2",
@@ -47,72 +47,93 @@ class Config:
         tyro.conf.arg(help_behavior_hint="(default: docs/ for the gallery's size, else --logdir)"),
     ] = None
     """Folder for the page, recipes.md, with images/recipes/ below it."""
+    fresh: bool = False
+    """Compute all anew. Without it finished recipes are taken as they are, and interrupted ones go on."""
 
 
 def run(config: Config) -> None:
     """Every recipe as a user would call it, one after the other, then the page."""
-    results: dict[str, dict[str, Any]] = {}
-    commands = {name: ["--size", config.size] for name in RECIPES} | {
-        "train": [*TRAIN[config.size].split(), "--fresh"]
-    }
+    fresh = ["--fresh"] if config.fresh else []
+    commands = {name: ["--size", config.size] for name in RECIPES}
+    commands["train"] = TRAIN[config.size].split()
     for name, options in commands.items():
         print(f"\n== {name}", flush=True)
-        folder = config.logdir / name
+        script, folder = ROOT / "recipes" / f"{name}.py", config.logdir / name
         started = time.perf_counter()
-        subprocess.run(
-            [sys.executable, ROOT / "recipes" / f"{name}.py", *options, "--logdir", folder], check=True
-        )
-        results[name] = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+        subprocess.run([sys.executable, script, *options, *fresh, "--logdir", folder], check=True)
         print(f"== {name} took {time.perf_counter() - started:.0f} s", flush=True)
     docs = config.docs or (ROOT / "docs" if config.size == "gallery" else config.logdir)
-    write_page(docs, config, results)
-
-
-def write_page(docs: Path, config: Config, results: dict[str, dict[str, Any]]) -> None:
-    """recipes.md and its pictures."""
     images = docs / "images" / "recipes"
     shutil.rmtree(images, ignore_errors=True)
+    for name in commands:
+        keep(config.logdir / name, images / name)
+    (docs / "recipes.md").write_text(page(config.size, results_in(images)), encoding="utf-8")
+    print(f"\nwrote {docs / 'recipes.md'}")
+
+
+def keep(folder: Path, images: Path) -> None:
+    """The outcome and its pictures go beside the page, which is made from them and can be checked so."""
+    images.mkdir(parents=True)
+    result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    for name in ("result.json", *shown(result)):
+        shutil.copy(folder / name, images / name)
+
+
+def shown(result: dict[str, Any]) -> list[str]:
+    """The pictures of an outcome."""
+    return [*([result["animation"]] if "animation" in result else []), *result.get("pictures", [])]
+
+
+def results_in(images: Path) -> dict[str, dict[str, Any]]:
+    """The outcomes that the page was made from."""
+    names = (*RECIPES, "train")
+    return {name: json.loads((images / name / "result.json").read_text(encoding="utf-8")) for name in names}
+
+
+def page(size: str, results: dict[str, dict[str, Any]]) -> str:
+    """recipes.md."""
     lines = [
         "# Every claim of the lecture, tried",
         "",
-        f"Written by `make gallery` from runs at the size `{config.size}`, with torch "
+        f"Written by `make gallery` from runs at the size `{size}`, with torch "
         f"{results['train']['torch_version']}. Each recipe is one script that reads from top to bottom; "
-        "`--help` explains its options, `--size full` takes the size of a paper. Every run can be looked at "
-        "in TensorBoard: `tensorboard --logdir runs`.",
+        "`--help` explains its options, `--size full` takes a larger experiment. Every run can be looked at "
+        "in TensorBoard, with all contenders of a claim in one chart under *Custom Scalars*: "
+        "`tensorboard --logdir runs`.",
         "",
         "| recipe | the lecture says | borne out by this run |",
         "|---|---|---|",
     ]
+    held = {True: "yes", False: "**no**", None: "too small to say"}
     for name in RECIPES:
-        held = "yes" if results[name]["borne_out"] else "**no**"
-        lines.append(f"| [{name}](#{name}) | {results[name]['claim'].rstrip('.')} | {held} |")
+        claim = results[name]["claim"].rstrip(".")
+        lines.append(f"| [{name}](#{name}) | {claim} | {held[results[name]['borne_out']]} |")
     for name in RECIPES:
         result = results[name]
-        pictures = [*([result["animation"]] if "animation" in result else []), *result["pictures"]]
         lines += [
             "",
             f"## {name}",
             "",
-            f"`python recipes/{name}.py --size {config.size}`",
+            f"`python recipes/{name}.py --size {size}`",
             "",
             result["verdict"],
             "",
         ]
-        for picture in pictures:
-            (images / name).mkdir(parents=True, exist_ok=True)
-            shutil.copy(config.logdir / name / picture, images / name / picture)
-            lines.append(f"![{Path(picture).stem} of {name}](images/recipes/{name}/{picture})")
-        lines += ["", "```text", *result["table"], "```"]
+        if "note" in result:  # of an outcome that is older than its recipe
+            lines += [result["note"], ""]
+        lines += [
+            f"![{Path(picture).stem} of {name}](images/recipes/{name}/{picture})" for picture in shown(result)
+        ]
+        lines += ["", "```text", *(line.rstrip() for line in result["table"]), "```"]
     lines += [
         "",
         "## train",
         "",
-        f"`python recipes/train.py {TRAIN[config.size]}`",
+        f"`python recipes/train.py {TRAIN[size]}`",
         "",
         train_words(results["train"]),
     ]
-    (docs / "recipes.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    print(f"\nwrote {docs / 'recipes.md'}")
+    return "\n".join(lines) + "\n"
 
 
 def train_words(result: dict[str, Any]) -> str:

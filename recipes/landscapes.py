@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,21 +16,22 @@ if not __package__:  # run by its path: Python looks for modules in recipes/, th
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torchopt_course as optim
-from recipes.common.command_line import parse, plain_endings, progress_bar
-from recipes.common.loop import one_thread
-from recipes.common.report import Report, Verdict, table
+from recipes.common.command_line import progress_bar
+from recipes.common.report import Claim, Report, Verdict, main
+from recipes.common.table import table
 from recipes.parts import landscape_pictures as pictures
 from recipes.parts.ground import LANDSCAPES, Landscape, Walk, turned
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Claim):
     """Walk through ravine, saddle, plateau, Rosenbrock's, Beale's and Himmelblau's functions.
 
     Every optimizer may try the same learning rates and is shown with its best: the one that needs the fewest
-    steps until a thousandth of the height is left. That is the best case for each of them, chosen on the very
-    walk that is shown; how hard the right rate is to find is another question (recipes/optimizers.py). One
-    landscape asks it nevertheless: the ravine turned by 30 degrees, walked with the straight one's rates.
+    steps until a thousandth of the height is left, without leaving the picture on the way. That is the
+    best case for each of them, chosen on the very walk that is shown; how hard the right rate is to
+    find is another question (recipes/optimizers.py). One landscape asks it nevertheless: the ravine turned by
+    30 degrees, walked with the straight one's rates.
 
     Then a convex quadratic: how fast gradient descent, momentum and Nesterov converge on it, against theory.
 
@@ -38,10 +39,8 @@ class Config:
     landscapes, and if all measured speeds on the quadratic are within 2 % of the theory's.
     """
 
-    size: Literal["smoke", "gallery", "full"] = "gallery"
-    """How much to compute; full takes some minutes."""
     logdir: Path = Path("runs/landscapes")
-    """Folder for result.json, pictures and TensorBoard's event file. An earlier run in it is replaced."""
+    """Folder for result.json, pictures and TensorBoard's file."""
 
 
 @dataclass(frozen=True)
@@ -87,9 +86,12 @@ def walk(landscape: Landscape, optimizer_name: str, lrs: Sequence[float], steps:
         positions.append(torch.stack(points).detach())
     paths = torch.stack(positions, dim=1)
     heights = landscape.height(paths[..., 0], paths[..., 1]) - landscape.lowest
+    left, right, bottom, top = landscape.view
+    x, y = paths.unbind(dim=-1)
+    inside = ((left <= x) & (x <= right) & (bottom <= y) & (y <= top)).all(dim=1)
     return [
-        Walk(lr, path, height, steps_until(height <= TARGET * height[0]))
-        for lr, path, height in zip(lrs, paths, heights, strict=True)
+        Walk(lr, path, height, steps_until(height <= TARGET * height[0]) if stayed else math.inf, stayed)
+        for lr, path, height, stayed in zip(lrs, paths, heights, inside.tolist(), strict=True)
     ]
 
 
@@ -100,10 +102,10 @@ def steps_until(reached: Tensor) -> float:
     return first if first < len(reached) else math.inf
 
 
-def quality(walk: Walk) -> tuple[float, float]:
-    """Fewest steps first; among those that miss the target, the lowest end. NaN is the worst."""
+def quality(walk: Walk) -> tuple[float, bool, float]:
+    """Fewest steps first; among those that miss the target, those that stay in sight, then the lowest end."""
     end = walk.heights[-1].item()
-    return walk.steps_to_target, end if math.isfinite(end) else math.inf
+    return walk.steps_to_target, not walk.inside, end if math.isfinite(end) else math.inf  # NaN is the worst
 
 
 def best_settings(kappa: float) -> dict[str, tuple[float, float, float]]:
@@ -283,12 +285,5 @@ def run(config: Config) -> None:
         report.finish(tables(rows, found, speeds), rows, verdict, **more)
 
 
-def main() -> None:
-    """Parse, walk, and print the outcome."""
-    config = parse(Config)
-    with plain_endings(), one_thread():
-        run(config)
-
-
 if __name__ == "__main__":
-    main()
+    main(Config, run)

@@ -4,8 +4,9 @@ The lecture's advice: "In a hurry: Adam. With time: SGD with momentum, tuned."
 
 Experiment, as DeepOBS (Schneider et al., 2019) and AlgoPerf (Dahl et al., 2023) compare:
 
-- Two budgets, a short one and a long one. Within each, every optimizer is given the same: one training for
-  each learning rate of one grid, with a constant rate and with a cosine decay to zero. All else is default.
+- Two budgets, a short one and one so long that the curves are flat before its end. Within each, every
+  optimizer is given the same: one training for each learning rate of one grid, with a constant rate and with
+  a cosine decay to zero. All else is default.
 - The rate and the schedule with the highest accuracy on the validation rows at the end are its choice. It is
   trained again from fresh seeds, and the test rows are measured once, with the last weights.
 - Nobody tunes in a real hurry: the short budget is also given to every optimizer's default rate, constant.
@@ -28,16 +29,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
 if not __package__:  # run by its path: Python looks for modules in recipes/, the package lies one higher
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from recipes.common.command_line import check_seed, parse, plain_endings, progress_bar
-from recipes.common.parallel import in_parallel
-from recipes.common.report import Report, Verdict, table
+from recipes.common.report import Report, SeededClaim, Verdict, main
+from recipes.common.table import table
 from recipes.parts.optimizers_pictures import draw_curves, draw_sensitivity, draw_spread
 from recipes.parts.trials import (
     CONTENDERS,
@@ -82,7 +82,7 @@ SIZES = {
     ),
     "gallery": Size(
         Task("fashion-mnist", train_rows=2_000, validation_rows=2_000, model="mlp", batch_size=32),
-        rates=half_decades(-7, 0), seeds=5, short=Budget(2, target=0.75), long=Budget(10, target=0.83),
+        rates=half_decades(-7, 0), seeds=5, short=Budget(2, target=0.75), long=Budget(30, target=0.83),
     ),
     "full": Size(
         Task("fashion-mnist", train_rows=50_000, validation_rows=10_000, model="cnn", batch_size=128),
@@ -92,29 +92,23 @@ SIZES = {
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(SeededClaim):
     """Compare all optimizers under equal budgets: is it Adam in a hurry, and momentum with time?
 
     Every optimizer is tuned with the same learning rates and schedules on validation rows, then trained from
     fresh seeds and measured on the test rows.
     """
 
-    size: Literal["smoke", "gallery", "full"] = "gallery"
-    """Digits for seconds; 2,000 rows of Fashion-MNIST for minutes; all, with a CNN, for some 6 hours."""
-    seed: int = 0
-    """The tuning's seed; the final trainings have those that follow."""
     logdir: Path = Path("runs/optimizers")
-    """Folder for pictures, result.json and TensorBoard's file."""
+    """Folder for result.json, pictures and TensorBoard's file."""
 
 
 def run(config: Config) -> None:
     """Tune, train the choices from fresh seeds, judge."""
-    check_seed(config.seed)
     size = SIZES[config.size]
     with Report(config.logdir, "optimizers", config) as report:
         trials = [t for budget in (size.short, size.long) for t in tuning_trials(size, budget, config.seed)]
-        with progress_bar(len(trials), "training", "tuning") as bar:
-            tuning = dict(zip(trials, in_parallel(run_trial, trials, bar.update), strict=True))
+        tuning = dict(zip(trials, report.train_all(run_trial, trials, "tuning"), strict=True))
 
         contests = (
             Contest(f"{size.short}, default rate", size.short, tuned=False),
@@ -125,8 +119,7 @@ def run(config: Config) -> None:
             (contest, choice(size, contest, name, tuning)) for contest in contests for name in CONTENDERS
         ]
         finals = [trial for _, chosen in choices for trial in final_trials(size, chosen, config.seed)]
-        with progress_bar(len(finals), "training", "final") as bar:
-            outcomes = iter(in_parallel(run_trial, finals, bar.update))
+        outcomes = iter(report.train_all(run_trial, finals, "final"))
         results = [Result(*pair, [next(outcomes) for _ in range(size.seeds)]) for pair in choices]
 
         for result in results:
@@ -279,12 +272,5 @@ def text(rows: Sequence[Mapping[str, Any]]) -> str:
     return "\n\n".join([*parts, notes])
 
 
-def main() -> None:
-    """Parse, compare, report."""
-    config = parse(Config)
-    with plain_endings():
-        run(config)
-
-
 if __name__ == "__main__":
-    main()
+    main(Config, run)

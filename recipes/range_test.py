@@ -16,11 +16,12 @@ if not __package__:  # run by its path: Python looks for modules in recipes/, th
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torchopt_course as optim
-from recipes.common.command_line import OptionError, parse, plain_endings, progress_bar
+from recipes.common.command_line import need, parse, plain_endings, progress_bar
 from recipes.common.data import load_data
 from recipes.common.loop import one_thread, train
 from recipes.common.model import mlp
 from recipes.common.optimizers import LEARNING_RATES, OptimizerName, make_optimizer
+from recipes.common.schedulers import uses_momentum
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Options:
     iterations: int = 300
     """Batches of the range test."""
     epochs: int = 24
-    """Passes over the training rows after it: three cycles of eight, each half as high as the done[-1]."""
+    """Passes over the training rows after it: three cycles of eight, each half as high as the last."""
     batch_size: int = 32
     """Rows in one step."""
     seed: int = 0
@@ -51,10 +52,7 @@ def main() -> None:
     """Test, train, draw."""
     options = parse(Options)
     with plain_endings(), one_thread():
-        try:
-            import matplotlib  # noqa: F401
-        except ImportError as error:
-            raise OptionError("the pictures need matplotlib: pip install matplotlib") from error
+        need("matplotlib")
         options.out.mkdir(parents=True, exist_ok=True)
         data = load_data("digits", "test", torch.device("cpu"))
         torch.manual_seed(options.seed)
@@ -80,14 +78,13 @@ def main() -> None:
             return
 
         def cyclic(optimizer: torch.optim.Optimizer) -> optim.CyclicLR:
-            uses_momentum = bool(optimizer.defaults.get("momentum") or "betas" in optimizer.defaults)
             return optim.CyclicLR(
                 optimizer,
                 base_lr,
                 max_lr,
                 step_size_up=4 * len(loader),
                 mode="triangular2",
-                cycle_momentum=uses_momentum,
+                cycle_momentum=uses_momentum(optimizer),
             )
 
         schedule = optim.preview_schedule(cyclic, options.epochs * len(loader), like=optimizer)
@@ -102,13 +99,11 @@ def main() -> None:
             scheduler=cyclic(optimizer),
         )
         with progress_bar(options.epochs, "epoch", options.optimizer) as bar:
-            done = []
-            for epoch in epochs:
-                done.append(epoch)
+            for last in epochs:  # noqa: B007  # the last one is read below
                 bar.update()
         print(
-            f"{options.optimizer} between these bounds: test accuracy {done[-1].accuracy:.1%}, training loss "
-            f"{done[-1].train_loss:.5f} after {options.epochs} epochs"
+            f"{options.optimizer} between these bounds: test accuracy {last.accuracy:.1%}, training loss "
+            f"{last.train_loss:.5f} after {options.epochs} epochs"
         )
 
 

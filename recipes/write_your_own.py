@@ -24,8 +24,9 @@ from torch.optim import Optimizer
 if not __package__:  # run by its path: Python looks for modules in recipes/, the package lies one higher
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from recipes.common.command_line import OptionError, fail, parse, plain_endings
-from recipes.common.report import table
+from recipes.common.command_line import parse, plain_endings
+from recipes.common.errors import OptionError, UserError
+from recipes.common.table import table
 from torchopt_course import ElementwiseOptimizer
 from torchopt_course.testing import OptimizerError, assert_optimizer_agrees
 
@@ -200,7 +201,7 @@ def main() -> None:
             try:
                 check(cls)
             except OptimizerError as error:
-                fail(str(error), 1)
+                raise UserError(str(error)) from error
             ours, default, foreach = milliseconds(cls, options)
             rows.append(
                 (

@@ -51,8 +51,9 @@ class ElementwiseOptimizer(RuleOptimizer):
     ``rule(p, g, *states, *optional_states, *coefficients)`` returns the new ``p`` and states in the same
     order (without states, just ``p``). It sees one number of each at a time: it uses operators and functions
     of the module global ``xp`` only; ``import torch as xp`` makes the rule run as it stands. It is read once,
-    and each engine does what it does. A rule with more than that, such as a norm, runs on whole tensors of
-    torch. docs/optimizers.md has the list of functions, and says what becomes of others.
+    and each engine does what it does. Norms, sums and the like of a whole tensor are numbers that the
+    formula goes on with. A rule with more than that runs on whole tensors of torch. docs/optimizers.md has
+    the list of functions, and says what becomes of others.
 
     ``coefficients(...)`` names what it needs: ``step`` (1, 2, ...; then every parameter keeps a ``"step"``
     as in torch), ``first`` (true in the first step of a parameter) and any of the group's options. It

@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 from .declared import DeclaredOptimizer
 from .engines.step import Stepper
-from .validation.options import at_least_zero, make_plain, not_nan, plain, refuse_odd_option
+from .validation.options import at_least_zero, fraction, make_plain, not_nan, plain, refuse_odd_option
 
 Params: TypeAlias = Iterable[Tensor] | Iterable[dict[str, Any]] | Iterable[tuple[str, Tensor]]
 # What a rule computes with: a tensor, or one number of it in a compiled kernel.
@@ -50,7 +50,9 @@ class RuleOptimizer(DeclaredOptimizer):
     def check_options(self, options: Mapping[str, Any]) -> None:
         """Refuse options out of range: the defaults, and those of each parameter group.
 
-        Extend it for your own; :mod:`torchopt_course.validation` has the usual checks.
+        What has one of the usual names is checked here: ``lr``, ``weight_decay`` and ``eps`` are at least 0,
+        each of ``betas`` is in [0, 1), nothing is NaN. Extend it for your own;
+        :mod:`torchopt_course.validation` has the usual checks.
 
         Raises:
             ValueError, TypeError, RuntimeError: with the value and what was expected.
@@ -60,6 +62,12 @@ class RuleOptimizer(DeclaredOptimizer):
         for name, label in {"lr": "learning rate", "weight_decay": "weight_decay value"}.items():
             if name in options:
                 at_least_zero(label, options[name])
+        if isinstance(options.get("eps"), float | int):
+            at_least_zero("epsilon value", options["eps"])
+        if isinstance(options.get("betas"), tuple | list):
+            for i, beta in enumerate(options["betas"]):
+                if isinstance(beta, float | int):
+                    fraction(f"beta parameter at index {i}", beta)
         for name, value in options.items():
             not_nan(name, value)
             if name in self._options:

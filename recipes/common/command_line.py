@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import io
+import itertools
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,18 +15,11 @@ from typing import Any, NoReturn, TypeVar
 import tyro
 from tqdm import tqdm
 
-from recipes.common.checkpoint import CheckpointError
-from recipes.common.fashion_mnist import DataError
-from recipes.common.loop import TrainingDivergedError
-from recipes.common.processes import is_first_process
-from recipes.common.run_folder import FolderError
-from recipes.common.stopping import StoppedError
+from recipes.common.errors import AlreadyFinished, OptionError, UserError
 
 Options = TypeVar("Options")
 
-
-class OptionError(ValueError):
-    """An option has a value that cannot work."""
+INSTALL = "pip install 'torchopt-course[recipes]' brings all that the recipes need"
 
 
 def parse(options: type[Options]) -> Options:
@@ -38,21 +34,37 @@ def parse(options: type[Options]) -> Options:
         fail(f"{in_one_line(complaint.getvalue())} (--help lists all options)", 2)
 
 
+def in_one_line(box: str) -> str:
+    """What tyro's box complains of, and the options that it thinks were meant."""
+    inside = [line.strip("│ ") for line in box.splitlines() if not line.startswith(("╭", "╰"))]
+    if "╭" not in box:  # where an encoding has no such lines, the title stands above a rule of dashes
+        inside = inside[2:]
+    rules = [i for i, line in enumerate(inside) if not line.strip("─-")]  # they part paragraphs
+    sentence = " ".join(inside[: rules[0] if rules else None])
+    meant = [
+        line.split()[0].rstrip(",")
+        for title, line in itertools.pairwise(inside)
+        if title.startswith(("Perhaps you meant", "Arguments similar to"))
+    ]
+    return f"{sentence}; perhaps you meant {', '.join(meant)}" if meant else sentence
+
+
 def check_seed(seed: int) -> None:
     """Refuse what torch's generators do not take; experiments count up from it, so it has room above."""
     if not 0 <= seed < 2**62:
         raise OptionError(f"--seed must be from 0 to 2**62 - 1, not {seed}")
 
 
-def in_one_line(box: str) -> str:
-    """The first paragraph inside the box that tyro draws around a message."""
-    inside = [line.strip("│ ") for line in box.splitlines() if not line.startswith(("╭", "╰"))]
-    sentence: list[str] = []
-    for line in inside:
-        if not line.strip("─"):  # an empty line or a rule: the end of the paragraph
-            break
-        sentence.append(line)
-    return " ".join(sentence)
+def need(*modules: str) -> None:
+    """Say what is not installed before anything is computed or written."""
+    missing = [name for name in modules if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UserError(f"{' and '.join(missing)} cannot be imported; {INSTALL}")
+
+
+def is_first_process() -> bool:
+    """Is this the process that speaks to the user? torchrun numbers those that it starts."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def progress_bar(total: int, unit: str, name: str = "") -> Any:
@@ -65,18 +77,27 @@ def plain_endings() -> Iterator[None]:
     """End the program with one clear line for everything that is the user's or the machine's doing."""
     try:
         yield
-    except (OptionError, FolderError) as error:
-        fail(str(error), 2)
-    except (CheckpointError, DataError) as error:
-        fail(str(error), 1)
-    except StoppedError as stop:
-        fail(stop.message, stop.exit_code)
-    except TrainingDivergedError as error:
-        fail(f"training diverged: {error}; a smaller learning rate may help", 1)
+    except AlreadyFinished as outcome:
+        print(outcome)
+    except UserError as error:
+        fail(str(error), error.exit_code)
+    except ImportError as error:
+        if error.name is None or error.name.partition(".")[0] in ("recipes", "torch", "torchopt_course"):
+            raise
+        fail(f"{error.name} cannot be imported; {INSTALL}", 1)
     except OSError as error:
         fail(str(error), 1)
     except KeyboardInterrupt:
-        fail("interrupted; what was logged so far can be read", 130)
+        fail("interrupted", 130)
+    except RuntimeError as error:
+        if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):  # --compile
+            fail(f"torch.compile failed: {first_line(error)}; without --compile no compiler is needed", 1)
+        raise
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of a message, or the kind of error if it has none."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def fail(message: str, exit_code: int) -> NoReturn:

@@ -20,6 +20,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from recipes.common.errors import DataError
+
 SHA256 = {
     "train-images-idx3-ubyte": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
     "train-labels-idx1-ubyte": "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
@@ -29,10 +31,6 @@ SHA256 = {
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 # Of the 60,000 training pictures, with grey values scaled to [0, 1].
 MEAN, STANDARD_DEVIATION = 0.2860, 0.3530
-
-
-class DataError(Exception):
-    """The data are not there, or not what they should be."""
 
 
 def load_fashion_mnist(data_dir: Path | None = None) -> tuple[Tensor, Tensor]:

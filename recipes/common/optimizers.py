@@ -1,9 +1,10 @@
-"""The optimizers by name, each with the learning rate that suits the recipe."""
+"""The optimizers by name, each with a learning rate that suits; and how to step any of torch's."""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -34,11 +35,22 @@ LEARNING_RATES: dict[OptimizerName, float] = {
 
 def learning_rate(name: OptimizerName, lr: float | None) -> float:
     """The rate asked for, or the one chosen for the optimizer."""
-    return LEARNING_RATES[name] if lr is None else lr
+    return LEARNING_RATES.get(name, 0.001) if lr is None else lr
 
 
 def make_optimizer(
-    name: OptimizerName, parameters: Iterable[torch.nn.Parameter], lr: float
+    name: OptimizerName, parameters: Iterable[torch.nn.Parameter], lr: float, **options: Any
 ) -> torch.optim.Optimizer:
-    """The named optimizer with its own defaults, apart from the learning rate."""
-    return OPTIMIZERS[name](parameters, lr=lr)  # type: ignore[call-arg]  # torch's base class takes no lr
+    """The named optimizer with its own defaults, apart from the learning rate and `options`."""
+    return OPTIMIZERS[name](parameters, lr=lr, **options)  # type: ignore[call-arg]  # torch's base takes no lr
+
+
+def options_of(name: OptimizerName) -> set[str]:
+    """The names that the optimizer's constructor takes."""
+    return set(inspect.signature(OPTIMIZERS[name]).parameters)
+
+
+def needs_closure(optimizer: torch.optim.Optimizer) -> bool:
+    """Does `step` ask for a function that computes the loss again, as LBFGS's does?"""
+    closure = inspect.signature(type(optimizer).step).parameters.get("closure")
+    return closure is not None and closure.default is inspect.Parameter.empty

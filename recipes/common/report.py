@@ -5,18 +5,66 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import shutil
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import torch
 
-from recipes.common.board import as_code, rendered, summary_writer, tensorboard_command
-from recipes.common.run_folder import WRITTEN_BY, claim, clear, locked, plain_settings, write_json
+from recipes.common.command_line import check_seed, need, parse, plain_endings, progress_bar
+from recipes.common.errors import AlreadyFinished, StoppedError
+from recipes.common.folder import (
+    WRITTEN_BY,
+    earlier_settings,
+    locked,
+    plain_settings,
+    read_json,
+    refuse_other_settings,
+    told_where,
+    write_json,
+)
+from recipes.common.loop import one_thread
+from recipes.common.parallel import done_jobs
+from recipes.common.tensorboard import (
+    EVENT_SUFFIX,
+    add_scalar,
+    as_code,
+    rendered,
+    summary_writer,
+    tensorboard_command,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+SizeName = Literal["smoke", "gallery", "full"]
+Job = TypeVar("Job")
+Outcome = TypeVar("Outcome")
+
+# What does not matter to an outcome that is there.
+MAY_CHANGE = {"logdir"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Claim:
+    """Options that all recipes have which try one claim of the lecture."""
+
+    size: SizeName = "gallery"
+    """smoke: seconds, to see that it runs; gallery: what docs/recipes.md shows; full: larger, up to hours."""
+    fresh: bool = False
+    """Replace what lies in --logdir, finished or not."""
+    logdir: Path = Path("runs/claim")
+    """Folder for result.json, pictures and TensorBoard's file."""
+
+
+@dataclasses.dataclass(frozen=True)
+class SeededClaim(Claim):
+    """The same for those in which chance has a part."""
+
+    seed: int = 0
+    """The first of the seeds that fix all that chance decides."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,11 +73,14 @@ class Verdict:
 
     claim: str
     """The lecture's sentence."""
-    borne_out: bool
+    borne_out: bool | None
+    """None: the run is too small to say."""
     evidence: str
     """What was measured, with figures; a clause that follows a colon, without the full stop."""
 
     def __str__(self) -> str:
+        if self.borne_out is None:
+            return f'A run of this size shows that the recipe runs, and says nothing about "{self.claim}".'
         held = "borne out" if self.borne_out else "not borne out"
         return f'"{self.claim}" was {held} by this run: {self.evidence}.'
 
@@ -40,20 +91,33 @@ class Report:
     - `config.json`: the settings, written first
     - `NAME.png`: the pictures, which TensorBoard shows as well
     - `events.out...`: TensorBoard's file with curves, pictures, settings and the verdict
+    - `trainings/`: outcomes of single trainings, to go on from; deleted at the end
     - `result.json`: the outcome, written last; it is there only if the recipe came to its end
     """
 
     def __init__(self, folder: Path, recipe: str, settings: object) -> None:
-        """`settings` is the dataclass that the command line was read into."""
-        self.folder = folder
-        self.recipe = recipe
+        """`settings` is the dataclass that the command line was read into.
+
+        Raises `AlreadyFinished` if the folder has this outcome already, and `FolderError` if it has another
+        one; `settings.fresh` replaces either.
+        """
+        self.folder, self.recipe = folder, recipe
+        self.size: str = getattr(settings, "size", "gallery")
         self.pictures: list[str] = []
         self.started = time.perf_counter()
+        self.kept = 0
+        self._charts: dict[str, None] = {}
         plain = plain_settings(settings)
-        claim(folder, recipe)  # before a lock is laid into somebody else's folder
+        fresh = plain.pop("fresh", False)
+        need("matplotlib", "tensorboard")
+        earlier = earlier_settings(folder, recipe)  # before a lock is laid into somebody else's folder
         with contextlib.ExitStack() as stack:
             stack.enter_context(locked(folder))
-            clear(folder)
+            if earlier and not fresh:
+                refuse_other_settings(folder, earlier, plain, MAY_CHANGE)
+                if outcome := read_json(folder / "result.json"):
+                    raise AlreadyFinished(told_again(folder, outcome))
+            clear(folder, trainings=fresh)
             write_json(folder / "config.json", {"written_by": WRITTEN_BY, "recipe": recipe, **plain})
             self.tensorboard = summary_writer(folder)
             stack.callback(self.tensorboard.close)  # a writer that is never closed can leave nothing on disk
@@ -63,29 +127,65 @@ class Report:
     def __enter__(self) -> Report:
         return self
 
-    def __exit__(self, *exception: object) -> None:
-        self._open.close()
+    def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
+        try:
+            with told_where(self.folder):
+                self._open.close()
+        except Exception:
+            if kind is None:  # else what ended the recipe is what the user must hear of
+                raise
+        if kind is KeyboardInterrupt:
+            kept = f"goes on: {self.kept} trainings are kept" if self.kept else "starts from the beginning"
+            raise StoppedError(f"interrupted; the same command (without --fresh) {kept}", 2) from None
 
-    def curve(self, tag: str, values: Iterable[float], steps: Iterable[int] | None = None) -> None:
-        """A curve in TensorBoard; without `steps` they count from 1."""
+    def train_all(
+        self, function: Callable[[Job], Outcome], jobs: Sequence[Job], name: str, parallel: bool = True
+    ) -> list[Outcome]:
+        """`function` of every job, under a progress bar; what an interrupted recipe did is not done again."""
+        with progress_bar(len(jobs), "training", name) as bar, one_thread():
+
+            def done() -> None:
+                self.kept += 1
+                bar.update()
+
+            # To start processes takes longer than a few small trainings.
+            cores = parallel and self.size != "smoke"
+            return done_jobs(function, jobs, done, self.folder / "trainings", cores)
+
+    def curve(
+        self, tag: str, values: Iterable[float], steps: Iterable[int] | None = None, description: str = ""
+    ) -> None:
+        """A curve in TensorBoard; without `steps` they count from 1.
+
+        The curves whose tags differ in the part after the last "/" only share a chart in the tab "custom
+        scalars": the contenders of one claim lie over one another.
+        """
         if steps is None:
             values = list(values)
             steps = range(1, len(values) + 1)
+        self._charts[tag.rpartition("/")[0]] = None
         for step, value in zip(steps, values, strict=True):
-            self.tensorboard.add_scalar(tag, value, step)
+            add_scalar(self.tensorboard, tag, value, step, description)
 
     def picture(self, name: str, figure: Figure, dpi: int = 100) -> None:
         """Save a figure as `name.png` and show it in TensorBoard's images."""
         png, pixels = rendered(figure, dpi)
-        (self.folder / f"{name}.png").write_bytes(png)
+        with told_where(self.folder):
+            (self.folder / f"{name}.png").write_bytes(png)
         self.tensorboard.add_image(f"{self.recipe}/{name}", pixels, dataformats="HWC")
         self.pictures.append(f"{name}.png")
 
     def finish(self, table: str, rows: Sequence[Mapping[str, Any]], verdict: Verdict, **more: Any) -> None:
         """Write result.json and print the outcome. `rows` are the table's numbers, for programs."""
+        if self.size == "smoke":
+            verdict = dataclasses.replace(verdict, borne_out=None)
+        layout = {chart: ["Multiline", [f"^{chart}/[^/]*$"]] for chart in self._charts}
+        if layout:
+            self.tensorboard.add_custom_scalars({self.recipe: layout})
         self.tensorboard.add_text("table", as_code(table))
         self.tensorboard.add_text("verdict", str(verdict))
-        self.tensorboard.flush()
+        with told_where(self.folder):
+            self.tensorboard.flush()
         result = {
             "recipe": self.recipe,
             **dataclasses.asdict(verdict),
@@ -98,20 +198,39 @@ class Report:
             "torch_version": torch.__version__,
         }
         write_json(self.folder / "result.json", result)
-        print(table)
-        print(f"\n{verdict}")
-        print(f"\nPictures and result.json: {self.folder}")
-        print(f"To look at the run: {tensorboard_command(self.folder)}")
+        shutil.rmtree(self.folder / "trainings", ignore_errors=True)
+        print(told(self.folder, result))
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Columns side by side, the first flush left; a cell of the header may have several lines."""
-    heights = [cell.count("\n") for cell in header]
-    padded = ["\n" * (max(heights) - height) + cell for height, cell in zip(heights, header, strict=True)]
-    head = list(zip(*(cell.split("\n") for cell in padded), strict=True))
-    widths = [max(map(len, column)) for column in zip(*head, *rows, strict=True)]
-    lines = [*head, tuple("-" * width for width in widths), *rows]
-    return "\n".join(
-        "  ".join([first.ljust(widths[0]), *map(str.rjust, others, widths[1:])]).rstrip()
-        for first, *others in lines
-    )
+def told(folder: Path, result: Mapping[str, Any]) -> str:
+    """The outcome in words."""
+    return "\n".join([
+        *(*result["table"], "", result["verdict"], ""),
+        f"Pictures and result.json: {folder}",
+        f"To look at the run: {tensorboard_command(folder)}",
+    ])  # fmt: skip
+
+
+def told_again(folder: Path, result: Mapping[str, Any]) -> str:
+    """The same for an outcome that was there before."""
+    return f"{told(folder, result)}\n{folder} had this outcome already, finished; --fresh computes it anew."
+
+
+def clear(folder: Path, trainings: bool) -> None:
+    """Remove an earlier outcome, the result first, and nothing that is not a recipe's."""
+    for picture in (read_json(folder / "result.json") or {}).get("pictures", []):
+        (folder / Path(picture).name).unlink(missing_ok=True)
+    for path in (folder / "result.json", *folder.glob(f"events.out.tfevents.*{EVENT_SUFFIX}")):
+        path.unlink(missing_ok=True)
+    if trainings:
+        shutil.rmtree(folder / "trainings", ignore_errors=True)
+
+
+def main(options: type[Claim], run: Callable[[Any], None]) -> None:
+    """Read the command line and run; used by every recipe that tries a claim."""
+    config = parse(options)
+    with plain_endings():
+        if isinstance(config, SeededClaim):
+            check_seed(config.seed)
+        with one_thread():
+            run(config)

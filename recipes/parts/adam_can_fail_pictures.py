@@ -42,15 +42,14 @@ def draw_games(title: str, courses: Mapping[str, Course], worst: float) -> Figur
     decorate(left, "round t", "x", "Where it stands")
     decorate(right, "round t", "average regret", "What it paid beyond the best point, per round")
     for axes, height, words in (
-        (left, 1, "worst point"),
-        (left, -1, "best point"),
-        (right, worst, f"the worst point's: {worst:.3g}"),
-        (right, 0, "the best point's: 0"),
+        (left, 1, "worst\npoint"),
+        (left, -1, "best\npoint"),
+        (right, worst, f"worst point\n{worst:.3g}"),
+        (right, 0, "best point\n0"),
     ):
         axes.axhline(height, color="0.5", linestyle=":", linewidth=1.2)
-        shift, edge = (4, "bottom") if height > 0 else (-4, "top")
-        box = {"color": "white", "alpha": 0.6, "pad": 1}
-        axes.annotate(words, (start, height), (4, shift), textcoords="offset points", va=edge, bbox=box)
+        # Beside the axes, where no curve runs.
+        axes.text(1.02, height, words, transform=axes.get_yaxis_transform(), va="center")
     left.set_ylim(-1.3, 1.3)
     right.set_ylim(-worst / 3, 2.5 * worst)
     right.legend(loc="upper right")

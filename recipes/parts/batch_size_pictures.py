@@ -49,23 +49,17 @@ def draw_cost(panels: Mapping[str, Mapping[int, Sequence[float]]]) -> Figure:
 
 
 def draw_race(looks: Mapping[int, Sequence[tuple[int, float, float]]], target: float) -> Figure:
-    """The loss on the way against the clock and against the number of steps, for each batch size."""
-    from matplotlib import colormaps
-
-    picture = figure(9, 4)
+    """The loss on the way against the clock and against the number of steps: one row, some, all of them."""
+    picture = figure(10, 4.4)
     labels = {1: "CPU seconds of training", 0: "steps"}
+    names = ("single rows", "mini-batches of {:,}", "gradient descent on all {:,}")
     for axes, (column, label) in zip(picture.subplots(1, 2, sharey=True), labels.items(), strict=True):
-        for number, (batch_size, seen) in enumerate(looks.items()):
-            # Batch sizes have an order: from dark to light.
-            color = colormaps["viridis"](0.9 * number / (len(looks) - 1))
-            axes.semilogx(
-                [look[column] for look in seen],
-                [look[2] for look in seen],
-                color=color,
-                label=f"batch {batch_size:,}",
-            )
+        for name, color, (batch_size, seen) in zip(names, ("0.6", BLUE, ORANGE), looks.items(), strict=False):
+            x, losses = [look[column] for look in seen], [look[2] for look in seen]
+            axes.semilogx(x, losses, color=color, linewidth=1.8, label=name.format(batch_size))
+            axes.plot(x[-1], losses[-1], "o", color=color)
         axes.axhline(target, color="0.4", linestyle=":", label="target")
         decorate(axes, label, "")
     picture.axes[0].set_ylabel("validation loss")
-    picture.legend(*axes.get_legend_handles_labels(), loc="outside right center", frameon=False)
+    picture.axes[0].legend()
     return picture

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from recipes.parts.counted_work import Cost
     from recipes.parts.difference_errors import Errors
+    from recipes.parts.expression_swell import Swell
     from torchopt_course.autograd.graph import Graph
 
 # Okabe and Ito's, as in the other pictures.
@@ -65,6 +66,22 @@ def cost_picture(measured: Sequence[Cost]) -> Figure:
         decorate(axes, label, "", shape)
         axes.legend()
     panels[0].set_ylabel("all derivatives, in evaluations of the program")
+    return picture
+
+
+def swell_picture(swollen: Sequence[Swell]) -> Figure:
+    """Operations of a derivative by the number of iterations: as a formula, and in reverse mode."""
+    picture = figure(8, 4.6)
+    axes = picture.subplots()
+    x = [one.iterations for one in swollen]
+    axes.semilogy(
+        x, [one.formula for one in swollen], color="#D55E00", marker="s", label="derivative as a formula"
+    )
+    axes.semilogy(x, [one.reverse for one in swollen], color="#0072B2", marker="o", label="reverse mode")
+    axes.locator_params(axis="x", integer=True)
+    title = "Expression swell: the derivative of the logistic map 4 x (1 - x), iterated"
+    decorate(axes, "iterations", "operations", title)
+    axes.legend()
     return picture
 
 

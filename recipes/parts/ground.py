@@ -6,8 +6,9 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-import torch
 from torch import Tensor
+
+from torchopt_course.playground import landscapes as playground
 
 
 @dataclass(frozen=True)
@@ -23,38 +24,35 @@ class Landscape:
     lowest: float = 0.0
 
 
+def known(
+    name: str, start: tuple[float, float], view: tuple[float, float, float, float], failure: str
+) -> Landscape:
+    """One of the playground's, from a start and in a frame that suit a picture."""
+    (one,) = (one for one in playground.LANDSCAPES if one.name == name)
+    return Landscape(one.height, start, one.minima, view, failure, one.lowest)
+
+
 LANDSCAPES = {
     "ravine": Landscape(
         lambda x, y: (x**2 + 40 * y**2) / 2,
         (-9.0, 1.5), [(0, 0)], (-10, 3, -3.4, 2.4),
         "zigzag: the steep walls forbid\nthe rate that the flat floor needs",
     ),
-    "saddle": Landscape(
-        lambda x, y: 5 * x**2 + y**4 / 4 - y**2 / 2,
-        (-1.0, 1e-4), [(0, -1), (0, 1)], (-1.2, 0.8, -0.6, 1.4),
+    "saddle": known(
+        "Saddle", (-1.0, 1e-4), (-1.2, 1.2, -0.6, 1.4),
         "stall: next to the saddle there is\nhardly a slope to leave it by",
-        lowest=-0.25,
     ),
-    "plateau": Landscape(
-        lambda x, y: 1 - torch.exp(-(x**2 + 2 * y**2) / 2),
-        (-3.0, 1.4), [(0, 0)], (-4, 2, -2, 2),
-        "standstill:\nno slope, no step",
-    ),
-    "Rosenbrock": Landscape(
-        lambda x, y: (1 - x) ** 2 + 100 * (y - x**2) ** 2,
-        (-1.2, 1.0), [(1, 1)], (-1.8, 1.6, -0.8, 2.2),
+    "plateau": known("Plateau", (-3.0, 1.4), (-4, 2, -2, 2), "standstill:\nno slope, no step"),
+    "Rosenbrock": known(
+        "Rosenbrock", (-1.2, 1.0), (-1.8, 1.6, -0.8, 2.2),
         "crawl: the narrow valley bends,\nand its floor is almost flat",
     ),
-    "Beale": Landscape(
-        lambda x, y: (1.5 - x + x * y) ** 2 + (2.25 - x + x * y**2) ** 2 + (2.625 - x + x * y**3) ** 2,
-        (1.0, 1.5), [(3, 0.5)], (-0.5, 4, -1.5, 2),
+    "Beale": known(
+        "Beale", (1.0, 1.5), (-0.5, 4, -1.5, 2),
         "cliff: a rate that survives the wall\nis too small behind it",
     ),
-    "Himmelblau": Landscape(
-        lambda x, y: (x**2 + y - 11) ** 2 + (x + y**2 - 7) ** 2,
-        (-0.2, -1.2),
-        [(3, 2), (-2.805118, 3.131312), (-3.779310, -3.283186), (3.584428, -1.848126)],
-        (-5.5, 5.5, -5.5, 5.5),
+    "Himmelblau": known(
+        "Himmelblau", (-0.2, -1.2), (-5.5, 5.5, -5.5, 5.5),
         "blindness: it finds the minimum that\nits start leads to, of four",
     ),
 }  # fmt: skip
@@ -87,3 +85,5 @@ class Walk:
     """What is left above the lowest point, for each row of `path`."""
     steps_to_target: float
     """Steps until a thousandth of the height at the start was left; infinite if it never was."""
+    inside: bool = True
+    """It never left the picture."""

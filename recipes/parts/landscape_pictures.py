@@ -37,7 +37,14 @@ def draw_ground(axes: Axes, landscape: Landscape) -> None:
         bands.numpy(), extent=landscape.view, origin="lower", aspect="auto", interpolation="nearest",
         cmap="Greys_r", vmin=-14, vmax=12.5,
     )  # fmt: skip
-    axes.plot(*zip(*landscape.minima, strict=True), "*", color="gold", markeredgecolor="black", markersize=15)
+    axes.plot(
+        *zip(*landscape.minima, strict=True),
+        "*",
+        color="gold",
+        markeredgecolor="black",
+        markersize=15,
+        zorder=5,
+    )
     axes.plot(*landscape.start, "o", color="white", markeredgecolor="black", markersize=8)
     axes.set(xlim=(left, right), ylim=(bottom, top))
     axes.locator_params(nbins=6)

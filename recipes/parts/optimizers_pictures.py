@@ -47,6 +47,7 @@ def draw_curves(results: Sequence[Result]) -> Figure:
         axes.axhline(contest.budget.target, color="0.4", linestyle=":", label="target")
         decorate(axes, "step", "", contest.name)
     picture.axes[0].set_ylabel("validation accuracy, mean of the seeds")
+    picture.suptitle("Bands, for Adam and Momentum only: from the worst seed to the best", fontsize=11)
     picture.legend(*axes.get_legend_handles_labels(), loc="outside right center", frameon=False)
     return picture
 

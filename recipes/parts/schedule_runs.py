@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from statistics import fmean, stdev
 from typing import Generic, TypeVar
 
@@ -12,11 +13,10 @@ import torch
 from torch import nn
 
 import torchopt_course as optim
-from recipes.common.command_line import progress_bar
 from recipes.common.data import Data, DataName, Split, load_data
-from recipes.common.loop import one_thread
+from recipes.common.errors import TrainingDivergedError
+from recipes.common.loop import Epoch
 from recipes.common.model import ModelName, make_model
-from recipes.common.parallel import in_parallel
 from recipes.common.report import Report
 
 Setting = TypeVar("Setting")
@@ -53,6 +53,7 @@ class Size:
     seeds: int
     """Trainings of each finished choice, measured on the test rows."""
 
+    @cache  # noqa: B019  # a worker trains many times on the same rows
     def load(self, split: Split) -> Data:
         """The rows."""
         data = load_data(self.data, split)
@@ -71,11 +72,28 @@ class Job(Generic[Setting]):
 
     setting: Setting
     size: Size
-    data: Data
+    split: Split
     seed: int
 
 
+def recorded(
+    epochs: Iterable[Epoch], total: int, after: Callable[[Epoch], object] = lambda epoch: None
+) -> Run:
+    """Let a training of `total` epochs run to its end, or until it diverges; `after` sees every epoch."""
+    run = Run([], [], [])
+    try:
+        for epoch in epochs:
+            run.lrs.extend(epoch.lrs)
+            run.losses.append(epoch.train_loss)
+            run.accuracies.append(epoch.accuracy)
+            after(epoch)
+    except TrainingDivergedError:
+        return run.diverged(total)
+    return run
+
+
 def train_all(
+    report: Report,
     train_once: Callable[[Job[Setting]], Run],
     settings: Sequence[Setting],
     size: Size,
@@ -83,25 +101,41 @@ def train_all(
     seeds: Sequence[int],
 ) -> list[list[Run]]:
     """For each setting the runs from all seeds."""
-    data = size.load(split)
-    jobs = [Job(setting, size, data, seed) for setting in settings for seed in seeds]
-    with progress_bar(len(jobs), "run", split) as bar, one_thread():
-        if size.data == "digits":  # done before a second process has started
-            runs = []
-            for job in jobs:
-                runs.append(train_once(job))
-                bar.update()
-        else:
-            runs = in_parallel(train_once, jobs, bar.update)
+    jobs = [Job(setting, size, split, seed) for setting in settings for seed in seeds]
+    runs = report.train_all(train_once, jobs, split, parallel=size.data != "digits")
     return [runs[i : i + len(seeds)] for i in range(0, len(runs), len(seeds))]
 
 
+def compete(
+    report: Report,
+    train_once: Callable[[Job[Setting]], Run],
+    tried: dict[str, list[Setting]],
+    size: Size,
+    seed: int,
+    more: Callable[[dict[str, Setting]], dict[str, Setting]] = lambda chosen: {},
+) -> tuple[dict[str, Setting], dict[str, list[Run]], list[dict[str, object]]]:
+    """Choose each contender's setting on validation rows, and measure it, and `more`, on the test rows.
+
+    Gives the choices, their runs, and as lines for result.json what was tried.
+    """
+    chosen, accuracies = search(report, train_once, tried, size, seed)
+    chosen |= more(chosen)
+    seeds = range(seed, seed + size.seeds)
+    tested = train_all(report, train_once, list(chosen.values()), size, "test", seeds)
+    searched = [{**vars(one), "validation_accuracy": accuracy} for one, accuracy in accuracies.items()]
+    return chosen, dict(zip(chosen, tested, strict=True)), searched
+
+
 def search(
-    train_once: Callable[[Job[Setting]], Run], tried: dict[str, list[Setting]], size: Size, seed: int
+    report: Report,
+    train_once: Callable[[Job[Setting]], Run],
+    tried: dict[str, list[Setting]],
+    size: Size,
+    seed: int,
 ) -> tuple[dict[str, Setting], dict[Setting, float]]:
     """The best setting of each contender, and the mean validation accuracy of all that were tried."""
     settings = [setting for some in tried.values() for setting in some]
-    runs = train_all(train_once, settings, size, "validation", range(seed, seed + size.search_seeds))
+    runs = train_all(report, train_once, settings, size, "validation", range(seed, seed + size.search_seeds))
     accuracies = {setting: ending(same).mean for setting, same in zip(settings, runs, strict=True)}
     return {name: choose({one: accuracies[one] for one in some}) for name, some in tried.items()}, accuracies
 
@@ -152,9 +186,12 @@ class Lead:
 def write_curves(report: Report, tested: dict[str, list[Run]]) -> None:
     """TensorBoard's curves: the rate of the first seed, means of the others over all seeds."""
     for name, runs in tested.items():
-        report.curve(f"learning_rate/{name}", runs[0].lrs)
-        report.curve(f"training_loss/{name}", mean_curve([run.losses for run in runs]))
-        report.curve(f"test_accuracy/{name}", mean_curve([run.accuracies for run in runs]))
+        losses, accuracies = (mean_curve([getattr(run, n) for run in runs]) for n in ("losses", "accuracies"))
+        report.curve(f"learning_rate/{name}", runs[0].lrs, description="Of every step; the first seed.")
+        report.curve(f"training_loss/{name}", losses, description="Of every epoch; mean over the seeds.")
+        report.curve(
+            f"test_accuracy/{name}", accuracies, description="After every epoch; mean over the seeds."
+        )
 
 
 def ending(runs: Sequence[Run]) -> Ending:

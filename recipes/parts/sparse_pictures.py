@@ -1,4 +1,4 @@
-"""The pictures of `recipes/sparse_features.py`: accuracy, weights against frequency, learning rates."""
+"""The pictures of `recipes/sparse_features.py`: regret by document, steps by frequency, learning rates."""
 
 from __future__ import annotations
 
@@ -15,63 +15,47 @@ if TYPE_CHECKING:
 
     from recipes.sparse_features import Contender
 
-LOOKS = {**COLORS, "SparseAdam": COLORS["AMSGrad"]}
+LOOKS = {**COLORS, "SGD, η/√t": "#999999", "SparseAdam": COLORS["Adam"]}
 
 
-def accuracy_picture(contenders: Sequence[Contender], conditions: Sequence[str]) -> Figure:
-    """A panel for each condition; filled: rare rows, hollow: the others; bars are standard errors."""
-    picture = figure(10, 4)
-    names = [c.optimizer for c in contenders if c.condition == conditions[0]]
+def regret_picture(contenders: Sequence[Contender], conditions: Sequence[str]) -> Figure:
+    """Average loss so far against the number of documents; mean of the streams, and one standard error."""
+    picture = figure(11, 4.6)
     for axes, condition in zip(picture.subplots(1, len(conditions)), conditions, strict=True):
-        for i, c in enumerate(c for c in contenders if c.condition == condition):
-            for name, hollow, shift in (("rare_accuracy", False, -0.12), ("common_accuracy", True, 0.12)):
-                color = LOOKS[c.optimizer]
-                axes.errorbar(
-                    i + shift, 100 * c.mean(name), 100 * c.spread(name) / len(c.outcomes) ** 0.5,
-                    color=color, marker="o", markerfacecolor="white" if hollow else color, capsize=3,
-                )  # fmt: skip
-        axes.set_xticks(range(len(names)), names, rotation=30, ha="right")
-        axes.margins(y=0.15)
-        decorate(axes, "", "test accuracy in %" if condition == conditions[0] else "", condition)
-    picture.suptitle(
-        "Filled: rare rows; hollow: the others; bars: one standard error over the seeds", fontsize=11
-    )
+        for c in (c for c in contenders if c.condition == condition):
+            curves = torch.tensor([outcome.regret for outcome in c.outcomes])
+            mean, error = curves.mean(dim=0), curves.std(dim=0) / len(curves) ** 0.5
+            axes.plot(c.outcomes[0].seen, mean, color=LOOKS[c.optimizer], label=c.optimizer, linewidth=2)
+            axes.fill_between(
+                c.outcomes[0].seen,
+                mean - error,
+                mean + error,
+                color=LOOKS[c.optimizer],
+                alpha=0.2,
+                linewidth=0,
+            )
+        decorate(axes, "documents seen", "", condition)
+    picture.axes[0].set_ylabel("average loss of a document before it was learnt from")
+    picture.axes[-1].legend(title="bands: one standard error")
     return picture
 
 
-def weights_picture(contenders: Sequence[Contender], counts: Tensor) -> Figure:
-    """How far weights have moved, and what a gradient is multiplied with, by their features' frequency."""
-    picture = figure(10, 4.5)
-    movement, effective = picture.subplots(1, 2)
+def steps_picture(contenders: Sequence[Contender], counts: Tensor) -> Figure:
+    """What a gradient is multiplied with in the end, by how many documents have the word."""
+    picture = figure(9, 5)
+    axes = picture.subplots()
     for c in contenders:
-        color, first = LOOKS[c.optimizer], c.outcomes[0]
-        if first.movement:
-            x, y = binned(counts, torch.tensor(first.movement))
-            label = f"{c.optimizer}, ~ count^{c.slope:.2f}"
-            movement.loglog(x, y, color=color, marker="o", markersize=4, label=label)
-        if first.effective_steps:
-            effective.loglog(
-                *binned(counts, torch.tensor(first.effective_steps)), color=color, marker="o", markersize=4,
-                label=c.optimizer,
-            )  # fmt: skip
-            if c.optimizer == "Adagrad":
-                x, y = binned(counts, torch.tensor(first.effective_steps))
-                effective.loglog(
-                    x,
-                    [y[-1] * (n / x[-1]) ** -0.5 for n in x],
-                    color=color,
-                    linestyle=":",
-                    label="count^-0.5",
-                )
-        elif first.movement:
-            x, _ = binned(counts, counts)
-            effective.loglog(x, [c.lr] * len(x), color=color, label=c.optimizer)
-    rows = "training rows that have the feature"
-    decorate(movement, rows, "distance from the first weights", "Movement of weights (Zipf)")
-    decorate(effective, rows, "lr / √(squared gradients)", "Effective step per weight (Zipf)")
-    movement.set_ylim(bottom=movement.get_ylim()[0] / 20)  # room for the legend
-    movement.legend(fontsize=9, loc="lower right")
-    effective.legend(fontsize=9)
+        steps = c.outcomes[0].effective_steps
+        x, y = binned(counts, torch.tensor(steps) if steps else torch.full_like(counts.double(), c.lr))
+        axes.loglog(x, y, color=LOOKS[c.optimizer], marker="o", markersize=4, label=c.optimizer)
+        if c.optimizer == "Adagrad":
+            line = [y[-1] * (n / x[-1]) ** -0.5 for n in x]
+            axes.loglog(x, line, color=LOOKS[c.optimizer], linestyle=":", label="count^-0.5")
+    decorate(
+        axes, "documents that have the word", "effective step: lr / √(squared gradients)",
+        "A rare word is learnt with a large step, a common one with a small one",
+    )  # fmt: skip
+    axes.legend(loc="upper right")
     return picture
 
 
@@ -86,8 +70,8 @@ def binned(counts: Tensor, values: Tensor) -> tuple[list[float], list[float]]:
 
 
 def rates_picture(losses: Mapping[tuple[str, str], Sequence[float]], rates: Sequence[float]) -> Figure:
-    """Validation loss against learning rate; the ring is the choice."""
-    picture = figure(10, 4)
+    """Loss on the tuning stream against learning rate; the ring is the choice."""
+    picture = figure(11, 4.6)
     conditions = list(dict.fromkeys(condition for condition, _ in losses))
     for axes, condition in zip(picture.subplots(1, len(conditions)), conditions, strict=True):
         rows = {name: list(row) for (c, name), row in losses.items() if c == condition}
@@ -95,9 +79,10 @@ def rates_picture(losses: Mapping[tuple[str, str], Sequence[float]], rates: Sequ
             axes.loglog(rates, row, color=LOOKS[name], marker=".", label=name)
             best = row.index(min(row))
             axes.loglog(rates[best], row[best], color=LOOKS[name], marker="o", markersize=9, fillstyle="none")
-        axes.xaxis.set_minor_formatter("")
         lowest = min(map(min, rows.values()))
-        axes.set_ylim(lowest * 0.85, max(4.0, lowest * 4))
-        decorate(axes, "learning rate", "validation loss" if condition == conditions[0] else "", condition)
-    axes.legend(fontsize=9)
+        axes.set_ylim(lowest * 0.9, lowest * 4)
+        axes.yaxis.set_minor_formatter("{x:.1f}")
+        decorate(axes, "learning rate", "", condition)
+    picture.axes[0].set_ylabel("average loss on the tuning stream")
+    picture.axes[-1].legend()
     return picture

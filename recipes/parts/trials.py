@@ -16,7 +16,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 import torchopt_course as optim
 from recipes.common.data import Data, DataName, Split, load_data
-from recipes.common.measure import evaluate
+from recipes.common.loop import evaluate
 from recipes.common.model import ModelName, make_model
 
 CONTENDERS: dict[str, Callable[..., torch.optim.Optimizer]] = {

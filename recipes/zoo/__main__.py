@@ -20,7 +20,8 @@ import torch
 from torch.nn import Parameter
 from torch.optim import Optimizer
 
-from recipes.common.command_line import OptionError, parse, plain_endings
+from recipes.common.command_line import parse, plain_endings
+from recipes.common.errors import OptionError
 from torchopt_course import ElementwiseOptimizer
 
 from . import ZOO
@@ -139,7 +140,7 @@ PAGE_TEXT = """\
 
 Optimizers from their papers: the formula, and what it takes to make a class of it. Each takes the steps of an
 independent implementation over 60 steps in float64, within 1e-9. All but SAM, whose `step` needs a closure,
-pass `assert_optimizer_agrees`. [From paper to optimizer](from_paper_to_optimizer.md) shows how one is made.
+pass `assert_optimizer_agrees`. [From paper to optimizer](from_paper_to_optimizer.md) shows how to write one.
 
 | optimizer | lines | engine | peer's time / ours | peer | source |
 |---|--:|---|--:|---|---|
@@ -149,8 +150,10 @@ Lines are those of the class, without docstring, comments and blank lines: {mean
 from {least} to {most}.
 
 Times are those of `step()`: the weights of an MLP 784-256-128-10 in float32, one thread, medians of turns,
-peers with their defaults, torch {torch}. Larger than 1 means that ours is faster. SAM's closure does
-nothing here.
+peers with their defaults, torch {torch}. Larger than 1 means that ours is faster. SAM's closure does nothing.
+
+Those on eager need a number of a whole tensor. Prodigy is not here: it needs a number over all tensors, which
+no rule sees.
 """
 
 

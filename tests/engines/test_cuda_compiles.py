@@ -41,8 +41,22 @@ class Conditions(oc.ElementwiseOptimizer):
 jitted = []
 original = triton.jit
 triton.jit = lambda function: jitted.append(original(function)) or jitted[-1]
-POINTERS = {"table": "*i64", "work": "*i64", "keys": "*i64", "numbers": "*fp64", "found_inf": "*fp32",
-    "grad_scale": "*fp32"}
+class Reducing(oc.ElementwiseOptimizer):
+    states = ("m", "n")
+    @staticmethod
+    def coefficients(lr):
+        return dict(lr=lr)
+    @staticmethod
+    def rule(p, g, m, n, lr):
+        m = m + torch.mean(g) * torch.max(torch.abs(g)) - torch.min(p)
+        u = torch.where(torch.any(g > 0) & torch.all(m < 3), m, lr) / torch.norm(g - torch.mean(g))
+        trust = torch.norm(p) / torch.norm(u)
+        trust = torch.where(torch.isfinite(trust) & (trust > 0), trust, 1)
+        return p - lr * trust * u, m, 0 * n + torch.count_nonzero(u)
+
+POINTERS = {"table": "*i64", "work": "*i64", "keys": "*i64", "numbers": "*fp64",
+            "found_inf": "*fp32", "grad_scale": "*fp32",
+            "partials": "*fp64", "totals": "*fp64", "chunks": "*i64"}
 
 def compiled(optimizer, dtype, on_device=(), scaled=0, aligned=True, state_dtype=None, rounding=None):
     group = optimizer.param_groups[0]
@@ -50,18 +64,19 @@ def compiled(optimizer, dtype, on_device=(), scaled=0, aligned=True, state_dtype
     kept = optimizer._kept_states(group)
     specialization = optimizer._parsed_rule.specialize(kept, group["maximize"], values)
     step = torch.float32 if on_device else None
+    jitted.clear()
     width = 2 + len(kept) + 1
     stored = (dtype, dtype, *[state_dtype or dtype] * len(kept))
     halves = [each for each in (stored[0], *stored[2:]) if each in (torch.bfloat16, torch.float16)]
     stored += tuple(halves) if rounding == "kahan" else ()
-    cuda_kernel.kernel(
-        specialization, on_device, stored, rounding, step, counts_steps=True, scaled=scaled, aligned=aligned
-    )
-    kernel = jitted[-1]
-    signature = {name: POINTERS.get(name, "fp64") for name in kernel.arg_names} | {"BLOCK": "constexpr"}
-    source = ASTSource(kernel, signature, {(kernel.arg_names.index("BLOCK"),): cuda_kernel.BLOCK})
-    result = triton.compile(source, target=GPUTarget("cuda", 90, 32), options={"num_warps": 4})
-    assert len(result.asm["cubin"]) > 0
+    given = specialization, on_device, stored, rounding, step
+    cuda_kernel.kernels(*given, counts_steps=True, scaled=scaled, aligned=aligned)
+    for kernel in [each for each in jitted if "BLOCK" in each.arg_names]:
+        signature = {name: POINTERS.get(name, "fp64") for name in kernel.arg_names}
+        signature["BLOCK"] = "constexpr"
+        source = ASTSource(kernel, signature, {(kernel.arg_names.index("BLOCK"),): cuda_kernel.BLOCK})
+        result = triton.compile(source, target=GPUTarget("cuda", 90, 32), options={"num_warps": 4})
+        assert len(result.asm["cubin"]) > 0
     text = result.asm["ptx"]
     return {"loads": text.count("ld.global.v4"), "stores": text.count("st.global.v4"), "states": len(kept)}
 
@@ -80,6 +95,7 @@ compiled(Softened([param]), torch.float32)
 compiled(Softened([param]), torch.float64)
 for dtype in (torch.float32, torch.float64, torch.bfloat16):
     compiled(Conditions([param], dict(lr=0.1)), dtype)
+    compiled(Reducing([param], dict(lr=0.1)), dtype, scaled=2)
 print(json.dumps(results))
 """
 

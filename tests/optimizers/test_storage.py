@@ -10,6 +10,7 @@ import torch as xp
 from torch.nn import Parameter
 
 import torchopt_course as oc
+from torchopt_course.engines.native import step as native
 
 from ..helpers import ENGINES, NAMES, engines_used, ours, set_gradients, theirs
 
@@ -223,26 +224,40 @@ def test_special_numbers_survive_each_way_of_rounding() -> None:
                 torch.testing.assert_close(param.detach(), before, rtol=0, atol=0, equal_nan=True)
 
 
-def test_chance_is_the_same_for_any_number_of_threads_and_another_in_each_step() -> None:
+@pytest.mark.parametrize(
+    ("dtype", "options"), [(B, {"rounding": "stochastic"}), (F, {"state_dtype": B})], ids=str
+)
+def test_threads_change_nothing(dtype: torch.dtype, options: dict[str, Any]) -> None:
+    native.make_ready()  # which shares the work among threads
     results = []
     for threads in (1, 3):
         torch.set_num_threads(threads)
-        param = Parameter(torch.ones(100_003, dtype=B))
-        optimizer = oc.Adam([param], lr=1e-4, rounding="stochastic")
-        seen = []
+        param = Parameter(torch.ones(100_003, dtype=dtype))
+        optimizer = oc.Adam([param], lr=1e-4, **options)
         for _ in range(2):
-            param.grad = torch.ones_like(param)
+            param.grad = torch.linspace(-1, 1, 100_003).to(dtype)
             optimizer.step()
-            seen.append(param.detach().clone())
-        results.append(seen)
-    for first, second in zip(*results, strict=True):
-        assert first.equal(second)
-    (one, two), other = results[0], Parameter(torch.ones(100_003, dtype=B))
-    assert not (two - one).equal(one - 1)
-    optimizer = oc.Adam([{"params": [other], "rounding_seed": 1}], lr=1e-4, rounding="stochastic")
-    other.grad = torch.ones_like(other)
+        results.append(tensors_of([param], optimizer))
+    for (name, got), (_, expected) in zip(*results, strict=True):
+        assert got.equal(expected), name
+
+
+def test_chance_is_another_in_each_step_and_for_each_seed() -> None:
+    param = Parameter(torch.ones(1000))
+    optimizer = Lion([param], state_dtype=B, rounding="stochastic")
+    seen = []
+    for _ in range(2):
+        optimizer.state.clear()
+        param.grad = torch.full_like(param, 0.3)
+        optimizer.step()
+        seen.append(optimizer.state[param]["exp_avg"])
+    assert not seen[0].equal(seen[1]), "the same numbers, another step"
+    another = Parameter(torch.ones(1000))
+    group = {"params": [another], "rounding_seed": 1}
+    optimizer = Lion([group], state_dtype=B, rounding="stochastic")
+    another.grad = torch.full_like(another, 0.3)
     optimizer.step()
-    assert not one.equal(other)
+    assert not seen[0].equal(optimizer.state[another]["exp_avg"])
 
 
 @pytest.mark.parametrize("engine", ENGINES.values(), ids=ENGINES)

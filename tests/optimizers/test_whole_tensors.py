@@ -1,4 +1,4 @@
-"""A rule for whole tensors against plain code: any states, checkpoints, errors that change nothing."""
+"""A rule for whole tensors against plain code: any states, checkpoints, errors changing nothing."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ def without_word(p: Any, g: Any, lr: Any) -> Any:
 REFUSED: dict[str, tuple[Any, str]] = {
     "torch's": (torch.optim.Adam, "Adam is no subclass of torchopt_course.ElementwiseOptimizer"),
     "no class": (3, "3 is no subclass"),
-    "not elementwise": (made(rule=of_the_whole), "vector_norm(), which is not elementwise"),
+    "not elementwise": (made(rule=of_the_whole), "makes a number of a whole tensor, by norm()"),
     "without a word": (made(rule=without_word), "Mine.rule calls torch.erf(), which is not on the list"),
     "not read": (made(coefficients=unread), "Mine.coefficients asks a number for __round__"),
     "no default": (

@@ -173,7 +173,7 @@ def test_pictures_and_curves(folder: Path) -> None:
     events = EventAccumulator(str(folder)).Reload()
     tags = events.Tags()
     assert set(tags["images"]) == {
-        f"batch_size/{name}" for name in ("gradient_variance", "steps_and_seconds", "race")
+        f"batch_size/{name}" for name in ("gradient_variance", "steps_and_seconds", "race", "paths")
     }
     assert set(tags["scalars"]) == {
         *(f"validation_loss/batch_{size}" for size in (1, 32, 1149)),

@@ -14,11 +14,11 @@ import pytest
 
 from recipes import choose_lr, five_optimizers
 from recipes.choose_lr import GRID, validation_loss, winner
-from recipes.common import board
-from recipes.common.board import tensorboard_command
-from recipes.common.measure import Epoch
+from recipes.common import tensorboard as board
 from recipes.common.optimizers import LEARNING_RATES
+from recipes.common.tensorboard import tensorboard_command
 from recipes.train import Config
+from recipes.trainer.measure import Epoch
 
 
 @pytest.mark.slow

@@ -15,7 +15,8 @@ from sklearn.datasets import load_digits
 
 from recipes.common import fashion_mnist
 from recipes.common.data import Data, Split, load_data
-from recipes.common.fashion_mnist import DataError, load_fashion_mnist
+from recipes.common.errors import DataError
+from recipes.common.fashion_mnist import load_fashion_mnist
 from recipes.train import main
 
 CPU = torch.device("cpu")

@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 import torch
 
-from recipes.common.checkpoint import Checkpoints
-from recipes.train import Config, run
+from recipes.train import Config
+from recipes.trainer.checkpoint import Checkpoints
+from recipes.trainer.run import run
 
 from ..processes import start, start_ranks
 from .processes import train_by_command

@@ -56,7 +56,6 @@ def test_the_result_has_every_walk_and_the_turned_ravine_had_no_choice(folder: P
         for name in LANDSCAPES
     )
     assert f"gradient descent in {wins} of 6 landscapes" in result["evidence"]
-    assert result["borne_out"] == (wins >= 4)  # the quadratic agrees with theory, see below
 
 
 def test_pictures_animation_and_curves_are_there_and_in_tensorboard(folder: Path) -> None:

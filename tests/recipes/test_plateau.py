@@ -19,7 +19,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from recipes import plateau
 from recipes.common.data import Data, load_data
-from recipes.common.loop import Epoch, TrainingDivergedError
+from recipes.common.errors import TrainingDivergedError
+from recipes.common.loop import Epoch
 from recipes.parts import schedule_runs
 from recipes.parts.schedule_runs import Ending, Job, Lead, Run, choose, ending, mean_curve, search, train_all
 from recipes.plateau import TRIED, Setting, first_drop, judge, span, too_early, train_once
@@ -84,7 +85,7 @@ def pretend(monkeypatch: pytest.MonkeyPatch, curve: list[tuple[float, float]]) -
         for number, (mean, last) in enumerate(curve, start=1):
             lr = float(optimizer.param_groups[0]["lr"])
             optimizer.step()
-            yield Epoch(number, mean, math.nan, 0.5, lr, 1.0, 1.0, 1.0, [mean, last], [], [lr, lr])
+            yield Epoch(number, mean, math.nan, 0.5, [mean, last], [lr, lr])
 
     monkeypatch.setattr(plateau, "train", train)
 
@@ -92,7 +93,9 @@ def pretend(monkeypatch: pytest.MonkeyPatch, curve: list[tuple[float, float]]) -
 def rates(setting: Setting, data: Data, epochs: int) -> list[float]:
     """The rate of each epoch."""
     size = schedule_runs.Size("digits", "mlp", None, epochs, 32, search_seeds=1, seeds=2)
-    run = train_once(Job(setting, size, data, seed=0))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(schedule_runs.Size, "load", lambda self, split: data)
+        run = train_once(Job(setting, size, "validation", seed=0))
     assert run.lrs[::2] == run.lrs[1::2]
     return run.lrs[::2]
 
@@ -153,21 +156,28 @@ def test_noise_and_slow_progress_fool_what_acts_too_early(
 
 
 def test_a_training_that_diverges_counts_as_nothing_right(
-    digits: Data, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    run = train_once(Job(Setting("constant", 1e30), SMOKE, digits, seed=0))
+    run = train_once(Job(Setting("constant", 1e30), SMOKE, "validation", seed=0))
     assert run.losses == [math.inf] * SMOKE.epochs
     assert run.accuracies == [0.0] * SMOKE.epochs
 
     def breaks_later(model: Any, optimizer: torch.optim.Optimizer, *_: Any, **__: Any) -> Iterator[Epoch]:
         optimizer.step()
-        yield Epoch(1, 0.7, 0.7, 0.8, 0.1, 1.0, 1.0, 1.0, [0.7], [], [0.1])
+        yield Epoch(1, 0.7, 0.7, 0.8, [0.7], [0.1])
         raise TrainingDivergedError("the loss is nan")
 
     monkeypatch.setattr(plateau, "train", breaks_later)
-    run = train_once(Job(Setting("constant", 0.1), SMOKE, digits, seed=0))
+    run = train_once(Job(Setting("constant", 0.1), SMOKE, "validation", seed=0))
     assert run.losses == [0.7] + [math.inf] * (SMOKE.epochs - 1)
     assert run.accuracies == [0.8] + [0.0] * (SMOKE.epochs - 1)
+
+
+class Alone:
+    """A report that only has jobs done."""
+
+    def train_all(self, function: Any, jobs: Any, name: str, parallel: bool = True) -> list[Any]:
+        return [function(job) for job in jobs]
 
 
 def test_the_search_sees_validation_rows_only() -> None:
@@ -177,27 +187,28 @@ def test_the_search_sees_validation_rows_only() -> None:
         seen.append(job)
         return Run([0.1], [1.0], [0.1, {"a": 0.6, "b": 0.7, "c": 0.7, "d": 0.5}[job.setting]])
 
-    chosen, accuracies = search(remember, {"one": ["a", "b"], "two": ["c", "d"]}, SMOKE, seed=5)
+    chosen, accuracies = search(Alone(), remember, {"one": ["a", "b"], "two": ["c", "d"]}, SMOKE, seed=5)
     assert chosen == {"one": "b", "two": "c"}
     assert accuracies == {"a": 0.6, "b": 0.7, "c": 0.7, "d": 0.5}
     assert [job.seed for job in seen] == [5] * 4
     test_rows = set(load_data("digits", "test").eval_rows.tolist())
-    for job in seen:
-        assert len(job.data.train_rows) == SMOKE.rows
-        assert test_rows.isdisjoint(job.data.train_rows.tolist() + job.data.eval_rows.tolist())
+    assert {job.split for job in seen} == {"validation"}
+    data = SMOKE.load("validation")
+    assert len(data.train_rows) == SMOKE.rows
+    assert test_rows.isdisjoint(data.train_rows.tolist() + data.eval_rows.tolist())
 
     def noisy(job: Job[str]) -> Run:  # a has the best single training, b the better mean
         return Run([0.1], [1.0], [{"a": [0.9, 0.1], "b": [0.6, 0.7]}[job.setting][job.seed]])
 
-    chosen, accuracies = search(noisy, {"one": ["a", "b"]}, replace(SMOKE, search_seeds=2), seed=0)
+    chosen, accuracies = search(Alone(), noisy, {"one": ["a", "b"]}, replace(SMOKE, search_seeds=2), seed=0)
     assert chosen == {"one": "b"}
     assert accuracies == pytest.approx({"a": 0.5, "b": 0.65})
 
     seen.clear()
-    runs = train_all(remember, ["a", "b"], SMOKE, "test", [3, 4])
+    runs = train_all(Alone(), remember, ["a", "b"], SMOKE, "test", [3, 4])
     assert [(job.setting, job.seed) for job in seen] == [("a", 3), ("a", 4), ("b", 3), ("b", 4)]
     assert [[run.accuracies[-1] for run in of_seeds] for of_seeds in runs] == [[0.6, 0.6], [0.7, 0.7]]
-    assert set(seen[0].data.eval_rows.tolist()) == test_rows
+    assert set(SMOKE.load(seen[0].split).eval_rows.tolist()) == test_rows
 
 
 def test_arithmetic_of_curves() -> None:
@@ -210,7 +221,7 @@ def test_arithmetic_of_curves() -> None:
         "4",
         "3-5",
         "never",
-        "3-4-never",
+        "3-4 or never",
     ]
 
     end = ending([Run([], [], [0.9, 0.5]), Run([], [], [0.1, 0.7])])  # the last epoch, not the best

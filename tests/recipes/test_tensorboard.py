@@ -28,12 +28,14 @@ from sklearn.metrics import confusion_matrix
 from tensorboard.backend.event_processing import plugin_event_accumulator
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from recipes.common.board import HPARAMS, LAYOUT, Board, confusion_figure, sample_figure
 from recipes.common.data import load_data
-from recipes.common.measure import Epoch
 from recipes.common.model import mlp
-from recipes.common.run_folder import MAY_CHANGE
-from recipes.train import Config, run, set_up
+from recipes.train import Config
+from recipes.trainer.board import HPARAMS, LAYOUT, Board
+from recipes.trainer.measure import Epoch
+from recipes.trainer.pictures import confusion_figure, sample_figure
+from recipes.trainer.run import run, set_up
+from recipes.trainer.run_folder import MAY_CHANGE
 
 ROOT = Path(__file__).resolve().parents[2]
 TRAINING_ROWS = 1437
@@ -166,7 +168,7 @@ def test_the_effective_step_size_is_how_far_the_weights_go(optimizer: Any) -> No
     )
     *_, last = training.epochs(3)
     for name, weight in training.weights.items():
-        closeup, state = training.closeups[name], training.optimizer.state[weight]
+        closeup, state = training.meter.closeups[name], training.optimizer.state[weight]
         size = torch.zeros_like(weight)
         size[state.get("exp_avg", closeup.gradient) != 0] = closeup.step_sizes
         decay = last.lr * 0.01 if optimizer == "adamw" else 0.0
@@ -233,8 +235,9 @@ import os, sys
 from pathlib import Path
 import torch
 import torch.utils.tensorboard
-from recipes.common.run_folder import RunFolder
-from recipes.train import Config, set_up, settings_of
+from recipes.trainer.run_folder import RunFolder
+from recipes.train import Config
+from recipes.trainer.run import set_up, settings_of
 
 torch.set_num_threads(1)
 set_up(Config()).step()  # loads the kernels, too
@@ -243,12 +246,12 @@ def log_three_epochs(path):
     config = Config(epochs=9, batch_size=500, logdir=path)
     training = set_up(config)
     folder = RunFolder(path, settings_of(config, training))
-    folder.begin(training.state_dict())
+    folder.begin(training.state_dict(), training.data)
     while training.epochs_done < 3:
         step = training.step()
         folder.log_step(step)
         if step.epoch:
-            folder.log_epoch(step.epoch, training.closeups)
+            folder.log_epoch(step.epoch, training.meter.closeups)
     return folder
 
 for way in ("sys.exit", "exception", "os._exit"):

@@ -23,14 +23,14 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 
 import recipes
 import torchopt_course as optim
-from recipes.common.command_line import OptionError
 from recipes.common.data import load_data
-from recipes.common.loop import TrainingDivergedError, train
-from recipes.common.measure import Epoch
+from recipes.common.errors import FolderError, OptionError, TrainingDivergedError
 from recipes.common.model import mlp
 from recipes.common.optimizers import LEARNING_RATES
-from recipes.common.run_folder import FolderError
-from recipes.train import Config, main, run, set_up
+from recipes.train import Config, main
+from recipes.trainer.measure import Epoch
+from recipes.trainer.run import run, set_up
+from recipes.trainer.training import Training
 
 ROOT = Path(recipes.__file__).parents[1]
 TRAIN_PY = ROOT / "recipes" / "train.py"
@@ -84,7 +84,7 @@ def test_every_epoch_takes_all_rows_once_in_an_order_that_the_seed_fixes() -> No
     optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
 
     def epochs(seed: int) -> list[Epoch]:
-        return list(train(model, optimizer, data, epochs=2, batch_size=32, seed=seed))
+        return list(Training(model, optimizer, data, batch_size=32, seed=seed).epochs(2))
 
     first, second = epochs(seed=0)
     assert first.step_losses != second.step_losses
@@ -146,7 +146,7 @@ def test_the_update_ratio_is_that_of_the_last_step() -> None:
         return torch.cat([p.detach().double().flatten() for p in model.parameters()])
 
     optimizer.register_step_pre_hook(lambda *_: seen.append(weights()))
-    (epoch,) = train(model, optimizer, data, epochs=1, batch_size=300, seed=0)
+    (epoch,) = Training(model, optimizer, data, batch_size=300, seed=0).epochs(1)
     assert len(seen) == len(epoch.step_seconds) == 5
     change = (weights() - seen[-1]).norm() / seen[-1].norm()
     assert epoch.update_ratio == pytest.approx(change.item(), rel=1e-5)
@@ -408,7 +408,8 @@ def test_a_bad_value_is_named_before_anything_is_written(
         (["--optimizer", "sdg"], "invalid choice 'sdg' for argument '--optimizer'"),
         (["--lr", "fast"], "--lr"),
         (["--epochs", "3.5"], "--epochs"),
-        (["--momentum", "0.9"], "--momentum"),
+        (["--momentum", "0.9"], "--momentum has an effect only with another --optimizer"),
+        (["--optimzer", "adam"], "Unrecognized options: --optimzer, adam; perhaps you meant --optimizer"),
         (["--epochs"], "--epochs"),
         (["--lr", "-1"], "--lr must be"),
         (["--epochs", "0"], "--epochs must be"),

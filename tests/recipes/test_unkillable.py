@@ -18,13 +18,12 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from recipes.common import checkpoint, loop
-from recipes.common.checkpoint import CheckpointError
-from recipes.common.loop import TrainingDivergedError
-from recipes.common.measure import Epoch
-from recipes.common.run_folder import FolderError
-from recipes.common.stopping import StoppedError
-from recipes.train import Config, run, set_up
+from recipes.common.errors import CheckpointError, FolderError, StoppedError, TrainingDivergedError
+from recipes.train import Config
+from recipes.trainer import checkpoint
+from recipes.trainer import training as training_module
+from recipes.trainer.measure import Epoch
+from recipes.trainer.run import run, set_up
 
 from ..processes import start
 from .processes import train_by_command
@@ -157,7 +156,7 @@ def test_what_was_logged_after_the_last_checkpoint_is_not_logged_twice(
 
 def train_and_die(words: list[str], output: Path, moment: str) -> None:
     """Train, and be killed at a moment that chance would hardly find."""
-    from recipes.common import run_folder
+    from recipes.trainer import run_folder
 
     def die(*_: Any) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -277,15 +276,15 @@ def test_another_run_is_not_taken_up(change: dict[str, Any], words: str, tmp_pat
 def test_other_data_under_the_same_name_are_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = replace(SMALL, logdir=tmp_path / "run")
     stopped_after_one_epoch(config)
-    from recipes import train
+    from recipes.trainer import run as runner
 
     def brighter(*arguments: Any) -> Any:
         data = load(*arguments)
         data.train_inputs[7, 7] += 1 / 16
         return data
 
-    load = train.load_data
-    monkeypatch.setattr(train, "load_data", brighter)
+    load = runner.load_data
+    monkeypatch.setattr(runner, "load_data", brighter)
     with pytest.raises(FolderError, match="data sha256"):
         run(config)
 
@@ -385,13 +384,13 @@ def test_what_is_not_finite_stops_before_the_step(
     place = "epoch 2, step 2"
 
     if what == "loss":
-        honest, calls = loop.F.cross_entropy, [0]
+        honest, calls = training_module.F.cross_entropy, [0]
 
         def broken(*arguments: Any, **options: Any) -> torch.Tensor:
             calls[0] += torch.is_grad_enabled()
             return honest(*arguments, **options) * (torch.nan if calls[0] == 5 else 1)
 
-        monkeypatch.setattr(loop.F, "cross_entropy", broken)
+        monkeypatch.setattr(training_module.F, "cross_entropy", broken)
         message = f"the loss is nan in {place}"
     else:
         training = set_up(config)
@@ -405,7 +404,7 @@ def test_what_is_not_finite_stops_before_the_step(
             training.weights["output.bias"].register_hook(spoil)
             return training
 
-        monkeypatch.setattr("recipes.train.set_up", hooked)
+        monkeypatch.setattr("recipes.trainer.run.set_up", hooked)
         message = f"the gradient of output.bias is not finite in {place}"
 
     with pytest.raises(TrainingDivergedError, match=message):

@@ -2,29 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import gc
+import weakref
 from typing import Any
+from unittest import SkipTest
 
 import pytest
 import torch
 import torch as xp
 
 from torchopt_course import ElementwiseOptimizer
-from torchopt_course.testing import OptimizerError, assert_optimizer_agrees
+from torchopt_course.testing import (
+    OptimizerError,
+    assert_optimizer_agrees,
+    optimizer_checks,
+    parametrize_with_checks,
+)
 
 from ..helpers import ours, theirs
 from ..optimizers.test_write_your_own import Lion
 from ..twins import VARIANTS
+from .wrong_optimizers import MISTAKES, Ascends, NormOfAll, Right
 
 ONE_OF_EACH = [VARIANTS[i] for i in (1, 4, 5, 7, 12, 15, 18)]
 
 
 @pytest.mark.parametrize(("name", "options"), ONE_OF_EACH, ids=str)
 def test_ours_agree_with_torchs(name: str, options: dict[str, Any]) -> None:
-    assert_optimizer_agrees(
-        lambda params: ours(name)(params, **options),
-        reference=lambda params: theirs(name)(params, **options, foreach=False),
-    )
+    def make(params: Any) -> Any:
+        return ours(name)(params, **options)
+
+    def reference(params: Any) -> Any:
+        return theirs(name)(params, **options, foreach=False)
+
+    names = ("reference", "engines agree", "engines in half", "checkpoint")
+    assert failing(make, *names, reference=reference) == {}
 
 
 class PlainLion(torch.optim.Optimizer):
@@ -43,9 +55,12 @@ class PlainLion(torch.optim.Optimizer):
 
 def test_your_own_against_the_paper() -> None:
     assert_optimizer_agrees(Lion, reference=PlainLion)
-    with pytest.raises(OptimizerError, match=r"Lion, float64 on cpu: your optimizer and the reference differ "
-                       r"first in step 1, in parameter 0: 1\.54.* and 1\.54"):  # fmt: skip
-        assert_optimizer_agrees(Lion, reference=lambda params: PlainLion(params, flip=-1.0))
+    error = failing(Lion, "reference", reference=lambda params: PlainLion(params, flip=-1.0))["reference"]
+    assert str(error) == (
+        "Lion, float64 on cpu, reference: your optimizer and the reference differ first in step 1, in "
+        "parameter 0: 1.54089611 and 1.54109611, 0.0002 apart, 0.00013 relative, 9.01e+11 units in the last "
+        "place of float64 (allowed 1.5e-10)"
+    )
 
 
 class Descent(ElementwiseOptimizer):
@@ -61,111 +76,154 @@ class Descent(ElementwiseOptimizer):
         return p - lr * g
 
 
-class WritesToTheGradient(Descent):
-    def step(self, closure: Any = None) -> Any:
-        for p in self.param_groups[0]["params"]:
-            if p.grad is not None:
-                p.grad += 0.1 * p.detach()
-        return super().step(closure)
-
-
-class DividesByZero(Descent):
-    states = ("square",)
-
-    @staticmethod
-    def rule(p: Any, g: Any, square: Any, lr: Any) -> Any:
-        square = square + g * g
-        return p - lr * g / xp.sqrt(square), square
-
-
 class NeedsTorch(Descent):
     @staticmethod
     def rule(p: Any, g: Any, lr: Any) -> Any:
         return p - lr * xp.special.erf(g)
 
 
-class IgnoresItsRate(Descent):
-    @staticmethod
-    def coefficients(lr: Any) -> Any:
-        return {"lr": 0.1}
-
-
-class ForgetsAtCheckpoints(Descent):
-    calls = 0
-
-    def step(self, closure: Any = None) -> Any:
-        self.calls += 1
-        self.param_groups[0]["lr"] = 0.1 / self.calls
-        return super().step(closure)
-
-
-class ClipsAllTogether(Descent):
-    def step(self, closure: Any = None) -> Any:
-        params = [p for p in self.param_groups[0]["params"] if p.grad is not None]
-        grads = [p.grad for p in params]
-        norm = float(torch.nn.utils.get_total_norm([g for g in grads if g is not None]))
-        for p, g in zip(params, grads, strict=True):
-            p.grad = g / (norm + 1e-6) if g is not None else None
-        result = super().step(closure)
-        for p, g in zip(params, grads, strict=True):
-            p.grad = g
-        return result
-
-
-class OnlyDescends(Descent):
-    def step(self, closure: Any = None) -> Any:
-        wish, self.param_groups[0]["maximize"] = self.param_groups[0]["maximize"], False
-        result = super().step(closure)
-        self.param_groups[0]["maximize"] = wish
-        return result
-
-
-class LosesItsStateInCopies(Descent):
-    states = ("average",)
-
-    @staticmethod
-    def rule(p: Any, g: Any, average: Any, lr: Any) -> Any:
-        average = 0.9 * average + g
-        return p - lr * average, average
-
-    def __deepcopy__(self, memo: Any) -> Any:
-        return type(self)([torch.nn.Parameter(p.detach().clone()) for p in self.param_groups[0]["params"]])
-
-
-@pytest.mark.parametrize(
-    ("make", "message"),
-    [
-        (WritesToTheGradient, "step() has changed the gradient of parameter 0, which others may still need"),
-        (DividesByZero, "gradients of zero make parameter 0 inf or NaN in step 1"),
-        (NeedsTorch, "NeedsTorch.rule calls torch.special.erf(), which is not on the list for kernels"),
-        (IgnoresItsRate, 'group["lr"] was halved after step 1, and step 2 is what it was'),
-        (ForgetsAtCheckpoints, "after a checkpoint and without differ first in step 6, in parameter 0"),
-        (ClipsAllTogether, "a parameter among others and with steps without a gradient and the same one"),
-        (OnlyDescends, "maximize=True with -g and descent on g differ first in step 1, in parameter 0"),
-        (LosesItsStateInCopies, "a deep copy and itself differ first in step 6, in parameter 0"),
-    ],
-)  # fmt: skip
-def test_each_mistake_is_named(make: Callable[..., Any], message: str) -> None:
-    with pytest.raises(OptimizerError) as error:
-        assert_optimizer_agrees(make)
-    assert str(error.value).startswith(f"{make.__name__}, float64 on cpu: ")
-    assert message in str(error.value)
+# -- one formula, several engines -----------------------------------------------------------------------
 
 
 def test_a_rule_that_only_torch_can_compute_is_checked_all_the_same() -> None:
-    assert_optimizer_agrees(NeedsTorch, fused=False)
+    names = ("fused engine", "engines agree", "engines in half", "cuda kernel", "checkpoint")
+    assert failing(NeedsTorch, *names, fused=False) == {}
+    message = str(failing(NeedsTorch, *names)["fused engine"])
+    assert "NeedsTorch.rule calls torch.special.erf(), which is not on the list for kernels" in message
 
 
 def test_an_engine_with_another_formula_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "_foreach_sign_", torch._foreach_abs_)
-    with pytest.raises(
-        OptimizerError, match=r"foreach=True and the rule in torch operations differ first in step 1"
-    ):
-        assert_optimizer_agrees(Lion)
+    message = str(failing(Lion, "engines agree")["engines agree"])
+    assert "foreach=True and the rule in torch operations differ first in step 1" in message
+
+
+# -- everybody's optimizers -----------------------------------------------------------------------------
+
+
+@parametrize_with_checks(Right)
+def test_a_right_one_passes(check: Any) -> None:
+    check()
+
+
+def test_a_right_one_of_torchs_passes() -> None:
+    slow = {"compiled", "no growth", "descends"}
+
+    def make(params: Any) -> torch.optim.Optimizer:
+        return torch.optim.SGD(params, 0.01, momentum=0.9)
+
+    assert failing(make, *{case.name for case in optimizer_checks(make)} - slow) == {}
+
+
+@pytest.mark.parametrize(("cls", "name"), MISTAKES, ids=lambda value: getattr(value, "__name__", value))
+def test_each_mistake_is_found_by_the_check_that_is_there_for_it(cls: Any, name: str) -> None:
+    assert name in failing(cls, name)
+
+
+def failing(make: Any, *names: str, **options: Any) -> dict[str, OptimizerError]:
+    """The checks that fail, of those with one of the names."""
+    found = {}
+    for case in optimizer_checks(make, **options):
+        if not names or case.name in names:
+            try:
+                case()
+            except OptimizerError as error:
+                found.setdefault(case.name, error)
+            except SkipTest:
+                continue
+    return found
+
+
+def test_parameters_with_a_number_in_common_are_right_where_it_is_said() -> None:
+    names = ("independence", "missing gradients", "groups", "add param group", "order")
+    assert failing(NormOfAll, *names, coupled=True) == {}
+    assert set(failing(NormOfAll, *names)) == {
+        "independence",
+        "missing gradients",
+        "groups",
+        "add param group",
+    }
+
+
+class OnlyMatrices(Right):
+    def update(self, p: Any, group: Any) -> None:
+        if p.dim() != 2:
+            raise IndexError(f"a matrix is needed, not {tuple(p.shape)}")
+        super().update(p, group)
+
+
+def test_shapes() -> None:
+    assert failing(OnlyMatrices, "shapes", "checkpoint", "layouts", shapes=[(3, 5), (4, 4)]) == {}
+    error = failing(OnlyMatrices, "shapes")["shapes"]
+    assert "a parameter of shape (): IndexError: a matrix is needed, not () (and 4 other shapes)" in str(
+        error
+    )
+    assert isinstance(error.__cause__, IndexError)
+
+
+def test_all_failures_are_reported_what_they_have_in_common_once() -> None:
+    class Broken(Right):
+        def step(self, closure: Any = None) -> Any:
+            raise KeyError("exp_avg")
+
+    with pytest.raises(OptimizerError) as error:
+        assert_optimizer_agrees(Broken)
+    message = str(error.value)
+    assert message.startswith("Broken fails ")
+    assert message.count("KeyError: 'exp_avg'") <= 2  # alike in all checks, but for the one of shapes
+    assert len(error.value.failures) > 20
+    assert all(str(failure).startswith("Broken, ") for failure in error.value.failures)
+    assert {type(failure.__cause__) for failure in error.value.failures} == {KeyError}
+
+
+def test_an_exception_names_the_check() -> None:
+    class CannotBeLoaded(Right):
+        def load_state_dict(self, state_dict: Any) -> None:
+            raise NotImplementedError("later")
+
+    assert str(failing(CannotBeLoaded, "fresh checkpoint")["fresh checkpoint"]) == (
+        "CannotBeLoaded, float64 on cpu, fresh checkpoint: NotImplementedError: later"
+    )
+
+
+def test_a_reference_that_computes_its_numbers_in_float32() -> None:
+    class Rounded(Right):
+        def move(self, p: Any, m: Any, v: Any, step: int, group: Any) -> None:
+            rate = float(torch.tensor(group["lr"] / (1 - 0.9**step), dtype=torch.float32))
+            super().move(p, m, v, step, {**group, "lr": rate * (1 - 0.9**step)})
+
+    assert "reference" in failing(Right, "reference", reference=Rounded)
+    assert not failing(Right, "reference", reference=Rounded, reference_precision=torch.float32)
+    assert "reference" in failing(Right, "reference", reference=Ascends, reference_precision=torch.float32)
+
+
+def test_the_cuda_kernel_compiles_without_a_gpu() -> None:
+    assert failing(Lion, "cuda kernel") == {}
+
+
+def test_the_checks_leave_nothing_behind() -> None:
+    made = []
+
+    def make(params: Any) -> Right:
+        optimizer = Right(params)
+        made.append(weakref.ref(optimizer))
+        return optimizer
+
+    state = torch.random.get_rng_state()
+    failing(make, "checkpoint", "repeats", "no growth", "order")
+    gc.collect()
+    assert all(optimizer() is None for optimizer in made)
+    assert torch.equal(state, torch.random.get_rng_state())
 
 
 def test_what_cannot_be_checked() -> None:
     with pytest.raises(ValueError, match="steps must be at least 4, not 3"):
         assert_optimizer_agrees(Lion, steps=3)
-    with pytest.raises(TypeError, match=r"make\(\) must give an ElementwiseOptimizer, not PlainLion"):
-        assert_optimizer_agrees(PlainLion)
+    with pytest.raises(ValueError, match="shapes must name at least one shape"):
+        assert_optimizer_agrees(Lion, shapes=[])
+    with pytest.raises(
+        ValueError, match=r"reference_precision must be torch\.float64 or torch\.float32, not"
+    ):
+        assert_optimizer_agrees(Lion, reference_precision=torch.float16)
+    with pytest.raises(TypeError, match=r"make\(\) must give a torch\.optim\.Optimizer, not int"):
+        assert_optimizer_agrees(lambda params: 3)

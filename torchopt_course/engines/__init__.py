@@ -14,6 +14,7 @@ A step, in eight lines:
 ===========  ========================================================================================
 ``cuda``     one launch for all tensors of a device and dtype, compiled by Triton
 ``cpu``      one fused pass over all tensors of one dtype in a group, compiled by numba
+             (both: several for a rule that makes numbers of whole tensors, :mod:`.rule.sweeps`)
 ``foreach``  the program over lists of tensors, each operation one ``torch._foreach_*`` call
 ``eager``    the program as torch operations, one tensor at a time; the reference
 ===========  ========================================================================================

@@ -201,7 +201,7 @@ class _PreparedGroup:
         count = len(bucket.positions)
         width = len(specialization.program.numbers)
         return {
-            f.KERNEL: bucket.kernel(specialization),
+            **bucket.kernel(specialization),
             f.WIDTH: width,
             f.NUMBERS: self._keep(np.zeros(count * width + 1)),
             f.SETS: self._keep(np.zeros(count, dtype=np.int64)),

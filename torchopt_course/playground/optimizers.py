@@ -125,7 +125,7 @@ class Optimizer:
         choices = choices_key(kept, results)
         if choices not in self._rules:
             variant = self._formula.specialize(kept, False, results)
-            if variant.program is None:
+            if variant.program is None or not variant.is_elementwise:
                 raise PlaygroundError(f"{variant.reason}: no JavaScript can be made of it")
             try:
                 self._rules[choices] = rule_text(f"{self.name}.rule", variant.program, kept)

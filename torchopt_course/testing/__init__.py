@@ -1,7 +1,7 @@
 """Checks for your own tests."""
 
 from .gradients import GradientError, NotDifferentiable, assert_gradients_agree
-from .optimizers import OptimizerError, assert_optimizer_agrees
+from .optimizers import OptimizerError, assert_optimizer_agrees, optimizer_checks, parametrize_with_checks
 
 __all__ = [
     "GradientError",
@@ -9,4 +9,6 @@ __all__ = [
     "OptimizerError",
     "assert_gradients_agree",
     "assert_optimizer_agrees",
+    "optimizer_checks",
+    "parametrize_with_checks",
 ]

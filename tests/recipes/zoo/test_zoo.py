@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import math
 import re
 from collections.abc import Callable
@@ -80,6 +81,20 @@ def test_the_steps_are_the_papers(name: str) -> None:
     assert_within(mine, expected)
     fused = optimizer.engine_report().startswith("fused CPU engine: 5 parameters")
     assert fused or name in WHOLE, optimizer.engine_report()
+
+
+@pytest.mark.parametrize("name", WHOLE)
+@pytest.mark.parametrize(("weight", "grad"), [(0.0, 0.5), (0.5, 0.0), (0.0, 0.0)])
+def test_where_a_norm_is_zero(name: str, weight: float, grad: float) -> None:
+    paper, options = PAPERS[name]
+    expected, g = torch.full((3,), weight, dtype=torch.float64), torch.full((3,), grad, dtype=torch.float64)
+    param = Parameter(expected.clone())
+    optimizer = getattr(zoo, name)([param], **options)
+    for _ in range(2):
+        param.grad = g.clone()
+        optimizer.step()
+    paper(expected, [g, g])
+    torch.testing.assert_close(param.detach(), expected, rtol=1e-12, atol=0)
 
 
 # torch counts some factors in float32.
@@ -179,7 +194,7 @@ def test_sam_climbs_and_steps_from_where_it_was() -> None:
         for x, v, gx in zip(plain, velocity, torch.autograd.grad(loss_of(climbed), climbed), strict=True):
             v.mul_(0.9).add_(gx)
             x -= 0.01 * v
-        assert float(returned) == pytest.approx(float(before), rel=1e-9)
+        assert returned.item() == pytest.approx(before.item(), rel=1e-9)
     assert_within(params, plain)
     assert "fused CPU" in optimizer.engine_report()
 
@@ -222,3 +237,12 @@ def test_the_table_has_nobody_else_and_the_honest_mean() -> None:
     assert re.findall(r"^\| \[`(\w+)`\]", page, re.M) == [row.name for row in rows]
     [said] = re.findall(r"blank lines: ([^.]*)\.", page)
     assert f"blank lines: {said}." in table.page_of(rows, ["-"] * len(rows))
+
+
+@pytest.mark.parametrize("cls", ZOO)
+def test_options_out_of_range(cls: Any) -> None:
+    for name in ("lr", "eps", "weight_decay", "betas"):
+        if name in inspect.signature(cls.__init__).parameters:
+            value: Any = (0.9, 0.9, 1.5) if name == "betas" else -1.5
+            with pytest.raises(ValueError, match=r"1\.5"):
+                cls([torch.zeros(2, requires_grad=True)], **{name: value})

@@ -25,7 +25,9 @@ from ..native import frame as f
 from ..native import step as native
 from ..native.compiler import Address, callable_at
 from ..rule.parsed import Specialization
+from ..rule.sweeps import sweeps
 from .kernel import KINDS, kernel
+from .reductions import BLOCK
 
 # A thread's part of one tensor has at least so many elements.
 LEAST_SHARE = 1024
@@ -35,13 +37,13 @@ class Pass(NamedTuple):
     """One call of a kernel.
 
     Attributes:
-        kernel: its address.
+        kernel: the words of the frame that say which.
         width: how many numbers it reads.
         numbers: one set of coefficients after the other.
         sets: which set each parameter uses; -1 for those that are left out.
     """
 
-    kernel: Address
+    kernel: Mapping[int, int]
     width: int
     numbers: list[float]
     sets: np.ndarray[Any, np.dtype[np.int64]]
@@ -76,11 +78,17 @@ class CpuBucket(Bucket):
         super().__init__(
             positions, params, state, names, rounding=rounding, counts_steps=counts_steps, ages=ages
         )
-        self._kernels: dict[Specialization, Address] = {}
+        self._kernels: dict[Specialization, Mapping[int, int]] = {}
+        self._partials: dict[Specialization, Any] = {}  # what the blocks of all tensors give to reductions
+        # Threads cut tensors where cache lines end; where a rule reduces, no block is cut.
+        self._grain = 64
         self._arrays: dict[int, Any] = {}  # what the frame has the addresses of
         rows = np.array([(i, 0, size) for i, size in enumerate(self._sizes)], dtype=np.int64)
-        starts = np.array([0, len(rows)], dtype=np.int64)
-        self._put({f.WORK: rows, f.ROWS: starts}, {f.ELEMENTS: self._sizes.sum()})
+        starts = np.arange(len(rows) + 1, dtype=np.int64)
+        counts = -(-self._sizes // BLOCK)
+        self._block_count = int(counts.sum())
+        blocks = np.stack([np.cumsum(counts) - counts, self._sizes], axis=1)
+        self._put({f.WORK: rows, f.ROWS: starts, f.BLOCKS: blocks}, {f.ELEMENTS: self._sizes.sum()})
 
     def _put(self, arrays: Mapping[int, Any], numbers: Mapping[int, Any]) -> None:
         """Write into the frame that compiled code reads."""
@@ -112,18 +120,29 @@ class CpuBucket(Bucket):
                 self._find_overlaps()
             verdict = native.prepare(self.guards.address)
 
-    def kernel(self, specialization: Specialization) -> Address:
-        """The machine code for a specialization of the rule.
+    def kernel(self, specialization: Specialization) -> Mapping[int, int]:
+        """The machine code for a specialization of the rule, as words of the frame.
 
         Raises:
             CompilationError: it cannot be compiled.
         """
-        address = self._kernels.get(specialization)
-        if address is None:
-            address = self._kernels[specialization] = kernel(
-                specialization, self._stored, self._step_dtype, self._rounding
+        words = self._kernels.get(specialization)
+        if words is None:
+            address: Address = kernel(specialization, self._stored, self._step_dtype, self._rounding)
+            program = specialization.program
+            assert program is not None, "it has been compiled"
+            partials = self._partials[specialization] = np.zeros(
+                self._block_count * len(program.reductions) + 1
             )
-        return address
+            words = self._kernels[specialization] = {
+                f.KERNEL: address,
+                f.SWEEPS: len(sweeps(program)),
+                f.PARTIALS: partials.ctypes.data,
+            }
+            if program.reductions and self._grain != BLOCK:
+                self._grain = BLOCK
+                self.guards.frame[f.PARTS] = 0  # the work is to be shared anew
+        return words
 
     def _passes(
         self,
@@ -139,11 +158,11 @@ class CpuBucket(Bucket):
         for age, mine in self._by_age():
             values = coefficients(age)
             specialization = specialize(values)
-            address = self.kernel(specialization)
+            words = self.kernel(specialization)
             numbers = [float(value) for value in specialization.program.values(values).values()]  # type: ignore[union-attr]
             if specialization not in passes:
                 nobody = np.full(len(mine), -1, dtype=np.int64)
-                passes[specialization] = Pass(address, len(numbers), [], nobody)
+                passes[specialization] = Pass(words, len(numbers), [], nobody)
             found = passes[specialization]
             if keys is None:
                 found.sets[mine] = len(found.numbers) // max(len(numbers), 1)
@@ -156,18 +175,21 @@ class CpuBucket(Bucket):
 
     def _run(self, passes: list[Pass]) -> None:
         """Update all parameters and states in place, as prepared."""
-        for address, width, numbers, sets in passes:
+        for words, width, numbers, sets in passes:
             arrays = {f.NUMBERS: np.array([*numbers, 0.0]), f.SETS: sets}
-            self._put(arrays, {f.KERNEL: address, f.WIDTH: width})
+            self._put(arrays, {**words, f.WIDTH: width})
             native.run(self.guards.address)
 
     def _run_from_python(self, passes: list[Pass]) -> None:
         """The same, while there is no compiled code but the kernels: on one thread."""
         work, table = self._arrays[f.WORK], self.guards.table
-        for address, _, numbers, sets in passes:
+        for words, _, numbers, sets in passes:
             given = np.array([*numbers, 0.0])
-            kernel = callable_at(address, 6, holds_gil=False)
-            kernel(table.ctypes.data, work.ctypes.data, given.ctypes.data, sets.ctypes.data, 0, len(work))
+            kernel = callable_at(words[f.KERNEL], 9, holds_gil=False)
+            addresses = [array.ctypes.data for array in (table, work, given, sets)]
+            reduced = words[f.PARTIALS], self._arrays[f.BLOCKS].ctypes.data
+            for sweep in range(words[f.SWEEPS]):
+                kernel(*addresses, sweep, *reduced, 0, len(work))
         torch.autograd.graph.increment_version(self.guards.written)
         self.guards.written.clear()
         if not self._counts_steps:
@@ -187,8 +209,7 @@ class CpuBucket(Bucket):
                 parts[lightest].append((i, 0, size))
                 loads[lightest] += size
                 continue
-            # Cut where cache lines end.
-            cuts = [size * t // threads // 64 * 64 for t in range(threads)] + [size]
+            cuts = [size * t // threads // self._grain * self._grain for t in range(threads)] + [size]
             for t, (start, stop) in enumerate(itertools.pairwise(cuts)):
                 parts[t].append((i, start, stop - start))
                 loads[t] += stop - start

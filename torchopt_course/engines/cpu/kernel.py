@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pkgutil
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,8 +13,10 @@ import torch
 from ..native.compiler import Address, CompilationError, NoWord, native
 from ..rule.parsed import Specialization
 from ..rule.program import STATE, Program
+from ..rule.sweeps import Sweep, sweeps
 from ..storage import HALVES, compensated, computed_in
 from . import scalars
+from .reductions import LANES, block_text, larger, smaller, whole_text
 
 # What is stored, what it is computed in, and the words between the two.
 KINDS = {
@@ -53,7 +55,8 @@ def kernel(
     real = str(computed_in(stored)).removeprefix("torch.")
     # The text is all that there is to know of the rule.
     inputs = "\n".join((real, str(step_real), text, _OWN_CODE))
-    return native(name, inputs, lambda: _build(text, real, step_real), 6)
+    lanes = max(LANES, LANES * len(specialization.program.reductions))
+    return native(name, inputs, lambda: _build(text, real, step_real, lanes), 9)
 
 
 _OWN_CODE = repr(
@@ -61,6 +64,7 @@ _OWN_CODE = repr(
         pkgutil.get_data(package, file)
         for package, file in (
             (__package__, "kernel.py"),
+            (__package__, "reductions.py"),
             (__package__, "scalars.py"),
             (__package__.rpartition(".")[0], "storage.py"),
         )
@@ -74,7 +78,7 @@ def _has_float16() -> bool:
     return bool(llvm.get_host_cpu_features().get("f16c")) or platform.machine() in ("aarch64", "arm64")
 
 
-def _build(source: str, real: str, step_real: str | None) -> Callable[..., Any]:
+def _build(source: str, real: str, step_real: str | None, lanes: int) -> Callable[..., Any]:
     import numba
 
     from ..native import intrinsics
@@ -91,6 +95,10 @@ def _build(source: str, real: str, step_real: str | None) -> Callable[..., Any]:
         "real": getattr(np, real),
         "single": np.float32,
         "whole": np.int64,
+        "double": np.float64,
+        "larger": numba.njit(inline="always")(larger),
+        "smaller": numba.njit(inline="always")(smaller),
+        "stack": intrinsics.doubles_on_the_stack(lanes),
     }
     exec(source, names)
     function: Callable[..., Any] = names["kernel"]
@@ -116,9 +124,11 @@ def kernel_source(
     by_chance = [name for name in written if rounding == "stochastic" and dtypes[name] in HALVES]
     n_numbers = len(program.numbers)
     own = n_numbers + 2 * (rounding == "stochastic")
+    *searches, last = sweeps(program)
     lines = [
-        "def kernel(table, work, numbers, sets, first, last):",
+        "def kernel(table, work, numbers, sets, sweep, partials, blocks, first, last):",
         "    table, work, sets = integers(table), integers(work), integers(sets)",
+        *(["    partials, blocks, lanes = doubles(partials), integers(blocks), stack()"] if searches else []),
         "    for w in range(first, last):",
         "        item, offset, n = work[3 * w], work[3 * w + 1], work[3 * w + 2]",
         "        if sets[item] < 0:",
@@ -129,6 +139,19 @@ def kernel_source(
             f"        at_{name} = at_{KINDS[dtype][0]}(table[row + {c}] + offset * {dtype.itemsize})"
             for c, (name, dtype) in enumerate(columns.items())
         ),
+        *(["        size = blocks[2 * item + 1]"] if searches else []),
+    ]
+    for number, search in enumerate(searches):
+        reading = _reading(said, dtypes, kept, [name for name in tensors if name in search.tensors])
+        computing = list(map(scalars.text, search.lines))
+        places = list(map(program.reductions.index, search.reductions))
+        found = block_text(reading, computing, search.reductions, places, len(program.reductions))
+        lines += [
+            f"        if sweep == {number}:",
+            *(f"            {line}" for line in (*_per_tensor(program, search), *found, "continue")),
+        ]
+    lines += [
+        *(f"        {line}" for line in _per_tensor(program, last)),
     ]
     if by_chance:
         lines += [
@@ -136,9 +159,8 @@ def kernel_source(
         ]
     lines += [
         "        for i in range(n):",
-        *(f"            {name} = {said.read(f'at_{name}[i]', dtype)}" for name, dtype in columns.items()),
-        *(f"            {name} = {name} + lost_{name}" for name in kept),
-        *(f"            {scalars.text(line)}" for line in program.lines),
+        *(f"            {line}" for line in _reading(said, dtypes, kept, tensors)),
+        *(f"            {scalars.text(line)}" for line in last.lines),
     ]
     for name, result in written.items():
         if name in kept:
@@ -155,6 +177,25 @@ def kernel_source(
             "            step[0] += 1",
         ]
     return "\n".join(lines) + "\n"
+
+
+def _per_tensor(program: Program, sweep: Sweep) -> list[str]:
+    """What a sweep knows of the whole tensor before it begins."""
+    places = list(map(program.reductions.index, sweep.known))
+    known = whole_text(sweep.known, places, len(program.reductions))
+    return [*known, *map(scalars.text, sweep.per_tensor)]
+
+
+def _reading(
+    said: _Storage, dtypes: Mapping[str, torch.dtype], kept: Sequence[str], names: Sequence[str]
+) -> list[str]:
+    """Read the element ``i`` of some tensors, with what rounding has kept of it."""
+    columns = {name: dtypes[name] for name in names}
+    columns |= {f"lost_{name}": dtypes[name] for name in names if name in kept}
+    return [
+        *(f"{name} = {said.read(f'at_{name}[i]', dtype)}" for name, dtype in columns.items()),
+        *(f"{name} = {name} + lost_{name}" for name in names if name in kept),
+    ]
 
 
 class _Storage:

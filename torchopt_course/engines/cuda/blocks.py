@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ..native.compiler import NoWord
-from ..rule.program import Line, Program
+from ..rule.program import Line
 
 # `xp` is the module `.triton`; `tl.REAL` becomes the precision in which is computed.
 _TEXTS = {
@@ -21,24 +23,26 @@ MOST = 64
 
 
 class SourceText:
-    """A program as source text.
+    """Operations of a program as source text.
 
     Args:
-        program: what a rule does.
+        per_tensor: those on numbers of a whole tensor.
+        lines: those on its elements.
         real: the precision in which it is computed, in Triton's words.
 
     Attributes:
-        constants: lines that give the program's numbers that precision.
-        lines: its operations.
+        constants: lines that give the numbers in them that precision.
+        per_tensor, lines: the operations.
 
     Raises:
         NoWord: Triton has no word for one of them.
     """
 
-    def __init__(self, program: Program, real: str) -> None:
+    def __init__(self, per_tensor: Sequence[Line], lines: Sequence[Line], real: str) -> None:
         self.constants: list[str] = []
         self._real = real
-        self.lines = [self._text(line) for line in program.lines]
+        self.per_tensor = [self._text(line) for line in per_tensor]
+        self.lines = [self._text(line) for line in lines]
 
     def _text(self, line: Line) -> str:
         operands = [name if isinstance(name, str) else self._constant(float(name)) for name in line.operands]
@@ -49,6 +53,8 @@ class SourceText:
             operands[1] = str(int(exponent))
         places = ", ".join(f"{{{i}}}" for i in range(len(operands)))
         template = _TEXTS.get(line.word, f"xp.{line.word}({places})").replace("REAL", self._real)
+        if line.word == "fill" and line.per_tensor:
+            template = "{1}"
         return f"{line.out} = {template.format(*operands)}"
 
     def _constant(self, number: float) -> str:

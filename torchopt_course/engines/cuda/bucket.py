@@ -25,12 +25,9 @@ from ..local import LocalGroup
 from ..native.compiler import CompilationError, NoWord, callable_at, native
 from ..rule.parsed import Specialization
 from ..same_tensors import SameTensors
-from .kernel import BLOCK, DTYPES, kernel
+from .kernel import CHUNK, DTYPES, kernels
 
 Words = np.ndarray[Any, np.dtype[np.int64]]
-
-# Elements that one program of the launch updates.
-CHUNK = 8 * BLOCK
 
 # Tables that a captured graph reads again in each replay; nobody says when the graph is gone.
 _read_by_graphs: list[Tensor] = []
@@ -80,6 +77,9 @@ class CudaBucket(Bucket):
             dtype=np.int64,
         )
         self._whole = self._upload(self._rows)
+        # Where the chunks of each tensor begin in the list of all, and how many elements it has.
+        starts = np.searchsorted(self._rows[:, 0], np.arange(len(params)))
+        self._chunks = self._upload(np.stack([starts, self._sizes], axis=1))
         self._pattern = b""
         self._split: list[tuple[float, Any]] = []
         # The addresses that were uploaded last, their copy on the device, whether all are aligned.
@@ -104,12 +104,15 @@ class CudaBucket(Bucket):
         return partial(
             self._run,
             [
-                self._launch(table, work, keys, specialize(_of_the_first(values)), values, scaling)
+                launch
                 for work, values in passes
+                for launch in self._launches(
+                    table, work, keys, specialize(_of_the_first(values)), values, scaling
+                )
             ],
         )
 
-    def _launch(
+    def _launches(
         self,
         table: Tensor,
         work: Tensor,
@@ -117,11 +120,12 @@ class CudaBucket(Bucket):
         specialization: Specialization,
         values: Mapping[str, Any],
         scaling: Scaling | None,
-    ) -> Update:
-        """One launch of a kernel, compiled and with all its arguments."""
+    ) -> list[Update]:
+        """The launches of kernels, compiled and with all their arguments."""
         if specialization.program is None:
             raise NoWord(specialization.reason)
-        values = specialization.program.values(values)
+        program = specialization.program
+        values = program.values(values)
         on_device = tuple(name for name, value in values.items() if _is_on_device(value))
         numbers = [float(value) for name, value in values.items() if name not in on_device]
         pointers = [table, work, *([] if keys is None else [keys])]
@@ -131,8 +135,17 @@ class CudaBucket(Bucket):
         if scaling is not None:
             given = [scaling.found_inf, *([] if scaling.grad_scale is None else [scaling.grad_scale])]
             pointers += [tensor.to(self._device, torch.float32, non_blocking=True) for tensor in given]
+        of_reductions: list[Tensor] = []
+        if width := len(program.reductions):
+            # What the programs of a launch find out of their parts, and of whole tensors.
+            found = [
+                torch.empty(count * width, dtype=torch.float64, device=self._device)
+                for count in (len(self._rows), len(self._sizes))
+            ]
+            of_reductions = [*found, self._chunks]
+            pointers += of_reductions
         counted = self._step_dtype if self._counts_on_device else None
-        function = kernel(
+        functions = kernels(
             specialization,
             on_device,
             self._stored,
@@ -142,8 +155,13 @@ class CudaBucket(Bucket):
             scaled=0 if scaling is None else len(given),
             aligned=self._seen[2],
         )
-        function.make_ready(*pointers, *numbers)
-        return partial(function.launch, len(work), *pointers, *numbers)
+        launches: list[Update] = []
+        for position, function in enumerate(functions):
+            adds_up = position % 2 == 1
+            arguments = of_reductions if adds_up else [*pointers, *numbers]
+            function.make_ready(*arguments)
+            launches.append(partial(function.launch, len(self._sizes) if adds_up else len(work), *arguments))
+        return launches
 
     def _run(self, launches: list[Update]) -> None:
         """Update all parameters and states in place, as prepared."""

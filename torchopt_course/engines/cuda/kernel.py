@@ -12,7 +12,9 @@ import torch
 from ..native.compiler import CompilationError, NoWord
 from ..rule.parsed import Specialization
 from ..rule.program import STATE, Program
+from ..rule.sweeps import Sweep, sweeps
 from ..storage import HALVES, compensated, computed_in
+from . import reductions
 from .blocks import SourceText
 
 # What can be stored, in the names of ``triton.language``.
@@ -24,6 +26,8 @@ DTYPES = {
 }
 # Elements that a program of the launch computes at a time: eight for each thread of four warps.
 BLOCK = 1024
+# Elements that one program of the launch updates.
+CHUNK = 8 * BLOCK
 
 
 class Kernel:
@@ -52,7 +56,7 @@ class Kernel:
 
 
 @cache
-def kernel(
+def kernels(
     specialization: Specialization,
     on_device: tuple[str, ...],
     stored: tuple[torch.dtype, ...],
@@ -62,8 +66,11 @@ def kernel(
     counts_steps: bool,
     scaled: int,
     aligned: bool,
-) -> Kernel:
-    """The kernel for a specialization of a rule; its arguments are the pointers and then the numbers.
+) -> list[Kernel]:
+    """The kernels for a specialization of a rule, one for each of its sweeps, with what adds up in between.
+
+    Their arguments are the pointers and then the numbers; the second of two is given the three pointers of
+    reductions alone.
 
     Args:
         on_device: the program's numbers that are read from the device, one row for each parameter.
@@ -86,22 +93,32 @@ def kernel(
         raise CompilationError(f"Triton cannot be imported: {error}") from error
     if specialization.program is None:
         raise NoWord(specialization.reason)
-    text = kernel_source(
-        specialization.program,
-        specialization.states,
-        on_device,
-        stored,
-        rounding,
-        step_dtype,
-        counts_steps=counts_steps,
-        scaled=scaled,
-        aligned=aligned,
-    )
-    return Kernel(triton.jit(_from_text(text, "kernel", {"tl": tl, "xp": xp})))
+    program, made = specialization.program, []
+    for sweep in sweeps(program):
+        text = kernel_source(
+            program,
+            sweep,
+            specialization.states,
+            on_device,
+            stored,
+            rounding,
+            None if sweep.reductions else step_dtype,
+            counts_steps=counts_steps,
+            scaled=scaled,
+            aligned=aligned,
+        )
+        texts = {"kernel": text}
+        if sweep.reductions:
+            places = list(map(program.reductions.index, sweep.reductions))
+            texts["total"] = reductions.total_source(sweep.reductions, places, len(program.reductions), CHUNK)
+        for name, text in texts.items():
+            made.append(Kernel(triton.jit(_from_text(text, name, {"tl": tl, "xp": xp}))))
+    return made
 
 
 def kernel_source(
     program: Program,
+    sweep: Sweep,
     states: Sequence[str],
     on_device: tuple[str, ...],
     stored: tuple[torch.dtype, ...],
@@ -124,14 +141,16 @@ def kernel_source(
     signature = [
         *("table", "work", *(["keys"] if by_chance else [])),
         *(*(["numbers"] if on_device else []), *scaling),
+        *(["partials", "totals", "chunks"] if program.reductions else []),
         *(f'{name}: "fp64"' for name in on_host),
         "BLOCK: tl.constexpr",
     ]
     pointer = f"tl.load(table + row * {width} + {{}}).to(tl.pointer_type(tl.{{}})) + offset"
     if aligned:
         pointer = f"tl.multiple_of({pointer}, 16)"
-    said = SourceText(program, real)
-    block = _block(program, columns, kept, said, real, rounding, "grad_scale" in scaling)
+    said = SourceText(sweep.per_tensor, sweep.lines, real)
+    block = _block(program, sweep, columns, kept, said, real, rounding, "grad_scale" in scaling)
+    reduced, place = len(program.reductions), program.reductions.index
     lines = [
         f"def kernel({', '.join(signature)}):",
         "    entry = work + 3 * tl.program_id(0)",
@@ -147,6 +166,9 @@ def kernel_source(
             for c, name in enumerate(on_device)
         ),
         *(f"    {line}" for line in said.constants),
+        *(f"    {reductions.known(line, place(line), reduced, real)}" for line in sweep.known),
+        *(f"    {line}" for line in said.per_tensor),
+        *(f"    {line}" for line in reductions.begin(sweep.reductions)),
         "    alive = 1",
     ]
     if scaling:
@@ -159,12 +181,16 @@ def kernel_source(
         "    whole = n // BLOCK * BLOCK",
         "    for start in range(0, whole, BLOCK):",
         "        i = start + tl.arange(0, BLOCK)",
-        *(f"        {line.format(mask='', load_mask='')}" for line in block),
+        *(f"        {line.format(mask='', load_mask='', inside='i >= 0')}" for line in block),
         # Only the rest is masked: a mask would keep the compiler from loading 16 bytes at a time.
         "    if whole < n:",
         "        i = whole + tl.arange(0, BLOCK)",
-        *(f"        {line.format(mask=', mask=i < n', load_mask=', mask=i < n, other=0')}" for line in block),
+        *(f"        {line.format(**_MASKED)}" for line in block),
     ]
+    if sweep.reductions:
+        part = f"tl.load(chunks + 2 * row) + offset // {CHUNK}"
+        places = list(map(place, sweep.reductions))
+        lines += [f"    {line}" for line in reductions.give(sweep.reductions, places, reduced, part)]
     if step_dtype is not None:
         step = f"tl.load(table + row * {width} + {width - 1})"
         kind = str(step_dtype).removeprefix("torch.")
@@ -176,8 +202,12 @@ def kernel_source(
     return "\n".join(lines) + "\n"
 
 
+_MASKED = {"mask": ", mask=i < n", "load_mask": ", mask=i < n, other=0", "inside": "i < n"}
+
+
 def _block(
     program: Program,
+    sweep: Sweep,
     columns: Mapping[str, torch.dtype],
     kept: Sequence[str],
     said: SourceText,
@@ -186,10 +216,16 @@ def _block(
     unscale: bool,
 ) -> list[str]:
     """Read, compute, write one block, whose elements are at ``i``; with places for masks."""
-    lines = [f"{name} = tl.load(at_{name} + i{{load_mask}}).to(tl.{real})" for name in columns]
+    # The last sweep writes back all that there is.
+    read = [name for name in columns if name.removeprefix("lost_") in sweep.tensors or not sweep.reductions]
+    lines = [f"{name} = tl.load(at_{name} + i{{load_mask}}).to(tl.{real})" for name in read]
+    lines += [f"{name} = {name} + lost_{name}" for name in kept if name in read]
+    if unscale and "g" in read:
+        lines.append("g = g * (1.0 / tl.load(grad_scale))")
+    if sweep.reductions:
+        return [*lines, *said.lines, *reductions.add(sweep.reductions)]
     if unscale:
-        lines += ["g = g * (1.0 / tl.load(grad_scale))", "tl.store(at_g + i, g{mask})"]
-    lines += [f"{name} = {name} + lost_{name}" for name in kept]
+        lines.append("tl.store(at_g + i, g{mask})")
     lines += said.lines
     targets = [name for name in columns if name != "g" and not name.startswith("lost_")]
     drawn = 0

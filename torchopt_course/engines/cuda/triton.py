@@ -146,3 +146,33 @@ def stochastic_float16(x, bits):
     count = tl.where(up, below + 1, below).to(tl.uint32)
     small = (count | ((word >> 16) & 0x8000)).to(tl.uint16)
     return tl.where(tl.abs(x) < 2.0**-14, small, usual).to(tl.float16, bitcast=True)
+
+
+# -- reductions: NaN is larger than anything, and smaller ---------------------------------------------------
+
+
+@triton.jit
+def larger(a, x):
+    return tl.where((x > a) | (x != x), x, a)
+
+
+@triton.jit
+def smaller(a, x):
+    return tl.where((x < a) | (x != x), x, a)
+
+
+# (`tl.reduce`: the interpreter would miss `tl.sum` and the like, which are functions for kernels themselves.)
+@triton.jit
+def total(block):
+    return tl.reduce(block, 0, tl.standard._sum_combine)
+
+
+@triton.jit
+def largest(block):
+    is_nan = tl.reduce(tl.where(block != block, 1.0, 0.0), 0, tl.standard._sum_combine)
+    return tl.where(is_nan > 0, float("nan"), tl.reduce(block, 0, tl.standard._elementwise_max))
+
+
+@triton.jit
+def smallest(block):
+    return -largest(-block)

@@ -34,6 +34,7 @@ PROGRAM, OPERATIONS, CONDITIONS, FIRST_RESULT, REGISTERS, RESULTS, STEP_REGISTER
 REGISTER_INPUTS, REGISTER_INPUT_COUNT = (_word() for _ in range(2))
 BOUNDS, BOUND_COUNT, TARGETS_OVERLAP, GRADS_APART = (_word() for _ in range(4))
 USED_WORK, USED_STARTS, SELF, THREADS = (_word() for _ in range(4))
+SWEEPS, SWEEP, PARTIALS, BLOCKS = (_word() for _ in range(4))
 BUCKET_WORDS = _word()
 
 # Words of one row of `expected`; the ids of the state tensors follow, then that of the step, then the

@@ -86,8 +86,10 @@ def run_rows(_typing: Any) -> Any:
             # Numba's functions take two places first, for what they return and for an exception.
             places = [inside.alloca(word) for _ in range(2)]
             starts = load(bucket, word(frame.USED_STARTS))
+            given = frame.TABLE, frame.USED_WORK, frame.NUMBERS, frame.SETS
+            of_reductions = frame.SWEEP, frame.PARTIALS, frame.BLOCKS
             arguments = [
-                *(load(bucket, word(w)) for w in (frame.TABLE, frame.USED_WORK, frame.NUMBERS, frame.SETS)),
+                *(load(bucket, word(w)) for w in (*given, *of_reductions)),
                 *(load(starts, thread) for thread in (begin, end)),
             ]
             prototype = ir.FunctionType(status, [word.as_pointer()] * 2 + [word] * len(arguments))
@@ -97,6 +99,20 @@ def run_rows(_typing: Any) -> Any:
         return builder.ptrtoint(module.globals[name], word)
 
     return types.int64(), generate
+
+
+def doubles_on_the_stack(count: int) -> Any:
+    """A function for compiled code: a place for so many numbers, for as long as the caller runs."""
+
+    @intrinsic
+    def place(_typing: Any) -> Any:
+        def generate(_context: Any, builder: Any, _signature: Any, _arguments: Any) -> Any:
+            with builder.goto_entry_block():
+                return builder.alloca(ir.DoubleType(), count)
+
+        return types.CPointer(types.float64)(), generate
+
+    return place
 
 
 # 16-bit floats are storage only: read as float32, computed as float32, rounded to nearest even when written.

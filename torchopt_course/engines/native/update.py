@@ -176,10 +176,17 @@ def build() -> tuple[Callable[..., Any], Callable[..., Any]]:
             interpreter = call0(api[f.SAVE_THREAD])
         if bucket[f.THREADS] > 1:
             bucket[f.USED_WORK], bucket[f.USED_STARTS] = bucket[f.SHARED_WORK], bucket[f.SHARED_STARTS]
-            call5(api[f.PARALLEL_FOR], 0, bucket[f.THREADS], 1, run_rows(), frame)
+            for sweep in range(bucket[f.SWEEPS]):
+                bucket[f.SWEEP] = sweep
+                call5(api[f.PARALLEL_FOR], 0, bucket[f.THREADS], 1, run_rows(), frame)
         else:
             bucket[f.USED_WORK], bucket[f.USED_STARTS] = bucket[f.WORK], bucket[f.ROWS]
-            call3(run_rows(), 0, 1, frame)
+            # With several sweeps a tensor is done before the next begins: it is in the cache.
+            at_once = bucket[f.COUNT] if bucket[f.SWEEPS] == 1 else 1
+            for item in range(0, bucket[f.COUNT], at_once):
+                for sweep in range(bucket[f.SWEEPS]):
+                    bucket[f.SWEEP] = sweep
+                    call3(run_rows(), item, item + at_once, frame)
         if releases:
             call1(api[f.RESTORE_THREAD], interpreter)
         if not bucket[f.COUNTS_STEPS]:

@@ -63,6 +63,8 @@ class OperationsBucket(Bucket):
         }.items():
             if type(tensor) not in PLAIN or tensor.layout != torch.strided:
                 return f"{label} is no plain tensor"
+            if label != "its gradient" and torch._debug_has_internal_overlap(tensor) == 1:
+                return f"{label} has several elements in one place"
             if (tensor.dtype, tensor.device, tensor.shape) != (param.dtype, param.device, param.shape):
                 return f"{label} is not like the parameter"
             if reason := why_odd(label, tensor):
@@ -86,6 +88,8 @@ class OperationsBucket(Bucket):
             specialization = specialize(values)
             if specialization.program is None:
                 raise NoWord(specialization.reason)
+            if self._dtype.is_complex:
+                specialization.refuse_parts("a parameter is complex, and is seen as pairs of real numbers")
             program = in_place(specialization.program, specialization.states, self._language)
             numbers = program.numbers(specialization.program.values(_on_the_host(values)), self._dtype)
             if numbers is None:

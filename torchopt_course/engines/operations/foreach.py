@@ -41,10 +41,11 @@ class ForeachBucket(OperationsBucket):
         return super().refuses(candidate, options) if wished else "lists are not wished for"
 
     def _run(self, program: InPlace, columns: Columns, numbers: Sequence[Any]) -> None:
-        program.run(_portions(columns) if program.needs_memory else [columns], numbers)
+        rows = _portions(columns, cut=not program.reduces) if program.needs_memory else [columns]
+        program.run(rows, numbers)
 
 
-def _portions(columns: Columns) -> Iterator[Columns]:
+def _portions(columns: Columns, *, cut: bool) -> Iterator[Columns]:
     """Cut all lists alike, large tensors along their first dimension, into portions of similar size."""
     total = sum(map(Tensor.numel, columns[0]))
     if total <= LEAST_PORTION:
@@ -54,7 +55,7 @@ def _portions(columns: Columns) -> Iterator[Columns]:
     portion: list[list[Tensor]] = [[] for _ in columns]
     filled = 0
     for tensors in zip(*columns, strict=True):
-        for pieces in zip(*(_pieces(tensor, most) for tensor in tensors), strict=True):
+        for pieces in zip(*(_pieces(tensor, most) if cut else [tensor] for tensor in tensors), strict=True):
             if filled and filled + pieces[0].numel() > most:
                 yield portion
                 portion, filled = [[] for _ in columns], 0

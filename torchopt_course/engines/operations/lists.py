@@ -14,7 +14,7 @@ from ..rule.words import TENSORS
 _OVER_LISTS = frozenset(
     {
         "add", "sub", "mul", "div", "pow", "neg", "abs", "sign", "exp", "log", "sin", "cos", "tanh",
-        "sigmoid", "sqrt", "rsqrt", "reciprocal", "maximum", "minimum",
+        "sigmoid", "sqrt", "rsqrt", "reciprocal", "maximum", "minimum", "norm",
     }
 )  # fmt: skip
 _COMMUTE = frozenset({"add", "mul", "maximum", "minimum"})

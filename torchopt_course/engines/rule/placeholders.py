@@ -60,6 +60,8 @@ class Value:
         said = word_of(getattr(torch, ufunc.__name__, None), inputs, options)
         if method == "__call__" and said and said[0] in OF_NUMBERS | COMPARISONS:
             return self._notes.say(said[0], *said[1])
+        if is_per_tensor(self):
+            raise Elsewhere(f"calls numpy's {ufunc.__name__}()")
         raise self._notes.misuse(f"calls numpy's {ufunc.__name__}()")
 
     def __getattr__(self, name: str) -> Any:
@@ -97,6 +99,12 @@ def is_tensor(value: Any) -> bool:
     return type(value) is Value and type(value._example) is not float
 
 
+def is_per_tensor(value: Any) -> bool:
+    """Whether it is one number for each tensor, made by a reduction."""
+    with torch._C.DisableTorchFunction():  # this is no question of the rule's
+        return is_tensor(value) and value._example.dim() == 0
+
+
 def is_truth_value(value: Any) -> bool:
     return is_tensor(value) and value._example.dtype == torch.bool
 
@@ -121,6 +129,8 @@ def _in_place(function: Callable[[Value, Any], Any]) -> Callable[[Value, Any], A
                 "write x = x + y, not x += y",
             )
         new = function(self, other)
+        if is_per_tensor(self) and not is_per_tensor(new):
+            raise Elsewhere("writes a tensor into a number")
         # The tensor has changed, whatever its names.
         self._register, self._example = new._register, new._example
         return self
@@ -145,6 +155,8 @@ def _no_number(what: str, advice: str) -> Callable[..., Any]:
     def method(self: Value, *_: object) -> Any:
         if not is_tensor(self):
             raise Elsewhere(f"depends on the value of the coefficient {self._notes.label(self)}")
+        if is_per_tensor(self):
+            raise Elsewhere("decides by a number of a tensor (xp.where would not)")
         raise self._notes.misuse(what, advice)
 
     return method

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from .words import TENSORS
+from .words import REDUCTIONS, TENSORS
 
 Number = float | int
 # The registers that a program starts with are "p", "g" and these, with a name in the place of the braces.
@@ -26,7 +26,8 @@ class Line:
         out: the register of the result.
         word: what is done, see :mod:`.words`.
         operands: registers (``str``) and numbers.
-        of_numbers: whether it is the same for all elements.
+        of_numbers: whether it is computed of coefficients alone.
+        per_tensor: whether it gives one number for each tensor: a reduction, or something computed of some.
         dying: the registers that nobody reads afterwards.
     """
 
@@ -34,11 +35,12 @@ class Line:
     word: str
     operands: tuple[str | Number, ...]
     of_numbers: bool = False
+    per_tensor: bool = False
     dying: frozenset[str] = frozenset()
 
 
 class Program:
-    """What a rule does to one element.
+    """What a rule does to one element, or to one tensor.
 
     Args:
         lines: the operations, in order.
@@ -48,6 +50,7 @@ class Program:
         lines: the operations on tensors that the results need.
         numbers: the registers of numbers that those read: coefficients, and what is computed of them.
         arithmetic: the operations on numbers alone.
+        reductions: those of the lines that make a number of a tensor.
     """
 
     def __init__(self, lines: list[Line], results: tuple[str, ...]) -> None:
@@ -61,6 +64,7 @@ class Program:
                 needed |= reads
         self.lines = [line for line in reversed(kept) if not line.of_numbers]
         self.arithmetic = [line for line in reversed(kept) if line.of_numbers]
+        self.reductions = [line for line in self.lines if line.word in REDUCTIONS]
         computed = {line.out for line in self.arithmetic}
         prefix = NUMBER.format("")
         read = dict.fromkeys(name for line in self.lines for name in line.operands if isinstance(name, str))

@@ -1,9 +1,11 @@
 """Read a rule: run it once on placeholders and write down what it does to them.
 
-A rule is elementwise if all that it does are functions of one number at a time. The list of those that every
-engine knows is in :mod:`.words`; a rule that keeps to it becomes a :class:`~.program.Program`.
-Any other one is left to torch, which knows what it means for whole tensors: with other elementwise functions
-(torch itself says which operations are ``pointwise``), or with norms, sums, shapes and the like.
+A rule is elementwise if all that it does are functions of one number at a time. The list of those that
+every engine knows is in :mod:`.words`; a rule that keeps to it becomes a :class:`~.program.Program`, also
+if it makes numbers of whole tensors by the reductions there (sums, norms, ...), which it then uses like
+coefficients. Any other one is left to torch, which knows what it means for whole tensors: with other
+elementwise functions (torch itself says which operations are ``pointwise``), or with shapes, sorting and
+the like.
 """
 
 from __future__ import annotations
@@ -19,9 +21,9 @@ from torch.overrides import TorchFunctionMode, resolve_name
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_leaves, tree_map
 
-from .placeholders import Elsewhere, RuleError, Value, is_tensor, is_truth_value
+from .placeholders import Elsewhere, RuleError, Value, is_per_tensor, is_tensor, is_truth_value
 from .program import NUMBER, STATE, Line, Program
-from .words import COMPARISONS, LOGICAL, OF_NUMBERS, POWERS, TENSORS, word_of
+from .words import COMPARISONS, COMPOSED, LOGICAL, OF_NUMBERS, POWERS, REDUCTIONS, TENSORS, word_of
 
 # What stands for a number while a rule is read: none that a formula may treat in a way of its own.
 _SOME_NUMBER = 0.7310585786300049
@@ -34,7 +36,7 @@ class Reading(NamedTuple):
 
     Attributes:
         program: what it does, in words that every engine knows; ``None`` if only torch can run it.
-        reason: why there is no program.
+        reason: why there is no program, or why it is not elementwise.
         is_elementwise: whether it does to each element what it would do if that stood alone.
     """
 
@@ -89,9 +91,10 @@ def _read(
         raise
     except Exception as error:
         return Reading(None, f"{owner}.rule cannot be read: {type(error).__name__}: {error}", False)
-    if notes.stranger:
-        return Reading(None, f"{owner}.rule {notes.stranger}", True)
-    return Reading(Program(notes.lines, tuple(registers)), "", True)
+    reduces = next((line.word for line in notes.lines if line.word in REDUCTIONS), "")
+    reason = notes.stranger or (reduces and f"makes a number of a whole tensor, by {reduces}()")
+    program = None if notes.stranger else Program(notes.lines, tuple(registers))
+    return Reading(program, reason and f"{owner}.rule {reason}", not reduces)
 
 
 def _unheard(method: Callable[..., Any]) -> Callable[..., Any]:
@@ -126,6 +129,8 @@ class _Notes:
                 raise self.misuse(f"computes with {operand!r}", "choose with: if x is not None")
         if any(type(operand) not in (Value, int, float, bool) for operand in operands):
             return self.unknown(TENSORS[word], operands, {})
+        if word == "clamp" and any(map(is_tensor, operands[1:])):
+            return self._between(*operands)
         if not any(map(is_tensor, operands)):
             if word not in OF_NUMBERS:
                 raise Elsewhere(f"takes coefficients alone to {word}(); let coefficients() do it")
@@ -136,8 +141,10 @@ class _Notes:
             raise self.misuse(f"makes an error, in {word}(): {str(error).splitlines()[0]}") from error
         is_truth = example.dtype == torch.bool
         example = example if is_truth else example.to(torch.float32)
-        if is_truth and word not in LOGICAL | COMPARISONS:
+        if is_truth and word not in _TRUTHS:
             return self.unknown(TENSORS[word], operands, {})
+        if word in REDUCTIONS and is_per_tensor(operands[0]):
+            raise Elsewhere(f"takes {word}() of one number")
         if word not in LOGICAL:
             condition = operands[:1] if word == "where" else ()
             operands = (*condition, *map(self._as_real, operands[len(condition) :]))
@@ -145,7 +152,8 @@ class _Notes:
             return self.unknown(TENSORS[word], operands, {})
         if word == "where" and not any(map(is_tensor, operands[1:])):
             # Of two numbers torch would make single precision, whatever the parameter has.
-            operands = (*operands[:2], self.say("fill", self.p, operands[2]))
+            like = self._as_real(operands[0]) if is_per_tensor(operands[0]) else self.p
+            operands = (*operands[:2], self.say("fill", like, operands[2]))
         if word == "pow" and type(operands[1]) is not Value and operands[1] in POWERS:
             return POWERS[operands[1]](self.say, operands[0])
         return self._write(word, operands, example)
@@ -153,26 +161,42 @@ class _Notes:
     def _write(self, word: str, operands: tuple[Any, ...], example: Any) -> Value:
         out = Value(self, f"v{len(self.lines)}", example)
         names = tuple(operand._register if type(operand) is Value else operand for operand in operands)
-        self.lines.append(Line(out._register, word, names, of_numbers=type(example) is float))
+        of_numbers = type(example) is float
+        self.lines.append(Line(out._register, word, names, of_numbers, is_per_tensor(out)))
         return out
+
+    def _between(self, x: Any, low: Any, high: Any) -> Any:
+        """A clamp by tensors, or by numbers that were made of one."""
+        for word, bound in (("maximum", low), ("minimum", high)):
+            if is_tensor(bound):
+                x = self.say(word, x, bound)
+            elif type(bound) is Value or abs(bound) != torch.inf:
+                x = self.say("clamp", x, *((bound, torch.inf) if word == "maximum" else (-torch.inf, bound)))
+        return x
 
     def _as_real(self, operand: Any) -> Any:
         if not is_truth_value(operand):
             return operand
-        return self._write("real", (operand, self.p), self.p._example)
+        example = torch.empty(operand._example.shape, dtype=torch.float32, device="meta")
+        return self._write("real", (operand, self.p), example)
 
     def call(self, function: Any, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
         """A call of one of torch's functions."""
         if not any(type(leaf) is Value for leaf in tree_leaves((arguments, keywords))):
             raise Elsewhere(f"calls {_name(function)}() on nothing that it was given")
         said = word_of(function, arguments, keywords)
-        return self.say(said[0], *said[1]) if said else self.unknown(function, arguments, keywords)
+        if not said:
+            return self.unknown(function, arguments, keywords)
+        word, operands = said
+        return COMPOSED[word](self.say, *operands) if word in COMPOSED else self.say(word, *operands)
 
     @_unheard
     def unknown(self, function: Any, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
         """A function that is not on the list: torch says whether it is one of one number at a time."""
         name = _name(function)
         if name.rpartition(".")[2] in _TO_PYTHON:
+            if any(map(is_per_tensor, arguments)):
+                raise Elsewhere(f"calls {name}()")
             raise self.misuse(f"calls {name}()")
         arguments, keywords = tree_map(_example, (arguments, keywords))
         given = [leaf for leaf in tree_leaves((arguments, keywords)) if type(leaf) is Tensor]
@@ -186,7 +210,7 @@ class _Notes:
         if [tensor._version for tensor in given] != before:
             raise self.misuse(f"writes into a tensor, with {name}()", "write x = x + y, not x.add_(y)")
         tensors = tree_leaves(result)
-        if pointwise.failed or not all(type(t) is Tensor and t.shape == _SHAPE for t in tensors):
+        if pointwise.failed or not all(type(t) is Tensor and t.shape in (_SHAPE, ()) for t in tensors):
             raise Elsewhere(f"calls {name}(), which is not elementwise")
         self.stranger = self.stranger or f"calls {name}(), which is not on the list for kernels"
         return tree_map(lambda tensor: Value(self, "?", tensor), result)
@@ -195,6 +219,11 @@ class _Notes:
     def result(self, value: Any) -> str:
         """The register of a result."""
         value = _plain(value)
+        if is_per_tensor(value):
+            raise RuleError(
+                f"{self.owner}.rule returned one number of a whole tensor, expected tensors like the "
+                "parameter: 0 * p + x is one that is full of it"
+            )
         if not is_tensor(value) and type(value) in (Value, int, float, bool):
             value = self.say("fill", self.p, value)
         if not is_tensor(value):
@@ -224,6 +253,8 @@ def _name(function: Any) -> str:
     return str(resolve_name(function) or getattr(function, "__name__", function))
 
 
+# What may give true or false.
+_TRUTHS = LOGICAL | COMPARISONS | {"any", "all"}
 _TO_PYTHON = ("item", "tolist", "numpy", "__array__")
 
 

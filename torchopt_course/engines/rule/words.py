@@ -1,7 +1,8 @@
 """What a rule may say: the words that every engine knows, how torch spells them, what they mean for tensors.
 
-Each is a function of one number at a time. What is not here (sums, norms, sorting, ...) may mean something
-else for a number than for a tensor: no kernel gets to see it.
+Each is a function of one number at a time, but for the reductions, which make one number of a whole tensor.
+What is not here (sorting, products of matrices, ...) means something else for a number than for a tensor: no
+kernel gets to see it.
 """
 
 from __future__ import annotations
@@ -20,6 +21,11 @@ def _filled(like: Tensor, number: Any) -> Any:
     return torch.zeros_like(like) + number
 
 
+def _extreme(function: Function, of_nothing: float) -> Function:
+    """torch has none for an empty tensor, of which no element asks for it either."""
+    return lambda x: function(x) if x.numel() else torch.sum(x) + of_nothing
+
+
 # What a word means for tensors and Python's numbers.
 TENSORS: dict[str, Function] = {
     "add": operator.add, "sub": operator.sub, "mul": operator.mul, "div": operator.truediv,
@@ -34,11 +40,27 @@ TENSORS: dict[str, Function] = {
     "maximum": torch.maximum, "minimum": torch.minimum, "clamp": torch.clamp, "where": torch.where,
     "fill": _filled,  # of a tensor: one like it, full of a number
     "real": Tensor.type_as,  # true and false as 1 and 0, in the precision of another tensor
+    "sum": torch.sum, "mean": torch.mean, "norm": torch.linalg.vector_norm,
+    "amax": _extreme(torch.amax, -torch.inf), "amin": _extreme(torch.amin, torch.inf),
+    "any": torch.any, "all": torch.all, "count_nonzero": lambda x: torch.sum(x != 0).to(x.dtype),
 }  # fmt: skip
+# What makes one number of a tensor.
+REDUCTIONS = frozenset({"sum", "mean", "norm", "amax", "amin", "any", "all", "count_nonzero"})
 COMPARISONS = frozenset({"lt", "le", "gt", "ge", "eq", "ne"})
 LOGICAL = frozenset({"logical_and", "logical_or", "logical_xor", "logical_not"})
 # What a rule may do with its coefficients alone: Python does it, once for all elements.
 OF_NUMBERS = frozenset({"add", "sub", "mul", "div", "pow", "neg", "abs"})
+
+Say = Callable[..., Any]
+# What is said with other words.
+COMPOSED: dict[str, Callable[..., Any]] = {
+    "isfinite": lambda say, x: say("lt", say("abs", x), torch.inf),
+    "isinf": lambda say, x: say("eq", say("abs", x), torch.inf),
+    "isnan": lambda say, x: say("ne", x, x),
+    "norm_1": lambda say, x: say("sum", say("abs", x)),
+    "norm_inf": lambda say, x: say("amax", say("abs", x)),
+}
+_NORMS = {1: "norm_1", 2: "norm", torch.inf: "norm_inf"}
 
 _ALSO = {
     "add": "__add__", "sub": "subtract __sub__", "mul": "multiply __mul__",
@@ -46,15 +68,15 @@ _ALSO = {
     "lt": "less __lt__", "le": "less_equal __le__", "gt": "greater __gt__", "ge": "greater_equal __ge__",
     "eq": "__eq__", "ne": "not_equal __ne__",
     "logical_and": "__and__", "logical_or": "__or__", "logical_xor": "__xor__", "logical_not": "__invert__",
-    "abs": "absolute __abs__", "sign": "sgn", "clamp": "clip",
+    "abs": "absolute __abs__", "sign": "sgn", "clamp": "clip", "amax": "max", "amin": "min",
 }  # fmt: skip
 _UNARY = {
     "neg", "logical_not", "abs", "sign", "square", "sqrt", "rsqrt", "reciprocal", "exp", "log", "sin", "cos",
-    "tanh", "sigmoid", "floor", "ceil",
+    "tanh", "sigmoid", "floor", "ceil", "isfinite", "isinf", "isnan",
 }  # fmt: skip
 # What torch calls the operands, for a rule that gives them by name.
 _OPERANDS = {
-    **dict.fromkeys(_UNARY, ("input",)),
+    **dict.fromkeys(_UNARY | REDUCTIONS, ("input",)),
     "pow": ("input", "exponent"),
     "clamp": ("input", "min", "max"),
     "where": ("condition", "input", "other"),
@@ -63,7 +85,7 @@ _OPERANDS = {
 
 def _spellings() -> dict[Any, str]:
     known = {torch.special.expit: "sigmoid"}
-    for word in TENSORS:
+    for word in (*TENSORS, "isfinite", "isinf", "isnan"):
         for name in (word, *_ALSO.get(word, "").split()):
             # x.where(condition, y) has its operands in another order.
             homes = (torch,) if word == "where" else (torch, Tensor)
@@ -81,6 +103,8 @@ def word_of(
     """The word that a call of torch stands for, with its operands; ``None`` if there is no word for it."""
     if function in _LIKE and len(arguments) == 2 - len(_LIKE[function]) and not keywords:
         return "fill", (*arguments, *_LIKE[function])
+    if function in _NORM_ARGUMENTS:
+        return _norm(function, arguments, keywords)
     word = _SPELLINGS.get(function, "")
     names = _OPERANDS.get(word, ("input", "other"))
     operands = dict(zip(names, arguments, strict=False)) | {**keywords}
@@ -92,7 +116,28 @@ def word_of(
     return word, tuple(operands[name] for name in names)
 
 
-Say = Callable[..., Any]
+_NORM_ARGUMENTS: dict[Any, tuple[str, ...]] = {
+    torch.norm: ("input", "p", "dim", "keepdim", "out", "dtype"),
+    Tensor.norm: ("input", "p", "dim", "keepdim", "dtype"),
+    torch.linalg.norm: ("input", "flattened", "dim", "keepdim"),  # an order would make it one of matrices
+    torch.linalg.vector_norm: ("input", "ord", "dim", "keepdim"),
+}
+
+
+def _norm(
+    function: Any, arguments: Sequence[Any], keywords: Mapping[str, Any]
+) -> tuple[str, tuple[Any, ...]] | None:
+    """The norm of a whole tensor as if it were a vector, of an order that there is a word for."""
+    given = dict(zip(_NORM_ARGUMENTS[function], arguments, strict=False)) | {**keywords}
+    tensor = given.pop("input", given.pop("x", given.pop("A", None)))
+    order = given.pop("p", given.pop("ord", 2) if function is not torch.linalg.norm else 2)
+    if order == "fro":
+        order = 2
+    if any(value is not None and value is not False for value in given.values()):
+        return None
+    return (_NORMS[order], (tensor,)) if type(order) in (int, float) and order in _NORMS else None
+
+
 # Powers that torch does not compute as powers.
 POWERS: dict[float, Callable[[Say, Any], Any]] = {
     2: lambda say, x: say("mul", x, x),

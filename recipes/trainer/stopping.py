@@ -12,16 +12,6 @@ from typing import Any
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-class StoppedError(Exception):
-    """The training was asked to stop, and has saved what it has."""
-
-    def __init__(self, message: str, number: int) -> None:
-        super().__init__(message, number)
-        self.message = message
-        self.exit_code = 128 + number
-        """130 for Ctrl-C, 143 for SIGTERM: what a shell calls it."""
-
-
 class StopRequest:
     """Which signal has come, if any."""
 

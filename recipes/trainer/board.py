@@ -1,31 +1,18 @@
-"""What TensorBoard shows of a run."""
+"""What TensorBoard shows of a run of train.py."""
 
 from __future__ import annotations
 
-import io
 import json
 import math
-import shlex
-import shutil
-import sys
-import sysconfig
 import time
-import types
+import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from recipes.common.data import Data
-from recipes.common.measure import Closeup, Epoch, Step
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-    from torch.utils.tensorboard import SummaryWriter
-
-# How the recipes know their own event files: no other is ever cut or deleted.
-EVENT_SUFFIX = ".torchopt_course"
+from recipes.common.tensorboard import EVENT_SUFFIX, add_scalar, as_code, summary_writer
+from recipes.trainer.measure import Closeup, Epoch, Step
 
 # The columns of TensorBoard's table of runs. How many epochs, on which device and where is not among them:
 # that may change when a run is taken up again, and TensorBoard keeps what it read first.
@@ -37,7 +24,11 @@ HPARAMS: dict[str, type] = {
     "batch_size": int,
     "seed": int,
     "max_lr": str,  # a number or None; a column has one type
-    "cycle_epochs": int,
+    "cycle_epochs": str,
+    "momentum": str,
+    "nesterov": bool,
+    "betas": str,
+    "weight_decay": str,
     "data": str,
     "split": str,
     "autograd": str,
@@ -61,8 +52,17 @@ LAYOUT = {
         "momentum": ["Multiline", [r"^schedule/momentum$"]],  # of the optimizers that have one
     },
 }
-SAMPLES = 24
-SAMPLE_COLUMNS = 6
+# What stands beside each curve.
+DESCRIPTIONS = {
+    "loss/train": "Mean cross-entropy of the epoch's training rows, each just before the step that used it.",
+    "loss/eval": "Mean cross-entropy of the rows that are only measured, after the epoch.",
+    "accuracy/eval": "Share of the rows that are only measured which the weights classify rightly.",
+    "update_to_weight_ratio": "Length of the last update / length of the weights; some 0.001 is healthy.",
+    "loss/train_step": "Mean cross-entropy of the step's batch, before the step.",
+    "schedule/learning_rate": "Learning rate of the step.",
+    "schedule/momentum": "Momentum of the step; of Adam the first beta.",
+    "gradient_norm": "Length of the gradient of all weights together.",
+}
 MOST_HISTOGRAMS = 20
 STEPS_AT_ONCE = 100
 
@@ -77,8 +77,8 @@ class Board:
         self.writer = summary_writer(folder, from_step)
         self._steps: list[Step] = []
 
-    def begin(self, settings: dict[str, Any]) -> None:
-        """What stands at the start of a run: its row in the table of runs, and how to group the curves."""
+    def begin(self, settings: dict[str, Any], model: nn.Module, example: Tensor) -> None:
+        """What stands at the start: the run's row in the table of runs, the charts, and the model's graph."""
         from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
 
         # The same columns in every run, in the run's own file: then the runs are rows of one table.
@@ -98,6 +98,9 @@ class Board:
         self._hparams(metadata.SESSION_START_INFO_TAG, session_start_info=row)
         self.writer.add_custom_scalars(LAYOUT)
         self.config(settings, 0)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of the end of torch.jit.trace, which TensorBoard's writer uses
+            self.writer.add_graph(model.eval(), example)
 
     def config(self, settings: dict[str, Any], step: int) -> None:
         """The settings as text, from this step on."""
@@ -119,7 +122,7 @@ class Board:
                 "gradient_norm": step.grad_norm,
             }.items():
                 if value is not None:
-                    self.writer.add_scalar(tag, value, step.step)
+                    add_scalar(self.writer, tag, value, step.step, DESCRIPTIONS[tag])
         self._steps.clear()
 
     def flush(self) -> None:
@@ -140,7 +143,7 @@ class Board:
             "accuracy/eval": epoch.accuracy,
             "update_to_weight_ratio": epoch.update_ratio,
         }.items():
-            self.writer.add_scalar(tag, value, epoch.epoch)
+            add_scalar(self.writer, tag, value, epoch.epoch, DESCRIPTIONS[tag])
         if epoch.epoch % math.ceil(epochs / MOST_HISTOGRAMS) and epoch.epoch != epochs:
             return
         for name, part in closeups.items():
@@ -176,103 +179,6 @@ def pictures_are_due(epoch: int, epochs: int) -> bool:
     return epoch == epochs or epoch in (4**i for i in range(16))
 
 
-def sample_figure(data: Data, predicted: Tensor) -> Figure:
-    """The first rows as pictures; a wrong answer is red and followed by the right one."""
-    from matplotlib.figure import Figure
-
-    side, frame = data.side, data.side * 2 // 3  # the frame has room for the words
-    lines = -(-SAMPLES // SAMPLE_COLUMNS)
-    pictures = data.eval_inputs[:SAMPLES].cpu().view(-1, side, side)
-    cell = side + frame
-    # One large picture, which is drawn ten times as fast as one after the other.
-    wall = torch.full((lines * cell, SAMPLE_COLUMNS * cell), pictures.min().item())
-    figure = Figure(figsize=(SAMPLE_COLUMNS, lines * 1.1))
-    axes = figure.add_axes((0, 0, 1, 1))
-    for i, picture in enumerate(pictures):
-        top, left = i // SAMPLE_COLUMNS * cell + frame, i % SAMPLE_COLUMNS * cell + frame // 2
-        wall[top : top + side, left : left + side] = picture
-        said, true = data.classes[predicted[i]], data.classes[data.eval_targets[i]]
-        words, color = (said, "black") if said == true else (f"{said}\n({true})", "red")
-        axes.text(
-            left + side / 2 - 0.5,
-            top - 0.5 - side / 25,
-            words,
-            ha="center",
-            va="bottom",
-            fontsize=10,
-            color=color,
-        )
-    axes.imshow(wall.numpy(), cmap="gray_r")
-    axes.set_axis_off()
-    return figure
-
-
-def confusion_figure(data: Data, predicted: Tensor) -> Figure:
-    """How often each kind was taken for each other; shades are shares of a row."""
-    from matplotlib.figure import Figure
-
-    kinds = len(data.classes)
-    pairs = data.eval_targets.cpu() * kinds + predicted
-    counts = torch.bincount(pairs, minlength=kinds * kinds).view(kinds, kinds)
-    shares = counts / counts.sum(dim=1, keepdim=True).clamp(min=1)
-    figure = Figure(figsize=(5, 4.8))  # a card is half as wide: larger letters
-    axes = figure.add_axes((0.2, 0.2, 0.78, 0.78))
-    axes.imshow(shares.numpy(), cmap="Blues", vmin=0, vmax=1)
-    for row in range(kinds):
-        for column in range(kinds):
-            if counts[row, column]:
-                color = "white" if shares[row, column] > 0.5 else "black"
-                axes.text(
-                    column,
-                    row,
-                    str(int(counts[row, column])),
-                    ha="center",
-                    va="center",
-                    color=color,
-                    fontsize=9,
-                )
-    if max(map(len, data.classes)) > 2:
-        axes.set_xticks(range(kinds), data.classes, rotation=45, ha="right")
-    else:
-        axes.set_xticks(range(kinds), data.classes)
-    axes.set_yticks(range(kinds), data.classes)
-    axes.set(xlabel="answer", ylabel="truth")
-    return figure
-
-
-def rendered(figure: Figure, dpi: int = 100) -> tuple[bytes, Any]:
-    """A figure as PNG and as pixels, height x width x 3: drawn once, for that takes longer than all else."""
-    import numpy as np
-    from PIL import Image
-
-    png = io.BytesIO()
-    figure.savefig(png, dpi=dpi, format="png")
-    return png.getvalue(), np.asarray(Image.open(png).convert("RGB"))
-
-
-def as_code(text: str) -> str:
-    """Markdown that keeps the columns of a text."""
-    return "\n".join(f"    {line}" for line in text.splitlines())
-
-
-def summary_writer(folder: Path, from_step: int | None = None) -> SummaryWriter:
-    """TensorBoard's writer. It is imported here because that takes a second which `--help` need not wait."""
-    # Where TensorFlow happens to be installed, TensorBoard imports all of it to write one file.
-    # This module, when it exists, is its own sign for "use the small stand-in".
-    sys.modules.setdefault("tensorboard.compat.notf", types.ModuleType("tensorboard.compat.notf"))
-    from torch.utils.tensorboard import SummaryWriter
-
-    # The queue to the writing thread holds an epoch's scalars: training need not wait for the disk.
-    return SummaryWriter(
-        str(folder),
-        # TensorBoard without its fast data server takes the first such mark for the run's beginning.
-        purge_step=from_step or 0,
-        max_queue=1000,
-        flush_secs=10,
-        filename_suffix=EVENT_SUFFIX,
-    )
-
-
 def wait_for_a_later_name(folder: Path, most: float = 3.0) -> None:
     """Let the second pass in which the last event file was made.
 
@@ -285,17 +191,3 @@ def wait_for_a_later_name(folder: Path, most: float = 3.0) -> None:
     deadline = time.monotonic() + most
     while int(time.time()) <= newest and time.monotonic() < deadline:
         time.sleep(0.05)
-
-
-def tensorboard_command(logdir: Path) -> str:
-    """The line that opens TensorBoard with the Python environment in use, ready to be pasted."""
-    scripts = sysconfig.get_path("scripts")
-    program = shutil.which("tensorboard", path=scripts)
-    words = [short(program)] if program else [short(sys.executable), "-m", "tensorboard.main"]
-    return shlex.join([*words, "--logdir", str(logdir)])
-
-
-def short(program: str) -> str:
-    """The path from the current folder if the program lies below it, or else the whole path."""
-    path, here = Path(program), Path.cwd()
-    return str(path.relative_to(here)) if here in path.parents[1:] else str(path)

@@ -5,7 +5,8 @@
 - `metrics.jsonl`: one line an epoch
 - `events.out...`: TensorBoard's files, one for every time the run was taken up again
 - `predictions.png`, `confusion.png`: what the model saw when they were drawn last
-- `result.json`: the outcome, written last; it is there only if the run came to its end
+- `result.json`: the outcome, written last; it is there only if the run came to its end. That of a run which
+  was given more epochs is kept as `result-NUMBER-epochs.json`
 
 A checkpoint knows how long the logs were when it was made. Whoever goes on from it cuts them back to that
 length first, so that curves have neither gaps nor points that stand twice.
@@ -17,28 +18,41 @@ import contextlib
 import json
 import os
 import statistics
-from collections.abc import Iterator
+import sys
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from recipes.common.board import EVENT_SUFFIX, Board, confusion_figure, rendered, sample_figure
-from recipes.common.checkpoint import CheckpointError, Checkpoints, flush_folder, step_of, write_to_disk
+from recipes.common.command_line import is_first_process
 from recipes.common.data import Data
-from recipes.common.measure import Closeup, Epoch, Step
+from recipes.common.errors import CheckpointError, FolderError
+from recipes.common.folder import (
+    METRICS_FILE,
+    WRITTEN_BY,
+    earlier_settings,
+    flush_file,
+    has_content,
+    locked,
+    read_json,
+    refuse_other_settings,
+    told_where,
+    write_json,
+)
+from recipes.common.model import make_model
+from recipes.common.tensorboard import EVENT_SUFFIX, rendered
+from recipes.trainer.board import Board
+from recipes.trainer.checkpoint import Checkpoints, step_of
+from recipes.trainer.measure import Closeup, Epoch, Step
+from recipes.trainer.pictures import confusion_figure, sample_figure
 
-# How the recipes know their own files: nothing else in a folder is ever replaced or deleted.
-WRITTEN_BY = "torchopt_course/recipes"
-METRICS_FILE = "metrics.jsonl"
 PICTURES = ("predictions", "confusion")
 
 # What may be another when a run is taken up again: it changes how or how long is computed, but not what.
-MAY_CHANGE = {"epochs", "device", "compile", "shard", "save_every", "data_dir", "logdir"}
-
-
-class FolderError(Exception):
-    """The folder cannot take a run."""
+MAY_CHANGE = {"epochs", "save_every", "data_dir", "logdir"}
+# These too, but then sums are taken in another order: the weights agree within rounding, not bit for bit.
+ROUNDS_OTHERWISE = {"threads", "processes", "device", "compile", "shard", "torch_version"}
+INTACT = "; its last checkpoint is intact"
 
 
 class RunFolder:
@@ -52,13 +66,18 @@ class RunFolder:
         """
         self.path, self.settings = path, settings
         self.checkpoints = Checkpoints(path)
-        claim(path, "train")  # before a lock is laid into somebody else's folder
+        earlier_settings(path, "train")  # before a lock is laid into somebody else's folder
         with contextlib.ExitStack() as stack:
             stack.enter_context(locked(path))
+            self.finished = False
+            """The run had come to its end: nothing is written any more."""
             self.training = self._take_up(fresh)
             """State of the training to go on from; None at the beginning."""
+            if self.finished:
+                self._open = stack.pop_all()
+                return
             self.metrics = stack.enter_context(open(path / METRICS_FILE, "a", encoding="utf-8"))
-            self.board = Board(path, None if self.training is None else self.training["steps_done"] + 1)
+            self.board = Board(path, self.training["steps_done"] + 1 if self.training else None)
             stack.callback(self.board.close)
             if self.training is not None:  # the number of epochs, say, may be another now
                 write_json(path / "config.json", {"written_by": WRITTEN_BY, **settings})
@@ -77,7 +96,7 @@ class RunFolder:
 
     def _take_up(self, fresh: bool) -> dict[str, Any] | None:
         """The newest valid state of the run in this folder, with the logs as they were at that moment."""
-        config = claim(self.path, "train")
+        config = earlier_settings(self.path, "train")
         saved = self.checkpoints.paths()
         if fresh or (config is None and not any(step_of(path) for path in saved)):
             clear(self.path)  # nothing worth going on from: a run that was killed before its first step
@@ -88,12 +107,7 @@ class RunFolder:
                 f"{self.path} holds a run that cannot be taken up again, because {missing} missing; "
                 "choose another --logdir, or replace it with --fresh"
             )
-        for name, new in self.settings.items():
-            if name not in MAY_CHANGE and (old := config.get(name)) != new:
-                raise FolderError(
-                    f"{self.path} holds a run with {name.replace('_', ' ')} {old}, not {new}; "
-                    "choose another --logdir, or replace it with --fresh"
-                )
+        refuse_other_settings(self.path, config, self.settings, MAY_CHANGE | ROUNDS_OTHERWISE)
         content = self.checkpoints.newest()
         if content is None or content.get("written_by") != WRITTEN_BY:
             raise CheckpointError(f"the checkpoints in {self.path} are not of these recipes")
@@ -103,19 +117,26 @@ class RunFolder:
                 f"{self.path} holds a run with {training['epochs_done']} epochs, more than "
                 f"--epochs {self.settings['epochs']}; choose another --logdir, or replace it with --fresh"
             )
-        roll_back(self.path, content["logs"])
+        self.finished = training["epochs_done"] == self.settings["epochs"] and has_content(
+            self.path / "result.json"
+        )
+        if not self.finished:
+            warn_of_rounding(self.path, config, self.settings)
+            roll_back(self.path, content["logs"])
         return training
 
-    def begin(self, training: dict[str, Any]) -> None:
+    def begin(self, training: dict[str, Any], data: Data) -> None:
         """Write what stands at the start of a new run. config.json is last: from then on there is a run."""
-        with self._writing():
-            self.board.begin(self.settings)
+        # A model of its own for TensorBoard's graph: tracing is nothing that the trained one should see.
+        twin = make_model(self.settings["model"], data)
+        with told_where(self.path):
+            self.board.begin(self.settings, twin, data.eval_inputs[:1].cpu())
         self.save(training)
         write_json(self.path / "config.json", {"written_by": WRITTEN_BY, **self.settings})
 
     def log_step(self, step: Step) -> None:
         """Write a step to TensorBoard's file."""
-        with self._writing():
+        with told_where(self.path, INTACT):
             self.board.step(step)
 
     def log_epoch(self, epoch: Epoch, closeups: dict[str, Closeup]) -> None:
@@ -123,7 +144,7 @@ class RunFolder:
         line = {name: value for name, value in vars(epoch).items() if not isinstance(value, list)}
         line["step_microseconds"] = 1e6 * statistics.median(epoch.step_seconds)
         line["first_step_seconds"] = epoch.step_seconds[0]
-        with self._writing():
+        with told_where(self.path, INTACT):
             self.board.epoch(epoch, closeups, self.settings["epochs"])
             self.board.flush()
             self.metrics.write(json.dumps(line) + "\n")
@@ -132,7 +153,7 @@ class RunFolder:
     def log_pictures(self, data: Data, predicted: Tensor, epoch: int) -> None:
         """Draw what the model sees, for TensorBoard and as PICTURES."""
         figures = sample_figure(data, predicted.cpu()), confusion_figure(data, predicted.cpu())
-        with self._writing():
+        with told_where(self.path, INTACT):
             for name, figure in zip(PICTURES, figures, strict=True):
                 png, pixels = rendered(figure)
                 (self.path / f"{name}.png").write_bytes(png)
@@ -140,7 +161,7 @@ class RunFolder:
 
     def save(self, training: dict[str, Any]) -> None:
         """Write a checkpoint, and before it all that was logged."""
-        with self._writing():
+        with told_where(self.path, INTACT):
             self.board.flush()
             self.metrics.flush()
             logs = {}
@@ -152,69 +173,35 @@ class RunFolder:
 
     def finish(self, result: dict[str, Any]) -> None:
         """Write the outcome. The file says that the run is complete, so it is the last."""
-        with self._writing():
+        with told_where(self.path, INTACT):
             self.board.end()
             self.board.flush()
             write_json(self.path / "result.json", result)
 
-    @contextlib.contextmanager
-    def _writing(self) -> Iterator[None]:
-        """Say which folder it was, if the disk does not take it."""
-        try:
-            yield
-        except OSError as error:
-            raise FolderError(
-                f"cannot write to {self.path}: {error.strerror or error}; its last checkpoint is intact"
-            ) from error
 
-
-@contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Create the folder and keep other processes out of it. Also a killed process lets go of it."""
-    from filelock import FileLock, Timeout  # torch depends on it
-
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(path / ".lock")
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise FolderError(f"another process is using {path}; choose another --logdir") from error
-    except OSError as error:
-        raise FolderError(f"cannot create the folder {path}: {error.strerror or error}") from error
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def claim(path: Path, recipe: str) -> dict[str, Any] | None:
-    """The settings of the run that lies in the folder; None if there is none.
-
-    Raises `FolderError` if there are files of another program, or the outcome of another recipe.
-    """
-    config = read_json(path / "config.json")
-    if config is None or config.get("written_by") != WRITTEN_BY:
-        theirs = [name for name in ("config.json", METRICS_FILE, "result.json") if has_content(path / name)]
-        if theirs and (config is not None or not Checkpoints(path).paths()):
-            raise FolderError(f"{path} holds files of another program ({theirs[0]}); choose another --logdir")
-        return None
-    if config.get("recipe", recipe) != recipe:
-        raise FolderError(f"{path} holds what {config['recipe']}.py has left; choose another --logdir")
-    return config
-
-
-def has_content(path: Path) -> bool:
-    """Is there a file, and something in it?"""
-    return path.is_file() and path.stat().st_size > 0
+def warn_of_rounding(path: Path, earlier: dict[str, Any], settings: dict[str, Any]) -> None:
+    """Say on stderr where the promise of the same bits ends, and how it would hold."""
+    others = [
+        f"{name.replace('_', ' ')} {settings[name]} instead of {earlier.get(name)}"
+        for name in sorted(ROUNDS_OTHERWISE)
+        if earlier.get(name) != settings[name]
+    ]
+    if others and is_first_process():
+        cure = f" (OMP_NUM_THREADS={earlier.get('threads')} would)" if "threads" in others[-1] else ""
+        print(
+            f"{path} goes on with {', '.join(others)}: its weights will be those of an undisturbed run "
+            f"within rounding, not bit for bit{cure}",
+            file=sys.stderr,
+        )
 
 
 def clear(path: Path) -> None:
     """Remove the run that lies in the folder, and nothing else."""
     for name in ("result.json", METRICS_FILE, "config.json", *(f"{name}.png" for name in PICTURES)):
-        (path / name).unlink(
-            missing_ok=True
-        )  # the result first: half a run must not look like a finished one
+        (path / name).unlink(missing_ok=True)  # the result first: half a run must not look finished
     Checkpoints(path).clear()
+    for outcome in path.glob("result-*-epochs.json"):
+        outcome.unlink()
     for events in path.glob(f"events.out.tfevents.*{EVENT_SUFFIX}"):
         events.unlink()
 
@@ -225,8 +212,9 @@ def own_logs(path: Path) -> list[Path]:
 
 
 def roll_back(path: Path, lengths: dict[str, int]) -> None:
-    """Make the logs as they were: cut what has been added since."""
-    (path / "result.json").unlink(missing_ok=True)
+    """Make the logs as they were: cut what came since. The outcome of fewer epochs gets its own name."""
+    if result := read_json(path / "result.json"):
+        os.replace(path / "result.json", path / f"result-{result.get('epochs')}-epochs.json")
     for log in own_logs(path):
         if log.name not in lengths:
             log.unlink(missing_ok=True)
@@ -237,31 +225,3 @@ def roll_back(path: Path, lengths: dict[str, int]) -> None:
 def read_epochs(path: Path) -> list[dict[str, Any]]:
     """The lines of a run's log, one for each epoch since it began."""
     return [json.loads(line) for line in (path / METRICS_FILE).read_text("utf-8").splitlines()]
-
-
-def plain_settings(options: object) -> dict[str, Any]:
-    """What a command line was read into, as JSON can say it."""
-    return {name: str(value) if isinstance(value, Path) else value for name, value in vars(options).items()}
-
-
-def read_json(path: Path) -> dict[str, Any] | None:
-    """The object in a file; None if there is none, or something else."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return content if isinstance(content, dict) else None
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write a file that is either complete or not there, also if the machine stops in the middle."""
-    draft = path.with_name(path.name + ".draft")
-    write_to_disk(draft, (json.dumps(content, indent=2) + "\n").encode())
-    os.replace(draft, path)
-    flush_folder(path.parent)
-
-
-def flush_file(path: Path) -> None:
-    """Wait until the disk has what was written to a file, by whomever."""
-    with open(path, "rb+") as file:
-        os.fsync(file.fileno())

@@ -95,11 +95,6 @@ def joined(device: torch.device) -> Iterator[World]:
         dist.destroy_process_group()
 
 
-def is_first_process() -> bool:
-    """Is this the process that speaks to the user?"""
-    return os.environ.get("RANK", "0") == "0"
-
-
 def local_device(name: str) -> torch.device:
     """The device of this process: with `cuda` each process of a machine takes another."""
     device = torch.device(name)

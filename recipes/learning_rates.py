@@ -1,0 +1,186 @@
+"""Too small, good, too large: what the learning rate does. `python recipes/learning_rates.py`.
+
+    θ ← θ - η ∇f(θ)
+
+On the parabola f(x) = L x² / 2 a step multiplies x by 1 - η L: gradient descent converges for η < 2 / L and
+no other rate, in one step at η = 1 / L. A network has no such number, but the same three regions. It is a
+small one on real handwritten digits, trained with SGD from several seeds at each rate of a grid.
+
+The verdict, written before the run. The claim is borne out if
+
+1. on the parabola exactly the rates below 2 / L converge, of all that are tried,
+2. the network's best rate, by the training loss at the end, lies inside of the grid, and
+3. with a hundredth of it the loss is at least ten times the best, and with the grid's largest rate it is
+   above where it began (or no number any more).
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING
+
+if not __package__:  # run by its path: Python looks for modules in recipes/, the package lies one higher
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import torch
+
+import torchopt_course as optim
+from recipes.common.data import load_data
+from recipes.common.errors import TrainingDivergedError
+from recipes.common.loop import evaluate, train
+from recipes.common.model import make_model
+from recipes.common.pictures import decorate, figure
+from recipes.common.report import Report, SeededClaim, Verdict, main
+from recipes.common.table import table
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+CLAIM = "A learning rate that is too small crawls, one that is too large diverges; a good one lies between"
+CURVATURE = 4.0
+SHARES = {"too small": 0.1, "good": 1.0, "overshoots, and arrives": 1.9, "too large": 2.1}  # η L
+
+
+@dataclass(frozen=True)
+class Config(SeededClaim):
+    """Gradient descent on a parabola, and a network on digits at each rate of a grid; ends with a verdict."""
+
+    logdir: Path = Path("runs/learning_rates")
+    """Folder for result.json, pictures and TensorBoard's file."""
+
+
+@dataclass(frozen=True)
+class Size:
+    rates: tuple[float, ...]
+    seeds: int
+    epochs: int
+
+
+GRID = tuple(10 ** (half / 2) for half in range(-8, 5))
+SIZES = {
+    "smoke": Size(GRID[::4], seeds=1, epochs=2),
+    "gallery": Size(GRID, seeds=3, epochs=20),
+    "full": Size(tuple(10 ** (quarter / 4) for quarter in range(-16, 9)), seeds=10, epochs=60),
+}
+
+
+@dataclass(frozen=True)
+class Job:
+    lr: float
+    seed: int
+    epochs: int
+
+
+@dataclass(frozen=True)
+class Course:
+    """Mean loss of the training rows: before the first step, then in every epoch; infinite once diverged."""
+
+    losses: list[float]
+
+
+def descend(share: float, steps: int = 12) -> list[float]:
+    """x after every step of gradient descent on L x² / 2, with η = share / L."""
+    x = torch.tensor([1.0], dtype=torch.float64, requires_grad=True)
+    optimizer = optim.SGD([x], lr=share / CURVATURE)
+    places = [x.item()]
+    for _ in range(steps):
+        optimizer.zero_grad()
+        (CURVATURE * x**2 / 2).sum().backward()
+        optimizer.step()
+        places.append(x.item())
+    return places
+
+
+def train_once(job: Job) -> Course:
+    """SGD on the digits at one constant rate."""
+    data = load_data("digits", "validation")  # the test rows are not needed
+    torch.manual_seed(job.seed)
+    model = make_model("mlp", data)
+    losses = [evaluate(model, data.train_inputs, data.train_targets)[0]]
+    optimizer = optim.SGD(model.parameters(), lr=job.lr)
+    try:
+        for epoch in train(model, optimizer, data, epochs=job.epochs, batch_size=32, seed=job.seed):
+            losses.append(epoch.train_loss)
+    except TrainingDivergedError:
+        losses += [math.inf] * (1 + job.epochs - len(losses))
+    return Course(losses)
+
+
+def judge(ends: dict[float, float], start: float) -> Verdict:
+    """The criterion of the docstring above; `ends` are the last losses by rate, `start` the first."""
+    tried = [step / 20 for step in range(1, 60) if step != 40]  # at 2 / L itself x only jumps to and fro
+    boundary = all((abs(descend(share, 400)[-1]) < 1e-3) == (share < 2) for share in tried)
+    rates = sorted(ends)
+    best = min(rates, key=ends.__getitem__)
+    small = min(rates, key=lambda lr: abs(math.log(lr / (best / 100))))
+    inside = rates[0] < best < rates[-1]
+    return Verdict(
+        CLAIM,
+        boundary and inside and ends[small] >= 10 * ends[best] and not ends[rates[-1]] <= start,
+        f"on the parabola {'exactly the' if boundary else 'not just the'} rates below 2 / L converged; the "
+        f"network came from a loss of {start:.2g} to {ends[best]:.2g} with the best rate, {best:.2g}, to "
+        f"{ends[small]:.2g} with {small:.2g} and to {ends[rates[-1]]:.2g} with {rates[-1]:.2g}",
+    )
+
+
+def draw_parabola() -> Figure:
+    """Four rates on one parabola."""
+    picture = figure(12, 3.6)
+    x = torch.linspace(-2.2, 2.2, 200)
+    for axes, (name, share) in zip(picture.subplots(1, 4, sharey=True), SHARES.items(), strict=True):
+        axes.plot(x, CURVATURE * x**2 / 2, color="0.7", linewidth=2)
+        places = torch.tensor(descend(share))
+        axes.plot(places, CURVATURE * places**2 / 2, "o-", color="#0072B2", markersize=5)
+        axes.set(xlim=(-2.2, 2.2), ylim=(-0.5, 9))
+        decorate(axes, "x", "", f"{name}: η = {share:g} / L")
+    picture.axes[0].set_ylabel("L x² / 2")
+    return picture
+
+
+def draw_network(courses: dict[float, list[Course]], best: float) -> Figure:
+    """Loss by epoch at three rates, and the loss at the end at all of them."""
+    picture = figure(11, 4.4)
+    left, right = picture.subplots(1, 2)
+    rates = sorted(courses)
+    for lr, name, color in (
+        (best / 100, "too small", "#E69F00"),
+        (best, "good", "#009E73"),
+        (rates[-1], "too large", "#D55E00"),
+    ):
+        near = min(rates, key=lambda rate: abs(math.log(rate / lr)))
+        left.semilogy(courses[near][0].losses, color=color, linewidth=2, label=f"{name}: {near:.2g}")
+    ends = [[course.losses[-1] for course in courses[lr]] for lr in rates]
+    right.loglog(rates, [median(end) for end in ends], color="#0072B2")
+    for lr, end in zip(rates, ends, strict=True):
+        right.loglog([lr] * len(end), end, "o", color="#0072B2", alpha=0.5)
+    decorate(left, "epoch", "training loss", "Three learning rates")
+    decorate(right, "learning rate", "training loss at the end", "All of them; a dot for each seed")
+    left.legend()
+    return picture
+
+
+def run(config: Config) -> None:
+    """Descend, train, draw, judge."""
+    size = SIZES[config.size]
+    with Report(config.logdir, "learning_rates", config) as report:
+        jobs = [Job(lr, config.seed + n, size.epochs) for lr in size.rates for n in range(size.seeds)]
+        done = iter(report.train_all(train_once, jobs, "rates", parallel=False))
+        courses = {lr: [next(done) for _ in range(size.seeds)] for lr in size.rates}
+        ends = {lr: median(course.losses[-1] for course in some) for lr, some in courses.items()}
+        start = median(course.losses[0] for some in courses.values() for course in some)
+        for lr, some in courses.items():
+            report.curve(f"training_loss/{lr:.2g}", some[0].losses, range(size.epochs + 1), "The first seed.")
+        report.picture("parabola", draw_parabola())
+        report.picture("network", draw_network(courses, min(ends, key=ends.__getitem__)))
+        cells = [[f"{lr:.2g}", f"{end:.3g}"] for lr, end in ends.items()]
+        text = table(["learning rate", f"training loss after\n{size.epochs} epochs (median)"], cells)
+        rows = [{"lr": lr, "loss": end if math.isfinite(end) else None} for lr, end in ends.items()]
+        report.finish(text, rows, judge(ends, start), start=start)
+
+
+if __name__ == "__main__":
+    main(Config, run)

@@ -1,0 +1,104 @@
+"""Which settings of a run cannot work, or have no effect, said before anything is written."""
+
+from __future__ import annotations
+
+import math
+import os
+from typing import TYPE_CHECKING, Any, get_args
+
+import torch
+
+from recipes.common.command_line import check_seed, need
+from recipes.common.data import DataName, Split
+from recipes.common.errors import OptionError
+from recipes.common.model import ModelName
+from recipes.common.optimizers import OPTIMIZERS, learning_rate, make_optimizer, options_of
+from recipes.common.schedulers import SchedulerName
+from recipes.trainer.training import AutogradName
+
+if TYPE_CHECKING:
+    from recipes.train import Config
+
+# Options of the optimizers; those that are not given keep the optimizer's own default.
+OPTIMIZER_OPTIONS = ("momentum", "nesterov", "betas", "weight_decay")
+
+
+def check(config: Config) -> None:
+    """Raise `OptionError`, which names the option, its value and what was expected."""
+    named: dict[str, Any] = {
+        "data": get_args(DataName),
+        "split": get_args(Split),
+        "model": get_args(ModelName),
+        "autograd": get_args(AutogradName),
+        "optimizer": tuple(OPTIMIZERS),
+        "scheduler": get_args(SchedulerName),
+    }
+    for option, choices in named.items():
+        if (value := getattr(config, option)) not in choices:
+            raise OptionError(f"--{option} must be one of {', '.join(choices)}, not {value!r}")
+    if config.lr is not None and not (0 <= config.lr < math.inf):
+        raise OptionError(f"--lr must be a number from 0 up, not {config.lr}")
+    if config.max_lr is not None and not (
+        learning_rate(config.optimizer, config.lr) <= config.max_lr < math.inf
+    ):
+        raise OptionError(f"--max-lr must be a number from the learning rate up, not {config.max_lr}")
+    if not config.save_every >= 0:
+        raise OptionError(f"--save-every must be a number of seconds from 0 up, not {config.save_every}")
+    for option in ("epochs", "batch_size", "cycle_epochs"):
+        if (value := getattr(config, option)) is not None and value < 1:
+            raise OptionError(f"--{option.replace('_', '-')} must be at least 1, not {value}")
+    check_seed(config.seed)
+    check_device(config.device)
+    check_optimizer(config)
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    check_effects(config, processes)
+    if processes > 1 and config.autograd == "mini":
+        raise OptionError("--autograd mini trains on one process: torch's backward pass averages gradients")
+    if config.compile and config.autograd == "mini":
+        raise OptionError("--compile compiles torch's backward pass, not that of --autograd mini")
+    if config.batch_size < processes:
+        raise OptionError(f"--batch-size must be at least {processes}, a row for each process")
+    need("matplotlib", "tensorboard", *(["sklearn"] if config.data == "digits" else []))
+
+
+def check_device(name: str) -> None:
+    """Refuse a device that is not there."""
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise OptionError(f"--device must be cpu, cuda or cuda:N, not {name!r}")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise OptionError(f"--device {name}: this machine has {torch.cuda.device_count()} CUDA devices")
+
+
+def check_effects(config: Config, processes: int) -> None:
+    """An option that would change nothing is a mistake of somebody who thinks that it does."""
+    for option, of_use, what_for in (
+        ("max_lr", config.scheduler == "cyclic", "--scheduler cyclic"),
+        ("cycle_epochs", config.scheduler == "cyclic", "--scheduler cyclic"),
+        ("data_dir", config.data == "fashion-mnist", "--data fashion-mnist"),
+        ("shard", processes > 1, "several processes (torchrun --nproc-per-node 2)"),
+        *((o, o in options_of(config.optimizer), "another --optimizer") for o in OPTIMIZER_OPTIONS),
+    ):
+        if getattr(config, option) not in (None, False) and not of_use:
+            name = "--" + option.replace("_", "-")
+            raise OptionError(f"{name} has an effect only with {what_for}; leave it out")
+
+
+def optimizer_options(config: Config) -> dict[str, Any]:
+    """The options of the optimizer that were given."""
+    given = {name: getattr(config, name) for name in OPTIMIZER_OPTIONS}
+    return {name: value for name, value in given.items() if value not in (None, False)}
+
+
+def check_optimizer(config: Config) -> None:
+    """Let the optimizer itself look at its options."""
+    options = optimizer_options(config)
+    if options.keys() <= options_of(config.optimizer):
+        weight, lr = torch.nn.Parameter(torch.zeros(1)), learning_rate(config.optimizer, config.lr)
+        try:
+            make_optimizer(config.optimizer, [weight], lr, **options)
+        except ValueError as error:
+            raise OptionError(f"--optimizer {config.optimizer}: {error}") from error

@@ -1,0 +1,212 @@
+"""A run of `train.py`, from its settings to its outcome."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+import signal
+import statistics
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from recipes.common.data import load_data
+from recipes.common.errors import StoppedError
+from recipes.common.folder import plain_settings, read_json
+from recipes.common.loop import threads_for
+from recipes.common.model import make_model
+from recipes.common.optimizers import learning_rate, make_optimizer
+from recipes.common.schedulers import CYCLE_EPOCHS, make_scheduler
+from recipes.trainer.board import pictures_are_due
+from recipes.trainer.checks import check, optimizer_options
+from recipes.trainer.measure import Epoch, weights_sha256
+from recipes.trainer.processes import World, joined, local_device
+from recipes.trainer.run_folder import RunFolder, read_epochs
+from recipes.trainer.stopping import StopRequest, stop_requests
+from recipes.trainer.training import Training
+
+if TYPE_CHECKING:
+    from recipes.train import Config
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """The outcome of a run; all but the model is in result.json."""
+
+    optimizer: str
+    lr: float
+    scheduler: str
+    seed: int
+    epochs: int
+    accuracy: float
+    """Share of the measured rows that the final weights classify rightly, 0 to 1."""
+    loss: float
+    """Mean loss of the measured rows under the final weights."""
+    train_loss: float
+    """Mean loss of the last epoch's training steps."""
+    seconds: float
+    """Time spent in training, without measuring and logging."""
+    step_microseconds: float
+    """Median time of one `optimizer.step()`."""
+    first_step_seconds: float
+    """Time of the first one: it compiles the optimizer, unless an earlier run left that in the cache."""
+    torch_version: str
+    weights_sha256: str
+    model: nn.Module | None = dataclasses.field(default=None, repr=False)
+
+    def summary(self) -> dict[str, str | int | float]:
+        """The part that a file can hold."""
+        return {name: value for name, value in vars(self).items() if name != "model"}
+
+
+def run(config: Config, on_epoch: Callable[[Epoch], object] = lambda epoch: None) -> Result:
+    """Train as `config` says, or go on doing so, and return the outcome. `on_epoch` sees every new epoch."""
+    check(config)
+    device = local_device(config.device)
+    with threads_for(config.data), joined(device) as world, contextlib.ExitStack() as stack:
+        training = set_up(config, world)
+        settings = settings_of(config, training)
+        folder: RunFolder | None = None  # of the first process
+
+        def open_folder() -> dict[str, Any] | None:
+            nonlocal folder
+            folder = stack.enter_context(RunFolder(config.logdir, settings, config.fresh))
+            return folder.training
+
+        stop = stack.enter_context(stop_requests())
+        if state := world.from_first(open_folder):
+            training.load_state_dict(state)
+        else:
+            save(training, folder, begin=True)
+        if not world.from_first(lambda: folder is not None and folder.finished):
+            train_on(training, folder, config, stop, on_epoch)
+            save(training, folder)
+        digest = weights_sha256(training.model)
+        result = world.from_first(lambda: finish(config, digest, folder))
+        return dataclasses.replace(result, model=training.model)
+
+
+def train_on(
+    training: Training,
+    folder: RunFolder | None,
+    config: Config,
+    stop: StopRequest,
+    on_epoch: Callable[[Epoch], object],
+) -> None:
+    """Step after step to the last epoch; log each, save from time to time, and when asked to stop."""
+    saved = time.monotonic()
+    while training.epochs_done < config.epochs:
+        step = training.step()
+        if folder:
+            folder.log_step(step)
+        if epoch := step.epoch:
+            due = pictures_are_due(epoch.epoch, config.epochs)
+            predicted = training.predictions() if due else None
+            if folder:
+                folder.log_epoch(epoch, training.meter.closeups)
+                if predicted is not None:
+                    folder.log_pictures(training.data, predicted, epoch.epoch)
+            on_epoch(epoch)
+        # All processes stop, or save, after the same step.
+        due_now = folder is not None and time.monotonic() - saved >= config.save_every
+        stopping, saving = training.world.sum(stop.number != 0, due_now, device=training.device)
+        if stopping or saving:
+            save(training, folder)
+            saved = time.monotonic()
+        if stopping:
+            without = " without --fresh" if config.fresh else ""
+            raise StoppedError(
+                f"stopped after {training.epochs_done} epochs and {training.steps_done} steps; "
+                f"the same command{without} goes on from there",
+                stop.number or signal.SIGTERM,
+            )
+
+
+def save(training: Training, folder: RunFolder | None, begin: bool = False) -> None:
+    """Write a checkpoint; every process contributes its part of the weights."""
+    state = training.state_dict()
+
+    def write() -> None:
+        assert folder is not None  # the first process has one
+        folder.begin(state, training.data) if begin else folder.save(state)
+
+    training.world.from_first(write)
+
+
+def finish(config: Config, digest: str, folder: RunFolder | None) -> Result:
+    """Write result.json and return what is in it."""
+    assert folder is not None
+    if folder.finished and (before := read_json(folder.path / "result.json")):
+        return Result(**before)
+    epochs = read_epochs(folder.path)
+    last = epochs[-1]
+    result = Result(
+        optimizer=config.optimizer,
+        lr=learning_rate(config.optimizer, config.lr),
+        scheduler=config.scheduler,
+        seed=config.seed,
+        epochs=config.epochs,
+        accuracy=last["accuracy"],
+        loss=last["loss"],
+        train_loss=last["train_loss"],
+        seconds=sum(epoch["seconds"] for epoch in epochs),
+        step_microseconds=statistics.median(epoch["step_microseconds"] for epoch in epochs),
+        first_step_seconds=epochs[0]["first_step_seconds"],
+        torch_version=torch.__version__,
+        weights_sha256=digest,
+    )
+    folder.finish(result.summary())
+    return result
+
+
+def set_up(config: Config, world: World | None = None) -> Training:
+    """Data, model, optimizer and schedule: a training at its beginning."""
+    check(config)
+    world = World() if world is None else world
+    device = local_device(config.device)
+    data = load_data(config.data, config.split, device, config.data_dir)
+    torch.manual_seed(config.seed)
+    model = make_model(config.model, data).to(device)  # made on the CPU: the same weights on every device
+    forward = world.spread(model, device, config.shard)
+    lr = learning_rate(config.optimizer, config.lr)
+    optimizer = make_optimizer(config.optimizer, model.parameters(), lr, **optimizer_options(config))
+    steps_per_epoch = math.ceil(len(data.train_inputs) / config.batch_size)
+    scheduler = make_scheduler(
+        config.scheduler,
+        optimizer,
+        lr=lr,
+        max_lr=config.max_lr,
+        steps_per_cycle=(config.cycle_epochs or CYCLE_EPOCHS) * steps_per_epoch,
+    )
+    return Training(
+        model,
+        optimizer,
+        data,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        autograd=config.autograd,
+        scheduler=scheduler,
+        amp=config.amp,
+        forward=torch.compile(forward) if config.compile else forward,
+        world=world,
+    )
+
+
+def settings_of(config: Config, training: Training) -> dict[str, Any]:
+    """What config.json says, and a run that is taken up again is compared by."""
+    plain = plain_settings(config)
+    del plain["fresh"]  # it says what to do with an earlier run, nothing of this one
+    return {
+        "recipe": "train",
+        **plain,
+        "lr": learning_rate(config.optimizer, config.lr),
+        "data_sha256": training.data.sha256(),
+        "weights": sum(w.numel() for w in training.model.parameters()),
+        "threads": torch.get_num_threads(),
+        "processes": training.world.size,
+        "torch_version": torch.__version__,
+    }

@@ -1,0 +1,405 @@
+"""Rules that make numbers of whole tensors (sums, norms, ...): the same on every engine, with any threads."""
+
+from __future__ import annotations
+
+import linecache
+import math
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+import torch as xp
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.nn import Parameter
+
+from torchopt_course import ElementwiseOptimizer
+from torchopt_course.engines.cpu.reductions import BLOCK
+from torchopt_course.engines.cuda import bucket as cuda
+
+ENGINES = {
+    "fused CPU engine": {"fused": True},
+    "fused CUDA engine": {"fused": True},
+    "foreach engine": {"foreach": True},
+    "eager engine": {"fused": False},
+}
+
+
+@pytest.fixture(params=ENGINES)
+def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Each engine; Triton's interpreter runs the kernels for CUDA."""
+    name: str = request.param
+    if name == "fused CUDA engine":
+        interpret_cuda(monkeypatch)
+    return name
+
+
+def interpret_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    triton = pytest.importorskip("triton")
+    monkeypatch.setattr(triton.knobs.runtime, "interpret", True)
+    monkeypatch.setattr(cuda.CudaBucket, "serves", lambda device: device == "cpu")
+
+
+def optimizer_of(
+    rule: Callable[..., Any], params: Any, states: tuple[str, ...] = (), **options: Any
+) -> ElementwiseOptimizer:
+    class User(ElementwiseOptimizer):
+        @staticmethod
+        def coefficients(lr: float) -> dict[str, float]:
+            return {"lr": lr}
+
+    User.rule = staticmethod(rule)  # type: ignore[assignment]
+    User.states = states
+    return User(params, {"lr": 0.25, **options})
+
+
+def normal(shape: tuple[int, ...], seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
+
+
+def stepped(
+    rule: Callable[..., Any], shapes: Any, engine: str, dtype: torch.dtype = torch.float64
+) -> list[Tensor]:
+    params = [Parameter(normal(shape, i, dtype)) for i, shape in enumerate(shapes)]
+    optimizer = optimizer_of(rule, params, **ENGINES[engine])
+    for step in range(2):
+        for i, param in enumerate(params):
+            param.grad = normal(tuple(param.shape), 10 + i + step, dtype)
+        optimizer.step()
+    assert optimizer.engine_report().startswith(engine)
+    return [param.detach() for param in params]
+
+
+SPELLINGS: dict[str, Callable[[Any], Any]] = {
+    "torch.sum(x)": lambda x: torch.sum(x),
+    "x.sum()": lambda x: x.sum(),
+    "mean": lambda x: xp.mean(x),
+    "x.mean()": lambda x: x.mean(),
+    "rms": lambda x: xp.sqrt(xp.mean(x * x)),
+    "torch.norm": lambda x: xp.norm(x),
+    "x.norm()": lambda x: x.norm(),
+    "norm of order 1": lambda x: xp.norm(x, 1),
+    "norm of order inf": lambda x: x.norm(p=math.inf),
+    "frobenius": lambda x: torch.norm(x, p="fro"),
+    "vector_norm": lambda x: torch.linalg.vector_norm(x),
+    "vector_norm of order 1": lambda x: torch.linalg.vector_norm(x, ord=1),
+    "linalg.norm": lambda x: torch.linalg.norm(x),
+    "max": lambda x: xp.max(x),
+    "x.amax()": lambda x: x.amax(),
+    "min": lambda x: xp.min(x),
+    "x.amin()": lambda x: x.amin(),
+    "count_nonzero": lambda x: xp.count_nonzero(xp.maximum(x, 0 * x)),
+    "sum of a comparison": lambda x: xp.sum(x > 0.5),
+    "any": lambda x: xp.any(x > 2.5),
+    "all": lambda x: (x > -9).all(),
+    "product": lambda x: xp.sum(x * (x + 1)),
+    "two of one another": lambda x: xp.sum(x - xp.mean(x) > xp.norm(x) / 30),
+    "clamped": lambda x: xp.clamp(xp.norm(x), min=3.0),
+    "isfinite": lambda x: xp.isfinite(xp.sum(x)) & ~xp.isnan(xp.max(x)) & ~xp.isinf(xp.min(x)),
+    "where of numbers": lambda x: xp.where(xp.sum(x) > 0, 0.3, 0.7),
+}
+KERNELS = (
+    *("torch.sum(x)", "torch.norm", "max", "min", "mean", "any", "all", "count_nonzero", "isfinite"),
+    *("two of one another", "clamped", "where of numbers"),
+)
+SHAPES = [(3,), (), (2, BLOCK + 77), (5, 7)]
+
+
+def keeping(reductions: Mapping[str, Callable[[Any], Any]]) -> tuple[tuple[str, ...], Callable[..., Any]]:
+    """States, and a rule that puts a reduction of the gradient into each."""
+    names = tuple(f"r{i}" for i in range(len(reductions)))
+    new = ", ".join(f"0 * {name} + of_{name}(g)" for name in names)
+    functions = {f"of_{name}": reduce for name, reduce in zip(names, reductions.values(), strict=True)}
+    return names, eval(f"lambda p, g, {', '.join(names)}, lr: (p - lr * g, {new})", functions)
+
+
+def test_each_reduction_is_torchs(engine: str) -> None:
+    """One rule that keeps each of them as a state, which is full of it."""
+    fused = engine.startswith("fused")  # there each costs time to compile, and spellings are one to kernels
+    names, rule = keeping({name: SPELLINGS[name] for name in KERNELS} if fused else SPELLINGS)
+    params = [Parameter(normal(shape, i)) for i, shape in enumerate(SHAPES)]
+    for i, param in enumerate(params):
+        param.grad = normal(SHAPES[i], 10 + i)
+    optimizer = optimizer_of(rule, params, names, **ENGINES[engine])
+    optimizer.step()
+    assert optimizer.engine_report().startswith(engine)
+    torch.set_default_dtype(torch.float64)  # of numbers as tensors; conftest.py puts it back
+    for param in params:
+        for name, (spelling, reduce) in zip(
+            names, SPELLINGS.items() if not fused else [(n, SPELLINGS[n]) for n in KERNELS], strict=True
+        ):
+            expected = torch.zeros_like(param) + reduce(param.grad)
+            mine = optimizer.state[param][name]
+            torch.testing.assert_close(mine, expected.detach(), rtol=1e-12, atol=1e-13, msg=spelling)
+
+
+# -- formulas by lot --------------------------------------------------------------------------------------
+
+
+def _said(templates: tuple[str, ...], *parts: Any) -> Any:
+    return st.builds(lambda template, *values: template.format(*values), st.sampled_from(templates), *parts)
+
+
+_NUMBERS = st.sampled_from(["lr", "0.5", "-1.5", "2"])
+_REDUCTIONS = (
+    *(f"xp.{name}({{}})" for name in ("sum", "mean", "norm", "max", "min", "count_nonzero")),
+    *("xp.sqrt(xp.mean(xp.square({})))", "1.0 * xp.any({} > lr)", "(0.5 * xp.all({} < 2))"),
+)
+
+
+@cache
+def _elements(depth: int) -> Any:
+    """Something for each element."""
+    leaf = st.sampled_from(["p", "g", "m"])
+    if not depth:
+        return leaf
+    element, number = _elements(depth - 1), _reduced(depth - 1)
+    return st.one_of(
+        leaf,
+        _said(("({} * {})", "({} + {})", "({} / (1 + xp.abs({})))", "xp.maximum({}, {})"), element, element),
+        _said(
+            ("({} * {})", "({} - {})", "xp.minimum({1}, {0})", "({0} / (1 + xp.abs({1})))"), number, element
+        ),
+        _said(("({} - {})", "xp.maximum({}, {})", "xp.clamp({}, max={})"), element, number),
+        _said(("({} + {} * {})", "({} - lr * {} * {})"), element, number, element),
+        _said(("xp.where({} > {}, {}, {})",), element, number, element, number),
+    )
+
+
+@cache
+def _reduced(depth: int) -> Any:
+    """A number of the whole tensor."""
+    reduction = _said(_REDUCTIONS, _elements(depth))
+    if not depth:
+        return reduction
+    number = _reduced(depth - 1)
+    return st.one_of(
+        reduction,
+        _said(("({} + {})", "({} - {})"), number, number | _NUMBERS),
+        _said(("({} / (1 + xp.abs({})))", "xp.where(xp.isfinite({}), {}, 0.3)"), number, number),
+        _said(("xp.where({} > {}, {}, 0.5)",), number, number, number),
+        _said(("xp.sqrt(xp.abs({}))",), number),
+    )
+
+
+_formulas = st.tuples(
+    _said(("p - 0.1 * xp.tanh({} * {})",), _reduced(2), _elements(1)),
+    _said(("xp.tanh({} - {})",), _elements(1), _reduced(1)),
+)
+
+
+def rule_of(formula: tuple[str, str]) -> Callable[..., Any]:
+    source = f"def rule(p, g, m, lr):\n    return {formula[0]}, {formula[1]}\n"
+    file = f"<formula {hash(source):x}>"
+    linecache.cache[file] = len(source), None, source.splitlines(keepends=True), file
+    names: dict[str, Any] = {"xp": torch}
+    exec(compile(source, file, "exec"), names)
+    rule: Callable[..., Any] = names["rule"]
+    return rule
+
+
+@settings(max_examples=4, deadline=None, derandomize=True)
+@given(_formulas)
+def test_every_engine_computes_what_torch_does(formula: tuple[str, str]) -> None:
+    rule = rule_of(formula)
+    expected = []
+    torch.set_default_dtype(torch.float64)  # of numbers as tensors
+    for i, shape in enumerate(SHAPES):
+        p, m = normal(shape, i), torch.zeros(shape, dtype=torch.float64)
+        for step in range(2):
+            p, m = rule(p, normal(shape, 10 + i + step), m, 0.25)
+        expected += [p, m]
+    torch.set_default_dtype(torch.float32)
+    for engine, options in ENGINES.items():
+        params = [Parameter(normal(shape, i)) for i, shape in enumerate(SHAPES)]
+        optimizer = optimizer_of(rule, params, ("m",), **options)
+        with pytest.MonkeyPatch.context() as patch:
+            if engine == "fused CUDA engine":
+                interpret_cuda(patch)
+            for step in range(2):
+                for i, param in enumerate(params):
+                    param.grad = normal(SHAPES[i], 10 + i + step)
+                optimizer.step()
+        assert optimizer.engine_report().startswith(engine), optimizer.engine_report()
+        mine = [value for param in params for value in (param.detach(), optimizer.state[param]["m"])]
+        torch.testing.assert_close(mine, expected, rtol=1e-9, atol=1e-11)
+
+
+# -- precision and threads --------------------------------------------------------------------------------
+
+
+def clipped(p: Any, g: Any, lr: Any) -> Any:
+    return p - lr * g / xp.norm(g) * xp.sum(xp.abs(g)) / xp.max(g) + xp.mean(p)
+
+
+@pytest.fixture
+def threads() -> Iterator[Callable[[int], None]]:
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_same_bits_on_every_number_of_threads(dtype: torch.dtype, threads: Callable[[int], None]) -> None:
+    shapes = [(3 * BLOCK + 5,), (17,), (40, 1000), (0,)]
+    runs = []
+    for count in (1, 2, 3):
+        threads(count)
+        runs.append(stepped(clipped, shapes, "fused CPU engine", dtype))
+    for run in runs[1:]:
+        assert all(map(torch.equal, run, runs[0]))
+
+
+def test_sums_are_as_exact_as_double_precision() -> None:
+    """A million small numbers beside a large one: single precision would lose them."""
+
+    def rule(p: Any, g: Any, lr: Any) -> Any:
+        return p * 0 + xp.sum(g)
+
+    for dtype, tolerance in ((torch.float32, 2**-23), (torch.bfloat16, 2**-8), (torch.float16, 2**-10)):
+        g = torch.full((1 << 20,), 2.0**-12, dtype=dtype)
+        g[0] = 1024
+        param = Parameter(torch.zeros_like(g))
+        param.grad = g
+        optimizer = optimizer_of(rule, [param], fused=True)
+        optimizer.step()
+        exact = g.double().sum().item()
+        assert abs(param[0].item() - exact) <= tolerance * exact
+
+
+@pytest.mark.filterwarnings("ignore:invalid value")  # says numpy, where Triton's interpreter asks it
+def test_nan_and_infinity_go_where_torch_lets_them(engine: str) -> None:
+    reductions = {name: SPELLINGS[name] for name in KERNELS}
+    names, rule = keeping(reductions)
+    grads = []
+    for odd in (math.nan, math.inf, -math.inf):
+        for place in (3, BLOCK + 150):
+            grads.append(normal((BLOCK + 200,)))
+            grads[-1][place] = odd
+    params = [Parameter(torch.zeros_like(grad)) for grad in grads]
+    for param, grad in zip(params, grads, strict=True):
+        param.grad = grad
+    optimizer = optimizer_of(rule, params, names, **ENGINES[engine])
+    optimizer.step()
+    torch.set_default_dtype(torch.float64)
+    for param, grad in zip(params, grads, strict=True):
+        for name, (spelling, reduce) in zip(names, reductions.items(), strict=True):
+            expected = torch.zeros_like(grad) + reduce(grad)
+            mine = optimizer.state[param][name]
+            torch.testing.assert_close(mine, expected, equal_nan=True, rtol=1e-12, atol=0, msg=spelling)
+
+
+def test_empty_tensors(engine: str) -> None:
+    shapes = [(0,), (4, 0), (2,)]
+    for mine, shape in zip(stepped(clipped, shapes, engine), shapes, strict=True):
+        assert mine.shape == shape
+
+
+# -- what a number of a tensor is in Python -----------------------------------------------------------------
+
+
+def test_a_rule_that_decides_in_python_by_a_number_of_a_tensor_is_run_by_torch() -> None:
+    def rule(p: Any, g: Any, lr: Any) -> Any:
+        norm = g.norm()
+        return p - lr * (g / norm if norm > 1 else g)
+
+    param = Parameter(torch.zeros(4))
+    param.grad = torch.full((4,), 3.0)
+    optimizer = optimizer_of(rule, [param])
+    optimizer.step()
+    assert "eager engine" in optimizer.engine_report()
+    assert "xp.where" in optimizer.engine_report()
+    torch.testing.assert_close(param.detach(), torch.full((4,), -0.125))
+
+
+def test_a_number_of_a_tensor_is_no_state() -> None:
+    with pytest.raises(
+        TypeError, match=r"User\.rule returned one number of a whole tensor, expected tensors"
+    ):
+        optimizer_of(lambda p, g, m, lr: (p, xp.sum(g)), [Parameter(torch.ones(3))], ("m",))
+
+
+def test_reductions_over_some_dimensions_are_run_by_torch() -> None:
+    def rule(p: Any, g: Any, lr: Any) -> Any:
+        return p - lr * (g - xp.mean(g, dim=1, keepdim=True))
+
+    param = Parameter(torch.zeros(2, 3))
+    param.grad = torch.arange(6.0).reshape(2, 3)
+    optimizer = optimizer_of(rule, [param])
+    optimizer.step()
+    assert "eager engine" in optimizer.engine_report()
+    torch.testing.assert_close(param.detach(), -0.25 * torch.tensor([[-1.0, 0, 1], [-1, 0, 1]]))
+
+
+def test_complex_numbers_are_refused(engine: str) -> None:
+    param = Parameter(torch.ones(3, dtype=torch.complex64))
+    param.grad = torch.ones(3, dtype=torch.complex64)
+    options = {name: value for name, value in ENGINES[engine].items() if name == "foreach"}
+    with pytest.raises(RuntimeError, match=r"norm\(\); but a parameter is complex"):
+        optimizer_of(clipped, [param], **options).step()
+
+
+# -- an optimizer of the literature -------------------------------------------------------------------------
+
+
+class Lamb(ElementwiseOptimizer):
+    """Layers are scaled by the ratio of the parameter's norm to the update's (You et al., 2020)."""
+
+    states = ("exp_avg", "exp_avg_sq")
+
+    @staticmethod
+    def coefficients(step: Any, lr: Any, betas: Any, eps: Any, weight_decay: Any) -> Any:
+        return {
+            "lr": lr,
+            "mix": 1 - betas[0],
+            "fresh": 1 - betas[1],
+            "bias1": 1 - betas[0] ** step,
+            "bias2": 1 - betas[1] ** step,
+            "eps": eps,
+            "decay": weight_decay,
+        }
+
+    @staticmethod
+    def rule(
+        p: Any, g: Any, exp_avg: Any, exp_avg_sq: Any, lr: Any, mix: Any, fresh: Any, bias1: Any, bias2: Any,
+        eps: Any, decay: Any,
+    ) -> Any:  # fmt: skip
+        exp_avg = exp_avg + mix * (g - exp_avg)
+        exp_avg_sq = exp_avg_sq + fresh * (g * g - exp_avg_sq)
+        u = exp_avg / bias1 / (xp.sqrt(exp_avg_sq / bias2) + eps) + decay * p
+        trust = xp.norm(p) / xp.norm(u)
+        return p - lr * xp.where(xp.isfinite(trust) & (trust > 0), trust, 1) * u, exp_avg, exp_avg_sq
+
+
+def lamb_by_hand(p: Tensor, grads: list[Tensor], lr: float, eps: float, decay: float) -> Tensor:
+    p, m, v = p.clone(), torch.zeros_like(p), torch.zeros_like(p)
+    for t, g in enumerate(grads, 1):
+        m = 0.9 * m + 0.1 * g
+        v = 0.99 * v + 0.01 * g**2
+        r = (m / (1 - 0.9**t)) / ((v / (1 - 0.99**t)).sqrt() + eps) + decay * p
+        weight, update = p.norm().item(), r.norm().item()
+        p = p - lr * (weight / update if weight > 0 and update > 0 else 1.0) * r
+    return p
+
+
+def test_lamb_is_that_of_its_paper(engine: str) -> None:
+    shapes = [(5, 4), (3,), (BLOCK + 9,)]
+    params = [Parameter(normal(shape, i)) for i, shape in enumerate(shapes)]
+    params[1].data.zero_()  # no norm: no scaling
+    options = {"lr": 0.01, "betas": (0.9, 0.99), "eps": 1e-6, "weight_decay": 0.1}
+    optimizer = Lamb(params, options | ENGINES[engine])
+    steps = 60 if engine != "fused CUDA engine" else 5  # the interpreter is slow
+    grads = [[normal(shape, 100 * i + step) for step in range(steps)] for i, shape in enumerate(shapes)]
+    expected = [
+        lamb_by_hand(param.detach(), own, 0.01, 1e-6, 0.1) for param, own in zip(params, grads, strict=True)
+    ]
+    for step in range(steps):
+        for param, own in zip(params, grads, strict=True):
+            param.grad = own[step]
+        optimizer.step()
+    assert optimizer.engine_report().startswith(engine)
+    for param, value in zip(params, expected, strict=True):
+        torch.testing.assert_close(param.detach(), value, rtol=0, atol=1e-9)

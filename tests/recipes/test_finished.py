@@ -1,0 +1,187 @@
+"""What lies in a folder is not replaced without being asked, and messages say only what is so."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from recipes import five_optimizers
+from recipes.common import report as reports
+from recipes.common.errors import AlreadyFinished, FolderError, StoppedError, UserError
+from recipes.common.report import Report, SeededClaim, Verdict
+from recipes.parts.schedule_runs import Job, Run, Size
+from recipes.train import Config as TrainConfig
+from recipes.trainer.run import run as train_run
+from recipes.trainer.run_folder import warn_of_rounding
+
+
+class Config(SeededClaim):
+    """A recipe that has nothing to compute."""
+
+
+def tiny(config: Config) -> None:
+    with Report(config.logdir, "tiny", config) as report:
+        report.curve("a/b", [1.0, 2.0], description="Two points.")
+        report.finish("table", [{"a": 1}], Verdict("the claim", True, "evidence"))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("finished")
+    tiny(Config(size="smoke", logdir=folder))
+    return folder
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+def test_the_same_settings_say_finished(finished: Path) -> None:
+    before = contents(finished)
+    with pytest.raises(AlreadyFinished, match=r"(?s)says nothing about.*finished; --fresh computes it anew"):
+        tiny(Config(size="smoke", logdir=finished))
+    assert contents(finished) == before
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [({"size": "gallery"}, "a run with size smoke, not gallery"), ({"seed": 1}, "a run with seed 0, not 1")],
+)
+def test_other_settings_are_refused_with_the_difference(
+    change: dict[str, Any], words: str, finished: Path
+) -> None:
+    before = contents(finished)
+    with pytest.raises(FolderError, match=words):
+        tiny(Config(**{"size": "smoke", "logdir": finished, **change}))
+    assert contents(finished) == before
+
+
+def test_fresh_replaces(finished: Path) -> None:
+    tiny(Config(size="smoke", seed=1, logdir=finished, fresh=True))
+    assert json.loads((finished / "config.json").read_text())["seed"] == 1
+    assert len(list(finished.glob("events.out*"))) == 1
+
+
+SIZE = Size("digits", "mlp", rows=64, epochs=1, batch_size=32, search_seeds=1, seeds=1)
+
+
+def slow(job: Job[int]) -> Run:
+    if job.setting == STOP_AT[0]:
+        raise KeyboardInterrupt
+    DONE.append(job.setting)
+    return Run([0.1], [float(job.setting)], [0.5])
+
+
+STOP_AT: list[int] = [2]
+DONE: list[int] = []
+
+
+def test_an_interrupted_recipe_goes_on_with_the_trainings_that_are_done(tmp_path: Path) -> None:
+    jobs = [Job(n, SIZE, "validation", 0) for n in range(4)]
+    with (
+        pytest.raises(StoppedError, match="goes on: 2 trainings are kept") as stopped,
+        Report(tmp_path, "tiny", Config(size="smoke", logdir=tmp_path)) as report,
+    ):
+        report.train_all(slow, jobs, "x")
+    assert stopped.value.exit_code == 130
+    STOP_AT[0] = -1
+    with Report(tmp_path, "tiny", Config(size="smoke", logdir=tmp_path)) as report:
+        runs = report.train_all(slow, jobs, "x")
+    assert [run.losses for run in runs] == [[0.0], [1.0], [2.0], [3.0]]
+    assert DONE == [0, 1, 2, 3]  # each once
+
+
+def test_an_interrupted_recipe_without_trainings_says_that_it_starts_over(tmp_path: Path) -> None:
+    with (
+        pytest.raises(StoppedError, match="starts from the beginning"),
+        Report(tmp_path, "tiny", Config(logdir=tmp_path)),
+    ):
+        raise KeyboardInterrupt
+
+
+def test_five_optimizers_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[TrainConfig] = []
+
+    def short(config: TrainConfig, on_epoch: Callable[[Any], object]) -> Any:
+        asked.append(config)
+        return train_run(TrainConfig(**{**vars(config), "epochs": 1, "batch_size": 700}), on_epoch)
+
+    monkeypatch.setattr(five_optimizers, "run", short)
+    monkeypatch.setattr(sys, "argv", ["five_optimizers.py", "--logdir", str(tmp_path)])
+    five_optimizers.main()
+    assert "finished" not in capsys.readouterr().out
+    before = {name: contents(tmp_path / name) for name in five_optimizers.FIVE}
+    five_optimizers.main()
+    assert "had these five already, finished; --fresh trains them anew" in capsys.readouterr().out
+    assert {name: contents(tmp_path / name) for name in five_optimizers.FIVE} == before
+    assert not any(config.fresh for config in asked)
+
+
+def test_a_finished_training_is_not_touched_and_a_longer_one_keeps_its_outcome(tmp_path: Path) -> None:
+    config = TrainConfig(epochs=1, batch_size=700, logdir=tmp_path)
+    train_run(config)
+    before = contents(tmp_path)
+    train_run(config)
+    assert contents(tmp_path) == before
+    train_run(TrainConfig(epochs=2, batch_size=700, logdir=tmp_path))
+    assert (tmp_path / "result-1-epochs.json").read_bytes() == before["result.json"]
+
+
+def test_stopped_with_fresh_says_without_fresh(tmp_path: Path) -> None:
+    config = TrainConfig(epochs=2, batch_size=700, logdir=tmp_path, fresh=True)
+    with pytest.raises(StoppedError, match="the same command without --fresh goes on"):
+        train_run(config, lambda epoch: os.kill(os.getpid(), 15))
+
+
+def test_another_number_of_threads_is_kept_and_warned_of(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = TrainConfig(epochs=2, batch_size=700, logdir=tmp_path)
+    with contextlib.suppress(StoppedError):
+        train_run(config, lambda epoch: os.kill(os.getpid(), 15))
+    settings = json.loads((tmp_path / "config.json").read_text())
+    assert (settings["threads"], settings["torch_version"]) == (1, torch.__version__)
+    capsys.readouterr()
+    warn_of_rounding(tmp_path, settings, {**settings, "threads": 2})
+    said = capsys.readouterr().err
+    assert "threads 2 instead of 1" in said
+    assert "not bit for bit (OMP_NUM_THREADS=1 would)" in said
+    warn_of_rounding(tmp_path, settings, settings)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, content: bytes) -> None:
+        raise OSError(28, os.strerror(28))
+
+    monkeypatch.setattr("recipes.common.folder.write_to_disk", full)
+    with pytest.raises(FolderError, match=f"cannot write to {tmp_path}: No space left on device"):
+        tiny(Config(size="smoke", logdir=tmp_path))
+
+
+def test_missing_matplotlib_is_said_before_anything_is_computed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest = reports.need.__globals__["importlib"].util.find_spec
+    monkeypatch.setattr(
+        "importlib.util.find_spec", lambda name: None if name == "matplotlib" else honest(name)
+    )
+    for start in (
+        lambda: tiny(Config(size="smoke", logdir=tmp_path / "a")),
+        lambda: train_run(TrainConfig(logdir=tmp_path / "b")),
+    ):
+        with pytest.raises(
+            UserError, match=r"matplotlib cannot be imported; pip install 'torchopt-course\[rec"
+        ):
+            start()
+    assert not list(tmp_path.iterdir())

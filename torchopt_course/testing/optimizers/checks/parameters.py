@@ -1,0 +1,167 @@
+"""Parameters of every shape and layout, in any order, alone, in groups, with and without gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import Parameter
+
+from ..catalogue import FULL, check
+from ..trial import Trial, draws_random_numbers, only, only_parameters, snapshot
+from ..verdict import NotAsked, OptimizerError
+
+
+@check()
+def check_shapes(trial: Trial) -> None:
+    """Scalars, empty tensors, vectors, matrices and more dimensions can be parameters, each alone."""
+    refused: list[tuple[str, Exception | None]] = []
+    for i, param in enumerate(trial.plain_parameters()):
+        try:
+            trial.run(trial.optimizer([param]), 0, 3, numbers=[i])
+        except Exception as error:
+            refused.append((f"{tuple(param.shape)}: {type(error).__name__}: {error}", error))
+        else:
+            if not param.isfinite().all():
+                refused.append((f"{tuple(param.shape)} becomes inf or NaN", None))
+    if refused:
+        others = f" (and {len(refused) - 1} other shapes)" if len(refused) > 1 else ""
+        raise OptimizerError(f"a parameter of shape {refused[0][0]}{others}") from refused[0][1]
+
+
+@check(*FULL)
+def check_layouts(trial: Trial) -> None:
+    """Transposed tensors, channels_last and views with gaps take the same steps as contiguous ones."""
+    if draws_random_numbers(trial):
+        raise NotAsked("it draws random numbers, in the order of the memory")
+    values = [
+        trial.normal(i, shape) for i, shape in enumerate(trial.shapes or ((3, 5), (2, 3, 4, 5), (4, 6)))
+    ]
+    odd = []
+    for value in values:
+        if value.dim() == 4:
+            odd.append(value.to(memory_format=torch.channels_last))
+        elif value.dim() > 1:
+            odd.append(value.mT.contiguous().mT)
+        gaps = value.new_zeros((*value.shape, 2))[..., 0]
+        odd.append(gaps.copy_(value))
+    plain = [Parameter(value.contiguous()) for value in odd]
+    oddly = trial.run(trial.optimizer([Parameter(value) for value in odd]))
+    plainly = trial.run(trial.optimizer(plain))
+    trial.compare("odd memory layouts", only_parameters(oddly), "contiguous", only_parameters(plainly))
+
+
+@check()
+def check_order(trial: Trial) -> None:
+    """The order in which the parameters are given does not matter."""
+    if draws_random_numbers(trial):
+        raise NotAsked("it draws random numbers, in the order of the parameters")
+    forwards, backwards = trial.parameters(), trial.parameters()[::-1]
+    there = only_parameters(trial.run(trial.optimizer(forwards)))
+    back = trial.run(trial.optimizer(backwards), numbers=range(len(backwards))[::-1])
+    trial.compare("the parameters in reverse order", only_parameters(back), "in order", there)
+
+
+@check(*FULL)
+def check_independence(trial: Trial) -> None:
+    """Each parameter alone takes the same steps as among others."""
+    trial.refuse_coupled()
+    if draws_random_numbers(trial):
+        raise NotAsked("it draws random numbers, in the order of the parameters")
+    together = trial.run(trial.optimizer(trial.parameters()))
+    for i, param in enumerate(trial.parameters()):
+        alone = trial.run(trial.optimizer([param]), numbers=[i])
+        among = only_parameters(only(together, [i]))
+        trial.compare("a parameter among others", among, "the same one alone", only_parameters(alone))
+
+
+@check(*FULL)
+def check_missing_gradients(trial: Trial) -> None:
+    """A parameter without a gradient stays as it is, and the step does not count for it."""
+
+    def has_none(step: int, i: int) -> bool:
+        return (step + i) % 3 == 1
+
+    def sometimes(step: int, i: int, shape: tuple[int, ...]) -> Tensor | None:
+        return None if has_none(step, i) else trial.gradient(step, i, shape)
+
+    params = trial.parameters()
+    before = snapshot(trial.optimizer(params), params, range(len(params)))
+    history = only_parameters(trial.run(trial.optimizer(params), gradient=sometimes))
+    for step, (old, new) in enumerate(zip([before, *history], history, strict=False)):
+        for i in range(len(params)):
+            name = f"parameter {i}"
+            if has_none(step, i) and not torch.equal(old[name], new[name]):
+                raise OptimizerError(
+                    f"in step {step + 1} {name} had no gradient and was updated all the same"
+                )
+    trial.refuse_coupled()
+    if draws_random_numbers(trial):
+        return
+    for i, param in enumerate(trial.parameters()):
+        alone = trial.optimizer([param])
+        for step in range(trial.steps):
+            if not has_none(step, i):
+                trial.run(alone, step, step + 1, numbers=[i])
+        trial.compare(
+            "a parameter that had no gradient in some steps",
+            only(history, [i])[-1:],
+            "without those steps",
+            only_parameters([snapshot(alone, [param], [i])]),
+            first=trial.steps - 1,
+        )
+
+
+@check(*FULL)
+def check_groups(trial: Trial) -> None:
+    """Two parameter groups, the second with half the learning rate, are as two optimizers."""
+    halves = _halves(trial)
+    rate = trial.optimizer(trial.parameters()).param_groups[0].get("lr")
+    slower = {} if rate is None else {"lr": rate / 2}
+    both = trial.optimizer([{"params": halves[0]()}, {"params": halves[1](), **slower}])
+    together = trial.run(both, numbers=_numbers(trial))
+    trial.refuse_coupled()
+    if draws_random_numbers(trial):
+        raise NotAsked("it draws random numbers, in the order of the parameters")
+    for half, options in zip(halves, ({}, slower), strict=True):
+        numbers = _numbers(trial, half)
+        alone = trial.run(trial.optimizer([{"params": half(), **options}]), numbers=numbers)
+        among = only_parameters(only(together, numbers))
+        trial.compare("a parameter group", among, "an optimizer of its own", only_parameters(alone))
+
+
+@check()
+def check_add_param_group(trial: Trial) -> None:
+    """A group that is added after some steps begins then, and the others go on."""
+    halves = _halves(trial)
+    optimizer = trial.optimizer(halves[0]())
+    trial.run(optimizer, 0, 2, numbers=_numbers(trial, halves[0]))
+    optimizer.add_param_group({"params": halves[1]()})
+    together = trial.run(optimizer, 2, numbers=_numbers(trial))
+    trial.refuse_coupled()
+    if draws_random_numbers(trial):
+        raise NotAsked("it draws random numbers, in the order of the parameters")
+    for half, begin in zip(halves, (0, 2), strict=True):
+        numbers = _numbers(trial, half)
+        alone = trial.run(trial.optimizer(half()), begin, numbers=numbers)[-len(together) :]
+        among = only_parameters(only(together, numbers))
+        what = "a group that was added after 2 steps" if begin else "a group to which another was added"
+        trial.compare(what, among, "an optimizer of its own", only_parameters(alone), first=2)
+
+
+Half = Callable[[], list[Parameter]]
+
+
+def _halves(trial: Trial) -> tuple[Half, Half]:
+    """The parameters with even and with odd numbers, new ones at each call."""
+    if len(trial.parameters()) < 2:
+        raise NotAsked("it takes two parameters: name more shapes")
+    return (lambda: trial.parameters()[::2]), (lambda: trial.parameters()[1::2])
+
+
+def _numbers(trial: Trial, half: Half | None = None) -> list[int]:
+    numbers = list(range(len(trial.parameters())))
+    if half is None:
+        return numbers[::2] + numbers[1::2]
+    return numbers[::2] if torch.equal(half()[0], trial.parameters()[0]) else numbers[1::2]
