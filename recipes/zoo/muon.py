@@ -10,8 +10,8 @@ $$
 
 Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024,
 https://kellerjordan.github.io/posts/muon/. P Qᵀ comes from five steps of a Newton-Schulz iteration in
-bfloat16, which brings the singular values to between 0.7 and 1.2. Matrices of one shape are taken together,
-one batched product for all. Names, defaults and states are those of ``torch.optim.Muon``.
+bfloat16, which brings the singular values to between 0.7 and 1.2. Matrices of one shape are taken
+together, one batched product for all. Names, defaults and states are those of ``torch.optim.Muon``.
 """
 
 from __future__ import annotations
