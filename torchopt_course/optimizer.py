@@ -43,8 +43,6 @@ class RuleOptimizer(DeclaredOptimizer):
     def _forget_plans(self) -> None:
         self._stepper = Stepper()
         self._read_formula()
-        for group in self.__dict__.get("param_groups", ()):
-            self._try_formula(group)
         self._step_supports_amp_scaling = bool(self.defaults.get("fused"))
 
     # -- what a subclass may extend --------------------------------------------------------------------

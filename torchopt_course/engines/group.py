@@ -17,7 +17,7 @@ from . import ENGINES
 from .assignment import Assignment, Declared
 from .bucket import Scaling, Update
 from .layout import is_sparse
-from .local import local_group
+from .local import is_distributed, local_group
 from .native.compiler import CompilationError
 from .storage import Chance
 
@@ -46,6 +46,8 @@ class Group(Assignment):
         group = optimizer.param_groups[self.index]
         self.options = optimizer._group_options(group, interceptor)
         # torch itself runs what is not elementwise, on the whole of a DTensor.
+        if optimizer._parsed_rule.is_elementwise and is_distributed({*map(type, group["params"])}):
+            optimizer._try_formula(group)  # it is known once the rule has been read, not before
         elementwise = optimizer._parsed_rule.is_elementwise
         self.local = local_group(group["params"], grads, optimizer.state, in_parts=elementwise)
 
