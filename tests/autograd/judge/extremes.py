@@ -284,3 +284,11 @@ def _unequal(what: str, mine: Sequence[Any], theirs: Sequence[Any]) -> Iterator[
             _same(a, b, f"{what} {i}", TOLERANCE[torch.float64])
         except Difference as difference:
             yield str(difference)
+
+
+if __name__ == "__main__":  # all of them: python -m tests.autograd.judge.extremes
+    from .cases import OPERATORS
+
+    for operator in sorted(OPERATORS):
+        for difference in differences(operator):
+            print(operator, difference, flush=True)
