@@ -287,8 +287,6 @@ def _unequal(what: str, mine: Sequence[Any], theirs: Sequence[Any]) -> Iterator[
 
 
 if __name__ == "__main__":  # all of them: python -m tests.autograd.judge.extremes
-    from .cases import OPERATORS
-
     for operator in sorted(OPERATORS):
         for difference in differences(operator):
             print(operator, difference, flush=True)
