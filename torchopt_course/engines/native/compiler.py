@@ -198,7 +198,11 @@ _warned: set[str] = set()
 
 
 def warn_once(message: str) -> None:
-    """Warn of something that makes every step slower but not wrong, once in a process."""
-    if message not in _warned:
-        _warned.add(message)
+    """Warn of something that makes every step slower but not wrong, once in a process.
+
+    What comes after the first colon, such as which rule it was, makes no new warning.
+    """
+    topic = message.partition(":")[0]
+    if topic not in _warned:
+        _warned.add(topic)
         warnings.warn(f"torchopt_course: {message}", RuntimeWarning, stacklevel=2)
