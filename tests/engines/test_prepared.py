@@ -189,3 +189,38 @@ def test_what_listens_is_heard(mode: str) -> None:
         optimizer.step()
     assert heard == (["hook"] if mode == "hook" else [])
     assert torch.equal(params[0].detach(), before) == (mode == "scaler")
+
+
+class Rounding(Warm):
+    """Coefficients that only Python can compute."""
+
+    @staticmethod
+    def coefficients(lr: float, factor: Any) -> dict[str, Any]:
+        return {"lr": round(lr, 3), "factor": factor}
+
+
+@pytest.mark.parametrize("why", ["coefficients", "memory"])
+def test_what_is_vain_is_seldom_tried(why: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To prepare a step costs more than a small step: not each time, where it never comes to that."""
+    made = [0]
+    begin = PreparedStep.__init__
+
+    def counted(self: PreparedStep, *arguments: Any) -> None:
+        made[0] += 1
+        begin(self, *arguments)
+
+    monkeypatch.setattr(PreparedStep, "__init__", counted)
+    mine, reference = parameters(KINDS, torch.float64), parameters(KINDS, torch.float64)
+    make = Rounding if why == "coefficients" else Warm
+    optimizer, other = make(mine, lr=0.1, factor=1), torch.optim.SGD(reference, lr=0.1)
+    for step in range(100):
+        set_gradients(step, mine, reference)
+        if why == "memory":
+            mine[0].data = mine[0].detach().clone()
+        for group in other.param_groups:
+            group["lr"] = 0.1 if why == "coefficients" or step >= 4 else 0.1 * (step + 1) / 4
+        optimizer.step()
+        other.step()
+    for param, twin in zip(mine, reference, strict=True):
+        torch.testing.assert_close(param, twin, rtol=1e-12, atol=1e-12)
+    assert made[0] <= 12

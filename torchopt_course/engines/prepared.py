@@ -42,7 +42,11 @@ class _Impossible(Exception):
 
 
 class PreparedStep:
-    """The frames of all groups of an optimizer."""
+    """The frames of all groups of an optimizer.
+
+    Attributes:
+        has_held: whether a step has been taken by it.
+    """
 
     def __init__(self, optimizer: Optimizer, groups: Sequence[Group]) -> None:
         if not native.can_look() or not native.is_ready():
@@ -52,7 +56,7 @@ class PreparedStep:
         self._frame = np.zeros(f.ALL_WORDS, dtype=np.int64)
         self._frame[f.GROUP_COUNT], self._frame[f.GROUPS] = len(groups), self._addresses.ctypes.data
         self._address = int(self._frame.ctypes.data)
-        self._needs_another = False
+        self._needs_another = self.has_held = False
         cls = type(optimizer)
         self._rule, self._coefficients = cls.rule, cls.coefficients
         programs = [program.reads for group in self._groups for program in group.programs]
@@ -89,8 +93,11 @@ class PreparedStep:
             verdict = native.step(self._address, groups, state)
         except Exception:  # a tensor without memory, on a device unknown to DLPack, ...
             return False
-        self._needs_another = verdict == f.COEFFICIENTS
-        return verdict == f.HOLDS
+        if verdict == f.HOLDS:
+            self.has_held = True
+            return True
+        self._needs_another = verdict in (f.OPTIONS, f.COEFFICIENTS)
+        return False
 
     def _fits(self, groups: Sequence[Group]) -> bool:
         if self._needs_another or not all(read() is value for read, value in self._reads):

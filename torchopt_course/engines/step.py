@@ -38,6 +38,10 @@ class Optimizer(Protocol):
     def _where(self, i: int, position: int) -> str: ...
 
 
+# So often a pause is doubled.
+MOST_DOUBLED = 7
+
+
 class Stepper:
     """The groups of an optimizer, planned.
 
@@ -51,6 +55,9 @@ class Stepper:
         self._later: dict[Place, int] = {}  # the lap in which a parameter is stepped that shares memory
         self._took_part: dict[int, dict[int, tuple[str, str]]] = {}  # which engines, in all of several laps
         self.prepared: PreparedStep | None = None
+        self._failures = self._pause = (
+            0  # how often it could not be prepared in a row; steps until next asked
+        )
 
     def step(self, optimizer: Optimizer, scaling: Scaling | None) -> None:
         """Step every parameter that has a gradient, once for each time that it stands in the groups."""
@@ -73,8 +80,24 @@ class Stepper:
         if not native.is_ready():
             native.make_ready_in_time()
         parts = [optimizer._part(group.index) for group in self.groups]
-        usual = scaling is None and not self._later and {id(optimizer)} == {*map(id, parts)}
-        self.prepared = PreparedStep.of(parts[0], self.groups, self.prepared) if usual else None
+        if scaling is None and not self._later and {id(optimizer)} == {*map(id, parts)}:
+            self._prepare_next(parts[0])
+        else:
+            self.prepared = None
+
+    def _prepare_next(self, optimizer: Preparable) -> None:
+        """Prepare the next step. What makes that vain seldom goes away: to find out costs, and is put off."""
+        if self._pause:
+            self._pause -= 1
+            return
+        before = self.prepared
+        is_vain = before is not None and not before.has_held
+        self.prepared = None if is_vain else PreparedStep.of(optimizer, self.groups, before)
+        if before is not None and before.has_held:
+            self._failures = 0
+        if self.prepared is None:
+            self._failures = min(self._failures + 1, MOST_DOUBLED)
+            self._pause = 2**self._failures - 1
 
     def engines(self, index: int) -> dict[int, tuple[str, str]]:
         """For each parameter of a group in the last step: which engine took it, and why no faster one."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from itertools import count
 
 # What a look at the tensors, or the preparation of a step, can find.
-HOLDS, CHANGED, GRADIENT_LAYOUT, COEFFICIENTS, THREADS_CHANGED, MEMORY_MOVED = range(6)
+HOLDS, CHANGED, OPTIONS, GRADIENT_LAYOUT, COEFFICIENTS, THREADS_CHANGED, MEMORY_MOVED = range(7)
 
 # Words of the array of C functions and objects, see :mod:`.api`.
 _word = count().__next__
@@ -18,12 +18,16 @@ EXCHANGE, LIST_ITEM, LIST_SIZE, LIST_APPEND, LIST_SET_SLICE, DICT_ITEM, DICT_NEX
 )
 TUPLE_ITEM, TUPLE_SIZE, AS_DOUBLE, DECREF, CALL, SAVE_THREAD, RESTORE_THREAD = (_word() for _ in range(7))
 GET_GRAD, GRAD_CLOSURE, IS_NEG, IS_INFERENCE, INCREMENT_VERSION = (_word() for _ in range(5))
-PARALLEL_FOR, NUM_THREADS, VERDICT_AT = (_word() for _ in range(3))
+PARALLEL_FOR, NUM_THREADS = (_word() for _ in range(2))
 NONE, TRUE, A_TENSOR, A_PARAMETER, A_LIST, A_DICT, A_TUPLE = (_word() for _ in range(7))
 API_WORDS = _word()
 
+# The first word of a frame that compiled code is called with. (Not one for all: while a kernel runs, another
+# thread of Python may step another optimizer.)
+VERDICT = 0
+
 # Words of a bucket's frame: what is asked of its tensors ...
-_word = count().__next__
+_word = count(VERDICT + 1).__next__
 SAME_AGE, PRESENT, COUNT, STATES, COLUMNS, AGE_BITS = (_word() for _ in range(6))
 EXPECTED, NAMES, TABLE, AGES, ABSENT, SCRATCH = (_word() for _ in range(6))
 WRITTEN, GONE, TARGETS_MOVED, GRADS_MOVED, STRIDES_COUNT = (_word() for _ in range(5))
@@ -51,8 +55,8 @@ FIXED, FIXED_COUNT, INPUTS, INPUT_COUNT, VALUES, UNKNOWN, UNKNOWN_COUNT = (_word
 GROUP_WORDS = _word()
 
 # Words of the frame of all groups of an optimizer.
-WHERE, GROUP_COUNT, GROUPS = range(3)
-ALL_WORDS = 3
+GROUP_COUNT, GROUPS = VERDICT + 1, VERDICT + 2
+ALL_WORDS = VERDICT + 3
 
 # Words of one row of a group's `inputs`: an option, or an item of a tuple (else -1) of so many.
 NAME, INDEX, LENGTH, TYPE, IS_WHOLE, TRUTH = range(6)

@@ -21,7 +21,7 @@ from .compiler import Address, CompilationError, callable_at, known, native
 
 __all__ = ["can_look", "layout"]
 
-LOOK, PREPARE, RUN, ALL = range(4)
+LOOK, PREPARE, ANNOUNCE, RUN, ALL = range(5)
 _FILES = ("frame.py", "guards.py", "update.py", "step.py")
 
 
@@ -92,19 +92,16 @@ class _Compiled:
     call: ClassVar[Callable[..., object] | None] = None
     is_sought: ClassVar[bool] = False
     steps_without: ClassVar[int] = 0
-    verdict: ClassVar[ctypes.c_int64] = ctypes.c_int64()
 
     @classmethod
     def take(cls, address: Address) -> None:
-        words = api()
-        words[f.VERDICT_AT] = ctypes.addressof(cls.verdict)
-        cls.call = partial(callable_at(address, 6, holds_gil=True), words.ctypes.data)
+        cls.call = partial(callable_at(address, 6, holds_gil=True), api().ctypes.data)
 
     @classmethod
-    def ask(cls, what: int, *arguments: int) -> int:
+    def ask(cls, what: int, frame: int, *arguments: int) -> int:
         assert cls.call is not None, "asked before"
-        cls.call(what, *arguments)
-        return cls.verdict.value
+        cls.call(what, frame, *arguments)
+        return ctypes.c_int64.from_address(frame + 8 * f.VERDICT).value
 
 
 def _source() -> str:
@@ -117,7 +114,7 @@ def _build() -> Callable[..., Any]:
     from .intrinsics import call1, call2, call_for_double, njit, pointer_to
 
     look = njit(guards.build())
-    prepare, run = map(njit, update.build())
+    prepare, announce, run = map(njit, update.build())
     words, doubles = pointer_to(numba.int64), pointer_to(numba.float64)
 
     @njit
@@ -170,8 +167,10 @@ def _build() -> Callable[..., Any]:
         params = call2(api[f.DICT_ITEM], options, group[f.PARAMS_NAME])
         if params == 0 or words(params)[1] != api[f.A_LIST]:
             return f.CHANGED
-        if call1(api[f.LIST_SIZE], params) != group[f.PARAM_COUNT] or not options_hold(api, group, options):
+        if call1(api[f.LIST_SIZE], params) != group[f.PARAM_COUNT]:
             return f.CHANGED
+        if not options_hold(api, group, options):
+            return f.OPTIONS
         if not no_grad(api, params, group):
             return f.CHANGED
         buckets = words(group[f.GROUP_BUCKETS])
@@ -195,30 +194,34 @@ def _build() -> Callable[..., Any]:
             return f.CHANGED
         groups = words(frame[f.GROUPS])
         for i in range(frame[f.GROUP_COUNT]):
-            frame[f.WHERE] = i
             options = call2(api[f.LIST_ITEM], param_groups, i)
             verdict = ready(api, words(groups[i]), options, state)
             if verdict != f.HOLDS:
                 return verdict
-        for i in range(frame[f.GROUP_COUNT]):
-            group = words(groups[i])
-            buckets = words(group[f.GROUP_BUCKETS])
-            for k in range(group[f.BUCKET_COUNT]):
-                run(api, words(buckets[k]))
+        for action in (ANNOUNCE, RUN):
+            for i in range(frame[f.GROUP_COUNT]):
+                group = words(groups[i])
+                buckets = words(group[f.GROUP_BUCKETS])
+                for k in range(group[f.BUCKET_COUNT]):
+                    bucket = words(buckets[k])
+                    if action == RUN:
+                        run(api, bucket)
+                    elif announce(api, bucket) != f.HOLDS:
+                        return f.CHANGED
         return f.HOLDS
 
     def step(api_at: Any, what: Any, frame_at: Any, first: Any, second: Any, third: Any) -> Any:
         api, frame = words(api_at), words(frame_at)
-        verdict = words(api[f.VERDICT_AT])
-        verdict[0] = f.CHANGED  # of an error in what it calls
         if what == LOOK:
-            verdict[0] = look(api, frame, first, second, third)
+            verdict = look(api, frame, first, second, third)
         elif what == PREPARE:
-            verdict[0] = prepare(api, frame)
+            verdict = prepare(api, frame)
         elif what == RUN:
-            run(api, frame)
-            verdict[0] = f.HOLDS
+            verdict = announce(api, frame)
+            if verdict == f.HOLDS:
+                run(api, frame)
         else:
-            verdict[0] = all_groups(api, frame, first, second)
+            verdict = all_groups(api, frame, first, second)
+        frame[f.VERDICT] = verdict
 
     return step

@@ -16,8 +16,12 @@ GIL_FREE_FROM = 1 << 16
 DISTINCT_AGES = 32
 
 
-def build() -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """``prepare(api, bucket)``, which gives a verdict and changes no tensor, and ``run(api, bucket)``."""
+def build() -> tuple[Callable[..., Any], ...]:
+    """Three functions of ``(api, bucket)``.
+
+    ``prepare`` and ``announce`` give a verdict and change no tensor; ``announce`` tells autograd which ones
+    ``run`` is going to write to behind its back.
+    """
     import numba
 
     from .intrinsics import call0, call1, call2, call3, call4, call5, njit, pointer_to, run_rows
@@ -165,11 +169,16 @@ def build() -> tuple[Callable[..., Any], Callable[..., Any]]:
         bucket[f.THREADS] = wanted
         return f.HOLDS
 
+    def announce(api: Any, bucket: Any) -> Any:
+        done = call2(api[f.CALL], api[f.INCREMENT_VERSION], bucket[f.WRITTEN])
+        if done == 0:
+            return f.CHANGED
+        call1(api[f.DECREF], done)
+        call4(api[f.LIST_SET_SLICE], bucket[f.WRITTEN], 0, 1 << 40, 0)
+        return f.HOLDS
+
     def run(api: Any, bucket: Any) -> Any:
-        written, frame = bucket[f.WRITTEN], bucket[f.SELF]
-        if call1(api[f.LIST_SIZE], written):
-            call1(api[f.DECREF], call2(api[f.CALL], api[f.INCREMENT_VERSION], written))
-            call4(api[f.LIST_SET_SLICE], written, 0, 1 << 40, 0)
+        frame = bucket[f.SELF]
         releases = bucket[f.ELEMENTS] >= GIL_FREE_FROM
         interpreter = 0
         if releases:
@@ -195,4 +204,4 @@ def build() -> tuple[Callable[..., Any], Callable[..., Any]]:
                 if sets[i] >= 0:
                     ages[i] = 1
 
-    return prepare, run
+    return prepare, announce, run
