@@ -112,8 +112,6 @@ class DeclaredOptimizer(SteppedOptimizer):
         if self._source == (cls.rule, cls.rule.__code__, cls.coefficients) and self._parsed_rule.holds():
             return False
         self._read_formula()
-        for group in self.param_groups:
-            self._try_formula(group)
         return True
 
     def _default_of(self, option: str) -> Any:

@@ -79,6 +79,8 @@ def test_an_option_changes(edit: str, taken: list[bool]) -> None:
                     optimizer.state[param]["max_exp_avg_sq"] = torch.zeros_like(param)
             optimizer.step()
     assert taken[2] == is_read
+    # The step after is prepared for the new options, if that can be.
+    assert taken[-1] == (edit not in ("lr is a tensor", "fused", "betas is a list"))
     for param, twin in zip(mine, reference, strict=True):
         torch.testing.assert_close(param, twin, rtol=1e-12, atol=1e-12)
 

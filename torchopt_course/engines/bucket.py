@@ -139,6 +139,10 @@ class Bucket(ABC):
         self._stored = (self._dtype, self._dtype, *states)
         self._rounding = rounding
         self._sizes = np.array([param.numel() for param in params], dtype=np.int64)
+        self._set_up(params, state)
+
+    def _set_up(self, params: Sequence[Tensor], state: Mapping[Tensor, State]) -> None:  # noqa: B027
+        """Make what an engine keeps besides, for as long as the plan holds."""
 
     @abstractmethod
     def prepare(

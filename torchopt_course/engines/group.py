@@ -46,8 +46,8 @@ class Group(Assignment):
         group = optimizer.param_groups[self.index]
         self.options = optimizer._group_options(group, interceptor)
         # torch itself runs what is not elementwise, on the whole of a DTensor.
-        if optimizer._parsed_rule.is_elementwise and is_distributed({*map(type, group["params"])}):
-            optimizer._try_formula(group)  # it is known once the rule has been read, not before
+        if not optimizer._parsed_rule.is_read and is_distributed({*map(type, group["params"])}):
+            optimizer._try_formula(group)  # whether it is elementwise is known once it has been read
         elementwise = optimizer._parsed_rule.is_elementwise
         self.local = local_group(group["params"], grads, optimizer.state, in_parts=elementwise)
 

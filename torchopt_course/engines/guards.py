@@ -29,6 +29,7 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
+from .layout import strides_agree
 from .native import frame as f
 from .native import step as native
 from .same_tensors import SameTensors
@@ -186,14 +187,14 @@ class Guards:
             if self._same.any_is_gone or (not self._columns and (param.is_neg() or param.is_inference())):
                 return f.CHANGED
             alike: list[Tensor] = [param, grad, *columns[: self._n_states]]
-            device, dtype, shape, _ = self._likeness[i]
+            device, dtype, shape, strides = self._likeness[i]
             for tensor, kind in zip(alike, (dtype, dtype, *self._dtypes), strict=True):
                 if _likeness(tensor)[:3] != (device, kind, shape):
                     return f.CHANGED
             if any(_likeness(step) != self._step_likeness for step in columns[self._n_states :]):
                 return f.CHANGED
             strict = self.frame[f.STRIDES_COUNT]
-            moved = [bool(strict) and not _same_strides(tensor, self._likeness[i]) for tensor in alike]
+            moved = [bool(strict) and not strides_agree(shape, tensor.stride(), strides) for tensor in alike]
             if any(moved[:1] + moved[2:]):
                 return f.CHANGED
             verdict = f.GRADIENT_LAYOUT if moved[1] else verdict
@@ -225,9 +226,3 @@ def _likeness(tensor: Any) -> tuple[Any, ...]:
     if not isinstance(tensor, Tensor):
         return (None,)
     return tensor.device, tensor.dtype, tensor.shape, tensor.stride()
-
-
-def _same_strides(tensor: Tensor, likeness: tuple[Any, ...]) -> bool:
-    shape, strides = likeness[2:]
-    pairs = zip(shape, tensor.stride(), strides, strict=True)
-    return 0 in shape or all(size == 1 or a == b for size, a, b in pairs)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -30,9 +32,12 @@ def is_dense(tensor: Tensor) -> bool:
 
 def same_layout(a: Tensor, b: Tensor) -> bool:
     """Whether equal offsets in memory are equal indices: the strides that matter are equal."""
-    return 0 in a.shape or all(
-        size == 1 or s == t for size, s, t in zip(a.shape, a.stride(), b.stride(), strict=True)
-    )
+    return strides_agree(a.shape, a.stride(), b.stride())
+
+
+def strides_agree(shape: Sequence[int], a: Sequence[int], b: Sequence[int]) -> bool:
+    """Whether two strides mean the same for tensors of a shape."""
+    return 0 in shape or all(size == 1 or s == t for size, s, t in zip(shape, a, b, strict=True))
 
 
 def in_layout_of(param: Tensor, tensor: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ..bucket import Bucket, Candidate, Coefficients, GroupOptions, Scaling, Specialize, Update
 from ..fused import why_not_fused
-from ..local import LocalGroup
+from ..local import LocalGroup, State
 from ..native import frame as f
 from ..native import step as native
 from ..native.compiler import Address, callable_at
@@ -64,20 +64,7 @@ class CpuBucket(Bucket):
         mixed = options.rounding is not None
         return options.refusal or why_not_fused(candidate, "cpu", KINDS, mixed=mixed)
 
-    def __init__(
-        self,
-        positions: Sequence[int],
-        params: Sequence[Tensor],
-        state: Mapping[Tensor, dict[str, Any]],
-        names: tuple[str, ...],
-        *,
-        rounding: str | None,
-        counts_steps: bool,
-        ages: Sequence[int],
-    ) -> None:
-        super().__init__(
-            positions, params, state, names, rounding=rounding, counts_steps=counts_steps, ages=ages
-        )
+    def _set_up(self, params: Sequence[Tensor], state: Mapping[Tensor, State]) -> None:
         self._kernels: dict[Specialization, Mapping[int, int]] = {}
         self._partials: dict[Specialization, Any] = {}  # what the blocks of all tensors give to reductions
         # Threads cut tensors where cache lines end; where a rule reduces, no block is cut.

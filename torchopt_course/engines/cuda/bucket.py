@@ -22,7 +22,7 @@ from torch import Tensor
 
 from ..bucket import Bucket, Candidate, Coefficients, GroupOptions, Scaling, Specialize, Update
 from ..fused import why_not_fused
-from ..local import LocalGroup
+from ..local import LocalGroup, State
 from ..native.compiler import CompilationError, NoWord, callable_at, native
 from ..rule.parsed import Specialization
 from ..same_tensors import SameTensors
@@ -50,21 +50,8 @@ class CudaBucket(Bucket):
         mixed = options.rounding is not None
         return options.refusal or why_not_fused(candidate, candidate.param.device.type, DTYPES, mixed=mixed)
 
-    def __init__(
-        self,
-        positions: Sequence[int],
-        params: Sequence[Tensor],
-        state: Mapping[Tensor, dict[str, Any]],
-        names: tuple[str, ...],
-        *,
-        rounding: str | None,
-        counts_steps: bool,
-        ages: Sequence[int],
-    ) -> None:
-        super().__init__(
-            positions, params, state, names, rounding=rounding, counts_steps=counts_steps, ages=ages
-        )
-        steps = [state[param]["step"] for param in params] if counts_steps else []
+    def _set_up(self, params: Sequence[Tensor], state: Mapping[Tensor, State]) -> None:
+        steps = [state[param]["step"] for param in params] if self._counts_steps else []
         self._steps = SameTensors(steps)
         self._counts_on_device = any(map(_is_on_device, steps))
         if self._step_dtype is not None and not self._counts_on_device:

@@ -59,6 +59,11 @@ class ParsedRule:
         self._variants: dict[object, Specialization] = {}
 
     @property
+    def is_read(self) -> bool:
+        """Whether it has been read, for some choice of its options."""
+        return bool(self._variants)
+
+    @property
     def is_elementwise(self) -> bool:
         """Whether the rule may be applied to parts of a tensor, as far as it has been read."""
         return all(specialization.is_elementwise for specialization in self._variants.values())
