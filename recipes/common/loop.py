@@ -26,7 +26,7 @@ EVAL_ROWS = 2000
 
 
 @dataclass(frozen=True)
-class Epoch:
+class Measured:
     """What one pass over the training rows showed."""
 
     epoch: int
@@ -37,6 +37,12 @@ class Epoch:
     """Mean over the rows that are only measured, after the epoch."""
     accuracy: float
     """Share of those rows that are classified rightly, 0 to 1."""
+
+
+@dataclass(frozen=True)
+class Epoch(Measured):
+    """The same, with every step."""
+
     losses: list[float]
     """Of every step."""
     lrs: list[float]

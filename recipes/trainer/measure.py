@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from recipes.common.errors import TrainingDivergedError
+from recipes.common.loop import Measured
 from recipes.trainer.processes import whole
 
 if TYPE_CHECKING:
@@ -21,17 +22,9 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Epoch:
-    """What one pass over the training rows showed."""
+class Epoch(Measured):
+    """The same, with what else is kept of it."""
 
-    epoch: int
-    """1 for the first."""
-    train_loss: float
-    """Mean over the epoch's rows, each measured just before the step that used it."""
-    loss: float
-    """Mean over the rows that are only measured, after the epoch."""
-    accuracy: float
-    """Share of those rows that are classified rightly, 0 to 1."""
     lr: float
     """Learning rate of the epoch's last step."""
     grad_norm: float

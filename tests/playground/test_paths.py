@@ -8,34 +8,15 @@ from typing import Any
 
 import pytest
 import torch
-import torch as xp
 
-from torchopt_course import ElementwiseOptimizer
 from torchopt_course.playground import page
 from torchopt_course.playground.landscapes import LANDSCAPES, Landscape
 
+from ..optimizers.test_write_your_own import Lion
 from .browser import Browser, needs_browser
 
 pytest.importorskip("sympy")
 STEPS = 100
-
-
-class Lion(ElementwiseOptimizer):
-    """p -= lr * sign(interpolated momentum), decoupled decay (Chen et al., 2023)."""
-
-    states = ("exp_avg",)
-
-    def __init__(self, params: Any, lr: float = 1e-4, betas: Any = (0.9, 0.99), weight_decay: float = 0.0):
-        super().__init__(params, {"lr": lr, "betas": betas, "weight_decay": weight_decay})
-
-    @staticmethod
-    def coefficients(lr: Any, betas: Any, weight_decay: Any) -> Any:
-        return {"lr": lr, "mix": 1 - betas[0], "fresh": 1 - betas[1], "decay": lr * weight_decay}
-
-    @staticmethod
-    def rule(p: Any, g: Any, exp_avg: Any, lr: Any, mix: Any, fresh: Any, decay: Any) -> Any:
-        update = exp_avg + mix * (g - exp_avg)
-        return p - decay * p - lr * xp.sign(update), exp_avg + fresh * (g - exp_avg)
 
 
 class TorchLion(torch.optim.Optimizer):
