@@ -71,6 +71,8 @@ def verdicts(subject: Subject, skipped: set[str]) -> dict[str, str | None]:
         found |= run(subject, options, {"shapes", "layouts"}, only=True)
         if found["shapes"] or found["layouts"]:
             refused = found["shapes"]
+            if refused:  # then the layouts are asked anew, of the shapes that it takes
+                del found["layouts"]
             options["shapes"] = shapes_taken(subject) or MATRICES
             if options["shapes"] is MATRICES and run(subject, options, {"shapes"}, only=True)["shapes"]:
                 return {"": f"can step none of the parameters: {str(refused).partition(': ')[2]}"}

@@ -105,8 +105,9 @@ def test_the_search_prints_every_rate_and_the_winners(
     choose_lr.main()
     title, *table, winners, verdict = capsys.readouterr().out.splitlines()
     assert "3 seeds" in title
-    assert len(table) == 1 + len(LEARNING_RATES)
-    for line in table[1:]:
+    _head, _rule, *rows = table
+    assert len(rows) == len(LEARNING_RATES)
+    for line in rows:
         name, *cells = line.split()
         (starred,) = (rate for rate, cell in zip(GRID, cells, strict=True) if cell.endswith("*"))
         assert starred == LEARNING_RATES[name]
