@@ -1,14 +1,14 @@
 """The table of the zoo: `python -m recipes.zoo` writes docs/zoo.md.
 
-Times are those of one thread. A peer that is not installed is "not measured".
+It takes a few minutes; `--only Lion ADOPT` measures some and keeps what the page has of the others. Times are
+those of one thread. A peer that is not installed leaves the figure as it was.
 """
 
 from __future__ import annotations
 
-import ast
 import importlib
 import inspect
-import textwrap
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,7 @@ from torch.optim import Optimizer
 
 from recipes.common.command_line import parse, plain_endings
 from recipes.common.errors import OptionError
-from torchopt_course import ElementwiseOptimizer
+from recipes.common.lines import lines_of, lines_of_body
 
 from . import ZOO
 
@@ -30,10 +30,13 @@ PAGE = Path(__file__).resolve().parents[2] / "docs" / "zoo.md"
 NOT_MEASURED = "not measured"
 # Somebody else's class, and the options without which it would be another algorithm.
 PEERS: dict[str, tuple[str, str, dict[str, Any]]] = {
-    **{name: ("torch.optim", name, {}) for name in ("Rprop", "Adadelta", "Adamax", "NAdam", "RAdam")},
+    **{
+        name: ("torch.optim", name, {})
+        for name in ("Rprop", "Adadelta", "Adamax", "NAdam", "RAdam", "Adafactor", "Muon")
+    },
     **{
         name: ("pytorch_optimizer", name, {})
-        for name in ("AdaBelief", "Yogi", "Lion", "Adan", "ADOPT", "AdEMAMix", "MADGRAD")
+        for name in ("AdaBelief", "Yogi", "Lion", "Adan", "ADOPT", "AdEMAMix", "MADGRAD", "SOAP")
     },
     "LAMB": ("timm.optim", "Lamb", {"max_grad_norm": None}),
     "LARS": ("timm.optim", "Lars", {"momentum": 0.9, "weight_decay": 1e-4}),
@@ -41,6 +44,7 @@ PEERS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "ScheduleFreeAdamW": ("schedulefree", "AdamWScheduleFree", {}),
     "SAM": ("pytorch_optimizer", "SAM", {"base_optimizer": torch.optim.SGD, "lr": 1e-3, "momentum": 0.9}),
 }
+MATRICES_ONLY = ("Muon",)
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,8 @@ class Options:
 
     page: Path = PAGE
     """Where to write."""
+    only: tuple[str, ...] = ()
+    """Measure these and keep what the page has of the others; all if none is named."""
     rounds: int = 200
     """Steps of each contender, in turns of ten; 0 measures nothing."""
 
@@ -56,6 +62,9 @@ class Options:
         """Refuse what cannot be measured."""
         if self.rounds < 0:
             raise OptionError(f"--rounds must be at least 0, not {self.rounds}")
+        names = [cls.__name__ for cls in ZOO]
+        if unknown := [name for name in self.only if name not in names]:
+            raise OptionError(f"--only {unknown[0]}: expected some of {', '.join(names)}")
 
 
 class Row(NamedTuple):
@@ -64,44 +73,41 @@ class Row(NamedTuple):
     name: str
     file: str
     source: str
+    of_rule: int
     lines: int
     engine: str
 
 
-def row_of(cls: type[ElementwiseOptimizer]) -> Row:
+def row_of(cls: type[Any]) -> Row:
     """What the code itself says of an optimizer."""
     file = Path(inspect.getfile(cls)).relative_to(PAGE.parents[1])
     text = inspect.getdoc(cls) or ""
     source = " ".join(text.rpartition("Source: ")[2].split()) if "Source: " in text else text.split(":")[0]
-    optimizer, step = stepping(cls)
+    optimizer, step = stepping(cls.__name__, cls)
     step()
-    engine = optimizer.engine_report().partition(" engine")[0]  # type: ignore[attr-defined]
-    return Row(cls.__name__, file.as_posix(), source, lines_of(cls), engine)
+    engine = optimizer.engine_report().partition(":")[0].removesuffix(" engine")  # type: ignore[attr-defined]
+    # SAM's rule is SGD's: what is its own is the step.
+    counts = lines_of_body(cls, "rule", "step"), lines_of(cls)
+    return Row(cls.__name__, file.as_posix(), source, *counts, engine)
 
 
-def lines_of(cls: type[ElementwiseOptimizer]) -> int:
-    """Lines of code from `class` to the last: without the docstring, comments and blank lines."""
-    source = textwrap.dedent(inspect.getsource(cls))
-    [tree] = ast.parse(source).body
-    assert isinstance(tree, ast.ClassDef)
-    described = tree.body[0]
-    lines = source.splitlines()
-    docstring = range(described.lineno - 1, described.end_lineno or 0)
-    code = [line.strip() for i, line in enumerate(lines) if i not in docstring]
-    return sum(bool(line) and not line.startswith("#") for line in code)
-
-
-def stepping(make: Callable[..., Any]) -> tuple[Optimizer, Callable[[], Any]]:
+def stepping(name: str, make: Callable[..., Any]) -> tuple[Optimizer, Callable[[], Any]]:
     """An optimizer of the weights of a small network, with gradients, and how it takes a step."""
-    shapes = ((256, 784), (256,), (128, 256), (128,), (10, 128), (10,))
+    shapes: list[tuple[int, ...]] = [(256, 784), (256,), (128, 256), (128,), (10, 128), (10,)]
     generator = torch.Generator().manual_seed(0)
     params = [Parameter(torch.randn(shape, generator=generator)) for shape in shapes]
-    for param in params:
-        param.grad = torch.randn(param.shape, generator=generator)
+    params = [param for param in params if param.dim() == 2 or name not in MATRICES_ONLY]
+    grads = [torch.randn(param.shape, generator=generator) for param in params]
+
+    def closure() -> float:
+        for param, grad in zip(params, grads, strict=True):
+            param.grad = grad
+        return 0.0
+
+    closure()
     optimizer: Optimizer = make(params)
     getattr(optimizer, "train", lambda: None)()
-    takes_closure = "SAM" in type(optimizer).__name__
-    return optimizer, (lambda: optimizer.step(lambda: 0.0)) if takes_closure else optimizer.step
+    return optimizer, (lambda: optimizer.step(closure)) if name == "SAM" else optimizer.step
 
 
 def peer_of(name: str) -> Callable[..., Optimizer] | None:
@@ -114,12 +120,12 @@ def peer_of(name: str) -> Callable[..., Optimizer] | None:
     return lambda params: cls(params, **options)
 
 
-def ratio(cls: type[ElementwiseOptimizer], rounds: int) -> str:
+def ratio(name: str, cls: type[Any], rounds: int) -> str | None:
     """How many times longer the peer takes for a step: median of the ratios of turns of ten steps."""
-    peer = peer_of(cls.__name__)
+    peer = peer_of(name)
     if peer is None or not rounds:
-        return NOT_MEASURED
-    steps = [stepping(make)[1] for make in (cls, peer)]
+        return None
+    steps = [stepping(name, make)[1] for make in (cls, peer)]
     ratios = []
     for turn in range(-2, max(1, rounds // 10)):  # the first ones compile, and make the states
         taken = []
@@ -139,20 +145,20 @@ PAGE_TEXT = """\
 <!-- `python -m recipes.zoo` writes this page. -->
 
 Optimizers from their papers: the formula, and what it takes to make a class of it. Each takes the steps of an
-independent implementation over 60 steps in float64, within 1e-9. All but SAM, whose `step` needs a closure,
-pass `assert_optimizer_agrees`. [From paper to optimizer](from_paper_to_optimizer.md) shows how to write one.
+independent implementation over 60 steps in float64, within 1e-9, and passes `assert_optimizer_agrees`.
+[From paper to optimizer](from_paper_to_optimizer.md) shows how to write one.
 
-| optimizer | lines | engine | peer's time / ours | peer | source |
-|---|--:|---|--:|---|---|
+| optimizer | rule | all | engine | peer's time / ours | peer | source |
+|---|--:|--:|---|--:|---|---|
 {table}
 
-Lines are those of the class, without docstring, comments and blank lines: {mean:.0f} in the mean,
-from {least} to {most}.
+Lines are without docstrings, imports, comments and blank lines. *rule*: the body of the formula,
+{rule:.0f} in the mean, from {least_rule} to {most_rule}. *all*: the class with its options, their checks and
+what else of its file it uses, {mean:.0f} in the mean, from {least} to {most}.
 
-Times are those of `step()`: the weights of an MLP 784-256-128-10 in float32, one thread, medians of turns,
-peers with their defaults, torch {torch}. Larger than 1 means that ours is faster. SAM's closure does nothing.
-
-Prodigy is not here: it needs a number over all tensors, which no rule sees.
+Times are those of `step()`: the weights of an MLP 784-256-128-10 in float32 (of Muon the matrices), one
+thread, medians of turns, peers with their defaults, torch {torch}. Larger than 1 means that ours is faster.
+SAM's closure only hands out the gradients.
 """
 
 
@@ -162,13 +168,20 @@ def page_of(rows: list[Row], ratios: list[str]) -> str:
     for row, times in zip(rows, ratios, strict=True):
         module, attribute, _ = PEERS[row.name]
         link = f"[`{row.name}`](../{row.file})"
-        cells = (link, str(row.lines), row.engine, times, f"`{module}.{attribute}`", row.source)
+        counts = str(row.of_rule), str(row.lines)
+        cells = (link, *counts, row.engine, times, f"`{module}.{attribute}`", row.source)
         lines.append(f"| {' | '.join(cells)} |")
-    counts = [row.lines for row in rows]
+    of_rule, of_all = [row.of_rule for row in rows], [row.lines for row in rows]
     return PAGE_TEXT.format(
-        table="\n".join(lines), mean=mean(counts), least=min(counts), most=max(counts),
-        torch=torch.__version__.partition("+")[0],
+        table="\n".join(lines), rule=mean(of_rule), least_rule=min(of_rule), most_rule=max(of_rule),
+        mean=mean(of_all), least=min(of_all), most=max(of_all), torch=torch.__version__.partition("+")[0],
     )  # fmt: skip
+
+
+def known_ratios(page: Path) -> dict[str, str]:
+    """What a page says of the times."""
+    text = page.read_text(encoding="utf-8") if page.exists() else ""
+    return dict(re.findall(r"^\| \[`(\w+)`\]\([^|]*\|(?:[^|]*\|){3} ([^|]*) \|", text, re.M))
 
 
 def main() -> None:
@@ -177,11 +190,14 @@ def main() -> None:
     with plain_endings():
         options.check()
         torch.set_num_threads(1)
-        rows = [row_of(cls) for cls in ZOO]
-        ratios = [ratio(cls, options.rounds) for cls in ZOO]
-        options.page.write_text(page_of(rows, ratios), encoding="utf-8")
-        for row, times in zip(rows, ratios, strict=True):
-            print(f"{row.name:18} {row.lines:3} lines  {row.engine:10} {times}")
+        rows, ratios = [row_of(cls) for cls in ZOO], known_ratios(options.page)
+        for row, cls in zip(rows, ZOO, strict=True):
+            measured = None
+            if row.name in (options.only or PEERS):
+                measured = ratio(row.name, cls, options.rounds)
+            ratios[row.name] = measured or ratios.get(row.name, NOT_MEASURED)
+            print(f"{row.name:18} {row.lines:3} lines  {row.engine:20} {ratios[row.name]}", flush=True)
+        options.page.write_text(page_of(rows, [ratios[row.name] for row in rows]), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -3,10 +3,11 @@
 import torch
 
 from torchopt_course import SGD
+from torchopt_course.validation import at_least_zero
 
 
 class SAM(SGD):
-    """SGD that seeks flat minima; each step takes two gradients, so ``step`` needs a closure.
+    """SGD that seeks flat minima; each step takes two gradients, and so a closure.
 
     e = ρ g / ‖g‖                                 g = ∇f(θ), ‖g‖ over all parameters together
     θ ← SGD(θ, ∇f(θ + e))
@@ -20,14 +21,12 @@ class SAM(SGD):
 
     def __init__(self, params, lr=1e-3, momentum=0.9, rho=0.05, **options):
         super().__init__(params, lr, momentum, **options)
+        at_least_zero("rho", rho)
+        self.defaults["rho"] = rho  # groups that come later have it from there
         for group in self.param_groups:
             group.setdefault("rho", rho)
 
-    def step(self, closure=None):
-        if closure is None:
-            raise TypeError(
-                "SAM takes two gradients in a step: step(closure), and the closure computes the loss"
-            )
+    def step(self, closure):
         with torch.enable_grad():
             loss = closure()
         pairs = [
