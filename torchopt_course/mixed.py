@@ -85,8 +85,14 @@ class Mixed(SteppedOptimizer):
         params = param_group["params"]
         members: list[Any] = [params] if isinstance(params, Tensor) else list(params)
         by_route: dict[int, list[Any]] = {}
+        taken: dict[int, int] = {}
         for position, member in enumerate(members):
-            by_route.setdefault(self._route_of(position, member), []).append(member)
+            k = self._route_of(position, member)
+            param = member[1] if isinstance(member, tuple) else member
+            if (other := taken.setdefault(id(param), k)) != k:
+                both = " and ".join(self._routes[each].optimizer.__name__ for each in (other, k))
+                raise ValueError(f"parameter {position} stands there twice, and takes two routes: {both}")
+            by_route.setdefault(k, []).append(member)
         self._refuse_known(members)
         # Each class checks its own, before anything is added.
         made = [

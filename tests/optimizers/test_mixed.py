@@ -183,6 +183,14 @@ def test_bad_routes(routes: Any, error: type[Exception], match: str) -> None:
         Mixed(network().named_parameters(), routes)
 
 
+def test_one_tensor_under_two_names_is_not_stepped_by_two_rules() -> None:
+    model = network()
+    model[2].weight = model[0].weight
+    twice = model.named_parameters(remove_duplicate=False)
+    with pytest.raises(ValueError, match=r"parameter 2 stands there twice.*two routes: Spectral and AdamW"):
+        Mixed(twice, ROUTES)
+
+
 def test_names_that_a_predicate_needs() -> None:
     with pytest.raises(AttributeError, match="predicate of Spectral, for parameter 0, which has no name"):
         Mixed(network().parameters(), ROUTES)
