@@ -161,6 +161,11 @@ def test_shapes() -> None:
     assert isinstance(error.__cause__, IndexError)
 
 
+def test_a_number_that_cannot_have_gaps_is_stepped_once() -> None:
+    """Were it one memory in both runs of the check, the second would begin where the first has ended."""
+    assert failing(Right, "layouts", shapes=[(), (1,)]) == {}
+
+
 def test_all_failures_are_reported_what_they_have_in_common_once() -> None:
     class Broken(Right):
         def step(self, closure: Any = None) -> Any:

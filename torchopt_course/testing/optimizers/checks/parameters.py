@@ -46,7 +46,8 @@ def check_layouts(trial: Trial) -> None:
             odd.append(value.mT.contiguous().mT)
         gaps = value.new_zeros((*value.shape, 2))[..., 0]
         odd.append(gaps.copy_(value))
-    plain = [Parameter(value.contiguous()) for value in odd]
+    # Copies: a scalar has no gaps, and would be stepped by both.
+    plain = [Parameter(value.clone(memory_format=torch.contiguous_format)) for value in odd]
     oddly = trial.run(trial.optimizer([Parameter(value) for value in odd]))
     plainly = trial.run(trial.optimizer(plain))
     trial.compare("odd memory layouts", only_parameters(oddly), "contiguous", only_parameters(plainly))
