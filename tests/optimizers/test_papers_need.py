@@ -12,6 +12,7 @@ import torch as xp
 from torch.nn import Parameter
 
 from torchopt_course import ElementwiseOptimizer
+from torchopt_course.engines.cuda.bucket import CudaBucket
 
 from ..helpers import every_engine
 
@@ -50,6 +51,53 @@ IN_KERNELS: dict[str, tuple[Any, Callable[[float, float], float]]] = {
     "2 ** g": (lambda p, g, lr: p - 2**g, lambda p, g: p - 2**g),
     "pow": (lambda p, g, lr: p - xp.pow(abs(g), 0.7), lambda p, g: p - math.pow(abs(g), 0.7)),
 }
+
+
+class Settings:
+    share = 0.25
+
+
+BETAS = (0.9, 0.5)
+
+
+def halved(x: Any, times: int) -> Any:
+    return halved(x * Settings.share * 2, times - 1) if times else x
+
+
+def as_python_goes(p: Any, g: Any, *, lr: Any) -> Any:
+    """Loops, a function in a function, a recursion, names, choices: one kernel without any of them."""
+
+    def damped(x: Any) -> Any:
+        return lr * x + math.sqrt(4) * g
+
+    m, k = 0 * p, 0
+    for beta in BETAS:
+        m = beta * m + (1 - beta) * g
+    while k < 2:
+        m += k * g
+        k += 1
+    first, *rest = map(damped, (m, g))
+    total = sum(x for x in (first, *rest)) + (lambda x: x - lr)(p)
+    return p - step if (step := halved(total, 2)) is not None else p
+
+
+def as_python_counts(p: float, g: float) -> float:
+    m = 0.5 * (1 - 0.9) * g + 0.5 * g + g
+    return p - ((0.1 * m + 2 * g) + (0.1 * g + 2 * g) + (p - 0.1)) / 4
+
+
+def with_masks(p: Any, g: Any, lr: Any) -> Any:
+    """Comparisons, whole numbers, true and false among numbers."""
+    inside = (g > -1) & (g < 1) | ~(p <= 1)
+    return p - lr * xp.where(inside, 1, -2) + (g > p) - (1.0 - xp.logical_not(inside)) * True
+
+
+def masks_counted(p: float, g: float) -> float:
+    inside = -1 < g < 1 or p > 1
+    return p - 0.1 * (1 if inside else -2) + (g > p) - inside
+
+
+IN_KERNELS |= {"Python": (as_python_goes, as_python_counts), "masks": (with_masks, masks_counted)}
 ON_EAGER: dict[str, tuple[Any, Callable[[float, float], float]]] = {
     "atan2": (lambda p, g, lr: p - lr * xp.atan2(g, p), lambda p, g: p - 0.1 * math.atan2(g, p)),
     "nan_to_num": (
@@ -61,12 +109,26 @@ ON_EAGER: dict[str, tuple[Any, Callable[[float, float], float]]] = {
 
 @every_engine
 @pytest.mark.parametrize("what", IN_KERNELS)
-def test_powers(what: str, engine: dict[str, bool]) -> None:
+def test_what_kernels_know(what: str, engine: dict[str, bool]) -> None:
     rule, expected = IN_KERNELS[what]
     found, made = steps(optimizer(rule, just_lr), **engine)
     assert found == pytest.approx(list(map(expected, P, G)), rel=1e-14)
     if engine.get("fused"):
         assert made.engine_report().startswith("fused CPU engine: 1")
+
+
+@pytest.mark.parametrize("what", IN_KERNELS)
+def test_what_triton_knows(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of it but fractional powers: those go to the next engine, with the reason."""
+    triton = pytest.importorskip("triton")
+    monkeypatch.setattr(triton.knobs.runtime, "interpret", True)
+    monkeypatch.setattr(CudaBucket, "serves", lambda device: device == "cpu")
+    rule, expected = IN_KERNELS[what]
+    found, made = steps(optimizer(rule, just_lr))
+    assert found == pytest.approx(list(map(expected, P, G)), rel=1e-14)
+    is_known = what in ("Python", "masks")
+    assert made.engine_report().startswith("fused CUDA engine: 1" if is_known else "fused CPU engine: 1")
+    assert is_known or "pow" in made.engine_report()
 
 
 @pytest.mark.parametrize("what", ON_EAGER)
@@ -77,6 +139,60 @@ def test_what_no_kernel_knows(what: str) -> None:
     assert f"calls torch.{what}(), which is not on the list" in made.engine_report()
     with pytest.raises(RuntimeError, match=rf"torch\.{what}\(\)"):
         steps(optimizer(rule, just_lr), fused=True)
+
+
+BY_TORCH: dict[str, tuple[Any, Callable[[float, float], float], str]] = {
+    "%": (lambda p, g, lr: p - g % 2, lambda p, g: p - g % 2, "calls mod()"),
+    "//": (lambda p, g, lr: p - 1 // g, lambda p, g: p - 1 // g, "calls floordiv()"),
+    "a coefficient's root": (
+        lambda p, g, lr: p - math.sqrt(lr) * g,
+        lambda p, g: p - math.sqrt(0.1) * g,
+        "depends on the value of the coefficient lr",
+    ),
+    "a coefficient's choice": (
+        lambda p, g, lr: p - min(lr, 0.05) * g,
+        lambda p, g: p - 0.05 * g,
+        "let coefficients() do it",
+    ),
+    "a dtype": (
+        lambda p, g, lr: p - (g > 0).to(p.dtype),
+        lambda p, g: p - (g > 0),
+        "asks for .dtype of p",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", BY_TORCH)
+def test_what_torch_alone_knows_says_why(what: str) -> None:
+    rule, expected, reason = BY_TORCH[what]
+    found, made = steps(optimizer(rule, just_lr))
+    assert found == pytest.approx(list(map(expected, P, G)), rel=1e-14)
+    assert made.engine_report().startswith("eager engine: 1")
+    assert reason in made.engine_report()
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        lambda p, g, lr: p - xp.where(0 < g < 1, g, 0),
+        lambda p, g, lr: p - xp.where(not g > 0, g, 0),
+        lambda p, g, lr: p - any([g > 0, p > 0]),
+        lambda p, g, lr: p - g if g in (p, lr) else p,
+    ],
+    ids=["0 < g < 1", "not", "any", "in"],
+)
+def test_what_python_would_decide_for_all_elements_at_once(rule: Any) -> None:
+    with pytest.raises(TypeError, match=r"Odd\.rule decides by the values of a tensor .*xp\.where"):
+        steps(optimizer(rule, just_lr))
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.int32], ids=str)
+def test_a_state_of_whole_numbers_is_refused(dtype: torch.dtype) -> None:
+    cls = optimizer(lambda p, g, m, lr: (p - g, m + 1), just_lr)
+    cls.states = ("m",)
+    cls.initial_state = lambda self, name, param, group: torch.zeros_like(param, dtype=dtype)  # type: ignore[method-assign]
+    with pytest.raises(RuntimeError, match=rf"made has dtype {dtype}, expected floating point"):
+        steps(cls)
 
 
 def by_number(p: Any, g: Any, mode: Any) -> Any:
