@@ -11,10 +11,11 @@ from typing import Any
 
 import torch.optim
 
-from . import lr_scheduler
+from . import lr_scheduler, transforms
 from .adagrad import Adagrad
 from .adam import Adam
 from .adamw import AdamW
+from .averaged import averaged_weights
 from .elementwise import ElementwiseOptimizer
 from .lr_scheduler import CyclicLR, ReduceLROnPlateau, lr_range_test, preview_schedule
 from .mixed import Mixed
@@ -37,10 +38,12 @@ __all__ = [
     "RMSprop",
     "ReduceLROnPlateau",
     "TensorOptimizer",
+    "averaged_weights",
     "lr_range_test",
     "lr_scheduler",
     "preview_schedule",
     "release_gradients",
+    "transforms",
 ]
 __all__ += [name for name in torch.optim.__all__ if name not in __all__]
 

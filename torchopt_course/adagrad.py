@@ -10,7 +10,7 @@ import torch as xp
 from torch import Tensor, optim
 
 from .elementwise import ElementwiseOptimizer
-from .optimizer import Params, Rounding, StateDtype, Value
+from .optimizer import Params, Rounding, StateDtype, Transforms, Value
 from .validation import at_least_zero, options_of
 
 
@@ -38,6 +38,7 @@ class Adagrad(ElementwiseOptimizer, optim.Adagrad):
         maximize: ascend instead of descend (default ``False``).
         foreach, fused, differentiable: which engine, see :class:`ElementwiseOptimizer`.
         state_dtype, rounding: how states and 16-bit parameters are stored, see there.
+        transforms: what is done before and after the rule, see :mod:`torchopt_course.transforms`.
 
     Raises:
         ValueError: a negative number or NaN among the options.
@@ -76,6 +77,7 @@ class Adagrad(ElementwiseOptimizer, optim.Adagrad):
         fused: bool | None = None,
         state_dtype: StateDtype = None,
         rounding: Rounding = None,
+        transforms: Transforms = (),
     ) -> None:
         # The first ones in the order of torch's groups.
         super().__init__(params, options_of(locals(), "lr", "lr_decay", "eps"))

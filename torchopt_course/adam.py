@@ -9,7 +9,7 @@ import torch as xp
 from torch import Tensor, optim
 
 from .elementwise import ElementwiseOptimizer
-from .optimizer import Params, Rounding, StateDtype, Value
+from .optimizer import Params, Rounding, StateDtype, Transforms, Value
 from .validation import at_least_zero, decay_rates, options_of, pair
 
 
@@ -44,6 +44,7 @@ class Adam(ElementwiseOptimizer, optim.Adam):
         decoupled_weight_decay: shrink the weights apart from the gradient, as AdamW (default ``False``).
         foreach, fused, differentiable: which engine, see :class:`ElementwiseOptimizer`.
         state_dtype, rounding: how states and 16-bit parameters are stored, see there.
+        transforms: what is done before and after the rule, see :mod:`torchopt_course.transforms`.
 
     Raises:
         ValueError: a negative number or NaN among the options, a β outside of [0, 1).
@@ -54,6 +55,7 @@ class Adam(ElementwiseOptimizer, optim.Adam):
 
     states = ("exp_avg", "exp_avg_sq")
     optional_states = {"max_exp_avg_sq": "amsgrad"}
+    shrink = "keep"
 
     @staticmethod
     def rule(
@@ -110,6 +112,7 @@ class Adam(ElementwiseOptimizer, optim.Adam):
         decoupled_weight_decay: bool = False,
         state_dtype: StateDtype = None,
         rounding: Rounding = None,
+        transforms: Transforms = (),
     ) -> None:
         betas = pair(betas)
         # The first ones in the order of torch's groups.

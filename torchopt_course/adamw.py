@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, optim
 
 from .adam import Adam
-from .optimizer import Params, Rounding, StateDtype
+from .optimizer import Params, Rounding, StateDtype, Transforms
 from .validation import options_of
 
 
@@ -42,6 +42,7 @@ class AdamW(Adam, optim.AdamW):
         fused: bool | None = None,
         state_dtype: StateDtype = None,
         rounding: Rounding = None,
+        transforms: Transforms = (),
     ) -> None:
         super().__init__(params, **options_of(locals()), decoupled_weight_decay=True)
 

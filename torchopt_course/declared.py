@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -12,30 +12,23 @@ from torch import Tensor
 from .engines.bucket import Coefficients, GroupOptions
 from .engines.group import sparse_made_dense
 from .engines.layout import is_sparse
-from .engines.rule.parsed import ParsedRule, Rule, say_where
+from .engines.rule.parsed import ParsedRule, say_where
 from .engines.rule.whole import WholeRule
-from .stepped import SteppedOptimizer
+from .transformed import TransformedOptimizer
 from .validation.declarations import refuse_mistakes, refuse_nan, requested_options
 from .validation.options import plain, refuse_odd_groups, refuse_odd_option
 from .validation.tensors import refuse_misfits
 
 
-class DeclaredOptimizer(SteppedOptimizer):
+class DeclaredOptimizer(TransformedOptimizer):
     """An optimizer that is given by a rule, coefficients and the names of states."""
 
     # Options of how a step is made, with their defaults.
     _STEP_OPTIONS: ClassVar[Mapping[str, Any]]
     # Options of how states are stored: groups are without those that nobody has asked for, as torch's.
     _STORAGE_OPTIONS: ClassVar[tuple[str, ...]] = ()
-    states: ClassVar[tuple[str, ...]] = ()
-    optional_states: ClassVar[Mapping[str, str]] = {}
-    rule: ClassVar[Rule]
-    coefficients: ClassVar[Callable[..., Mapping[str, Any]]]
 
     _parsed_rule: ParsedRule | WholeRule
-
-    def initial_state(self, name: str, param: Tensor, group: Mapping[str, Any]) -> Tensor | None:
-        raise NotImplementedError
 
     def _parse(self) -> ParsedRule | WholeRule:
         """The rule as the engines see it."""
@@ -95,16 +88,20 @@ class DeclaredOptimizer(SteppedOptimizer):
         """Learn what the rule and its coefficients are called with; again whenever they are replaced."""
         cls = type(self)
         refuse_mistakes(cls)
+        self._compose()
         self._parsed_rule = self._parse()
         self._source = (cls.rule, cls.rule.__code__, cls.coefficients)
         self._constructor = inspect.signature(cls.__init__).parameters
-        self._needs = tuple(inspect.signature(cls.coefficients).parameters)
-        self._counts_steps, self._asks_first = "step" in self._needs, "first" in self._needs
+        self._needs = tuple(inspect.signature(self.coefficients).parameters)
+        self._counts_steps = "step" in self._needs
+        self._asks_first = "first" in self._needs
         self._options = tuple(name for name in self._needs if name not in ("step", "first"))
-        switches = cls.optional_states.values()
+        switches = self.optional_states.values()
         of_the_step = [name for name in self._STEP_OPTIONS if name != "fused"]
         self._needed_options = (*self._options, *switches, *of_the_step)
-        self._plan_options = (*dict.fromkeys((*switches, *self._STEP_OPTIONS, "state_dtype", "rounding")),)
+        self._plan_options = (
+            *dict.fromkeys((*switches, *self._STEP_OPTIONS, "state_dtype", "rounding", "transforms")),
+        )
 
     def _renew_formula(self) -> bool:
         """Read the rule again if something that it consists of has changed; false if nothing has."""
@@ -136,6 +133,7 @@ class DeclaredOptimizer(SteppedOptimizer):
 
     def _group_options(self, group: Mapping[str, Any], interceptor: str | None) -> GroupOptions:
         """What the options of a group ask of the engines."""
+        self._refuse_edited_transforms(group)
         lists = group.get("foreach")
         lists = False if group.get("fused") is False and lists is None else lists
         return GroupOptions(
@@ -160,7 +158,7 @@ class DeclaredOptimizer(SteppedOptimizer):
             are_plain = False
             options[name] = _scalar(plain(value))
             refuse_odd_option(type(self).__name__, name, options[name], self._default_of(name))
-        differentiable, evaluate = group["differentiable"], type(self).coefficients
+        differentiable, evaluate = group["differentiable"], self.coefficients
         counts_steps, asks_first = self._counts_steps, self._asks_first
 
         def after(age: Any) -> Mapping[str, Any]:
@@ -241,7 +239,7 @@ class DeclaredOptimizer(SteppedOptimizer):
 
         def wanted() -> str:
             said = self.sparse_gradients(group)
-            return "dense" if said == "rows" and not in_rows else said
+            return "dense" if said == "rows" and (self.transforms or not in_rows) else said
 
         return [sparse_made_dense(wanted, param, grad) for param, grad in pairs]
 

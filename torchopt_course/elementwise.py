@@ -110,8 +110,8 @@ class ElementwiseOptimizer(RuleOptimizer):
     # -- what the base asks ----------------------------------------------------------------------------
 
     def _parse(self) -> ParsedRule:
-        cls, before = type(self), self.__dict__.get("_parsed_rule")
-        return ParsedRule(cls.__name__, cls.rule, (*cls.states, *cls.optional_states), before)
+        before = self.__dict__.get("_parsed_rule")
+        return ParsedRule(self._called, self.rule, (*self.states, *self.optional_states), before)
 
     def _has_states(self, param: Tensor, group: Mapping[str, Any]) -> bool:
         own, names = self.state.get(param, {}), self._kept_states(group)
@@ -139,7 +139,7 @@ class ElementwiseOptimizer(RuleOptimizer):
 
     def _made_state(self, name: str, param: Tensor, group: Mapping[str, Any]) -> Tensor:
         where = f"the state {name!r} that {type(self).__name__}.initial_state made"
-        return as_wanted(name, fitting(where, self.initial_state(name, param, group), param), group)
+        return as_wanted(name, fitting(where, self._begun_state(name, param, group), param), group)
 
     def _model_of_state(self, name: str, param: Tensor, group: Mapping[str, Any]) -> Tensor:
         return param

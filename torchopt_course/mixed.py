@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 from .engines.rule.parsed import kind, say_where
 from .engines.step import Stepper
-from .optimizer import Params, RuleOptimizer
+from .optimizer import Params, RuleOptimizer, Transforms
 from .stepped import SteppedOptimizer
 from .validation.options import refuse_odd_groups
 
@@ -101,6 +101,12 @@ class Mixed(SteppedOptimizer):
         ]
         for optimizer in made:
             name = type(optimizer).__name__
+            known = self._parts.get(name, optimizer)
+            if [*map(type, known.transforms)] != [*map(type, optimizer.transforms)]:
+                raise ValueError(
+                    f"routes to {name} differ in their transforms ({known._names_of_transforms or 'none'}; "
+                    f"{optimizer._names_of_transforms or 'none'}): make a subclass with another name for one"
+                )
             for group in optimizer.param_groups:
                 group["optimizer"] = name
             self.param_groups += optimizer.param_groups
@@ -149,17 +155,21 @@ class Mixed(SteppedOptimizer):
         SteppedOptimizer._look_at(optimizer, state_dict)
 
     def __getstate__(self) -> dict[str, Any]:
-        defaults = {name: part.defaults for name, part in self._parts.items()}
-        return {**super().__getstate__(), "_routes": self._routes, "_defaults_of_parts": defaults}
+        parts = {name: (part.defaults, part.transforms) for name, part in self._parts.items()}
+        return {**super().__getstate__(), "_routes": self._routes, "_given_to_parts": parts}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        defaults = state.pop("_defaults_of_parts", None)
+        parts = state.pop("_given_to_parts", None)
         Optimizer.__setstate__(self, state)
-        if defaults is not None:  # a copy
+        if parts is not None:  # a copy
             classes = {route.optimizer.__name__: route.optimizer for route in self._routes}
-            self._parts = {name: _part(classes[name], each) for name, each in defaults.items()}
+            self._parts = {name: _part(classes[name], *given) for name, given in parts.items()}
         self._forget_plans()
         self._mend_groups()
+
+    @property
+    def _skips_nonfinite(self) -> bool:
+        return any(part._skips_nonfinite for part in self._parts.values())
 
     # -- what a step asks ------------------------------------------------------------------------------
 
@@ -186,10 +196,11 @@ class Mixed(SteppedOptimizer):
             raise TypeError(f"the optimizer's state must be a dictionary, got {kind(self.state)}")
 
 
-def _part(cls: type[RuleOptimizer], defaults: dict[str, Any]) -> RuleOptimizer:
+def _part(cls: type[RuleOptimizer], defaults: dict[str, Any], transforms: Transforms) -> RuleOptimizer:
     """An optimizer without groups of its own, as unpickling makes it."""
     part = cls.__new__(cls)
-    Optimizer.__setstate__(part, {"defaults": defaults, "state": defaultdict(dict), "param_groups": []})
+    empty = {"defaults": defaults, "transforms": transforms, "state": defaultdict(dict), "param_groups": []}
+    Optimizer.__setstate__(part, empty)
     return part
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
 import torch
@@ -11,6 +11,8 @@ from torch.optim import Optimizer
 
 from .declared import DeclaredOptimizer
 from .engines.step import Stepper
+from .transforms.checks import refuse_odd_transforms
+from .transforms.transform import Transform
 from .validation.options import at_least_zero, fraction, make_plain, not_nan, plain, refuse_odd_option
 
 Params: TypeAlias = Iterable[Tensor] | Iterable[dict[str, Any]] | Iterable[tuple[str, Tensor]]
@@ -18,6 +20,7 @@ Params: TypeAlias = Iterable[Tensor] | Iterable[dict[str, Any]] | Iterable[tuple
 Value: TypeAlias = Any
 StateDtype: TypeAlias = torch.dtype | Mapping[str, torch.dtype] | None
 Rounding: TypeAlias = Literal["nearest", "stochastic", "kahan"] | None
+Transforms: TypeAlias = Sequence[Transform]
 
 
 class RuleOptimizer(DeclaredOptimizer):
@@ -25,11 +28,21 @@ class RuleOptimizer(DeclaredOptimizer):
 
     Args:
         params: parameters, named parameters or dictionaries of a parameter group, as in ``torch.optim``.
-        defaults: the options. Those of how a step is made are added where missing.
+        defaults: the options. Those of how a step is made are added where missing. ``"transforms"`` are what
+            is done before and after the rule, see :mod:`.transforms`; those of the class come first.
     """
 
     def __init__(self, params: Params, defaults: dict[str, Any]) -> None:
         every = {**defaults, **self._STEP_OPTIONS, **defaults}
+        self.transforms = (*type(self).transforms, *refuse_odd_transforms(every.pop("transforms", ())))
+        for transform in self.transforms:
+            if twice := [name for name in transform.options if name in every]:
+                raise ValueError(
+                    f"{transform.name} has an option {twice[0]!r}, but so has {type(self).__name__}"
+                )
+            every.update(transform.options)
+        if self.transforms:
+            every["transforms"] = self._names_of_transforms
         defaults = {name: plain(value) for name, value in every.items()}
         for name in self._STORAGE_OPTIONS:
             if defaults.get(name) is None:
@@ -43,7 +56,8 @@ class RuleOptimizer(DeclaredOptimizer):
     def _forget_plans(self) -> None:
         self._stepper = Stepper()
         self._read_formula()
-        self._step_supports_amp_scaling = bool(self.defaults.get("fused"))
+        # What prepares gradients must see them without the scale.
+        self._step_supports_amp_scaling = bool(self.defaults.get("fused")) and not self._prepares_gradients
 
     # -- what a subclass may extend --------------------------------------------------------------------
 
@@ -68,6 +82,8 @@ class RuleOptimizer(DeclaredOptimizer):
             for i, beta in enumerate(options["betas"]):
                 if isinstance(beta, float | int):
                     fraction(f"beta parameter at index {i}", beta)
+        for transform in self.transforms:
+            transform.check_options(options)
         for name, value in options.items():
             not_nan(name, value)
             if name in self._options:
@@ -104,6 +120,10 @@ class RuleOptimizer(DeclaredOptimizer):
     def _begin_group(self, i: int) -> None:
         """Look at a group that has just been added; what is raised takes it away again."""
         self._try_formula(self.param_groups[i])
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = super().__getstate__()
+        return {**state, "transforms": self.transforms} if self.transforms else state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         Optimizer.__setstate__(self, state)

@@ -49,6 +49,7 @@ class ReleasedGradients:
     def _use(self, single: _Single, param: Tensor) -> None:
         if self._accumulates:
             return
+        self._optimizer._refuse_while_paused()
         # Where chance rounds, bits depend on how many steps were taken: one for each backward pass.
         backward_pass = torch._C._current_graph_task_id()
         if backward_pass != self._backward_pass:
@@ -135,6 +136,8 @@ def _refuse_impossible(model: Module, optimizer: SteppedOptimizer) -> None:
         )
     if optimizer._optimizer_step_pre_hooks:
         raise RuntimeError("the optimizer has a hook before its step, which would find no gradients")
+    if optimizer._skips_nonfinite:
+        raise RuntimeError("skip_nonfinite must see all gradients before the first is used")
     for module in model.modules():
         if type(module).__name__ in _REDUCERS:
             raise RuntimeError(

@@ -9,7 +9,7 @@ import torch as xp
 from torch import Tensor, optim
 
 from .elementwise import ElementwiseOptimizer
-from .optimizer import Params, Rounding, StateDtype, Value
+from .optimizer import Params, Rounding, StateDtype, Transforms, Value
 from .validation import at_least_zero, options_of
 
 
@@ -43,6 +43,7 @@ class RMSprop(ElementwiseOptimizer, optim.RMSprop):
         maximize: ascend instead of descend (default ``False``).
         foreach, fused, differentiable: which engine, see :class:`ElementwiseOptimizer`.
         state_dtype, rounding: how states and 16-bit parameters are stored, see there.
+        transforms: what is done before and after the rule, see :mod:`torchopt_course.transforms`.
 
     Raises:
         ValueError: a negative number or NaN among the options.
@@ -103,6 +104,7 @@ class RMSprop(ElementwiseOptimizer, optim.RMSprop):
         fused: bool | None = None,
         state_dtype: StateDtype = None,
         rounding: Rounding = None,
+        transforms: Transforms = (),
     ) -> None:
         # The first ones in the order of torch's groups.
         super().__init__(params, options_of(locals(), "lr", "momentum", "alpha", "eps", "centered"))

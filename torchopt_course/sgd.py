@@ -16,7 +16,7 @@ from typing import Any, Literal
 from torch import Tensor, optim
 
 from .elementwise import ElementwiseOptimizer
-from .optimizer import Params, Rounding, StateDtype, Value
+from .optimizer import Params, Rounding, StateDtype, Transforms, Value
 from .validation import at_least_zero, options_of
 
 
@@ -46,6 +46,7 @@ class SGD(ElementwiseOptimizer, optim.SGD):
         maximize: ascend instead of descend (default ``False``).
         foreach, fused, differentiable: which engine, see :class:`ElementwiseOptimizer`.
         state_dtype, rounding: how states and 16-bit parameters are stored, see there.
+        transforms: what is done before and after the rule, see :mod:`torchopt_course.transforms`.
 
     Raises:
         ValueError: a negative ``lr``, ``momentum`` or ``weight_decay``, NaN, or Nesterov without momentum.
@@ -101,6 +102,7 @@ class SGD(ElementwiseOptimizer, optim.SGD):
         fused: bool | None = None,
         state_dtype: StateDtype = None,
         rounding: Rounding = None,
+        transforms: Transforms = (),
     ) -> None:
         super().__init__(params, options_of(locals()))
 
@@ -146,5 +148,6 @@ class Momentum(SGD):
         fused: bool | None = None,
         state_dtype: StateDtype = None,
         rounding: Rounding = None,
+        transforms: Transforms = (),
     ) -> None:
         super().__init__(params, **options_of(locals()))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Protocol, overload
 
 import torch
@@ -13,13 +14,17 @@ from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimize
 
 from .engines.bucket import Scaling
 from .engines.prepared import Optimizer as Preparable
-from .engines.step import Stepper
+from .engines.step import Paused, Stepper
+from .transforms.skip import not_finite
+from .transforms.transform import Transform
 from .validation.checkpoints import Declared, refuse_foreign
 from .validation.options import make_plain
 
 
 class Part(Preparable, Declared, Protocol):
     """What declares how a group is stepped."""
+
+    transforms: Sequence[Transform]
 
     def _restore(
         self,
@@ -94,6 +99,7 @@ class SteppedOptimizer(Optimizer):
         """
         if not isinstance(state_dict, Mapping):
             raise TypeError(f"state_dict must be a dictionary, got {type(state_dict).__name__}")
+        self._refuse_while_paused()
         # As the last of the pre-hooks: those of the user may make a foreign state_dict fit.
         check = self.register_load_state_dict_pre_hook(self._look_at)  # type: ignore[arg-type]
         try:
@@ -119,6 +125,20 @@ class SteppedOptimizer(Optimizer):
             part._complete_group(group)
 
     # -- the step ---------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _paused(self, why: str) -> Iterator[None]:
+        """Within, steps and checkpoints to load are refused."""
+        self._refuse_while_paused()
+        before, self._stepper = self._stepper, Paused(why, self._stepper.groups)
+        try:
+            yield
+        finally:
+            self._stepper = before
+
+    def _refuse_while_paused(self) -> None:
+        if isinstance(self._stepper, Paused):
+            raise RuntimeError(self._stepper.why)
 
     @overload
     def step(self, closure: None = None) -> None: ...
@@ -176,7 +196,16 @@ class SteppedOptimizer(Optimizer):
         found_inf = self.__dict__.get("found_inf")
         if found_inf is not None and "_released" in self.__dict__:
             raise RuntimeError(NO_SCALER)
+        if self._skips_nonfinite:
+            grads = [param.grad for group in self.param_groups for param in group["params"]]
+            found = not_finite(grad for grad in grads if grad is not None)
+            found_inf = found if found_inf is None else found + found_inf
         return None if found_inf is None else Scaling(self.__dict__.get("grad_scale"), found_inf)
+
+    @property
+    def _skips_nonfinite(self) -> bool:
+        """Whether a step is left out if one of the gradients is not finite."""
+        return False
 
     def _capture_health_check(self) -> None:
         """torch's warning about ``capturable``, under today's name or that of before torch 2.14."""

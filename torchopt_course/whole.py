@@ -8,8 +8,8 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from .engines.rule.parsed import say_where
-from .engines.rule.whole import WholeRule
+from .engines.rule.parsed import Rule, say_where
+from .engines.rule.whole import WholeRule, for_transforms
 from .engines.storage import OPTIONS as STORAGE
 from .optimizer import RuleOptimizer
 from .validation.declarations import fitting_beside
@@ -123,10 +123,11 @@ class TensorOptimizer(RuleOptimizer):
     # -- what the base asks ----------------------------------------------------------------------------
 
     def _parse(self) -> WholeRule:
-        cls = type(self)
-        return WholeRule(
-            cls.__name__, cls.rule, (*cls.states, *cls.optional_states), stacked=bool(cls.stacked)
-        )
+        names = (*self.states, *self.optional_states)
+        return WholeRule(self._called, self.rule, names, stacked=type(self).stacked and not self.transforms)
+
+    def _own_rule(self) -> Rule:
+        return for_transforms(type(self).rule, stacked=type(self).stacked)
 
     def _begin_group(self, i: int) -> None:
         super()._begin_group(i)
@@ -149,7 +150,7 @@ class TensorOptimizer(RuleOptimizer):
         where = f"the state {name!r} that {cls}.initial_state made for {self._place_of(param)}"
         try:
             with torch.no_grad():
-                made = self.initial_state(name, param, group)
+                made = self._begun_state(name, param, group)
         except Exception as error:
             say_where(error, f"{cls}.initial_state({name!r}) of {self._place_of(param)}")
             raise

@@ -17,6 +17,7 @@ AREAS = {
     "torchopt_course.lr_scheduler": "lr_scheduler",
     "torchopt_course.autograd": "autograd",
     "torchopt_course.testing": "testing",
+    "torchopt_course.transforms": "transforms",
     "torchopt_course.validation": "validation",
 }
 BLOCK = re.compile(r"\.\. autosummary::\n(?:   :.*\n)+\n((?:   \S+\n)+)")

@@ -10,7 +10,7 @@ each step.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -30,8 +30,8 @@ from .rule.program import NUMBER, Program
 class Optimizer(Declared, Protocol):
     """What is asked of an optimizer whose step is prepared."""
 
-    rule: ClassVar[Any]
-    coefficients: ClassVar[Any]
+    rule: Any
+    coefficients: Any
     _plan_options: tuple[str, ...]
 
     def _coefficient_options(self, group: Mapping[str, Any]) -> dict[str, Any]: ...
@@ -229,7 +229,7 @@ class _PreparedGroup:
         if any(isinstance(value, Tensor) for value in options.values()):
             raise _Impossible
         first = False if optimizer._asks_first else None
-        program = read_coefficients(type(optimizer).coefficients, options, step=step, first=first)
+        program = read_coefficients(optimizer.coefficients, options, step=step, first=first)
         if isinstance(program, str):
             raise _Impossible
         for (name, index), value in program.fixed.items():

@@ -54,6 +54,7 @@ class Stepper:
         self.groups: list[Group] = []
         self._later: dict[Place, int] = {}  # the lap in which a parameter is stepped that shares memory
         self._took_part: dict[int, dict[int, tuple[str, str]]] = {}  # which engines, in all of several laps
+        self._prepares_gradients = False  # whether rules see other gradients than the parameters'
         self.prepared: PreparedStep | None = None
         self._failures = self._pause = (
             0  # how often it could not be prepared in a row; steps until next asked
@@ -80,7 +81,8 @@ class Stepper:
         if not native.is_ready():
             native.make_ready_in_time()
         parts = [optimizer._part(group.index) for group in self.groups]
-        if scaling is None and not self._later and {id(optimizer)} == {*map(id, parts)}:
+        is_usual = scaling is None and not self._later and not self._prepares_gradients
+        if is_usual and {id(optimizer)} == {*map(id, parts)}:
             self._prepare_next(parts[0])
         else:
             self.prepared = None
@@ -113,7 +115,7 @@ class Stepper:
         """Step each parameter once; False if nothing was done, for the groups have been edited."""
         created: list[Created] = []
         try:
-            if not self._refresh(optimizer, gradients(optimizer.param_groups, self._later, lap), created):
+            if not self._refresh(optimizer, self._gradients(optimizer, lap), created):
                 return False
             needs_host_sync = bool(created) or self._needs_host_sync
             updates = [] if scaling and needs_host_sync else self._prepare(optimizer, scaling)
@@ -145,6 +147,17 @@ class Stepper:
             if taken := [(i, j, name) for i, j, name in created if (i, id(lists[i][j])) in again]:
                 self._take_back(optimizer, taken)
         return True
+
+    def _gradients(self, optimizer: Optimizer, lap: int) -> list[list[Tensor | None]]:
+        """The gradients of a lap, as the rules shall see them."""
+        grads = gradients(optimizer.param_groups, self._later, lap)
+        self._prepares_gradients = False
+        for i, group in enumerate(optimizer.param_groups):
+            part = optimizer._part(i)
+            if part._prepares_gradients:
+                self._prepares_gradients = True
+                grads[i] = part._prepared_gradients(group, part._without_sparse(group, grads[i]))
+        return grads
 
     def _refresh(
         self, optimizer: Optimizer, grads: list[list[Tensor | None]], created: list[Created]
@@ -183,7 +196,8 @@ class Stepper:
 
     @property
     def _needs_host_sync(self) -> bool:
-        return any(group.needs_host_sync for group in self.groups)
+        # A kernel would write the scaled gradient that it has prepared over the one that was given.
+        return self._prepares_gradients or any(group.needs_host_sync for group in self.groups)
 
     def _take_back(self, optimizer: Optimizer, created: list[Created]) -> None:
         for i, position, name in created:
@@ -230,6 +244,25 @@ class Stepper:
                     param.grad.mul_(factor)
                     if grad is not param.grad and not is_distributed({type(param)}):
                         grad.mul_(factor)
+
+
+class Paused(Stepper):
+    """In the place of a stepper for as long as steps would be wrong.
+
+    Args:
+        why: what to say then.
+        groups: those that were stepped before, for reports.
+    """
+
+    def __init__(self, why: str, groups: list[Group]) -> None:
+        super().__init__()
+        self.why, self.groups = why, groups
+
+    def step(self, optimizer: Optimizer, scaling: Scaling | None) -> None:
+        raise RuntimeError(self.why)
+
+    def forget(self) -> None:
+        pass
 
 
 def _refuse_shared_states(optimizer: Optimizer, created: list[Created]) -> None:

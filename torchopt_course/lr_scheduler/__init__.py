@@ -10,6 +10,7 @@ from typing import Any
 import torch.optim.lr_scheduler as _torch
 
 from .cyclic import CyclicLR
+from .option import as_lr
 from .plateau import PlateauDetector, ReduceLROnPlateau
 from .preview import Schedule, preview_schedule
 from .range_curve import RangeTest
@@ -21,6 +22,7 @@ __all__ = [
     "RangeTest",
     "ReduceLROnPlateau",
     "Schedule",
+    "as_lr",
     "lr_range_test",
     "preview_schedule",
 ]

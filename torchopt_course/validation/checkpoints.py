@@ -23,9 +23,11 @@ class Declared(Stored, Protocol):
     state: Any
     defaults: dict[str, Any]
     _options: tuple[str, ...]
+    _options_of_transforms: Collection[str]
     _counts_steps: bool
 
     def _default_of(self, option: str) -> Any: ...
+    def _refuse_other_transforms(self, i: int, group: Mapping[str, Any]) -> None: ...
     def _where(self, i: int, position: int) -> str: ...
     def _model_of_state(self, name: str, param: Tensor, group: Mapping[str, Any]) -> Tensor | None: ...
 
@@ -61,6 +63,7 @@ def refuse_foreign(optimizer: Optimizer, state_dict: Mapping[str, Any]) -> None:
     _refuse_other_groups(optimizer, groups)
     for i, (group, own) in enumerate(zip(groups, optimizer.param_groups, strict=True)):
         refuse_other_storage(optimizer._part(i), i, group, own)
+        optimizer._part(i)._refuse_other_transforms(i, group)
     owners: dict[Any, tuple[int, int]] = {
         key: (i, position) for i, group in enumerate(groups) for position, key in enumerate(group["params"])
     }
@@ -110,8 +113,9 @@ def _refuse_foreign_part(
                 f"{type(optimizer).__name__} needs {_quote(required)}"
             )
         _refuse_misfits(optimizer, i, position, entry, ours)
+    options = [name for name in optimizer._options if name not in optimizer._options_of_transforms]
     for i, group in groups.items():
-        needed = [name for name in optimizer._options if name not in group and optimizer._default_of(name)]
+        needed = [name for name in options if name not in group and optimizer._default_of(name)]
         if needed:
             raise KeyError(f"loaded parameter group {i} has no {_quote(needed)}, only {_quote(group)}")
 

@@ -17,8 +17,8 @@ DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 class Stored(Protocol):
     """What counts here of an optimizer."""
 
-    states: ClassVar[tuple[str, ...]]
-    optional_states: ClassVar[Mapping[str, str]]
+    states: tuple[str, ...]
+    optional_states: Mapping[str, str]
     _STORAGE_OPTIONS: ClassVar[tuple[str, ...]]
 
     def _kept_states(self, group: Mapping[str, Any]) -> tuple[str, ...]: ...

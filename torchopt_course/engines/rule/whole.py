@@ -3,10 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cached_property
+from functools import cached_property, wraps
 from typing import Any
 
+from torch import Tensor
+
 from .parsed import ParsedRule, Rule, Specialization
+
+
+def for_transforms(rule: Rule, *, stacked: bool) -> Rule:
+    """The rule as it may stand between transforms, which look at what it was given afterwards.
+
+    It gets copies, for it may write to them; one that takes stacks gets stacks of one.
+    """
+
+    @wraps(rule)
+    def alone(p: Tensor, g: Tensor, **values: Any) -> Any:
+        given = {name: _stack_of_one(value) if stacked else value for name, value in values.items()}
+        if not stacked:
+            return rule(p.clone(), g.clone(), **given)
+        found = rule(_stack_of_one(p.clone()), _stack_of_one(g.clone()), **given)
+        return tuple(map(_only, found)) if isinstance(found, tuple | list) else _only(found)
+
+    return alone
+
+
+def _stack_of_one(value: Any) -> Any:
+    return value.unsqueeze(0) if isinstance(value, Tensor) else value
+
+
+def _only(value: Any) -> Any:
+    return value.squeeze(0) if isinstance(value, Tensor) else value
 
 
 class WholeRule(ParsedRule):

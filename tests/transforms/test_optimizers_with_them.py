@@ -1,0 +1,390 @@
+"""All that an optimizer can it can with transforms: groups, checkpoints, copies, precisions, schedules."""
+
+from __future__ import annotations
+
+import copy
+import io
+import pickle
+from typing import Any
+
+import pytest
+import torch
+from torch.nn import Parameter
+from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LinearLR, SequentialLR
+
+import torchopt_course as oc
+from torchopt_course.engines.prepared import PreparedStep
+from torchopt_course.lr_scheduler import as_lr
+from torchopt_course.testing import optimizer_checks
+from torchopt_course.transforms import (
+    cautious,
+    clip_norm,
+    clip_value,
+    decoupled_decay,
+    ema,
+    lookahead,
+    skip_nonfinite,
+)
+
+from ..helpers import every_engine, parameters, set_gradients
+from .test_composition import DecayedSigns
+
+KINDS = ["vector", "matrix", "scalar", "channels_last"]
+
+
+def chain() -> list[Any]:
+    return [clip_norm(1.0), cautious(), decoupled_decay(0.1), lookahead(3), ema(0.7)]
+
+
+def stepped(optimizer: Any, params: list[Parameter], steps: range) -> None:
+    for step in steps:
+        set_gradients(step, params)
+        optimizer.step()
+
+
+def assert_goes_on_alike(params: list[Parameter], optimizer: Any, twins: list[Parameter], other: Any) -> None:
+    for step in range(50, 54):
+        set_gradients(step, params, twins)
+        optimizer.step()
+        other.step()
+    for param, twin in zip(params, twins, strict=True):
+        assert torch.equal(param, twin)
+        for name, value in optimizer.state[param].items():
+            assert torch.equal(other.state[twin][name], value)
+
+
+@every_engine
+def test_checkpoints_go_on_with_the_same_bits(engine: dict[str, Any]) -> None:
+    params = parameters(KINDS)
+    optimizer = oc.AdamW(params, transforms=chain(), **engine)
+    optimizer.param_groups[0]["max_norm"] = 0.5
+    stepped(optimizer, params, range(4))
+    file = io.BytesIO()
+    torch.save(optimizer.state_dict(), file)
+    file.seek(0)
+    twins = [Parameter(param.detach().clone()) for param in params]
+    other = oc.AdamW(twins, transforms=chain(), **engine)
+    other.load_state_dict(torch.load(file, weights_only=True))
+    assert other.param_groups[0]["max_norm"] == 0.5
+    assert_goes_on_alike(params, optimizer, twins, other)
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda both: pickle.loads(pickle.dumps(both))])
+def test_copies_go_on_with_the_same_bits(copied: Any) -> None:
+    for make in (lambda params: oc.SGD(params, momentum=0.9, transforms=chain()), DecayedSigns):
+        params = parameters(KINDS)
+        optimizer = make(params)
+        stepped(optimizer, params, range(4))
+        twins, other = copied((params, optimizer))
+        assert_goes_on_alike(params, optimizer, twins, other)
+
+
+def test_checkpoints_with_other_transforms_are_refused() -> None:
+    params = parameters(KINDS)
+    made = {name: oc.Adam(params, transforms=transforms) for name, transforms in {
+        "no transforms": [],
+        "the transforms clip_norm, ema": [clip_norm(1.0), ema()],
+        "the transforms ema, clip_norm": [ema(), clip_norm(1.0)],
+    }.items()}  # fmt: skip
+    for theirs, one in made.items():
+        for ours, other in made.items():
+            if ours == theirs:
+                other.load_state_dict(one.state_dict())
+                continue
+            before = str(other.state_dict())
+            with pytest.raises(
+                ValueError, match=f"group 0 was made with {theirs}, the optimizer with {ours}"
+            ):
+                other.load_state_dict(one.state_dict())
+            assert str(other.state_dict()) == before
+
+
+def test_torchs_checkpoint_loads_when_told_so() -> None:
+    params, twins = parameters(KINDS), parameters(KINDS)
+    theirs = torch.optim.Adam(params)
+    stepped(theirs, params, range(3))
+    optimizer = oc.Adam(twins, transforms=[clip_norm(0.5), lookahead(5), ema(0.9)])
+    checkpoint = theirs.state_dict()
+    for group in checkpoint["param_groups"]:
+        group["transforms"] = optimizer.param_groups[0]["transforms"]
+    optimizer.load_state_dict(checkpoint)
+    assert optimizer.param_groups[0]["max_norm"] == 0.5
+    before = twins[0].detach().clone()
+    stepped(optimizer, twins, range(1))
+    state = optimizer.state[twins[0]]
+    assert state["step"] == 4
+    assert torch.equal(state["slow"], before)
+    torch.testing.assert_close(state["ema"], 0.9 * before + 0.1 * twins[0].detach())
+
+
+def test_groups_have_options_of_their_own() -> None:
+    params, twins = parameters(KINDS), parameters(KINDS)
+    optimizer = oc.SGD([{"params": params[:2], "max_norm": 0.1}], lr=0.1, transforms=[clip_norm(0.5)])
+    optimizer.add_param_group({"params": params[2:]})
+    others = [
+        oc.SGD(twins[:2], lr=0.1, transforms=[clip_norm(0.1)]),
+        oc.SGD(twins[2:], lr=0.1, transforms=[clip_norm(0.5)]),
+    ]
+    for step in range(3):
+        set_gradients(step, params, twins)
+        for each in (optimizer, *others):
+            each.step()
+    assert all(map(torch.equal, params, twins))
+    with pytest.raises(ValueError, match="max_norm"):
+        optimizer.add_param_group({"params": parameters(["vector"]), "max_norm": -1.0})
+    assert len(optimizer.param_groups) == 2
+
+
+@every_engine
+def test_transforms_are_no_option_of_a_group(engine: dict[str, Any]) -> None:
+    params = parameters(KINDS)
+    optimizer = oc.SGD(params, transforms=[clip_norm(0.5)], **engine)
+    stepped(optimizer, params, range(120))  # the native step knows it too
+    optimizer.param_groups[0]["transforms"] = ""
+    before = params[0].detach().clone()
+    with pytest.raises(ValueError, match="says '' for its transforms, but SGD was made with 'clip_norm'"):
+        stepped(optimizer, params, range(1))
+    assert torch.equal(params[0], before)
+
+
+def test_an_option_may_change_during_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[bool] = []
+    take = PreparedStep.take
+    monkeypatch.setattr(PreparedStep, "take", lambda *of: taken.append(take(*of)) or taken[-1])
+    params, twins = parameters(KINDS[:3]), parameters(KINDS[:3])
+    optimizer = oc.Adam(params, transforms=[clip_value(0.5), ema(0.9)])
+    other = oc.Adam(twins, transforms=[clip_value(0.5), ema(0.9)], fused=False)
+    for step in range(8):
+        for each in (optimizer, other):
+            each.param_groups[0]["clip_value"] = 0.1 * (step + 1)
+        set_gradients(step, params, twins)
+        optimizer.step()
+        other.step()
+    for param, twin in zip(params, twins, strict=True):
+        torch.testing.assert_close(param, twin, rtol=1e-5, atol=1e-6)
+    assert taken == [True] * 7  # one native call, as without transforms
+
+
+def test_a_closure_and_maximize() -> None:
+    param, twin = Parameter(torch.tensor([1.0, -2.0])), Parameter(torch.tensor([1.0, -2.0]))
+    optimizer = oc.SGD([param], lr=0.1, maximize=True, transforms=[clip_norm(0.5)])
+    other = torch.optim.SGD([twin], lr=0.1, maximize=True)
+
+    def closure() -> Any:
+        optimizer.zero_grad()
+        loss = param.square().sum()
+        loss.backward()
+        return loss
+
+    assert optimizer.step(closure).item() == 5.0
+    twin.square().sum().backward()
+    torch.nn.utils.clip_grad_norm_([twin], 0.5)
+    other.step()
+    torch.testing.assert_close(param, twin)
+
+
+@pytest.mark.parametrize(
+    "storage", [{"state_dtype": torch.bfloat16}, {"rounding": "kahan"}, {"rounding": "nearest"}]
+)
+def test_precision_of_states(storage: dict[str, Any]) -> None:
+    dtype = torch.float32 if "state_dtype" in storage else torch.bfloat16
+    runs = []
+    for engine in ({"fused": True}, {"fused": False}):
+        params = parameters(KINDS, dtype)
+        optimizer = oc.Adam(params, lr=0.01, transforms=chain(), **storage, **engine)
+        stepped(optimizer, params, range(5))
+        runs.append((params, optimizer))
+    (fused, optimizer), (eager, _) = runs
+    assert optimizer.state[fused[0]]["ema"].dtype == torch.bfloat16
+    for param, twin in zip(fused, eager, strict=True):
+        torch.testing.assert_close(param, twin, rtol=1e-2, atol=1e-2)
+
+
+def test_sparse_gradients_are_made_dense_where_torch_takes_them() -> None:
+    params, twins = parameters(["matrix"]), parameters(["matrix"])
+    optimizer = oc.SGD(params, lr=0.1, transforms=[clip_norm(0.5), ema(0.9)])
+    other = oc.SGD(twins, lr=0.1, transforms=[clip_norm(0.5), ema(0.9)])
+    for _ in range(2):
+        grad = torch.sparse_coo_tensor([[1, 3]], torch.ones(2, 3), (5, 3))
+        params[0].grad, twins[0].grad = grad, grad.to_dense()
+        optimizer.step()
+        other.step()
+    assert torch.equal(params[0], twins[0])
+    assert torch.equal(optimizer.state[params[0]]["ema"], other.state[twins[0]]["ema"])
+    params[0].grad = grad
+    with pytest.raises(RuntimeError, match="does not support sparse gradients"):
+        oc.Adam(params, transforms=[clip_norm(0.5)]).step()
+
+
+def test_complex_parameters_are_refused_where_a_tensor_is_measured() -> None:
+    params = parameters(["matrix"], torch.complex64)
+    set_gradients(0, params)
+    oc.SGD(params, transforms=[clip_value(0.5)]).step()
+    with pytest.raises(RuntimeError, match="complex"):
+        oc.SGD(params, transforms=[clip_norm(0.5)]).step()
+
+
+class Rows(oc.TensorOptimizer):
+    """Each row by its own length; the rule writes to what it is given."""
+
+    states = ("seen",)
+
+    def __init__(self, params: Any, lr: float = 0.1, **options: Any) -> None:
+        super().__init__(params, {"lr": lr, **options})
+
+    def why_not(self, param: Any) -> str | None:
+        return super().why_not(param) or ("it is no matrix" if param.dim() != 2 else None)
+
+    @staticmethod
+    def coefficients(lr: Any) -> Any:
+        return {"lr": lr}
+
+    @staticmethod
+    def rule(p: Any, g: Any, seen: Any, lr: Any) -> Any:
+        g /= g.norm(dim=-1, keepdim=True)
+        p -= lr * g
+        return p, seen + g.abs()
+
+
+class StackedRows(Rows):
+    stacked = True
+
+
+@pytest.mark.parametrize("cls", [Rows, StackedRows])
+def test_rules_of_whole_tensors(cls: Any) -> None:
+    mine, reference = parameters(["matrix", "matrix"]), parameters(["matrix", "matrix"])
+    optimizer = cls(mine, transforms=[clip_value(0.3), cautious(), ema(0.5)])
+    other = cls(reference)
+    averages = []
+    for step in range(3):
+        set_gradients(step, mine, reference)
+        torch.nn.utils.clip_grad_value_(reference, 0.3)
+        optimizer.step()
+        other.step()
+        averages.append([param.detach().clone() for param in reference])
+    for i, (param, twin) in enumerate(zip(mine, reference, strict=True)):
+        torch.testing.assert_close(param, twin)  # all updates agree with their gradients
+        assert torch.equal(optimizer.state[param]["seen"], other.state[twin]["seen"])
+        first, second, third = (average[i] for average in averages)
+        torch.testing.assert_close(optimizer.state[param]["ema"], 0.25 * first + 0.25 * second + 0.5 * third)
+
+
+def test_each_route_has_its_own() -> None:
+    params, twins = parameters(["matrix", "vector"]), parameters(["matrix", "vector"])
+
+    def is_matrix(name: Any, param: Any) -> bool:
+        return param.dim() == 2
+
+    routes = [
+        (is_matrix, Rows, {"transforms": [ema(0.5)]}),
+        (None, oc.AdamW, {"transforms": [clip_norm(0.5)]}),
+    ]
+    optimizer = oc.Mixed(params, routes)
+    others = [Rows(twins[:1], transforms=[ema(0.5)]), oc.AdamW(twins[1:], transforms=[clip_norm(0.5)])]
+    for step in range(3):
+        set_gradients(step, params, twins)
+        for each in (optimizer, *others):
+            each.step()
+        if step == 1:
+            checkpoint = optimizer.state_dict()
+            params, optimizer = copy.deepcopy((params, optimizer))
+            optimizer.load_state_dict(checkpoint)
+    assert all(map(torch.equal, params, twins))
+    with oc.averaged_weights(optimizer):
+        assert torch.equal(params[0], others[0].state[twins[0]]["ema"])
+    other = oc.Mixed(parameters(["matrix", "vector"]), [(is_matrix, Rows), routes[1]])
+    with pytest.raises(ValueError, match="group 0 was made with the transforms ema, the optimizer with no"):
+        other.load_state_dict(optimizer.state_dict())
+    with pytest.raises(ValueError, match=r"routes to AdamW differ in their transforms \(ema; none\)"):
+        oc.Mixed(params, [(is_matrix, oc.AdamW, {"transforms": [ema()]}), (None, oc.AdamW)])
+
+
+def test_released_gradients_take_them_too() -> None:
+    model, twin = torch.nn.Linear(3, 2), torch.nn.Linear(3, 2)
+    twin.load_state_dict(model.state_dict())
+    optimizer = oc.Adam(model.parameters(), transforms=[clip_norm(0.5), ema(0.9)])
+    other = oc.Adam(twin.parameters(), transforms=[clip_norm(0.5), ema(0.9)])
+    oc.release_gradients(model, optimizer)
+    for step in range(3):
+        inputs = torch.full((2, 3), 1.0 + step)
+        model(inputs).square().sum().backward()
+        twin(inputs).square().sum().backward()
+        other.step()
+        other.zero_grad()
+    assert all(map(torch.equal, model.parameters(), twin.parameters()))
+
+
+def test_any_option_follows_a_schedule() -> None:
+    params = parameters(["vector"])
+    optimizer = oc.AdamW(params, weight_decay=0.5, transforms=[clip_norm(2.0)])
+    decay = as_lr(optimizer, "weight_decay")
+
+    def schedules() -> list[Any]:
+        return [
+            CosineAnnealingLR(optimizer, 8),
+            SequentialLR(decay, [LinearLR(decay, 0.1, 1.0, 3), CosineAnnealingLR(decay, 8)], [3]),
+            LambdaLR(as_lr(optimizer, "max_norm"), lambda step: 0.5**step),
+            LambdaLR(as_lr(optimizer, "betas", 1), lambda step: 1 - 0.1 / (step + 1)),
+        ]
+
+    alone = torch.optim.SGD(parameters(["vector"]), lr=0.5)
+    reference = SequentialLR(alone, [LinearLR(alone, 0.1, 1.0, 3), CosineAnnealingLR(alone, 8)], [3])
+    running = schedules()
+    for step in range(6):
+        group = optimizer.param_groups[0]
+        assert group["weight_decay"] == alone.param_groups[0]["lr"]
+        assert group["max_norm"] == 2.0 * 0.5**step
+        assert group["betas"] == (0.9, 0.999 * (1 - 0.1 / (step + 1)))
+        set_gradients(step, params)
+        optimizer.step()
+        alone.step()
+        if step == 3:  # and goes on from a checkpoint
+            saved = [each.state_dict() for each in running], optimizer.state_dict()
+            optimizer = oc.AdamW(params, weight_decay=0.5, transforms=[clip_norm(2.0)])
+            decay = as_lr(optimizer, "weight_decay")
+            running = schedules()
+            optimizer.load_state_dict(saved[1])
+            for each, state in zip(running, saved[0], strict=True):
+                each.load_state_dict(state)
+        for each in (*running, reference):
+            each.step()
+
+
+def test_an_option_that_is_no_number_follows_none() -> None:
+    optimizer = oc.AdamW(parameters(["vector"]))
+    with pytest.raises(KeyError, match="no option 'weigt_decay', only lr, betas"):
+        as_lr(optimizer, "weigt_decay")
+    with pytest.raises(TypeError, match=r"\(0.9, 0.999\), expected a number: give the index of one"):
+        as_lr(optimizer, "betas")
+    with pytest.raises(TypeError, match="'amsgrad' of parameter group 0 is False"):
+        as_lr(optimizer, "amsgrad")
+    with pytest.raises(RuntimeError, match="step the optimizer itself"):
+        as_lr(optimizer, "weight_decay").step()
+
+
+TRANSFORMS = {
+    "clip": lambda: [clip_value(0.5), clip_norm(1.0)],
+    "cautious": lambda: [cautious(), decoupled_decay(0.1)],
+    "lookahead, ema": lambda: [lookahead(2), ema(0.9)],
+    "skip": lambda: [skip_nonfinite()],
+}
+# Those that transforms could make fail.
+CHECKS = (
+    "descends",
+    "every state moves",
+    "checkpoint",
+    "groups",
+    "deep copy",
+    "pickle",
+    "engines agree",
+    "layouts",
+)
+
+
+@pytest.mark.parametrize("name", TRANSFORMS)
+def test_the_kit_agrees(name: str) -> None:
+    checks = optimizer_checks(lambda params: oc.Adam(params, lr=0.05, transforms=TRANSFORMS[name]()), steps=6)
+    chosen = [check for check in checks if check.name in CHECKS]
+    assert {check.name for check in chosen} == {*CHECKS}
+    for check in chosen:
+        check()
