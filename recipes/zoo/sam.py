@@ -26,7 +26,7 @@ class SAM(SGD):
         for group in self.param_groups:
             group.setdefault("rho", rho)
 
-    def step(self, closure):
+    def step(self, closure):  # type: ignore[override]  # it cannot do without one
         with torch.enable_grad():
             loss = closure()
         pairs = [
