@@ -5,12 +5,12 @@ every engine knows is in :mod:`.words`; a rule that keeps to it becomes a :class
 if it makes numbers of whole tensors by the reductions there (sums, norms, ...), which it then uses like
 coefficients. Any other one is left to torch, which knows what it means for whole tensors: with other
 elementwise functions (torch itself says which operations are ``pointwise``), or with shapes, sorting and
-the like.
+the like. One that makes numbers of several tensors must keep to the list: torch sees one tensor at a time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from typing import Any, NamedTuple
 
@@ -22,8 +22,9 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 from torch.utils._pytree import tree_leaves, tree_map
 
 from .placeholders import Elsewhere, RuleError, Value, is_per_tensor, is_tensor, is_truth_value
-from .program import NUMBER, STATE, Line, Program
-from .words import COMPARISONS, COMPOSED, LOGICAL, OF_NUMBERS, POWERS, REDUCTIONS, TENSORS, word_of
+from .program import NUMBER, STATE, Line
+from .searches import Cut, cut
+from .words import COMPOSED, LOGICAL, OF_NUMBERS, OVER, POWERS, REDUCTIONS, TENSORS, TRUTHS, word_of
 
 # What stands for a number while a rule is read: none that a formula may treat in a way of its own.
 _SOME_NUMBER = 0.7310585786300049
@@ -35,12 +36,12 @@ class Reading(NamedTuple):
     """What was found out about a rule.
 
     Attributes:
-        program: what it does, in words that every engine knows; ``None`` if only torch can run it.
+        cut: what it does, in words that every engine knows; ``None`` if only torch can run it.
         reason: why there is no program, or why it is not elementwise.
         is_elementwise: whether it does to each element what it would do if that stood alone.
     """
 
-    program: Program | None
+    cut: Cut | None
     reason: str
     is_elementwise: bool
 
@@ -51,21 +52,24 @@ def read(
     states: Sequence[str],
     numbers: Sequence[str],
     maximize: bool,
+    renews: Sequence[str],
 ) -> Reading:
     """Read a rule.
 
     Args:
         owner: whose rule it is, for error messages.
-        call: ``call(p, g, states, numbers)``, the last two dictionaries, gives the new ``p`` and states.
+        call: ``call(p, g, states, numbers)``, the last two dictionaries, gives the new ``p`` and states, then
+            the new options.
         states, numbers: the names of the states that are kept, and of the coefficients that are numbers.
         maximize: whether it gets ``-g``.
+        renews: the names of the options that it renews.
 
     Raises:
         TypeError: the rule asks for what no element could answer, or writes to what it is given.
     """
     # Whoever follows operations at present is to follow the step, not its preparation.
     with torch.inference_mode(False), _disable_current_modes(), torch._C._DisableFuncTorch():
-        return _read(owner, call, states, numbers, maximize)
+        return _read(owner, call, states, numbers, maximize, renews)
 
 
 def _read(
@@ -74,27 +78,33 @@ def _read(
     states: Sequence[str],
     numbers: Sequence[str],
     maximize: bool,
+    renews: Sequence[str],
 ) -> Reading:
-    notes = _Notes(owner)
+    notes = _Notes(owner, renews)
     g = notes.given("g")
     given = {name: notes.given(STATE.format(name)) for name in states}
     coefficients = {name: Value(notes, NUMBER.format(name), _SOME_NUMBER) for name in numbers}
     try:
         with _Listener(notes):
             results = call(notes.p, notes.say("neg", g) if maximize else g, given, coefficients)
-            registers = [notes.result(value) for value in results]
+            tensors, options = results[: len(results) - len(renews)], results[len(results) - len(renews) :]
+            registers = tuple(notes.result(value) for value in tensors)
+            renewed = {name: notes.option(name, value) for name, value in zip(renews, options, strict=True)}
     except Elsewhere as why:
-        return Reading(None, f"{owner}.rule {why}", False)
+        return notes.left_to_torch(str(why))
     except (NameError, AttributeError) as error:
         raise type(error)(f"{owner}.rule: {error}") from error
     except RuleError:
         raise
     except Exception as error:
-        return Reading(None, f"{owner}.rule cannot be read: {type(error).__name__}: {error}", False)
-    reduces = next((line.word for line in notes.lines if line.word in REDUCTIONS), "")
-    reason = notes.stranger or (reduces and f"makes a number of a whole tensor, by {reduces}()")
-    program = None if notes.stranger else Program(notes.lines, tuple(registers))
-    return Reading(program, reason and f"{owner}.rule {reason}", not reduces)
+        return notes.left_to_torch(f"cannot be read: {type(error).__name__}: {error}")
+    if notes.stranger:
+        return notes.left_to_torch(notes.stranger, is_elementwise=not notes.reduces)
+    reason = notes.reduces and f"{owner}.rule makes a number of a whole tensor, by {notes.reduces}()"
+    try:
+        return Reading(cut(notes.lines, registers, renewed), reason, not notes.reduces)
+    except RuleError as error:
+        raise RuleError(f"{owner}.rule {error}") from None
 
 
 def _unheard(method: Callable[..., Any]) -> Callable[..., Any]:
@@ -111,11 +121,28 @@ def _unheard(method: Callable[..., Any]) -> Callable[..., Any]:
 class _Notes:
     """What a rule has done so far."""
 
-    def __init__(self, owner: str) -> None:
-        self.owner = owner
+    def __init__(self, owner: str, renews: Sequence[str]) -> None:
+        self.owner, self._renews = owner, renews
         self.lines: list[Line] = []
         self.stranger = ""  # the first elementwise function without a word
+        self._over = OVER[0]  # what the next reduction is of
         self.p = self.given("p")
+
+    @property
+    def reduces(self) -> str:
+        """The first word that makes a number of a whole tensor, if there is one."""
+        return next((line.word for line in self.lines if line.word in REDUCTIONS), "")
+
+    def left_to_torch(self, why: str, is_elementwise: bool = False) -> Reading:
+        """No program: torch runs the rule as it stands, on one tensor after the other."""
+        over = next((line.over for line in self.lines if line.over != OVER[0]), None)
+        if over or self._renews:
+            what = f"makes a number of several tensors, with over={over!r}" if over else "renews options"
+            raise RuleError(
+                f"{self.owner}.rule {what}, but {why}: torch, which would run it as it stands, sees one "
+                "tensor at a time; use what is on the list for kernels, and xp.where for decisions"
+            )
+        return Reading(None, f"{self.owner}.rule {why}", is_elementwise)
 
     def given(self, register: str) -> Value:
         return Value(self, register, torch.empty(_SHAPE, dtype=torch.float32, device="meta"), is_given=True)
@@ -141,9 +168,14 @@ class _Notes:
             raise self.misuse(f"makes an error, in {word}(): {str(error).splitlines()[0]}") from error
         is_truth = example.dtype == torch.bool
         example = example if is_truth else example.to(torch.float32)
-        if is_truth and word not in _TRUTHS:
+        if is_truth and word not in TRUTHS:
             return self.unknown(TENSORS[word], operands, {})
         if word in REDUCTIONS and is_per_tensor(operands[0]):
+            if self._over != OVER[0]:
+                raise self.misuse(
+                    f"takes {word}(over={self._over!r}) of what is one number for each tensor already",
+                    "xp.max(0 * p + x, over='all') is the largest of one number of each tensor",
+                )
             raise Elsewhere(f"takes {word}() of one number")
         if word not in LOGICAL:
             condition = operands[:1] if word == "where" else ()
@@ -162,7 +194,8 @@ class _Notes:
         out = Value(self, f"v{len(self.lines)}", example)
         names = tuple(operand._register if type(operand) is Value else operand for operand in operands)
         of_numbers = type(example) is float
-        self.lines.append(Line(out._register, word, names, of_numbers, is_per_tensor(out)))
+        over = self._over if word in REDUCTIONS else OVER[0]
+        self.lines.append(Line(out._register, word, names, of_numbers, is_per_tensor(out), over))
         return out
 
     def _between(self, x: Any, low: Any, high: Any) -> Any:
@@ -184,10 +217,37 @@ class _Notes:
         """A call of one of torch's functions."""
         if not any(type(leaf) is Value for leaf in tree_leaves((arguments, keywords))):
             raise Elsewhere(f"calls {_name(function)}() on nothing that it was given")
+        if "over" in keywords:
+            return self._call_over(function, arguments, keywords)
         said = word_of(function, arguments, keywords)
         if not said:
             return self.unknown(function, arguments, keywords)
         word, operands = said
+        return self._said(word, operands)
+
+    def _call_over(self, function: Any, arguments: tuple[Any, ...], keywords: Mapping[str, Any]) -> Any:
+        """A reduction that says of what."""
+        over, name = keywords["over"], _name(function).rpartition(".")[2]
+        if over not in OVER:
+            by_dimension = ": for rows and columns write a TensorOptimizer" if over in _DIMENSIONS else ""
+            raise RuleError(
+                f"{self.owner}.rule calls {name}() with over={over!r}, expected one of "
+                f"{', '.join(map(repr, OVER))}{by_dimension}"
+            )
+        rest = {key: value for key, value in keywords.items() if key != "over"}
+        said = word_of(function, arguments, rest)
+        if not said or said[0] not in REDUCTIONS | _NORMS:
+            raise RuleError(
+                f"{self.owner}.rule calls {name}() with over={over!r}, and with other arguments than the "
+                "tensor (and a norm's order) or of a function that makes no number of a whole tensor"
+            )
+        self._over = over
+        try:
+            return self._said(*said)
+        finally:
+            self._over = OVER[0]
+
+    def _said(self, word: str, operands: tuple[Any, ...]) -> Any:
         return COMPOSED[word](self.say, *operands) if word in COMPOSED else self.say(word, *operands)
 
     @_unheard
@@ -231,6 +291,18 @@ class _Notes:
         register: str = self._as_real(value)._register
         return register
 
+    @_unheard
+    def option(self, name: str, value: Any) -> str:
+        """The register of an option that the rule renews."""
+        value = _plain(value)
+        if type(value) in (int, float):
+            value = self._write("add", (value, 0.0), _SOME_NUMBER)
+        if type(value) is not Value or (is_tensor(value) and not is_per_tensor(value)):
+            found = "a tensor" if type(value) is Value else f"a {type(value).__name__}"
+            raise RuleError(f"{self.owner}.rule renewed {name!r} with {found}, expected one number")
+        register: str = value._register
+        return register
+
     def label(self, value: Value) -> str:
         named = value._register.removeprefix(STATE.format("")).removeprefix(NUMBER.format(""))
         return named if value._is_given or not is_tensor(value) else "a tensor"
@@ -253,8 +325,8 @@ def _name(function: Any) -> str:
     return str(resolve_name(function) or getattr(function, "__name__", function))
 
 
-# What may give true or false.
-_TRUTHS = LOGICAL | COMPARISONS | {"any", "all"}
+_NORMS = {"norm_1", "norm_inf"}
+_DIMENSIONS = ("row", "rows", "column", "columns", "channel")
 _TO_PYTHON = ("item", "tolist", "numpy", "__array__")
 
 
