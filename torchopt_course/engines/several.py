@@ -137,10 +137,12 @@ def _oldest(ages: Sequence[Any]) -> Tensor:
 def _renewal(options: dict[str, Any], name: str, value: Any, scaling: Scaling | None) -> Update:
     """What sets an option: to a number if the host knows it, else to a tensor, the same in each step."""
     old = options[name]
+    if scaling is not None:  # whether there was an overflow is known on the device alone
+        home = scaling.found_inf.device
+        was, becomes = (torch.as_tensor(each, dtype=torch.float64, device=home) for each in (old, value))
+        value = torch.where(scaling.found_inf != 0, was, becomes)
     if isinstance(value, Tensor):
         value = value.detach()
-        if scaling is not None:
-            value = torch.where(scaling.found_inf.to(value.device) != 0, old, value)
         value = value.item() if value.is_cpu else value.clone()
     if isinstance(old, Tensor):
         return partial(_fill, old, value)

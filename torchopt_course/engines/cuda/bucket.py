@@ -12,9 +12,9 @@ parameters at once: the host never waits, and a CUDA graph replays the whole ste
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import cache, partial
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,29 +23,15 @@ from torch import Tensor
 from ..bucket import Bucket, Candidate, Coefficients, GroupOptions, Part, Scaling, Specialize, Update
 from ..fused import why_not_fused
 from ..local import LocalGroup, State
-from ..native.compiler import CompilationError, NoWord, callable_at, native
+from ..native.compiler import CompilationError, NoWord
 from ..rule.parsed import Specialization
 from ..same_tensors import SameTensors
-from .kernel import CHUNK, DTYPES, kernels
-
-Words = np.ndarray[Any, np.dtype[np.int64]]
+from .kernel import DTYPES, kernels
+from .steps import count_steps
+from .work import Words, Work, chunks_of
 
 # Tables that a captured graph reads again in each replay; nobody says when the graph is gone.
 _read_by_graphs: list[Tensor] = []
-
-
-class _Work(NamedTuple):
-    """What a launch is for.
-
-    Attributes:
-        chunks: one row for each program of the launch: which tensor, from where, how many elements.
-        size: how many elements in all.
-        tensors: which tensors of the bucket; ``None``: all of them.
-    """
-
-    chunks: Tensor
-    size: int
-    tensors: Tensor | None = None
 
 
 class CudaBucket(Bucket):
@@ -69,21 +55,14 @@ class CudaBucket(Bucket):
         self._steps = SameTensors(steps)
         self._counts_on_device = any(map(_is_on_device, steps))
         if self._step_dtype is not None and not self._counts_on_device:
-            _count_steps(self._step_dtype)  # compiled now: what fails later fails in the middle of a step
-        self._rows: Words = np.array(
-            [
-                (i, start, min(CHUNK, size - start))
-                for i, size in enumerate(self._sizes.tolist())
-                for start in range(0, max(size, 1), CHUNK)
-            ],
-            dtype=np.int64,
-        )
-        self._whole = _Work(self._upload(self._rows), int(self._sizes.sum()))
+            count_steps(self._step_dtype)  # compiled now: what fails later fails in the middle of a step
+        self._rows = chunks_of(self._sizes)
+        self._whole = Work(self._upload(self._rows), int(self._sizes.sum()))
         # Where the chunks of each tensor begin in the list of all, and how many elements it has.
         starts = np.searchsorted(self._rows[:, 0], np.arange(len(params)))
         self._chunks = self._upload(np.stack([starts, self._sizes], axis=1))
         self._pattern = b""
-        self._split: list[tuple[float, _Work]] = []
+        self._split: list[tuple[float, Work]] = []
         # The addresses that were uploaded last, their copy on the device, whether all are aligned.
         self._seen: tuple[bytes, Tensor, bool] = b"", self._whole.chunks, False
         self._table_of_search: Tensor | None = None
@@ -130,7 +109,7 @@ class CudaBucket(Bucket):
             parts.append(Part(searches[number].wanted, found, work.size, number + 1 == len(searches)))
         return parts
 
-    def _passes(self, coefficients: Coefficients) -> list[tuple[_Work, Mapping[str, Any]]]:
+    def _passes(self, coefficients: Coefficients) -> list[tuple[Work, Mapping[str, Any]]]:
         """The work of the coming step, each with the numbers for it."""
         if not self._counts_on_device:
             return [(work, coefficients(age)) for age, work in self._parts()]
@@ -210,7 +189,7 @@ class CudaBucket(Bucket):
         self._launch(launches)
         if self._step_dtype is not None and not self._counts_on_device:
             table, absent = self.guards.table, self.guards.absent
-            _count_steps(self._step_dtype)(table.ctypes.data, *table.shape, absent.ctypes.data)
+            count_steps(self._step_dtype)(table.ctypes.data, *table.shape, absent.ctypes.data)
         self._settle()
 
     @property
@@ -233,7 +212,7 @@ class CudaBucket(Bucket):
         torch.autograd.graph.increment_version(written)
         written.clear()
 
-    def _parts(self, *, by_age: bool = True) -> list[tuple[float, _Work]]:
+    def _parts(self, *, by_age: bool = True) -> list[tuple[float, Work]]:
         """The numbers of steps taken, each with its work; most often one, for all tensors.
 
         Parameters without a gradient are in none of them.
@@ -258,10 +237,10 @@ class CudaBucket(Bucket):
             self._pattern = pattern
         return [(float(oldest - lag), work) for lag, work in self._split]
 
-    def _work_of(self, mine: np.ndarray[Any, np.dtype[np.bool_]]) -> _Work:
+    def _work_of(self, mine: np.ndarray[Any, np.dtype[np.bool_]]) -> Work:
         """The work of some of the tensors."""
         chunks = self._upload(self._rows[mine[self._rows[:, 0]]])
-        return _Work(chunks, int(self._sizes[mine].sum()), self._upload(np.flatnonzero(mine)))
+        return Work(chunks, int(self._sizes[mine].sum()), self._upload(np.flatnonzero(mine)))
 
     # -- tables on the device --------------------------------------------------------------------------
 
@@ -305,28 +284,3 @@ def _of_the_first(values: Mapping[str, Any]) -> dict[str, Any]:
 def _is_on_device(value: Any) -> bool:
     """Whether a number lives where the host cannot read it without waiting."""
     return isinstance(value, Tensor) and value.device.type != "cpu"
-
-
-@cache
-def _count_steps(dtype: torch.dtype) -> Callable[..., object]:
-    """``count(table, rows, columns, absent)``: one more at the address, in host memory, that ends each row
-    which is not absent."""
-    kind = str(dtype).removeprefix("torch.")
-
-    def build() -> Callable[..., Any]:
-        import numba
-
-        from ..native.intrinsics import pointer_to
-
-        words, steps = pointer_to(numba.int64), pointer_to(getattr(numba, kind))
-
-        def count(table: Any, rows: Any, columns: Any, absent: Any) -> Any:
-            last = words(table + 8 * (columns - 1))
-            left_out = words(absent)
-            for i in range(rows):
-                if not left_out[i]:
-                    steps(last[i * columns])[0] += 1
-
-        return count
-
-    return callable_at(native("count_steps", f"count_steps {kind} 2", build, 4), 4, holds_gil=False)
