@@ -17,6 +17,7 @@ from .adam import Adam
 from .adamw import AdamW
 from .averaged import averaged_weights
 from .elementwise import ElementwiseOptimizer
+from .engines.rule.namespace import XP
 from .lr_scheduler import CyclicLR, ReduceLROnPlateau, lr_range_test, preview_schedule
 from .mixed import Mixed
 from .release import release_gradients
@@ -25,6 +26,9 @@ from .sgd import SGD, Momentum
 from .whole import TensorOptimizer
 
 __version__ = "0.1.0"
+
+# What a rule calls `xp`. `import torch as xp` is as good, but torch's signatures know nothing of `over=`.
+xp: Any = XP
 
 __all__ = [
     "SGD",

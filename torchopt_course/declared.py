@@ -98,7 +98,7 @@ class DeclaredOptimizer(TransformedOptimizer):
         self._options = tuple(name for name in self._needs if name not in ("step", "first"))
         switches = self.optional_states.values()
         of_the_step = [name for name in self._STEP_OPTIONS if name != "fused"]
-        self._needed_options = (*self._options, *switches, *of_the_step)
+        self._needed_options = (*self._options, *switches, *self.renews, *of_the_step)
         self._plan_options = (
             *dict.fromkeys((*switches, *self._STEP_OPTIONS, "state_dtype", "rounding", "transforms")),
         )
@@ -180,6 +180,7 @@ class DeclaredOptimizer(TransformedOptimizer):
 
     def _try_formula(self, group: Mapping[str, Any]) -> None:
         """Find mistakes in a rule or its coefficients before the first step."""
+        requested_options(type(self), "renews", self.renews, group)
         evaluate = self._coefficients_after(group)
         kept = self._kept_states(group)
         try:

@@ -47,13 +47,16 @@ class ElementwiseOptimizer(RuleOptimizer):
         states: names of the states that are always kept, each a tensor like its parameter, at first zero.
         optional_states: names of states that are kept only while an option is truthy, with that option's
             name; where it is not, the rule gets ``None`` and returns what it likes.
+        renews: names of options that each step renews, numbers of which a group has one: after the states
+            the rule returns their new values, made of coefficients and of numbers over several tensors.
 
     ``rule(p, g, *states, *optional_states, *coefficients)`` returns the new ``p`` and states in the same
     order (without states, just ``p``). It sees one number of each at a time: it uses operators and functions
     of the module global ``xp`` only; ``import torch as xp`` makes the rule run as it stands. It is read once,
     and each engine does what it does. Norms, sums and the like of a whole tensor are numbers that the
-    formula goes on with. A rule with more than that runs on whole tensors of torch. docs/optimizers.md has
-    the list of functions, and says what becomes of others.
+    formula goes on with, also those of all tensors of the group or of the optimizer
+    (``xp.norm(g, over="all")``). A rule with more than that runs on whole tensors of torch.
+    docs/optimizers.md has the list of functions, and says what becomes of others.
 
     ``coefficients(...)`` names what it needs: ``step`` (1, 2, ...; then every parameter keeps a ``"step"``
     as in torch), ``first`` (true in the first step of a parameter) and any of the group's options. It
@@ -110,8 +113,8 @@ class ElementwiseOptimizer(RuleOptimizer):
     # -- what the base asks ----------------------------------------------------------------------------
 
     def _parse(self) -> ParsedRule:
-        before = self.__dict__.get("_parsed_rule")
-        return ParsedRule(self._called, self.rule, (*self.states, *self.optional_states), before)
+        before, states = self.__dict__.get("_parsed_rule"), (*self.states, *self.optional_states)
+        return ParsedRule(self._called, self.rule, states, before, tuple(self.renews))
 
     def _has_states(self, param: Tensor, group: Mapping[str, Any]) -> bool:
         own, names = self.state.get(param, {}), self._kept_states(group)

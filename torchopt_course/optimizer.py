@@ -13,6 +13,7 @@ from .declared import DeclaredOptimizer
 from .engines.step import Stepper
 from .transforms.checks import refuse_odd_transforms
 from .transforms.transform import Transform
+from .validation.declarations import refuse_part_of_the_parameters
 from .validation.options import at_least_zero, fraction, make_plain, not_nan, plain, refuse_odd_option
 
 Params: TypeAlias = Iterable[Tensor] | Iterable[dict[str, Any]] | Iterable[tuple[str, Tensor]]
@@ -120,6 +121,8 @@ class RuleOptimizer(DeclaredOptimizer):
     def _begin_group(self, i: int) -> None:
         """Look at a group that has just been added; what is raised takes it away again."""
         self._try_formula(self.param_groups[i])
+        if self._parsed_rule.sees_several:
+            refuse_part_of_the_parameters(type(self).__name__)
 
     def __getstate__(self) -> dict[str, Any]:
         state = super().__getstate__()

@@ -19,6 +19,12 @@ from .stepped import NO_SCALER, SteppedOptimizer
 _REDUCERS = ("DistributedDataParallel", "FullyShardedDataParallel", "DataParallel")
 
 
+_SEES_SEVERAL = (
+    "{}.rule makes numbers of several tensors (over='group' or 'all'), but released gradients are never "
+    "there together: call optimizer.step() for it"
+)
+
+
 class ReleasedGradients:
     """The handle of :func:`release_gradients`."""
 
@@ -78,7 +84,8 @@ def release_gradients(model: Module, optimizer: SteppedOptimizer) -> ReleasedGra
     Options (``lr``, ...) are read at each backward pass, states and checkpoints are the optimizer's as ever.
 
     Not with what needs all gradients before the first is used: clipping by their norm (``clip_grad_norm_``
-    after ``backward()`` finds no gradients and returns 0), ``GradScaler``, data parallel wrappers. What
+    after ``backward()`` finds no gradients and returns 0), rules with numbers over several tensors,
+    ``GradScaler``, data parallel wrappers. What
     changes one gradient at a time, as ``param.register_hook`` with a ``clamp``, works.
 
     Args:
@@ -92,8 +99,9 @@ def release_gradients(model: Module, optimizer: SteppedOptimizer) -> ReleasedGra
     Raises:
         TypeError: not a module, or not such an optimizer.
         ValueError: the optimizer has a parameter that is not the model's, or none of its parameters.
-        RuntimeError: ``differentiable=True``, a ``GradScaler`` at work (it is refused later as well), data
-            parallel, a ``step`` of the class's own or a hook before it, or released already.
+        RuntimeError: a rule with numbers over several tensors, ``differentiable=True``, a ``GradScaler`` at
+            work (it is refused later as well), data parallel, a ``step`` of the class's own or a hook
+            before it, or released already.
     """
     if not isinstance(model, Module):
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
@@ -130,6 +138,10 @@ def _refuse_impossible(model: Module, optimizer: SteppedOptimizer) -> None:
         raise RuntimeError("differentiable=True needs gradients that stay")
     if "found_inf" in optimizer.__dict__ or "grad_scale" in optimizer.__dict__:
         raise RuntimeError(NO_SCALER)
+    for i in range(len(optimizer.param_groups)):
+        part = optimizer._part(i)
+        if part._parsed_rule.sees_several:
+            raise RuntimeError(_SEES_SEVERAL.format(type(part).__name__))
     if type(optimizer).step is not SteppedOptimizer.step:
         raise RuntimeError(
             f"{type(optimizer).__name__}.step is a method of its own, which would be passed by"
@@ -169,5 +181,7 @@ class _Single:
             # Its place is another: so is its seed.
             chance = Chance(group.get("rounding_seed", 0), 0, self._index)
             own["rounding_seed"] = int(chance.keys([self._position])[0, 0])
+        if self._inner._part(0)._parsed_rule.sees_several:  # since an option was changed
+            raise RuntimeError(_SEES_SEVERAL.format(type(self._inner).__name__))
         self._inner._plain_step()
         param.grad = None

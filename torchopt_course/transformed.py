@@ -17,9 +17,10 @@ from .transforms.transform import Transform
 class TransformedOptimizer(SteppedOptimizer):
     """An optimizer of a class with a rule, and of transforms, if there are any."""
 
-    # One with transforms has these four for itself, composed of its class's and of theirs.
+    # One with transforms has these five for itself, composed of its class's and of theirs.
     states: tuple[str, ...] = ()
     optional_states: Mapping[str, str] = {}
+    renews: tuple[str, ...] = ()
     rule: Rule
     coefficients: Callable[..., Mapping[str, Any]]
     # What is done to gradients before the rule and to weights after it.
@@ -41,7 +42,8 @@ class TransformedOptimizer(SteppedOptimizer):
             return
         cls = type(self)
         self._options_of_transforms = {name for each in self.transforms for name in each.options}
-        formula = Formula(self._own_rule(), cls.coefficients, tuple(cls.states), cls.optional_states)
+        states, renews = tuple(cls.states), tuple(cls.renews)
+        formula = Formula(self._own_rule(), cls.coefficients, states, cls.optional_states, renews)
         if self.__dict__.get("_composed_of") != formula:  # else a rule that has been read is read anew
             self.__dict__["_composed_of"] = formula
             self.__dict__.update(composed(cls.__name__, formula, self.transforms, cls.shrink)._asdict())

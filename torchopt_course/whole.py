@@ -123,6 +123,12 @@ class TensorOptimizer(RuleOptimizer):
     # -- what the base asks ----------------------------------------------------------------------------
 
     def _parse(self) -> WholeRule:
+        cls = type(self)
+        if cls.renews:
+            raise TypeError(
+                f"{cls.__name__} declares renews = {cls.renews}, which is for an ElementwiseOptimizer: a "
+                "rule of whole tensors keeps numbers as states, of shape ()"
+            )
         names = (*self.states, *self.optional_states)
         return WholeRule(self._called, self.rule, names, stacked=type(self).stacked and not self.transforms)
 

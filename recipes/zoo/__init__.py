@@ -16,6 +16,7 @@ from .lion import Lion
 from .madgrad import MADGRAD
 from .muon import Muon
 from .nadam import NAdam
+from .prodigy import Prodigy
 from .sam import SAM
 from .schedule_free import ScheduleFreeAdamW
 from .soap import SOAP
@@ -25,7 +26,7 @@ from .yogi import Yogi
 # In the order of their years.
 ZOO: tuple[type[ElementwiseOptimizer | TensorOptimizer], ...] = (
     *(Rprop, Adadelta, Adamax, NAdam, LARS, Adafactor, Yogi, RAdam, LAMB, AdaBelief, SAM, MADGRAD),
-    *(Adan, Lion, StableAdamW, ScheduleFreeAdamW, AdEMAMix, SOAP, ADOPT, Muon),
+    *(Adan, Lion, StableAdamW, Prodigy, ScheduleFreeAdamW, AdEMAMix, SOAP, ADOPT, Muon),
 )
 
 __all__ = ["ZOO", *(cls.__name__ for cls in ZOO)]

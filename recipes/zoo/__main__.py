@@ -41,6 +41,7 @@ PEERS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "LAMB": ("timm.optim", "Lamb", {"max_grad_norm": None}),
     "LARS": ("timm.optim", "Lars", {"momentum": 0.9, "weight_decay": 1e-4}),
     "StableAdamW": ("optimi", "StableAdamW", {"lr": 1e-3, "triton": False}),
+    "Prodigy": ("prodigyopt", "Prodigy", {}),
     "ScheduleFreeAdamW": ("schedulefree", "AdamWScheduleFree", {}),
     "SAM": ("pytorch_optimizer", "SAM", {"base_optimizer": torch.optim.SGD, "lr": 1e-3, "momentum": 0.9}),
 }

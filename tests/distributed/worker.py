@@ -39,6 +39,7 @@ from torch.optim import Optimizer
 
 import torchopt_course
 from recipes.zoo.adafactor import Adafactor
+from recipes.zoo.prodigy import Prodigy
 from torchopt_course.engines.group import Group
 
 TOLERANCE = 1e-10
@@ -367,6 +368,23 @@ class Lamb(torchopt_course.ElementwiseOptimizer):
         return p - lr * p.norm() / u.norm() * u, exp_avg, exp_avg_sq
 
 
+class Prodigious(Prodigy):
+    """Numbers of all tensors, wherever their parts are, and an option that each step renews."""
+
+    def __init__(self, params: Iterable[Tensor]) -> None:
+        super().__init__(params, d0=0.01)
+
+
+def no_number_of_a_part() -> None:
+    """Of what ZeroRedundancyOptimizer gives it no rank can make a number of all tensors."""
+    refusal = "none: it would be a number of a part"
+    try:
+        ZeroRedundancyOptimizer(network().parameters(), optimizer_class=Prodigious)
+    except RuntimeError as error:
+        refusal = str(error)
+    assert "Prodigious.rule makes numbers of several tensors" in refusal, refusal
+
+
 def whole_tensors(prepare: Prepare, share: bool, optimizer: Callable[..., Optimizer]) -> None:
     """A rule that needs whole tensors takes the same steps on distributed ones."""
     models = [prepare(network()), network()]
@@ -394,13 +412,15 @@ def scenarios(processes: int) -> Iterator[tuple[str, Callable[[Path], None]]]:
         for name, (prepare, share) in {
             "fully_shard": (sharded, True),
             "tensor-parallel": (tensor_parallel, False),
+            "half": (half_tensor_parallel, False),
         }.items():
-            for rule in (Lamb, Adafactor):
+            for rule in (Lamb, Adafactor, Prodigious):
                 yield (
                     f"whole tensors, {name} {rule.__name__}",
                     lambda _, p=prepare, s=share, r=rule: whole_tensors(p, s, r),
                 )
         yield "tensor-parallel and fully_shard Adam", partial(agree_with_torch, "Adam", divided_twice, False)
+        yield "ZeroRedundancyOptimizer, numbers of several tensors", lambda _: no_number_of_a_part()
     else:
         for name, what in itertools.product(("SGD", "Adam"), ("gradients", "states")):
             yield f"tensor-parallel {name}, {what} placed otherwise", partial(placed_otherwise, name, what)

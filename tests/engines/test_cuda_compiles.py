@@ -54,6 +54,20 @@ class Reducing(oc.ElementwiseOptimizer):
         trust = torch.where(torch.isfinite(trust) & (trust > 0), trust, 1)
         return p - lr * trust * u, m, 0 * n + torch.count_nonzero(u)
 
+class Skipping(oc.ElementwiseOptimizer):
+    states = ("m",)
+
+    @staticmethod
+    def coefficients(lr):
+        return dict(lr=lr)
+
+    @staticmethod
+    def rule(p, g, m, lr):
+        largest = g.abs().max(over="group")
+        norm = (g / largest).norm(over="all") * torch.norm(p)
+        ok = torch.isfinite(g.sum(over="all"))
+        return torch.where(ok & (g != 0), p - lr * g / norm, p), torch.where(ok, m + g, m)
+
 POINTERS = {"table": "*i64", "work": "*i64", "keys": "*i64", "numbers": "*fp64",
             "found_inf": "*fp32", "grad_scale": "*fp32",
             "partials": "*fp64", "totals": "*fp64", "chunks": "*i64"}
@@ -63,14 +77,19 @@ def compiled(optimizer, dtype, on_device=(), scaled=0, aligned=True, state_dtype
     values = optimizer._coefficients_after(group)(0)
     kept = optimizer._kept_states(group)
     specialization = optimizer._parsed_rule.specialize(kept, group["maximize"], values)
-    step = torch.float32 if on_device else None
+    step = torch.float32 if on_device not in ((), "all numbers") else None
     jitted.clear()
     width = 2 + len(kept) + 1
     stored = (dtype, dtype, *[state_dtype or dtype] * len(kept))
     halves = [each for each in (stored[0], *stored[2:]) if each in (torch.bfloat16, torch.float16)]
     stored += tuple(halves) if rounding == "kahan" else ()
-    given = specialization, on_device, stored, rounding, step
-    cuda_kernel.kernels(*given, counts_steps=True, scaled=scaled, aligned=aligned)
+    given = specialization, () if on_device == "all numbers" else on_device, stored, rounding, step
+    how = dict(counts_steps=True, scaled=scaled, aligned=aligned)
+    for number in range(len(specialization.searches)):
+        cuda_kernel.kernels(*given, **how, number=number)
+    if on_device == "all numbers":
+        given = specialization, specialization.program.numbers, *given[2:]
+    cuda_kernel.kernels(*given, **how)
     for kernel in [each for each in jitted if "BLOCK" in each.arg_names]:
         signature = {name: POINTERS.get(name, "fp64") for name in kernel.arg_names}
         signature["BLOCK"] = "constexpr"
@@ -96,6 +115,8 @@ compiled(Softened([param]), torch.float64)
 for dtype in (torch.float32, torch.float64, torch.bfloat16):
     compiled(Conditions([param], dict(lr=0.1)), dtype)
     compiled(Reducing([param], dict(lr=0.1)), dtype, scaled=2)
+    for on_device in ((), "all numbers"):
+        compiled(Skipping([param], dict(lr=0.1)), dtype, on_device, scaled=2)
 print(json.dumps(results))
 """
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from .guards import Guards
 from .local import LocalGroup, State
 from .rule.parsed import Specialization
+from .rule.searches import Wanted
 
 # The coefficients of the step that follows ``age`` steps; the specialization of the rule that they ask for.
 Coefficients = Callable[[Any], Mapping[str, Any]]
@@ -71,6 +72,23 @@ class Scaling(NamedTuple):
 
     grad_scale: Tensor | None
     found_inf: Tensor
+
+
+class Part(NamedTuple):
+    """What some tensors give to numbers over several, see :mod:`.several`.
+
+    Attributes:
+        wanted: the numbers; none if these tensors need no more of them.
+        values: for each of them, a tensor of one dimension in double precision: a number of each tensor, or
+            of some together.
+        size: how many elements the tensors have.
+        is_last: whether these tensors need no further search.
+    """
+
+    wanted: tuple[Wanted, ...]
+    values: Sequence[Tensor] = ()
+    size: int = 0
+    is_last: bool = True
 
 
 class Bucket(ABC):
@@ -154,11 +172,31 @@ class Bucket(ABC):
             CompilationError: the engine cannot do it: a slower one must.
         """
 
+    @abstractmethod
+    def search(
+        self,
+        number: int,
+        local: LocalGroup,
+        coefficients: Coefficients,
+        specialize: Specialize,
+        scaling: Scaling | None,
+    ) -> list[Part]:
+        """What its tensors give to numbers over several, in the search of that number; changes nothing.
+
+        Raises:
+            CompilationError: the engine cannot do it: a slower one must.
+        """
+
     @property
     def present(self) -> list[int]:
         """The positions of the parameters that have a gradient in the coming step."""
         absent = self.guards.absent.tolist()
         return [position for position, gone in zip(self.positions, absent, strict=True) if not gone]
+
+    @property
+    def age(self) -> Any:
+        """The most steps that a parameter has taken that has a gradient."""
+        return float(self.guards.ages[self.guards.absent == 0].max())
 
     def _by_age(self) -> Iterator[tuple[float, np.ndarray[Any, np.dtype[np.bool_]]]]:
         """The numbers of steps taken so far, with those parameters that have a gradient."""

@@ -7,19 +7,24 @@ a reason.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from . import ENGINES
 from .assignment import Assignment, Declared
-from .bucket import Scaling, Update
+from .bucket import Bucket, Coefficients, Part, Scaling, Specialize, Update
 from .layout import is_sparse
 from .local import is_distributed, local_group
 from .native.compiler import CompilationError
+from .rule.parsed import Specialization
+from .several import Found, NotFound
 from .storage import Chance
+
+Answer = TypeVar("Answer")
 
 # A state that was made for a parameter: (group, position, name).
 Created = tuple[int, int, str]
@@ -123,31 +128,51 @@ class Group(Assignment):
 
     # -- the step --------------------------------------------------------------------------------------
 
-    def prepare(self, optimizer: Declared, scaling: Scaling | None) -> list[Update]:
-        """What the coming step has to do; nothing is changed before the updates are called."""
+    def how(
+        self, optimizer: Declared, known: Found, *, is_last: bool = False
+    ) -> tuple[Coefficients, Specialize]:
+        """The coefficients, with what is known of several tensors, and the specializations they ask for."""
         group = optimizer.param_groups[self.index]
         coefficients = optimizer._coefficients_after(group)
+        in_parts, maximize = bool(self.local.wrappers), bool(group["maximize"])
+        of_rule = partial(optimizer._parsed_rule.specialize, self.options.states, maximize, in_parts=in_parts)
+
+        def with_known(age: Any) -> Mapping[str, Any]:
+            return {**coefficients(age), **known}
+
+        def specialize(values: Mapping[str, Any]) -> Specialization:
+            given = {name: value for name, value in values.items() if name not in known} if known else values
+            specialization = of_rule(given)
+            wanted = [one.key for search in specialization.searches for one in search.wanted]
+            if is_last and not known.keys() >= {*wanted}:
+                raise NotFound
+            return specialization
+
+        return with_known if known else coefficients, specialize
+
+    def search(self, number: int, optimizer: Declared, known: Found, scaling: Scaling | None) -> list[Part]:
+        """What the group gives to numbers over several tensors, in the search of that number."""
+        how = self.how(optimizer, known)
+        parts = self._ask(lambda bucket: bucket.search(number, self.local, *how, scaling))
+        rest = self.rest.search(number, self.local, self.options, *how)
+        return [part for several in (*parts, rest) for part in several]
+
+    def prepare(self, optimizer: Declared, known: Found, scaling: Scaling | None) -> list[Update]:
+        """What the coming step has to do; nothing is changed before the updates are called.
+
+        Args:
+            known: numbers over several tensors, by the keys of what was wanted.
+
+        Raises:
+            NotFound: one that is needed is not known.
+        """
+        group = optimizer.param_groups[self.index]
+        how = coefficients, specialize = self.how(optimizer, known, is_last=True)
         by_chance = self.options.rounding == "stochastic"
         if by_chance:
             chance = Chance(group.get("rounding_seed", 0), group.get("rounding_step", 0), self.index)
             self.local = self.local._replace(chance=chance)
-        in_parts, maximize = bool(self.local.wrappers), bool(group["maximize"])
-        specialize = partial(
-            optimizer._parsed_rule.specialize, self.options.states, maximize, in_parts=in_parts
-        )
-        updates: list[Update] = []
-        done = 0
-        while done < len(self.buckets):
-            bucket = self.buckets[done]
-            try:
-                updates.append(bucket.prepare(self.local, coefficients, specialize, scaling))
-                done += 1
-            except CompilationError as error:
-                self.buckets.pop(done)
-                ages = bucket.guards.ages.tolist()
-                if not self._counts_steps:
-                    self.rest.ages |= {i: int(age) for i, age in zip(bucket.positions, ages, strict=True)}
-                self._give_up(type(bucket), bucket.positions, error)
+        updates: list[Update] = self._ask(lambda bucket: bucket.prepare(self.local, *how, scaling))
         self._rest_present = [i for i in self.rest.positions if self.local.grads[i] is not None]
         where = partial(optimizer._where, self.index)
         updates += self.rest.prepare(self.local, self.options, coefficients, specialize, where)
@@ -161,6 +186,21 @@ class Group(Assignment):
         if self.local.wrappers:
             updates.append(partial(torch.autograd.graph.increment_version, self.local.wrappers))
         return updates
+
+    def _ask(self, question: Callable[[Bucket], Answer]) -> list[Answer]:
+        """Ask each bucket; what an engine turns out not to be able to do goes to a slower one."""
+        answers: list[Answer] = []
+        while len(answers) < len(self.buckets):
+            bucket = self.buckets[len(answers)]
+            try:
+                answers.append(question(bucket))
+            except CompilationError as error:
+                self.buckets.pop(len(answers))
+                ages = bucket.guards.ages.tolist()
+                if not self._counts_steps:
+                    self.rest.ages |= {i: int(age) for i, age in zip(bucket.positions, ages, strict=True)}
+                self._give_up(type(bucket), bucket.positions, error)
+        return answers
 
     # -- reports ---------------------------------------------------------------------------------------
 
@@ -182,6 +222,12 @@ class Group(Assignment):
         took = {i: bucket.ENGINE for bucket in self.buckets for i in bucket.present}
         took |= dict.fromkeys(self._rest_present, self.rest.ENGINE)
         return {i: (engine, self.reasons.get(i, "")) for i, engine in took.items()}
+
+    @property
+    def ages(self) -> list[Any]:
+        """How many steps parameters have taken that have a gradient; each bucket's largest number."""
+        buckets = [bucket.age for bucket in self.buckets if bucket.present]
+        return [*buckets, *self.rest.ages_of(self.local)]
 
     @property
     def needs_host_sync(self) -> bool:

@@ -202,7 +202,7 @@ class _PreparedGroup:
         program, values = self._read(optimizer, None if age is None else age + 1)
         specialize = optimizer._parsed_rule.specialize
         specialization = specialize(group.options.states, bool(self._options["maximize"]), values)
-        if specialization.program is None:
+        if specialization.program is None or optimizer._parsed_rule.sees_several:
             raise _Impossible
         code = _Code(program, specialization.program, self)
         count = len(bucket.positions)

@@ -6,6 +6,7 @@ All that may fail happens before the first tensor is changed.
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 from torch import Tensor
@@ -19,6 +20,7 @@ from .native.compiler import warn_once
 from .prepared import Optimizer as Preparable
 from .prepared import PreparedStep
 from .repeats import Place, gradients, laps
+from .several import Found, NotFound, find, renewals
 
 
 class Optimizer(Protocol):
@@ -186,11 +188,36 @@ class Stepper:
         return True
 
     def _prepare(self, optimizer: Optimizer, scaling: Scaling | None) -> list[Update]:
-        updates = []
         for group in self.groups:
             if group.local.params and group.local.params[0].device.type != "cpu":
                 optimizer._capture_health_check()
-            updates += group.prepare(optimizer._part(group.index), scaling)
+        if any(optimizer._part(group.index)._parsed_rule.sees_several for group in self.groups):
+            return self._prepare_together(optimizer, scaling)
+        try:
+            return self._prepare_each(optimizer, {}, scaling)
+        except NotFound:  # by what options and steps are now, the rule has become one that sees several
+            return self._prepare_together(optimizer, scaling)
+
+    def _prepare_together(self, optimizer: Optimizer, scaling: Scaling | None) -> list[Update]:
+        """The same, where a rule makes numbers of several tensors: of all that it steps, or none."""
+        if self._later:
+            i, position = next(iter(self._later))
+            raise RuntimeError(
+                f"{optimizer._where(i, position)} shares memory with another and is stepped after it, but "
+                f"{type(optimizer._part(i)).__name__}.rule makes numbers of several tensors, which would be "
+                "of a part of them each time: give each parameter once"
+            )
+        known = find(self.groups, optimizer._part, scaling)
+        updates = self._prepare_each(optimizer, known, scaling)
+        return [*updates, *renewals(self.groups, optimizer._part, known, scaling)]
+
+    def _prepare_each(
+        self, optimizer: Optimizer, known: Mapping[int, Found], scaling: Scaling | None
+    ) -> list[Update]:
+        updates = []
+        for group in self.groups:
+            part = optimizer._part(group.index)
+            updates += group.prepare(part, known.get(group.index, {}), scaling)
             self._insist(optimizer, group)
         return updates
 

@@ -26,6 +26,7 @@ class Formula(NamedTuple):
     coefficients: Function
     states: tuple[str, ...]
     optional_states: Mapping[str, str]
+    renews: tuple[str, ...]
 
 
 def composed(owner: str, formula: Formula, transforms: Sequence[Transform], shrink: str | None) -> Formula:
@@ -72,31 +73,34 @@ def composed(owner: str, formula: Formula, transforms: Sequence[Transform], shri
             function, needs = _as_they_are, tuple(name for name in transform.options if name in asked)
         coefficients = _with_coefficients(coefficients, function, needs, transform.name)
         needed += [name for name in needs if name not in needed]
-    rule = _rule(before, formula.rule, own_arguments, own_states, shrink, after, (*states, *optional))
+    of_rule = own_states, formula.renews
+    rule = _rule(before, formula.rule, own_arguments, of_rule, shrink, after, (*states, *optional))
     arguments = [name for name in own_arguments if name not in own_states]
     _call_with(rule, ("p", "g", *states, *optional, *arguments, *numbers))
     _call_with(coefficients, needed)
-    return Formula(rule, coefficients, states, optional)
+    return Formula(rule, coefficients, states, optional, formula.renews)
 
 
 def _rule(
     before: Function,
     rule: Function,
     arguments: tuple[str, ...],
-    own: tuple[str, ...],
+    returned: tuple[tuple[str, ...], tuple[str, ...]],
     shrink: str | None,
     after: Function,
     states: tuple[str, ...],
 ) -> Function:
+    own, renews = returned
+
     def composed_rule(p: Any, g: Any, **values: Any) -> Any:
         g, values = before(p, g, values)
         if shrink is not None and values[shrink] is not None:
             p = values[shrink] * p
             values = {**values, shrink: None}
         found = rule(p, g, **{name: values[name] for name in arguments})
-        new, values = _taken(found, own, values)
+        new, values = _taken(found, (*own, *renews), values)
         new, values = after(p, new, g, values)
-        return (new, *(values[name] for name in states)) if states else new
+        return (new, *(values[name] for name in (*states, *renews))) if states or renews else new
 
     return composed_rule
 

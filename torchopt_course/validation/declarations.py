@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import keyword
+import sys
 from collections.abc import Iterable, Mapping
 from numbers import Real
 from typing import Any
@@ -53,6 +54,11 @@ def refuse_mistakes(cls: Any) -> None:
         if state in seen:
             raise TypeError(f"{cls.__name__} has the state {state!r} twice, expected each once")
         seen.add(state)
+    renews = cls.renews
+    if isinstance(renews, str) or not isinstance(renews, tuple | list) or len({*renews}) < len(renews):
+        raise TypeError(
+            f"{cls.__name__}.renews is {kind(renews)}, expected a tuple of names of options, each once"
+        )
     _refuse_unclear_coefficients(cls)
     if not seen and "first" in inspect.signature(cls.coefficients).parameters:
         raise TypeError(
@@ -107,6 +113,23 @@ def refuse_nan(cls: Any, coefficients: Mapping[str, Any]) -> None:
             is_nan = isinstance(value, Real) and value != value
         if is_nan:
             raise ValueError(f"{cls.__name__}.coefficients returned nan for {name!r}, expected a number")
+
+
+def refuse_part_of_the_parameters(owner: str) -> None:
+    """Refuse to be made by what gives each process some of the parameters, and does not say so.
+
+    Raises:
+        RuntimeError: it is a ``ZeroRedundancyOptimizer`` that makes this optimizer.
+    """
+    zero = sys.modules.get("torch.distributed.optim.zero_redundancy_optimizer")
+    frame = None if zero is None else sys._getframe(1)
+    while zero is not None and frame is not None:
+        if isinstance(frame.f_locals.get("self"), zero.ZeroRedundancyOptimizer):
+            raise RuntimeError(
+                f"{owner}.rule makes numbers of several tensors, but ZeroRedundancyOptimizer gives each "
+                "process some of the parameters: shard them with fully_shard instead"
+            )
+        frame = frame.f_back
 
 
 def fitting(where: str, value: Any, param: Tensor) -> Tensor:

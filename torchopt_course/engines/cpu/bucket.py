@@ -18,16 +18,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..bucket import Bucket, Candidate, Coefficients, GroupOptions, Scaling, Specialize, Update
+from ..bucket import Bucket, Candidate, Coefficients, GroupOptions, Part, Scaling, Specialize, Update
 from ..fused import why_not_fused
 from ..local import LocalGroup, State
 from ..native import frame as f
 from ..native import step as native
-from ..native.compiler import Address, callable_at
+from ..native.compiler import Address, NoWord, callable_at
 from ..rule.parsed import Specialization
+from ..rule.program import Program
+from ..rule.searches import Search
 from ..rule.sweeps import sweeps
 from .kernel import KINDS, kernel
-from .reductions import BLOCK
+from .reductions import BLOCK, whole
 
 # A thread's part of one tensor has at least so many elements.
 LEAST_SHARE = 1024
@@ -65,15 +67,14 @@ class CpuBucket(Bucket):
         return options.refusal or why_not_fused(candidate, "cpu", KINDS, mixed=mixed)
 
     def _set_up(self, params: Sequence[Tensor], state: Mapping[Tensor, State]) -> None:
-        self._kernels: dict[Specialization, Mapping[int, int]] = {}
-        self._partials: dict[Specialization, Any] = {}  # what the blocks of all tensors give to reductions
+        self._kernels: dict[Program, Mapping[int, int]] = {}
+        self._partials: dict[Program, Any] = {}  # what the blocks of all tensors give to reductions
         # Threads cut tensors where cache lines end; where a rule reduces, no block is cut.
         self._grain = 64
         self._arrays: dict[int, Any] = {}  # what the frame has the addresses of
         rows = np.array([(i, 0, size) for i, size in enumerate(self._sizes)], dtype=np.int64)
         starts = np.arange(len(rows) + 1, dtype=np.int64)
-        counts = -(-self._sizes // BLOCK)
-        self._block_count = int(counts.sum())
+        counts = self._block_counts = -(-self._sizes // BLOCK)
         blocks = np.stack([np.cumsum(counts) - counts, self._sizes], axis=1)
         self._put({f.WORK: rows, f.ROWS: starts, f.BLOCKS: blocks}, {f.ELEMENTS: self._sizes.sum()})
 
@@ -90,7 +91,7 @@ class CpuBucket(Bucket):
     ) -> Update:
         # The host knows of an overflow and has undone the scale: nothing of `scaling` is left to do.
         keys = None if local.chance is None else local.chance.keys(self.positions)
-        passes = self._passes(coefficients, specialize, keys)
+        passes = [each for each in self._passes(coefficients, specialize, keys).values() if each]
         if not native.is_ready():
             return partial(self._run_from_python, passes)
         self.guards.frame[f.PROGRAM] = 0
@@ -107,26 +108,66 @@ class CpuBucket(Bucket):
                 self._find_overlaps()
             verdict = native.prepare(self.guards.address)
 
-    def kernel(self, specialization: Specialization) -> Mapping[int, int]:
+    def search(
+        self,
+        number: int,
+        local: LocalGroup,
+        coefficients: Coefficients,
+        specialize: Specialize,
+        scaling: Scaling | None,
+    ) -> list[Part]:
+        passes = self._passes(coefficients, specialize, None, number)
+        if native.is_ready():
+            self.guards.frame[f.PROGRAM] = 0
+            self.settle(native.prepare(self.guards.address))
+        parts = []
+        for specialization, visit in passes.items():
+            if visit is None:
+                parts.append(Part(()))
+                continue
+            if native.is_ready():
+                self._put_pass(visit)
+                native.search(self.guards.address)
+            else:
+                self._visit_from_python(visit)
+            is_last = number + 1 == len(specialization.searches)
+            parts.append(self._part(specialization.searches[number], visit, is_last))
+        return parts
+
+    def _part(self, search: Search, visit: Pass, is_last: bool) -> Part:
+        """What the blocks of all tensors have given, put together in order."""
+        program, stepped = search.program, visit.sets >= 0
+        blocks = self._partials[program].reshape(-1, len(program.reductions))
+        blocks = blocks[np.repeat(stepped, self._block_counts)]
+        size = int(self._sizes[stepped].sum())
+        places = [[line.out for line in program.reductions].index(name) for name in program.results]
+        values = [whole(program.reductions[place].word, blocks[:, place], size) for place in places]
+        found = [torch.tensor([value], dtype=torch.float64) for value in values]
+        return Part(search.wanted, found, size, is_last)
+
+    def kernel(self, specialization: Specialization, number: int | None = None) -> Mapping[int, int]:
         """The machine code for a specialization of the rule, as words of the frame.
+
+        Args:
+            number: of a search; ``None``: for the update.
 
         Raises:
             CompilationError: it cannot be compiled.
         """
-        words = self._kernels.get(specialization)
+        program = specialization.stage(number)
+        if program is None:
+            raise NoWord(specialization.reason)
+        words = self._kernels.get(program)
         if words is None:
-            address: Address = kernel(specialization, self._stored, self._step_dtype, self._rounding)
-            program = specialization.program
-            assert program is not None, "it has been compiled"
-            partials = self._partials[specialization] = np.zeros(
-                self._block_count * len(program.reductions) + 1
-            )
-            words = self._kernels[specialization] = {
+            address: Address = kernel(specialization, program, self._stored, self._step_dtype, self._rounding)
+            width = len(program.reductions)
+            partials = self._partials[program] = np.zeros(int(self._block_counts.sum()) * max(width, 1))
+            words = self._kernels[program] = {
                 f.KERNEL: address,
                 f.SWEEPS: len(sweeps(program)),
                 f.PARTIALS: partials.ctypes.data,
             }
-            if program.reductions and self._grain != BLOCK:
+            if width and self._grain != BLOCK:
                 self._grain = BLOCK
                 self.guards.frame[f.PARTS] = 0  # the work is to be shared anew
         return words
@@ -136,21 +177,27 @@ class CpuBucket(Bucket):
         coefficients: Coefficients,
         specialize: Specialize,
         keys: np.ndarray[Any, np.dtype[np.int64]] | None,
-    ) -> list[Pass]:
+        number: int | None = None,
+    ) -> dict[Specialization, Pass | None]:
         """One pass for each specialization of the rule: parameters of other ages may need another one.
 
-        Where chance rounds, each parameter has a set of its own, which ends with its ``keys``.
+        Where chance rounds, each parameter has a set of its own, which ends with its ``keys``. In a search
+        there is none for a specialization that has no more to search for.
         """
-        passes: dict[Specialization, Pass] = {}
+        passes: dict[Specialization, Pass | None] = {}
         for age, mine in self._by_age():
             values = coefficients(age)
             specialization = specialize(values)
-            words = self.kernel(specialization)
-            numbers = [float(value) for value in specialization.program.values(values).values()]  # type: ignore[union-attr]
-            if specialization not in passes:
+            program = specialization.stage(number)
+            if program is None and number is not None:
+                passes[specialization] = None
+                continue
+            words = self.kernel(specialization, number)
+            numbers = [float(value) for value in program.values(values).values()]  # type: ignore[union-attr]
+            found = passes.get(specialization)
+            if found is None:
                 nobody = np.full(len(mine), -1, dtype=np.int64)
-                passes[specialization] = Pass(words, len(numbers), [], nobody)
-            found = passes[specialization]
+                found = passes[specialization] = Pass(words, len(numbers), [], nobody)
             if keys is None:
                 found.sets[mine] = len(found.numbers) // max(len(numbers), 1)
                 found.numbers.extend(numbers)
@@ -158,29 +205,34 @@ class CpuBucket(Bucket):
             for i in np.flatnonzero(mine):
                 found.sets[i] = len(found.numbers) // (len(numbers) + 2)
                 found.numbers.extend([*numbers, *map(float, keys[i])])
-        return list(passes.values())
+        return passes
+
+    def _put_pass(self, visit: Pass) -> None:
+        arrays = {f.NUMBERS: np.array([*visit.numbers, 0.0]), f.SETS: visit.sets}
+        self._put(arrays, {**visit.kernel, f.WIDTH: visit.width})
 
     def _run(self, passes: list[Pass]) -> None:
         """Update all parameters and states in place, as prepared."""
-        for words, width, numbers, sets in passes:
-            arrays = {f.NUMBERS: np.array([*numbers, 0.0]), f.SETS: sets}
-            self._put(arrays, {**words, f.WIDTH: width})
+        for visit in passes:
+            self._put_pass(visit)
             native.run(self.guards.address)
 
     def _run_from_python(self, passes: list[Pass]) -> None:
         """The same, while there is no compiled code but the kernels: on one thread."""
-        work, table = self._arrays[f.WORK], self.guards.table
-        for words, _, numbers, sets in passes:
-            given = np.array([*numbers, 0.0])
-            kernel = callable_at(words[f.KERNEL], 9, holds_gil=False)
-            addresses = [array.ctypes.data for array in (table, work, given, sets)]
-            reduced = words[f.PARTIALS], self._arrays[f.BLOCKS].ctypes.data
-            for sweep in range(words[f.SWEEPS]):
-                kernel(*addresses, sweep, *reduced, 0, len(work))
+        for visit in passes:
+            self._visit_from_python(visit)
         torch.autograd.graph.increment_version(self.guards.written)
         self.guards.written.clear()
         if not self._counts_steps:
             self.guards.ages[self.guards.absent == 0] = 1
+
+    def _visit_from_python(self, visit: Pass) -> None:
+        work, given = self._arrays[f.WORK], np.array([*visit.numbers, 0.0])
+        kernel = callable_at(visit.kernel[f.KERNEL], 9, holds_gil=False)
+        addresses = [array.ctypes.data for array in (self.guards.table, work, given, visit.sets)]
+        reduced = visit.kernel[f.PARTIALS], self._arrays[f.BLOCKS].ctypes.data
+        for sweep in range(visit.kernel[f.SWEEPS]):
+            kernel(*addresses, sweep, *reduced, 0, len(work))
 
     def _share(self, threads: int) -> None:
         """Cut the work for so many threads: each gets its part of each tensor that is worth it.

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..native.compiler import Address, CompilationError, NoWord, native
+from ..native.compiler import Address, CompilationError, native
 from ..rule.parsed import Specialization
 from ..rule.program import STATE, Program
 from ..rule.sweeps import Sweep, sweeps
@@ -29,6 +29,7 @@ KINDS = {
 
 def kernel(
     specialization: Specialization,
+    program: Program,
     stored: Sequence[torch.dtype],
     step_dtype: torch.dtype | None,
     rounding: str | None,
@@ -36,6 +37,7 @@ def kernel(
     """Compile a specialization of a rule, or take it from the cache.
 
     Args:
+        program: what is to be done: one of the specialization's.
         stored: the dtypes of p, g and the states, those included that keep rounding errors.
         step_dtype: of the step count, if there is one.
         rounding: how results are rounded, see :mod:`..storage`.
@@ -43,19 +45,15 @@ def kernel(
     Raises:
         CompilationError: it cannot be compiled.
     """
-    if specialization.program is None:
-        raise NoWord(specialization.reason)
     if torch.float16 in stored and not _has_float16():
         raise CompilationError("this processor has no instructions for float16")
     step_real = KINDS[step_dtype][0] if step_dtype else None
-    text = kernel_source(
-        specialization.program, specialization.states, stored, rounding, counts_steps=step_real is not None
-    )
+    text = kernel_source(program, specialization.states, stored, rounding, counts_steps=step_real is not None)
     name = "".join(c if c.isalnum() else "_" for c in specialization.formula.rule.__qualname__)
     real = str(computed_in(stored)).removeprefix("torch.")
     # The text is all that there is to know of the rule.
     inputs = "\n".join((real, str(step_real), text, _OWN_CODE))
-    lanes = max(LANES, LANES * len(specialization.program.reductions))
+    lanes = max(LANES, LANES * len(program.reductions))
     return native(name, inputs, lambda: _build(text, real, step_real, lanes), 9)
 
 
@@ -116,15 +114,16 @@ def kernel_source(
     """The loop around the rule: for each entry of the work list, each element, read, compute, write."""
     tensors = ["p", "g", *map(STATE.format, states)]
     dtypes = dict(zip(tensors, stored, strict=False))
-    written = dict(zip(["p", *tensors[2:]], program.results, strict=True))
-    kept = compensated(rounding, {name: dtypes[name] for name in written})
+    targets = ["p", *tensors[2:]]
+    kept = compensated(rounding, {name: dtypes[name] for name in targets})
     columns = {**dtypes, **{f"lost_{name}": dtypes[name] for name in kept}}
     assert len(columns) == len(stored), (columns, stored)
     width, said = len(columns) + counts_steps, _Storage(computed_in(stored))
-    by_chance = [name for name in written if rounding == "stochastic" and dtypes[name] in HALVES]
+    by_chance = [name for name in targets if rounding == "stochastic" and dtypes[name] in HALVES]
     n_numbers = len(program.numbers)
-    own = n_numbers + 2 * (rounding == "stochastic")
-    *searches, last = sweeps(program)
+    own = n_numbers + 2 * (rounding == "stochastic" and not program.is_search)
+    visits = sweeps(program)
+    searches = [sweep for sweep in visits if sweep.reductions]
     lines = [
         "def kernel(table, work, numbers, sets, sweep, partials, blocks, first, last):",
         "    table, work, sets = integers(table), integers(work), integers(sets)",
@@ -134,7 +133,10 @@ def kernel_source(
         "        if sets[item] < 0:",
         "            continue",
         f"        row, own = item * {width}, doubles(numbers + sets[item] * {8 * own})",
-        *(f"        {name} = real(own[{c}])" for c, name in enumerate(program.numbers)),
+        *(
+            f"        {name} = {'own[{}] != 0' if name in program.truths else 'real(own[{}])'}".format(c)
+            for c, name in enumerate(program.numbers)
+        ),
         *(
             f"        at_{name} = at_{KINDS[dtype][0]}(table[row + {c}] + offset * {dtype.itemsize})"
             for c, (name, dtype) in enumerate(columns.items())
@@ -150,6 +152,9 @@ def kernel_source(
             f"        if sweep == {number}:",
             *(f"            {line}" for line in (*_per_tensor(program, search), *found, "continue")),
         ]
+    if program.is_search:
+        return "\n".join(lines) + "\n"
+    written, last = dict(zip(targets, program.results, strict=True)), visits[-1]
     lines += [
         *(f"        {line}" for line in _per_tensor(program, last)),
     ]

@@ -12,23 +12,23 @@ parameters at once: the host never waits, and a CUDA graph replays the whole ste
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import cache, partial
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..bucket import Bucket, Candidate, Coefficients, GroupOptions, Scaling, Specialize, Update
+from ..bucket import Bucket, Candidate, Coefficients, GroupOptions, Part, Scaling, Specialize, Update
 from ..fused import why_not_fused
 from ..local import LocalGroup, State
-from ..native.compiler import CompilationError, NoWord, callable_at, native
+from ..native.compiler import CompilationError, NoWord
 from ..rule.parsed import Specialization
 from ..same_tensors import SameTensors
-from .kernel import CHUNK, DTYPES, kernels
-
-Words = np.ndarray[Any, np.dtype[np.int64]]
+from .kernel import DTYPES, kernels
+from .steps import count_steps
+from .work import Words, Work, chunks_of
 
 # Tables that a captured graph reads again in each replay; nobody says when the graph is gone.
 _read_by_graphs: list[Tensor] = []
@@ -55,50 +55,70 @@ class CudaBucket(Bucket):
         self._steps = SameTensors(steps)
         self._counts_on_device = any(map(_is_on_device, steps))
         if self._step_dtype is not None and not self._counts_on_device:
-            _count_steps(self._step_dtype)  # compiled now: what fails later fails in the middle of a step
-        self._rows: Words = np.array(
-            [
-                (i, start, min(CHUNK, size - start))
-                for i, size in enumerate(self._sizes.tolist())
-                for start in range(0, max(size, 1), CHUNK)
-            ],
-            dtype=np.int64,
-        )
-        self._whole = self._upload(self._rows)
+            count_steps(self._step_dtype)  # compiled now: what fails later fails in the middle of a step
+        self._rows = chunks_of(self._sizes)
+        self._whole = Work(self._upload(self._rows), int(self._sizes.sum()))
         # Where the chunks of each tensor begin in the list of all, and how many elements it has.
         starts = np.searchsorted(self._rows[:, 0], np.arange(len(params)))
         self._chunks = self._upload(np.stack([starts, self._sizes], axis=1))
         self._pattern = b""
-        self._split: list[tuple[float, Any]] = []
+        self._split: list[tuple[float, Work]] = []
         # The addresses that were uploaded last, their copy on the device, whether all are aligned.
-        self._seen: tuple[bytes, Tensor, bool] = b"", self._whole, False
+        self._seen: tuple[bytes, Tensor, bool] = b"", self._whole.chunks, False
+        self._table_of_search: Tensor | None = None
         # Pinned memory cannot be had while a graph is captured: some is kept ready.
         self._pinned = self._pin(self.guards.table) if self._device.type == "cuda" else None
 
     def prepare(
         self, local: LocalGroup, coefficients: Coefficients, specialize: Specialize, scaling: Scaling | None
     ) -> Update:
-        table = self._table()
         keys = None if local.chance is None else self._upload(local.chance.keys(self.positions))
-        if self._counts_on_device:
-            steps = torch.stack(self._steps.now()).double()
-            try:
-                passes = [(work, coefficients(steps)) for _, work in self._parts(by_age=False)]
-            except (TypeError, ValueError, RuntimeError) as error:
-                reason = f"its coefficients cannot be computed for a tensor of steps: {error}"
-                raise CompilationError(reason) from error
-        else:
-            passes = [(work, coefficients(age)) for age, work in self._parts()]
-        return partial(
-            self._run,
-            [
-                launch
-                for work, values in passes
-                for launch in self._launches(
-                    table, work, keys, specialize(_of_the_first(values)), values, scaling
-                )
-            ],
-        )
+        table, launches = self._table(), []
+        for work, values in self._passes(coefficients):
+            specialization = specialize(_of_the_first(values))
+            launches += self._launches(table, work.chunks, keys, specialization, None, values, scaling)[0]
+        self._table_of_search = None
+        return partial(self._run, launches)
+
+    def search(
+        self,
+        number: int,
+        local: LocalGroup,
+        coefficients: Coefficients,
+        specialize: Specialize,
+        scaling: Scaling | None,
+    ) -> list[Part]:
+        parts = []
+        # The update reads the same addresses: while a graph is captured they can be copied only once.
+        table = self._table_of_search = self._table()
+        for work, values in self._passes(coefficients):
+            specialization = specialize(_of_the_first(values))
+            program = specialization.stage(number)
+            if program is None:
+                parts.append(Part(()))
+                continue
+            launches, totals = self._launches(
+                table, work.chunks, None, specialization, number, values, scaling
+            )
+            self._launch(launches)
+            totals = totals.view(len(self._sizes), len(program.reductions))
+            totals = totals if work.tensors is None else totals.index_select(0, work.tensors)
+            names = [line.out for line in program.reductions]
+            found = [totals[:, names.index(name)] for name in program.results]
+            searches = specialization.searches
+            parts.append(Part(searches[number].wanted, found, work.size, number + 1 == len(searches)))
+        return parts
+
+    def _passes(self, coefficients: Coefficients) -> list[tuple[Work, Mapping[str, Any]]]:
+        """The work of the coming step, each with the numbers for it."""
+        if not self._counts_on_device:
+            return [(work, coefficients(age)) for age, work in self._parts()]
+        steps = torch.stack(self._steps.now()).double()
+        try:
+            return [(work, coefficients(steps)) for _, work in self._parts(by_age=False)]
+        except (TypeError, ValueError, RuntimeError) as error:
+            reason = f"its coefficients cannot be computed for a tensor of steps: {error}"
+            raise CompilationError(reason) from error
 
     def _launches(
         self,
@@ -106,30 +126,42 @@ class CudaBucket(Bucket):
         work: Tensor,
         keys: Tensor | None,
         specialization: Specialization,
+        number: int | None,
         values: Mapping[str, Any],
         scaling: Scaling | None,
-    ) -> list[Update]:
-        """The launches of kernels, compiled and with all their arguments."""
-        if specialization.program is None:
+    ) -> tuple[list[Update], Tensor]:
+        """The launches of kernels, compiled and with all their arguments.
+
+        Args:
+            number: of a search; ``None``: the update.
+
+        Returns:
+            The launches, and where they put the numbers of whole tensors.
+        """
+        program = specialization.stage(number)
+        if program is None:
             raise NoWord(specialization.reason)
-        program = specialization.program
         values = program.values(values)
         on_device = tuple(name for name, value in values.items() if _is_on_device(value))
         numbers = [float(value) for name, value in values.items() if name not in on_device]
         pointers = [table, work, *([] if keys is None else [keys])]
         if on_device:
-            columns = [values[name].double().expand(len(self._sizes)) for name in on_device]
+            columns = [
+                values[name].to(self._device, torch.float64).expand(len(self._sizes)) for name in on_device
+            ]
             pointers.append(torch.stack(columns, dim=1))
         if scaling is not None:
             given = [scaling.found_inf, *([] if scaling.grad_scale is None else [scaling.grad_scale])]
             pointers += [tensor.to(self._device, torch.float32, non_blocking=True) for tensor in given]
         of_reductions: list[Tensor] = []
+        totals = table.new_empty(0)
         if width := len(program.reductions):
             # What the programs of a launch find out of their parts, and of whole tensors.
             found = [
                 torch.empty(count * width, dtype=torch.float64, device=self._device)
                 for count in (len(self._rows), len(self._sizes))
             ]
+            totals = found[1]
             of_reductions = [*found, self._chunks]
             pointers += of_reductions
         counted = self._step_dtype if self._counts_on_device else None
@@ -142,6 +174,7 @@ class CudaBucket(Bucket):
             counts_steps=self._counts_steps,
             scaled=0 if scaling is None else len(given),
             aligned=self._seen[2],
+            number=number,
         )
         launches: list[Update] = []
         for position, function in enumerate(functions):
@@ -149,17 +182,27 @@ class CudaBucket(Bucket):
             arguments = of_reductions if adds_up else [*pointers, *numbers]
             function.make_ready(*arguments)
             launches.append(partial(function.launch, len(self._sizes) if adds_up else len(work), *arguments))
-        return launches
+        return launches, totals
 
     def _run(self, launches: list[Update]) -> None:
         """Update all parameters and states in place, as prepared."""
+        self._launch(launches)
+        if self._step_dtype is not None and not self._counts_on_device:
+            table, absent = self.guards.table, self.guards.absent
+            count_steps(self._step_dtype)(table.ctypes.data, *table.shape, absent.ctypes.data)
+        self._settle()
+
+    @property
+    def age(self) -> Any:
+        if not self._counts_on_device:
+            return super().age
+        steps = self._steps.now()
+        return torch.stack([steps[i] for i in np.flatnonzero(self.guards.absent == 0)]).double().amax()
+
+    def _launch(self, launches: Sequence[Update]) -> None:
         with torch.cuda.device(self._device.index if self._device.type == "cuda" else -1):
             for launch in launches:
                 launch()
-        if self._step_dtype is not None and not self._counts_on_device:
-            table, absent = self.guards.table, self.guards.absent
-            _count_steps(self._step_dtype)(table.ctypes.data, *table.shape, absent.ctypes.data)
-        self._settle()
 
     def _settle(self) -> None:
         """Tell autograd what has been written behind its back, and remember that a step was taken."""
@@ -169,8 +212,8 @@ class CudaBucket(Bucket):
         torch.autograd.graph.increment_version(written)
         written.clear()
 
-    def _parts(self, *, by_age: bool = True) -> list[tuple[float, Any]]:
-        """The numbers of steps taken, each with its work list; most often one, for all tensors.
+    def _parts(self, *, by_age: bool = True) -> list[tuple[float, Work]]:
+        """The numbers of steps taken, each with its work; most often one, for all tensors.
 
         Parameters without a gradient are in none of them.
         """
@@ -183,17 +226,21 @@ class CudaBucket(Bucket):
         if not np.isfinite(
             ages[stepped]
         ).all():  # someone has written it into a "step": torch takes it as it is
-            each = [(ages.item(i), self._rows[:, 0] == i) for i in np.flatnonzero(stepped)]
-            return [(age, self._upload(self._rows[mine])) for age, mine in each]
+            each = [(ages.item(i), np.arange(len(ages)) == i) for i in np.flatnonzero(stepped)]
+            return [(age, self._work_of(mine)) for age, mine in each]
         oldest = ages[stepped].max()
         # Parameters that are all stepped keep their distance in age, so the parts stay the same for long.
         behind = np.where(stepped, oldest - ages, -1)
         pattern = behind.tobytes()
         if pattern != self._pattern:
-            of_row, lags = behind[self._rows[:, 0]], np.unique(behind[stepped])
-            self._split = [(lag, self._upload(self._rows[of_row == lag])) for lag in lags]
+            self._split = [(lag, self._work_of(behind == lag)) for lag in np.unique(behind[stepped])]
             self._pattern = pattern
         return [(float(oldest - lag), work) for lag, work in self._split]
+
+    def _work_of(self, mine: np.ndarray[Any, np.dtype[np.bool_]]) -> Work:
+        """The work of some of the tensors."""
+        chunks = self._upload(self._rows[mine[self._rows[:, 0]]])
+        return Work(chunks, int(self._sizes[mine].sum()), self._upload(np.flatnonzero(mine)))
 
     # -- tables on the device --------------------------------------------------------------------------
 
@@ -203,8 +250,10 @@ class CudaBucket(Bucket):
         if addresses != self._seen[0]:
             columns = self.guards.table.shape[1] - self._counts_steps
             aligned = not bool((self.guards.table[:, :columns] % 16).any())
-            self._seen = b"", self._whole, aligned
+            self._seen = b"", self._whole.chunks, aligned
         if self._device.type == "cuda" and torch.cuda.is_current_stream_capturing():
+            if self._table_of_search is not None:
+                return self._table_of_search
             # The graph repeats this copy in each replay, so the pinned memory is its own from now on.
             pinned = self._pin(self.guards.table) if self._pinned is None else self._pinned
             pinned.copy_(torch.from_numpy(self.guards.table))
@@ -235,28 +284,3 @@ def _of_the_first(values: Mapping[str, Any]) -> dict[str, Any]:
 def _is_on_device(value: Any) -> bool:
     """Whether a number lives where the host cannot read it without waiting."""
     return isinstance(value, Tensor) and value.device.type != "cpu"
-
-
-@cache
-def _count_steps(dtype: torch.dtype) -> Callable[..., object]:
-    """``count(table, rows, columns, absent)``: one more at the address, in host memory, that ends each row
-    which is not absent."""
-    kind = str(dtype).removeprefix("torch.")
-
-    def build() -> Callable[..., Any]:
-        import numba
-
-        from ..native.intrinsics import pointer_to
-
-        words, steps = pointer_to(numba.int64), pointer_to(getattr(numba, kind))
-
-        def count(table: Any, rows: Any, columns: Any, absent: Any) -> Any:
-            last = words(table + 8 * (columns - 1))
-            left_out = words(absent)
-            for i in range(rows):
-                if not left_out[i]:
-                    steps(last[i * columns])[0] += 1
-
-        return count
-
-    return callable_at(native("count_steps", f"count_steps {kind} 2", build, 4), 4, holds_gil=False)

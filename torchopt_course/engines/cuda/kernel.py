@@ -68,6 +68,7 @@ def kernels(
     counts_steps: bool,
     scaled: int,
     aligned: bool,
+    number: int | None = None,
 ) -> list[Kernel]:
     """The kernels for a specialization of a rule, one for each of its sweeps, with what adds up in between.
 
@@ -82,6 +83,7 @@ def kernels(
         counts_steps: whether the table of addresses has a column for step counts.
         scaled: 1: the kernel gets ``found_inf``; 2: ``found_inf`` and ``grad_scale``.
         aligned: whether all addresses are multiples of 16 bytes.
+        number: of the search that is to be made; ``None``: the update.
 
     Raises:
         CompilationError: Triton is not installed, or has no word for what the rule does.
@@ -92,9 +94,9 @@ def kernels(
     except ImportError as error:
         raise CompilationError(f"Triton cannot be imported: {error}") from error
     xp = _words(bool(triton.knobs.runtime.interpret))
-    if specialization.program is None:
+    program, made = specialization.stage(number), []
+    if program is None:
         raise NoWord(specialization.reason)
-    program, made = specialization.program, []
     for sweep in sweeps(program):
         text = kernel_source(
             program,
@@ -149,7 +151,8 @@ def kernel_source(
     columns = {**dtypes, **{f"lost_{name}": dtypes[name] for name in kept}}
     width = len(columns) + counts_steps
     on_host = [name for name in program.numbers if name not in on_device]
-    by_chance, scaling = rounding == "stochastic", ["found_inf", "grad_scale"][:scaled]
+    by_chance = rounding == "stochastic" and not program.is_search
+    scaling = ["found_inf", "grad_scale"][:scaled]
     signature = [
         *("table", "work", *(["keys"] if by_chance else [])),
         *(*(["numbers"] if on_device else []), *scaling),
@@ -177,6 +180,8 @@ def kernel_source(
             f"    {name} = tl.load(numbers + row * {len(on_device)} + {c}).to(tl.{real})"
             for c, name in enumerate(on_device)
         ),
+        # (As integers: the interpreter loses track of a comparison of floating point numbers.)
+        *(f"    {name} = {name}.to(tl.int32) != 0" for name in sorted(program.truths)),
         *(f"    {line}" for line in said.constants),
         *(f"    {reductions.known(line, place(line), reduced, real)}" for line in sweep.known),
         *(f"    {line}" for line in said.per_tensor),

@@ -21,7 +21,7 @@ from .compiler import Address, CompilationError, callable_at, known, native
 
 __all__ = ["can_look", "layout"]
 
-LOOK, PREPARE, ANNOUNCE, RUN, ALL = range(5)
+LOOK, PREPARE, ANNOUNCE, RUN, ALL, SEARCH = range(6)
 _FILES = ("frame.py", "guards.py", "update.py", "step.py")
 
 
@@ -81,6 +81,11 @@ def run(bucket: int) -> None:
     _Compiled.ask(RUN, bucket, 0, 0, 0)
 
 
+def search(bucket: int) -> None:
+    """Visit all elements for a kernel that writes to none of them."""
+    _Compiled.ask(SEARCH, bucket, 0, 0, 0)
+
+
 def step(groups: int, param_groups: list[dict[str, Any]], state: dict[Any, Any]) -> int:
     """Everything, if all is as planned; otherwise nothing, and a verdict that is not ``HOLDS``."""
     return _Compiled.ask(ALL, groups, id(param_groups), id(state), 0)
@@ -114,7 +119,8 @@ def _build() -> Callable[..., Any]:
     from .intrinsics import call1, call2, call_for_double, njit, pointer_to
 
     look = njit(guards.build())
-    prepare, announce, run = map(njit, update.build())
+    *updating, visit = update.build()
+    prepare, announce, run = map(njit, updating)
     words, doubles = pointer_to(numba.int64), pointer_to(numba.float64)
 
     @njit
@@ -220,6 +226,8 @@ def _build() -> Callable[..., Any]:
             verdict = announce(api, frame)
             if verdict == f.HOLDS:
                 run(api, frame)
+        elif what == SEARCH:
+            verdict = visit(api, frame)
         else:
             verdict = all_groups(api, frame, first, second)
         frame[f.VERDICT] = verdict

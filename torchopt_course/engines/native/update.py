@@ -17,10 +17,10 @@ DISTINCT_AGES = 32
 
 
 def build() -> tuple[Callable[..., Any], ...]:
-    """Three functions of ``(api, bucket)``.
+    """Four functions of ``(api, bucket)``.
 
     ``prepare`` and ``announce`` give a verdict and change no tensor; ``announce`` tells autograd which ones
-    ``run`` is going to write to behind its back.
+    ``run`` is going to write to behind its back. ``visit`` is ``run`` for a kernel that writes to none.
     """
     import numba
 
@@ -177,7 +177,8 @@ def build() -> tuple[Callable[..., Any], ...]:
         call4(api[f.LIST_SET_SLICE], bucket[f.WRITTEN], 0, 1 << 40, 0)
         return f.HOLDS
 
-    def run(api: Any, bucket: Any) -> Any:
+    @njit
+    def visit(api: Any, bucket: Any) -> Any:
         frame = bucket[f.SELF]
         releases = bucket[f.ELEMENTS] >= GIL_FREE_FROM
         interpreter = 0
@@ -198,10 +199,14 @@ def build() -> tuple[Callable[..., Any], ...]:
                     call3(run_rows(), item, item + at_once, frame)
         if releases:
             call1(api[f.RESTORE_THREAD], interpreter)
+        return f.HOLDS
+
+    def run(api: Any, bucket: Any) -> Any:
+        visit(api, bucket)
         if not bucket[f.COUNTS_STEPS]:
             ages, sets = doubles(bucket[f.AGES]), words(bucket[f.SETS])
             for i in range(bucket[f.COUNT]):
                 if sets[i] >= 0:
                     ages[i] = 1
 
-    return prepare, announce, run
+    return prepare, announce, run, visit

@@ -11,15 +11,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..bucket import Bucket, Candidate, Coefficients, GroupOptions, Scaling, Specialize, Update
+from ..bucket import Bucket, Candidate, Coefficients, GroupOptions, Part, Scaling, Specialize, Update
 from ..fused import why_odd, why_odd_step
 from ..guards import PLAIN
 from ..local import LocalGroup
 from ..native.compiler import NoWord
 from ..native.frame import GRADS_MOVED, TARGETS_MOVED
+from ..rule.parsed import Specialization
+from ..rule.program import Program, is_of_several
 from ..storage import HALVES
 from .in_place import InPlace, Language, in_place
 from .one_by_one import as_real
+from .search import Row, part_of
 
 Columns = Sequence[Sequence[Tensor]]
 # For which torch has all operations.
@@ -91,7 +94,7 @@ class OperationsBucket(Bucket):
             if self._dtype.is_complex:
                 specialization.refuse_parts("a parameter is complex, and is seen as pairs of real numbers")
             program = in_place(specialization.program, specialization.states, self._language)
-            numbers = program.numbers(specialization.program.values(_on_the_host(values)), self._dtype)
+            numbers = program.numbers(_numbers(specialization.program, values), self._dtype)
             if numbers is None:
                 raise NoWord(f"torch has no operation in place for coefficients beyond {self._dtype}")
             columns = self._columns(local, np.flatnonzero(mine).tolist())
@@ -100,6 +103,30 @@ class OperationsBucket(Bucket):
         owners = [local.params[self.positions[i]] for i in present] if self._counts_steps else []
         updates.append(partial(self._count, present, [local.state[param]["step"] for param in owners]))
         return lambda: [update() for update in updates]
+
+    def search(
+        self,
+        number: int,
+        local: LocalGroup,
+        coefficients: Coefficients,
+        specialize: Specialize,
+        scaling: Scaling | None,
+    ) -> list[Part]:
+        parts = []
+        for age, mine in self._by_age():
+            values = coefficients(age)
+            specialization = specialize(values)
+            places = [self.positions[i] for i in np.flatnonzero(mine).tolist()]
+            rows = (self._row(local, specialization, place) for place in places)
+            parts.append(part_of(number, specialization, values, rows))
+        return parts
+
+    @staticmethod
+    def _row(local: LocalGroup, specialization: Specialization, place: int) -> Row:
+        param, grad = local.params[place], local.grads[place]
+        assert grad is not None, "it is stepped"
+        own = local.state.get(param, {})
+        return Row(param, grad, {name: own[name] for name in specialization.states})
 
     @abstractmethod
     def _run(self, program: InPlace, columns: Columns, numbers: Sequence[Any]) -> None:
@@ -135,8 +162,11 @@ class OperationsBucket(Bucket):
             self.guards.ages[present] = 1
 
 
-def _on_the_host(values: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Coefficients as numbers: tensors of one element are read."""
-    if not any(isinstance(value, Tensor) for value in values.values()):
-        return values
-    return {name: value.item() if isinstance(value, Tensor) else value for name, value in values.items()}
+def _numbers(program: Program, values: Mapping[str, Any]) -> dict[str, Any]:
+    """What a program computes with; tensors of one element are read."""
+    host = {name: value if is_of_several(name) else _read(value) for name, value in values.items()}
+    return {name: _read(value) for name, value in program.values(host).items()}
+
+
+def _read(value: Any) -> Any:
+    return value.item() if isinstance(value, Tensor) else value

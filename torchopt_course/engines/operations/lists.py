@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from ..rule.words import TENSORS
+from .choice import where
 
 # The words that torch has an operation over lists for; any other is said tensor by tensor.
 _OVER_LISTS = frozenset(
@@ -24,7 +25,7 @@ _PRODUCT, _QUOTIENT = "add_product", "add_quotient"
 
 NAME = "lists of tensors"
 # What the texts refer to by name.
-NAMES: Mapping[str, Any] = {**TENSORS, "torch": torch, "inf": math.inf, "nan": math.nan}
+NAMES: Mapping[str, Any] = {**TENSORS, "where": where, "torch": torch, "inf": math.inf, "nan": math.nan}
 
 
 def in_place(word: str, operands: Sequence[str], is_tensor: Sequence[bool], at: int) -> str | None:

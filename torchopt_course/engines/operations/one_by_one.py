@@ -147,7 +147,8 @@ def _applied(
     """The new values of a parameter and its kept states, given the old ones."""
     if specialization.program is None:
         return _by_the_rule(specialization, old, grad, coefficients)
-    registers: dict[str, Any] = {"p": old[0], "g": grad, **specialization.program.values(coefficients)}
+    registers: dict[str, Any] = {"p": old[0], "g": grad}
+    registers |= on_device_of(old[0], specialization.program.values(coefficients))
     registers |= {
         STATE.format(name): value for name, value in zip(specialization.states, old[1:], strict=True)
     }
@@ -157,6 +158,16 @@ def _applied(
         for name in line.dying:
             del registers[name]
     return [registers[name] for name in specialization.program.results]
+
+
+def on_device_of(param: Tensor, numbers: dict[str, Any]) -> dict[str, Any]:
+    """Numbers that are known on another device, brought to that of a parameter."""
+    return {
+        name: value.to(param.device)
+        if isinstance(value, Tensor) and value.device != param.device and not value.is_cpu
+        else value
+        for name, value in numbers.items()
+    }
 
 
 def _by_the_rule(

@@ -8,10 +8,12 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from ..bucket import Coefficients, GroupOptions, Specialize, Update
+from ..bucket import Coefficients, GroupOptions, Part, Specialize, Update
 from ..local import LocalGroup
 from ..rule.parsed import Specialization
+from ..rule.words import TENSORS
 from . import one_by_one, wide
+from .search import Row, part_of
 
 
 class Rest:
@@ -45,16 +47,55 @@ class Rest:
         Args:
             where: says which parameter stands at a position.
         """
-        by_age: dict[Any, list[int]] = {}
-        for i in self.positions:
-            if local.grads[i] is not None:
-                by_age.setdefault(self._age(local, i), []).append(i)
-        for age, positions in by_age.items():
+        for age, positions in self._by_age(local).items():
             values = coefficients(age)
             for new in self._compute(local, options, positions, specialize(values), values, where):
                 yield partial(one_by_one.write, new)
             steps = [local.state[local.params[i]]["step"] for i in positions] if self._counts_steps else []
             yield partial(self._count, positions, steps)
+
+    def search(
+        self,
+        number: int,
+        local: LocalGroup,
+        options: GroupOptions,
+        coefficients: Coefficients,
+        specialize: Specialize,
+    ) -> list[Part]:
+        """What they give to numbers over several tensors, in the search of that number."""
+        parts = []
+        for age, positions in self._by_age(local).items():
+            values = coefficients(age)
+            specialization = specialize(values)
+            rows = (self._row(local, options, specialization, i) for i in positions)
+            words = TENSORS if options.rounding is None else wide.EXACT
+            parts.append(part_of(number, specialization, values, rows, words))
+        return parts
+
+    def _row(self, local: LocalGroup, options: GroupOptions, specialization: Specialization, i: int) -> Row:
+        """A parameter as its rule sees it."""
+        param, grad = local.params[i], local.grads[i]
+        assert grad is not None, "it is stepped"
+        own = local.state.get(param, {})
+        states = {name: own[name] for name in specialization.states}
+        if options.rounding is not None:
+            real, wide_ones = wide.widened(own, options.rounding, param, states)
+            if real is not None:
+                param, grad = wide_ones.pop("p"), grad.to(real)
+                states = wide_ones
+        return Row(param, grad, states)
+
+    def ages_of(self, local: LocalGroup) -> list[Any]:
+        """The numbers of steps that parameters have taken that have a gradient."""
+        return [*self._by_age(local)]
+
+    def _by_age(self, local: LocalGroup) -> dict[Any, list[int]]:
+        """Those that have a gradient, by the steps that they have taken."""
+        by_age: dict[Any, list[int]] = {}
+        for i in self.positions:
+            if local.grads[i] is not None:
+                by_age.setdefault(self._age(local, i), []).append(i)
+        return by_age
 
     def _compute(
         self,

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from ..rule.words import TENSORS
+from .choice import where
 
 # The words that every tensor has a method for that overwrites it.
 _METHODS = frozenset(
@@ -25,7 +26,7 @@ _PRODUCT, _QUOTIENT = "add_product", "add_quotient"
 
 NAME = "tensors"
 # What the texts refer to by name.
-NAMES: Mapping[str, Any] = {**TENSORS, "torch": torch, "inf": math.inf, "nan": math.nan}
+NAMES: Mapping[str, Any] = {**TENSORS, "where": where, "torch": torch, "inf": math.inf, "nan": math.nan}
 
 
 def in_place(word: str, operands: Sequence[str], is_tensor: Sequence[bool], at: int) -> str | None:

@@ -37,7 +37,7 @@ def _sqrt(x: Tensor) -> Tensor:
     return x.double().sqrt().to(x.dtype)
 
 
-_EXACT = {**TENSORS, "sqrt": _sqrt, "rsqrt": lambda x: _sqrt(x).reciprocal()}
+EXACT = {**TENSORS, "sqrt": _sqrt, "rsqrt": lambda x: _sqrt(x).reciprocal()}
 
 
 def compute(
@@ -59,18 +59,13 @@ def compute(
         rounding, keys: how results are rounded, and what random bits are a function of.
     """
     targets = {"p": param, **{name: states[name] for name in specialization.states}}
-    dtypes = {name: tensor.dtype for name, tensor in targets.items()}
-    if param.is_complex() or HALVES.isdisjoint(dtypes.values()):
-        real = None if len({*dtypes.values()}) == 1 else computed_in([*dtypes.values()])
-    else:
-        real = computed_in([*dtypes.values()])
+    real, old = widened(own, rounding, param, states)
     if real is None:
         return one_by_one.compute(
             specialization, param, grad, states, coefficients, differentiable=differentiable
         )
+    dtypes = {name: tensor.dtype for name, tensor in targets.items()}
     kept = {name: own[compensation(name)] for name in compensated(rounding, dtypes)}
-    old = {name: tensor.to(real) for name, tensor in targets.items()}
-    old |= {name: old[name] + lost.to(real) for name, lost in kept.items()}
     new = one_by_one.compute(
         specialization,
         old["p"],
@@ -78,7 +73,7 @@ def compute(
         {name: old[name] for name in specialization.states},
         coefficients,
         differentiable=differentiable,
-        words=_EXACT,
+        words=EXACT,
     )
     by_chance = [name for name in targets if rounding == "stochastic" and dtypes[name] in HALVES]
     words = _words(param, keys, (len(by_chance) + 1) // 2) if by_chance else []
@@ -97,6 +92,24 @@ def compute(
             lost = torch.where(lost.abs() < inf, lost, torch.zeros_like(lost))
             writes.append(Write(kept[name], lost.to(target.dtype), rows))
     return writes
+
+
+def widened(
+    own: Mapping[str, Tensor], rounding: str, param: Tensor, states: Mapping[str, Tensor]
+) -> tuple[torch.dtype | None, dict[str, Tensor]]:
+    """The dtype that is computed in, with ``"p"`` and the states in that; ``None`` if it is their own."""
+    targets = {"p": param, **states}
+    dtypes = {name: tensor.dtype for name, tensor in targets.items()}
+    if param.is_complex() or HALVES.isdisjoint(dtypes.values()):
+        real = None if len({*dtypes.values()}) == 1 else computed_in([*dtypes.values()])
+    else:
+        real = computed_in([*dtypes.values()])
+    if real is None:
+        return None, targets
+    old = {name: tensor.to(real) for name, tensor in targets.items()}
+    for name in compensated(rounding, dtypes):
+        old[name] = old[name] + own[compensation(name)].to(real)
+    return real, old
 
 
 def _words(param: Tensor, keys: Sequence[int] | None, count: int) -> list[Tensor]:

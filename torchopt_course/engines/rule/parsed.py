@@ -18,8 +18,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .namespace import XP
 from .placeholders import RuleError
+from .program import Program
 from .reads import Reads, codes, content, is_of_a_library, undecorated
+from .searches import Search
 from .tracing import Reading, read
 
 Rule = Callable[..., Any]
@@ -35,6 +38,7 @@ class ParsedRule:
         rule: the function.
         states: all states that it may keep, in the order of its parameters and results.
         before: what was read before; some of it has changed.
+        renews: the options whose new values it returns after the states.
 
     Attributes:
         arguments: the names of its parameters after ``p, g``.
@@ -48,11 +52,17 @@ class ParsedRule:
     states_are_alike = True
 
     def __init__(
-        self, owner: str, rule: Rule, states: tuple[str, ...], before: ParsedRule | None = None
+        self,
+        owner: str,
+        rule: Rule,
+        states: tuple[str, ...],
+        before: ParsedRule | None = None,
+        renews: tuple[str, ...] = (),
     ) -> None:
         self.owner = owner
         self.rule = rule
         self.states = states
+        self.renews = renews
         self.arguments = _arguments(owner, rule, states)
         self.reads = Reads(rule)  # type: ignore[arg-type]
         self._changes: int = 0 if before is None or before.rule is not rule else before._changes + 1
@@ -67,6 +77,11 @@ class ParsedRule:
     def is_elementwise(self) -> bool:
         """Whether the rule may be applied to parts of a tensor, as far as it has been read."""
         return all(specialization.is_elementwise for specialization in self._variants.values())
+
+    @property
+    def sees_several(self) -> bool:
+        """Whether it makes numbers of several tensors, or for all of them, as far as it has been read."""
+        return bool(self.renews) or any(specialization.searches for specialization in self._variants.values())
 
     def holds(self) -> bool:
         """Whether all that the rule refers to (numbers by name, helpers, ...) is as it was."""
@@ -148,7 +163,9 @@ class Specialization:
     Attributes:
         fixed: the arguments that are known: ``None`` or a boolean.
         states: the states that are kept, in the rule's order.
+        searches: what finds the numbers over several tensors that the program needs, in order.
         program: what the rule does, in words that every engine knows; ``None`` if only torch can run it.
+        renewal: what gives the new values of the options that the rule renews, in their order.
         reason: why there is no program.
         is_elementwise: whether the rule does to each element what it would do if that stood alone.
 
@@ -161,16 +178,28 @@ class Specialization:
         self.fixed = fixed
         self.maximize = maximize
         self.states = tuple(name for name in formula.states if name not in fixed)
+        self.searches: tuple[Search, ...] = ()
+        self.program: Program | None
+        self.renewal: Program | None
         self._read()
 
     def _read(self) -> None:
         formula = self.formula
         numbers = [n for n in formula.arguments if n not in self.fixed and n not in formula.states]
-        reading = read(formula.owner, self._call, self.states, numbers, self.maximize)
+        reading = read(formula.owner, self._call, self.states, numbers, self.maximize, formula.renews)
         if formula.changeable:
             # The reading may say by tomorrow what is wrong, and nobody would know.
+            if reading.cut is not None and (reading.cut.searches or formula.renews):
+                raise RuleError(
+                    f"{formula.owner}.rule makes numbers of several tensors, but {formula.changeable}: "
+                    "give it as an option, through coefficients()"
+                )
             reading = Reading(None, f"{formula.owner}.rule {formula.changeable}", False)
-        self.program, self.reason, self.is_elementwise = reading
+        cut, self.reason, self.is_elementwise = reading
+        if cut is None:
+            self.program = self.renewal = None
+        else:
+            self.searches, self.program, self.renewal = cut
 
     def in_torch(
         self, p: Tensor, g: Tensor, states: Mapping[str, Tensor | None], coefficients: Mapping[str, Any]
@@ -187,6 +216,12 @@ class Specialization:
         except Exception as error:
             say_where(error, f"{self.formula.owner}.rule")
             raise
+
+    def stage(self, number: int | None) -> Program | None:
+        """The program of the search of that number, or of the update; ``None`` if there is none."""
+        if number is None:
+            return self.program
+        return self.searches[number].program if number < len(self.searches) else None
 
     def refuse_parts(self, why: str) -> None:
         """Refuse to apply the rule to parts of a tensor, if that is not the same as to the whole.
@@ -207,28 +242,30 @@ class Specialization:
         values = {**numbers, **self.fixed, **states}
         result = self._rule(p, g, **{name: values[name] for name in self.formula.arguments})
         several = issubclass(type(result), tuple | list)
-        if several != bool(self.formula.states):
+        after_p = (*self.formula.states, *self.formula.renews)
+        if several != bool(after_p):
             self._refuse(f"{len(result)} values" if several else "None" if result is None else "one value")
         new = list(result) if several else [result]
-        if len(new) != 1 + len(self.formula.states):
+        if len(new) != 1 + len(after_p):
             self._refuse(f"{len(new)} values")
-        named = dict(zip(("p", *self.formula.states), new, strict=True))
+        tensors, options = new[: 1 + len(self.formula.states)], new[1 + len(self.formula.states) :]
+        named = dict(zip(("p", *self.formula.states), tensors, strict=True))
         kept = {name: named[name] for name in ("p", *self.states)}
         for name, value in kept.items():
             if value is None and name in states and states[name] is None:
                 continue  # a state that this parameter does not keep
             if issubclass(type(value), type(None) | tuple | list | dict | str):
                 self._refuse(f"{kind(value)} for {name!r}")
-        return list(kept.values())
+        return [*kept.values(), *options]
 
     def _refuse(self, what: str) -> NoReturn:
-        states = self.formula.states
+        states = (*self.formula.states, *self.formula.renews)
         expected = f"({', '.join(('p', *states))}), one new value for each" if states else "the new p alone"
         raise RuleError(f"{self.formula.owner}.rule returned {what}, expected {expected}")
 
 
 def with_torch(function: FunctionType) -> FunctionType:
-    """The function with torch as its ``xp``, and so for the functions that it calls; itself if it has that.
+    """The function with a rule's ``xp``, where it says that or torch, and so for the functions that it calls.
 
     Functions that numba has compiled are called as they were written.
     """
@@ -243,7 +280,7 @@ def _with_torch(function: FunctionType, done: dict[FunctionType, FunctionType]) 
     old = {name: value for name, value in function.__globals__.items() if name in used}
     new = {name: _helper(value, done) for name, value in old.items()}
     if "xp" in used:
-        new["xp"] = torch
+        new["xp"] = XP
     closed = [content(cell) for cell in function.__closure__ or ()]
     helpers = [_helper(value, done) for value in closed]
     if any(new[name] is not old.get(name) for name in new) or any(
@@ -261,6 +298,8 @@ def _with_torch(function: FunctionType, done: dict[FunctionType, FunctionType]) 
 
 
 def _helper(value: Any, done: dict[FunctionType, FunctionType]) -> Any:
+    if value is torch:
+        return XP
     function = undecorated(value)
     if type(function) is not FunctionType or is_of_a_library(function):
         return value

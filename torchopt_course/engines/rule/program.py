@@ -7,15 +7,19 @@ know: two rules with the same program compute the same.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from .words import REDUCTIONS, TENSORS
+import torch
+from torch import Tensor
+
+from .words import OF_NUMBERS, OVER, REDUCTIONS, TENSORS
 
 Number = float | int
-# The registers that a program starts with are "p", "g" and these, with a name in the place of the braces.
-STATE, NUMBER = "state_{}", "number_{}"
+# The registers that a program starts with are "p", "g" and these, with a name in the place of the braces;
+# those of numbers over several tensors are given by number.
+STATE, NUMBER, SEVERAL = "state_{}", "number_{}", "several_{}"
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,7 @@ class Line:
         operands: registers (``str``) and numbers.
         of_numbers: whether it is computed of coefficients alone.
         per_tensor: whether it gives one number for each tensor: a reduction, or something computed of some.
+        over: what is reduced, if it is a reduction: ``"tensor"``, or all tensors of ``"group"`` or ``"all"``.
         dying: the registers that nobody reads afterwards.
     """
 
@@ -36,6 +41,7 @@ class Line:
     operands: tuple[str | Number, ...]
     of_numbers: bool = False
     per_tensor: bool = False
+    over: str = OVER[0]
     dying: frozenset[str] = frozenset()
 
 
@@ -45,15 +51,21 @@ class Program:
     Args:
         lines: the operations, in order.
         results: the registers of the new ``p`` and the new states.
+        truths: the registers of numbers that are true or false.
 
     Attributes:
         lines: the operations on tensors that the results need.
-        numbers: the registers of numbers that those read: coefficients, and what is computed of them.
+        numbers: the registers of numbers that those read: coefficients, what is known of several tensors,
+            and what is computed of them.
         arithmetic: the operations on numbers alone.
         reductions: those of the lines that make a number of a tensor.
+        truths: those of the numbers that are true or false.
+        is_search: whether its results are numbers of a tensor: nothing is written then.
     """
 
-    def __init__(self, lines: list[Line], results: tuple[str, ...]) -> None:
+    def __init__(
+        self, lines: list[Line], results: tuple[str, ...], truths: Collection[str] = frozenset()
+    ) -> None:
         self.results = results
         needed = set(results)
         kept: list[Line] = []
@@ -65,18 +77,64 @@ class Program:
         self.lines = [line for line in reversed(kept) if not line.of_numbers]
         self.arithmetic = [line for line in reversed(kept) if line.of_numbers]
         self.reductions = [line for line in self.lines if line.word in REDUCTIONS]
+        self.is_search = not {line.out for line in self.reductions}.isdisjoint(results)
         computed = {line.out for line in self.arithmetic}
-        prefix = NUMBER.format("")
         read = dict.fromkeys(name for line in self.lines for name in line.operands if isinstance(name, str))
-        self.numbers = tuple(name for name in read if name in computed or name.startswith(prefix))
-        self._coefficients = [(name, name.removeprefix(prefix)) for name in self.numbers]
+        self.numbers = tuple(name for name in read if name in computed or name.startswith(_OF_NUMBERS))
+        self.truths = frozenset(truths).intersection(self.numbers)
+        self._coefficients = [(name, _key(name)) for name in self.numbers]
 
     def values(self, coefficients: Mapping[str, Any]) -> dict[str, Any]:
-        """What stands in the registers of :attr:`numbers`, given the coefficients."""
+        """What stands in the registers of :attr:`numbers`, given the coefficients.
+
+        Args:
+            coefficients: by name. What is known of several tensors is a tensor of one element.
+        """
         if not self.arithmetic:  # most often, and each step waits for this
             return {register: coefficients[name] for register, name in self._coefficients}
-        registers = {NUMBER.format(name): value for name, value in coefficients.items()}
+        registers = self._registers(coefficients)
+        return {name: registers[name] for name in self.numbers}
+
+    def number_results(self, coefficients: Mapping[str, Any]) -> list[Any]:
+        """The results of a program of numbers alone; as :meth:`values`."""
+        registers = self._registers(coefficients)
+        return [registers[name] for name in self.results]
+
+    def _registers(self, coefficients: Mapping[str, Any]) -> dict[str, Any]:
+        registers = {_register(name): value for name, value in coefficients.items()}
         for line in self.arithmetic:
             operands = [registers[name] if isinstance(name, str) else name for name in line.operands]
-            registers[line.out] = TENSORS[line.word](*operands)
-        return {name: registers[name] for name in self.numbers}
+            registers[line.out] = _computed(line.word, operands)
+        return registers
+
+
+def is_of_several(key: str) -> bool:
+    """Whether a number among the coefficients is one of several tensors."""
+    return " " in key
+
+
+_OF_NUMBERS = (NUMBER.format(""), SEVERAL.format(""))
+
+
+def _key(register: str) -> str:
+    """What a number is called among the coefficients; one of several tensors as no coefficient can be."""
+    if register.startswith(SEVERAL.format("")):
+        return register.replace("_", " ")
+    return register.removeprefix(NUMBER.format(""))
+
+
+def _register(key: str) -> str:
+    return key.replace(" ", "_") if is_of_several(key) else NUMBER.format(key)
+
+
+def _computed(word: str, operands: list[Any]) -> Any:
+    """A word said of numbers alone."""
+    like = next((each for each in operands if isinstance(each, Tensor)), None)
+    if word not in OF_NUMBERS and like is not None:
+        operands = [
+            each
+            if isinstance(each, Tensor)
+            else torch.full((), each, dtype=torch.float64, device=like.device)
+            for each in operands
+        ]
+    return TENSORS[word](*operands)

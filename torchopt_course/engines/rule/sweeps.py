@@ -33,7 +33,10 @@ class Sweep(NamedTuple):
 
 
 def sweeps(program: Program) -> list[Sweep]:
-    """The sweeps of a program, in order; a single one if it has no reductions."""
+    """The sweeps of a program, in order; a single one if it has no reductions.
+
+    A search ends with its last reductions.
+    """
     depth: dict[str | float, int] = {}
     for line in program.lines:
         before = max((depth.get(operand, 0) for operand in line.operands), default=0)
@@ -45,7 +48,7 @@ def sweeps(program: Program) -> list[Sweep]:
             _sweep(program, [str(line.operands[0]) for line in reductions], reductions)
             for reductions in found
         ),
-        _sweep(program, program.results, []),
+        *([] if program.is_search else [_sweep(program, program.results, [])]),
     ]
 
 

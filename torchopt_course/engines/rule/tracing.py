@@ -5,42 +5,34 @@ every engine knows is in :mod:`.words`; a rule that keeps to it becomes a :class
 if it makes numbers of whole tensors by the reductions there (sums, norms, ...), which it then uses like
 coefficients. Any other one is left to torch, which knows what it means for whole tensors: with other
 elementwise functions (torch itself says which operations are ``pointwise``), or with shapes, sorting and
-the like.
+the like. One that makes numbers of several tensors must keep to the list: torch sees one tensor at a time.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import wraps
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
-from torch import Tensor
-from torch.overrides import TorchFunctionMode, resolve_name
-from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import _disable_current_modes
 
-from .placeholders import Elsewhere, RuleError, Value, is_per_tensor, is_tensor, is_truth_value
-from .program import NUMBER, STATE, Line, Program
-from .words import COMPARISONS, COMPOSED, LOGICAL, OF_NUMBERS, POWERS, REDUCTIONS, TENSORS, word_of
-
-# What stands for a number while a rule is read: none that a formula may treat in a way of its own.
-_SOME_NUMBER = 0.7310585786300049
-_SHAPE = (2, 3)
-_ADVICE = "a rule sees one number at a time; use xp.NAME"
+from .notes import SOME_NUMBER, RuleNotes
+from .placeholders import Elsewhere, RuleError, Value
+from .program import NUMBER, STATE
+from .searches import Cut, cut
 
 
 class Reading(NamedTuple):
     """What was found out about a rule.
 
     Attributes:
-        program: what it does, in words that every engine knows; ``None`` if only torch can run it.
+        cut: what it does, in words that every engine knows; ``None`` if only torch can run it.
         reason: why there is no program, or why it is not elementwise.
         is_elementwise: whether it does to each element what it would do if that stood alone.
     """
 
-    program: Program | None
+    cut: Cut | None
     reason: str
     is_elementwise: bool
 
@@ -51,21 +43,24 @@ def read(
     states: Sequence[str],
     numbers: Sequence[str],
     maximize: bool,
+    renews: Sequence[str],
 ) -> Reading:
     """Read a rule.
 
     Args:
         owner: whose rule it is, for error messages.
-        call: ``call(p, g, states, numbers)``, the last two dictionaries, gives the new ``p`` and states.
+        call: ``call(p, g, states, numbers)``, the last two dictionaries, gives the new ``p`` and states, then
+            the new options.
         states, numbers: the names of the states that are kept, and of the coefficients that are numbers.
         maximize: whether it gets ``-g``.
+        renews: the names of the options that it renews.
 
     Raises:
         TypeError: the rule asks for what no element could answer, or writes to what it is given.
     """
     # Whoever follows operations at present is to follow the step, not its preparation.
     with torch.inference_mode(False), _disable_current_modes(), torch._C._DisableFuncTorch():
-        return _read(owner, call, states, numbers, maximize)
+        return _read(owner, call, states, numbers, maximize, renews)
 
 
 def _read(
@@ -74,194 +69,45 @@ def _read(
     states: Sequence[str],
     numbers: Sequence[str],
     maximize: bool,
+    renews: Sequence[str],
 ) -> Reading:
-    notes = _Notes(owner)
+    notes = RuleNotes(owner, renews)
     g = notes.given("g")
     given = {name: notes.given(STATE.format(name)) for name in states}
-    coefficients = {name: Value(notes, NUMBER.format(name), _SOME_NUMBER) for name in numbers}
+    coefficients = {name: Value(notes, NUMBER.format(name), SOME_NUMBER) for name in numbers}
     try:
         with _Listener(notes):
             results = call(notes.p, notes.say("neg", g) if maximize else g, given, coefficients)
-            registers = [notes.result(value) for value in results]
+            tensors, options = results[: len(results) - len(renews)], results[len(results) - len(renews) :]
+            registers = tuple(notes.result(value) for value in tensors)
+            renewed = {name: notes.option(name, value) for name, value in zip(renews, options, strict=True)}
     except Elsewhere as why:
-        return Reading(None, f"{owner}.rule {why}", False)
+        return _left_to_torch(notes, str(why))
     except (NameError, AttributeError) as error:
         raise type(error)(f"{owner}.rule: {error}") from error
     except RuleError:
         raise
     except Exception as error:
-        return Reading(None, f"{owner}.rule cannot be read: {type(error).__name__}: {error}", False)
-    reduces = next((line.word for line in notes.lines if line.word in REDUCTIONS), "")
-    reason = notes.stranger or (reduces and f"makes a number of a whole tensor, by {reduces}()")
-    program = None if notes.stranger else Program(notes.lines, tuple(registers))
-    return Reading(program, reason and f"{owner}.rule {reason}", not reduces)
+        return _left_to_torch(notes, f"cannot be read: {type(error).__name__}: {error}")
+    if notes.stranger:
+        return _left_to_torch(notes, notes.stranger, is_elementwise=not notes.reduces)
+    reason = notes.reduces and f"{owner}.rule makes a number of a whole tensor, by {notes.reduces}()"
+    try:
+        return Reading(cut(notes.lines, registers, renewed), reason, not notes.reduces)
+    except RuleError as error:
+        raise RuleError(f"{owner}.rule {error}") from None
 
 
-def _unheard(method: Callable[..., Any]) -> Callable[..., Any]:
-    """What the reader itself asks of torch is no part of the rule."""
-
-    @wraps(method)
-    def inner(*arguments: Any) -> Any:
-        with torch._C.DisableTorchFunction():
-            return method(*arguments)
-
-    return inner
-
-
-class _Notes:
-    """What a rule has done so far."""
-
-    def __init__(self, owner: str) -> None:
-        self.owner = owner
-        self.lines: list[Line] = []
-        self.stranger = ""  # the first elementwise function without a word
-        self.p = self.given("p")
-
-    def given(self, register: str) -> Value:
-        return Value(self, register, torch.empty(_SHAPE, dtype=torch.float32, device="meta"), is_given=True)
-
-    @_unheard
-    def say(self, word: str, *operands: Any) -> Any:
-        """``word(*operands)``, written down."""
-        operands = tuple(map(_plain, operands))
-        for operand in operands:
-            if operand is None or type(operand) is str:
-                raise self.misuse(f"computes with {operand!r}", "choose with: if x is not None")
-        if any(type(operand) not in (Value, int, float, bool) for operand in operands):
-            return self.unknown(TENSORS[word], operands, {})
-        if word == "clamp" and any(map(is_tensor, operands[1:])):
-            return self._between(*operands)
-        if not any(map(is_tensor, operands)):
-            if word not in OF_NUMBERS:
-                raise Elsewhere(f"takes coefficients alone to {word}(); let coefficients() do it")
-            return self._write(word, operands, _SOME_NUMBER)
-        try:
-            example = TENSORS[word](*map(_example, operands))
-        except (TypeError, RuntimeError) as error:
-            raise self.misuse(f"makes an error, in {word}(): {str(error).splitlines()[0]}") from error
-        is_truth = example.dtype == torch.bool
-        example = example if is_truth else example.to(torch.float32)
-        if is_truth and word not in _TRUTHS:
-            return self.unknown(TENSORS[word], operands, {})
-        if word in REDUCTIONS and is_per_tensor(operands[0]):
-            raise Elsewhere(f"takes {word}() of one number")
-        if word not in LOGICAL:
-            condition = operands[:1] if word == "where" else ()
-            operands = (*condition, *map(self._as_real, operands[len(condition) :]))
-        elif not all(map(is_truth_value, operands)):
-            return self.unknown(TENSORS[word], operands, {})
-        if word == "where" and not any(map(is_tensor, operands[1:])):
-            # Of two numbers torch would make single precision, whatever the parameter has.
-            like = self._as_real(operands[0]) if is_per_tensor(operands[0]) else self.p
-            operands = (*operands[:2], self.say("fill", like, operands[2]))
-        if word == "pow" and type(operands[1]) is not Value and operands[1] in POWERS:
-            return POWERS[operands[1]](self.say, operands[0])
-        return self._write(word, operands, example)
-
-    def _write(self, word: str, operands: tuple[Any, ...], example: Any) -> Value:
-        out = Value(self, f"v{len(self.lines)}", example)
-        names = tuple(operand._register if type(operand) is Value else operand for operand in operands)
-        of_numbers = type(example) is float
-        self.lines.append(Line(out._register, word, names, of_numbers, is_per_tensor(out)))
-        return out
-
-    def _between(self, x: Any, low: Any, high: Any) -> Any:
-        """A clamp by tensors, or by numbers that were made of one."""
-        for word, bound in (("maximum", low), ("minimum", high)):
-            if is_tensor(bound):
-                x = self.say(word, x, bound)
-            elif type(bound) is Value or abs(bound) != torch.inf:
-                x = self.say("clamp", x, *((bound, torch.inf) if word == "maximum" else (-torch.inf, bound)))
-        return x
-
-    def _as_real(self, operand: Any) -> Any:
-        if not is_truth_value(operand):
-            return operand
-        example = torch.empty(operand._example.shape, dtype=torch.float32, device="meta")
-        return self._write("real", (operand, self.p), example)
-
-    def call(self, function: Any, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
-        """A call of one of torch's functions."""
-        if not any(type(leaf) is Value for leaf in tree_leaves((arguments, keywords))):
-            raise Elsewhere(f"calls {_name(function)}() on nothing that it was given")
-        said = word_of(function, arguments, keywords)
-        if not said:
-            return self.unknown(function, arguments, keywords)
-        word, operands = said
-        return COMPOSED[word](self.say, *operands) if word in COMPOSED else self.say(word, *operands)
-
-    @_unheard
-    def unknown(self, function: Any, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
-        """A function that is not on the list: torch says whether it is one of one number at a time."""
-        name = _name(function)
-        if name.rpartition(".")[2] in _TO_PYTHON:
-            if any(map(is_per_tensor, arguments)):
-                raise Elsewhere(f"calls {name}()")
-            raise self.misuse(f"calls {name}()")
-        arguments, keywords = tree_map(_example, (arguments, keywords))
-        given = [leaf for leaf in tree_leaves((arguments, keywords)) if type(leaf) is Tensor]
-        before = [tensor._version for tensor in given]
-        pointwise = _Pointwise()
-        try:
-            with pointwise:
-                result = function(*arguments, **keywords)
-        except Exception as error:
-            raise Elsewhere(f"calls {name}(), which is not on the list for kernels") from error
-        if [tensor._version for tensor in given] != before:
-            raise self.misuse(f"writes into a tensor, with {name}()", "write x = x + y, not x.add_(y)")
-        tensors = tree_leaves(result)
-        if pointwise.failed or not all(type(t) is Tensor and t.shape in (_SHAPE, ()) for t in tensors):
-            raise Elsewhere(f"calls {name}(), which is not elementwise")
-        self.stranger = self.stranger or f"calls {name}(), which is not on the list for kernels"
-        return tree_map(lambda tensor: Value(self, "?", tensor), result)
-
-    @_unheard
-    def result(self, value: Any) -> str:
-        """The register of a result."""
-        value = _plain(value)
-        if is_per_tensor(value):
-            raise RuleError(
-                f"{self.owner}.rule returned one number of a whole tensor, expected tensors like the "
-                "parameter: 0 * p + x is one that is full of it"
-            )
-        if not is_tensor(value) and type(value) in (Value, int, float, bool):
-            value = self.say("fill", self.p, value)
-        if not is_tensor(value):
-            raise Elsewhere(f"returns a {type(value).__name__} that it was not given")
-        register: str = self._as_real(value)._register
-        return register
-
-    def label(self, value: Value) -> str:
-        named = value._register.removeprefix(STATE.format("")).removeprefix(NUMBER.format(""))
-        return named if value._is_given or not is_tensor(value) else "a tensor"
-
-    def misuse(self, what: str, advice: str = "") -> RuleError:
-        return RuleError(f"{self.owner}.rule {what}: {_ADVICE}" + (f" ({advice})" if advice else ""))
-
-
-def _plain(operand: Any) -> Any:
-    """Numbers of numpy's as Python's."""
-    is_numpys = type(operand) is not Value and isinstance(operand, np.number | np.bool_)
-    return operand.item() if is_numpys else operand
-
-
-def _example(operand: Any) -> Any:
-    return operand._example if type(operand) is Value else operand
-
-
-def _name(function: Any) -> str:
-    return str(resolve_name(function) or getattr(function, "__name__", function))
-
-
-# What may give true or false.
-_TRUTHS = LOGICAL | COMPARISONS | {"any", "all"}
-_TO_PYTHON = ("item", "tolist", "numpy", "__array__")
+def _left_to_torch(notes: RuleNotes, why: str, *, is_elementwise: bool = False) -> Reading:
+    """No program: torch runs the rule as it stands."""
+    notes.refuse_alone(why)
+    return Reading(None, f"{notes.owner}.rule {why}", is_elementwise)
 
 
 class _Listener(TorchFunctionMode):
     """Hears of every call of torch while a rule is read."""
 
-    def __init__(self, notes: _Notes) -> None:
+    def __init__(self, notes: RuleNotes) -> None:
         super().__init__()
         self._notes = notes
 
@@ -273,32 +119,3 @@ class _Listener(TorchFunctionMode):
         keywords: dict[str, Any] | None = None,
     ) -> Any:
         return self._notes.call(function, arguments, keywords or {})
-
-
-class _Pointwise(TorchDispatchMode):
-    """Asks torch of all operations inside whether they are functions of one number at a time."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.failed = False
-
-    def __torch_dispatch__(
-        self,
-        operation: Any,
-        types: Any,
-        arguments: tuple[Any, ...] = (),
-        keywords: dict[str, Any] | None = None,
-    ) -> Any:
-        tags = operation.tags
-        self.failed |= operation.overloadpacket not in _AS_THEY_ARE and (
-            torch.Tag.pointwise not in tags or torch.Tag.nondeterministic_seeded in tags
-        )
-        return operation(*arguments, **(keywords or {}))
-
-
-_aten = torch.ops.aten
-# They copy, or make one like another: torch does not call that pointwise. Nor whole quotients.
-_AS_THEY_ARE = {
-    _aten.alias, _aten.detach, _aten.clone, _aten._to_copy, _aten.lift_fresh, _aten.scalar_tensor,
-    _aten.zeros_like, _aten.ones_like, _aten.full_like, _aten.floor_divide,
-}  # fmt: skip

@@ -68,7 +68,8 @@ class WholeRule(ParsedRule):
 
 class _AsItStands(Specialization):
     def _read(self) -> None:
-        self.program, self.reason, self.is_elementwise = None, "its rule takes whole tensors", False
+        self.program = self.renewal = None
+        self.reason, self.is_elementwise = "its rule takes whole tensors", False
 
     @cached_property
     def _rule(self) -> Rule:

@@ -46,8 +46,13 @@ TENSORS: dict[str, Function] = {
 }  # fmt: skip
 # What makes one number of a tensor.
 REDUCTIONS = frozenset({"sum", "mean", "norm", "amax", "amin", "any", "all", "count_nonzero"})
+# Of what they make one number: the parameter's own tensor, all of its group, all that the optimizer steps.
+OVER = ("tensor", "group", "all")
+REDUCTIONS_OF_TORCH = ("sum", "mean", "norm", "amax", "amin", "max", "min", "any", "all", "count_nonzero")
 COMPARISONS = frozenset({"lt", "le", "gt", "ge", "eq", "ne"})
 LOGICAL = frozenset({"logical_and", "logical_or", "logical_xor", "logical_not"})
+# What gives true or false.
+TRUTHS = LOGICAL | COMPARISONS | {"any", "all"}
 # What a rule may do with its coefficients alone: Python does it, once for all elements.
 OF_NUMBERS = frozenset({"add", "sub", "mul", "div", "pow", "neg", "abs"})
 

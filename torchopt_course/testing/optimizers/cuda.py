@@ -43,11 +43,12 @@ def compile_for_cuda(optimizer: ElementwiseOptimizer, dtype: torch.dtype) -> Non
     specialization = optimizer._parsed_rule.specialize(kept, group["maximize"], values)
     stored = (dtype, dtype, *[dtype] * len(kept))
     try:
-        made = cuda_kernel.kernels(
-            specialization, (), stored, None, None, counts_steps=True, scaled=0, aligned=True
-        )
-        # Of a rule with reductions every other one is the same for all rules: it adds up.
-        for function in (kernel._function for kernel in made[::2]):
+        made = []
+        for number in (*range(len(specialization.searches)), None):
+            given = specialization, (), stored, None, None
+            of_stage = cuda_kernel.kernels(*given, counts_steps=True, scaled=0, aligned=True, number=number)
+            made += of_stage[::2]  # every other one adds up: it is the same for all rules with reductions
+        for function in (kernel._function for kernel in made):
             signature = {name: POINTERS.get(name, "fp64") for name in function.arg_names}
             signature["BLOCK"] = "constexpr"
             block = {(function.arg_names.index("BLOCK"),): cuda_kernel.BLOCK}

@@ -1,0 +1,278 @@
+"""What a rule has done so far, while it is read: the notes that its placeholders write, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.overrides import resolve_name
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map
+
+from .placeholders import Elsewhere, RuleError, Value, is_per_tensor, is_tensor, is_truth_value
+from .program import NUMBER, STATE, Line
+from .words import COMPOSED, LOGICAL, OF_NUMBERS, OVER, POWERS, REDUCTIONS, TENSORS, TRUTHS, word_of
+
+# What stands for a number while a rule is read: none that a formula may treat in a way of its own.
+SOME_NUMBER = 0.7310585786300049
+_SHAPE = (2, 3)
+_ADVICE = "a rule sees one number at a time; use xp.NAME"
+
+
+def _unheard(method: Callable[..., Any]) -> Callable[..., Any]:
+    """What the reader itself asks of torch is no part of the rule."""
+
+    @wraps(method)
+    def inner(*arguments: Any) -> Any:
+        with torch._C.DisableTorchFunction():
+            return method(*arguments)
+
+    return inner
+
+
+class RuleNotes:
+    """What a rule has done so far."""
+
+    def __init__(self, owner: str, renews: Sequence[str]) -> None:
+        self.owner, self._renews = owner, renews
+        self.lines: list[Line] = []
+        self.stranger = ""  # the first elementwise function without a word
+        self._over = OVER[0]  # what the next reduction is of
+        self.p = self.given("p")
+
+    @property
+    def reduces(self) -> str:
+        """The first word that makes a number of a whole tensor, if there is one."""
+        return next((line.word for line in self.lines if line.word in REDUCTIONS), "")
+
+    def refuse_alone(self, why: str) -> None:
+        """Refuse to let torch run the rule as it stands, on one tensor after the other, if it needs several.
+
+        Raises:
+            TypeError: it does.
+        """
+        over = next((line.over for line in self.lines if line.over != OVER[0]), None)
+        if over or self._renews:
+            what = f"makes a number of several tensors, with over={over!r}" if over else "renews options"
+            raise RuleError(
+                f"{self.owner}.rule {what}, but {why}: torch, which would run it as it stands, sees one "
+                "tensor at a time; use what is on the list for kernels, and xp.where for decisions"
+            )
+
+    def given(self, register: str) -> Value:
+        return Value(self, register, torch.empty(_SHAPE, dtype=torch.float32, device="meta"), is_given=True)
+
+    @_unheard
+    def say(self, word: str, *operands: Any) -> Any:
+        """``word(*operands)``, written down."""
+        operands = tuple(map(_plain, operands))
+        for operand in operands:
+            if operand is None or type(operand) is str:
+                raise self.misuse(f"computes with {operand!r}", "choose with: if x is not None")
+        if any(type(operand) not in (Value, int, float, bool) for operand in operands):
+            return self.unknown(TENSORS[word], operands, {})
+        if word == "clamp" and any(map(is_tensor, operands[1:])):
+            return self._between(*operands)
+        if not any(map(is_tensor, operands)):
+            if word not in OF_NUMBERS:
+                raise Elsewhere(f"takes coefficients alone to {word}(); let coefficients() do it")
+            return self._write(word, operands, SOME_NUMBER)
+        try:
+            example = TENSORS[word](*map(_example, operands))
+        except (TypeError, RuntimeError) as error:
+            raise self.misuse(f"makes an error, in {word}(): {str(error).splitlines()[0]}") from error
+        is_truth = example.dtype == torch.bool
+        example = example if is_truth else example.to(torch.float32)
+        if is_truth and word not in TRUTHS:
+            return self.unknown(TENSORS[word], operands, {})
+        if word in REDUCTIONS and is_per_tensor(operands[0]):
+            if self._over != OVER[0]:
+                raise self.misuse(
+                    f"takes {word}(over={self._over!r}) of what is one number for each tensor already",
+                    "xp.max(0 * p + x, over='all') is the largest of one number of each tensor",
+                )
+            raise Elsewhere(f"takes {word}() of one number")
+        if word not in LOGICAL:
+            condition = operands[:1] if word == "where" else ()
+            operands = (*condition, *map(self._as_real, operands[len(condition) :]))
+        elif not all(map(is_truth_value, operands)):
+            return self.unknown(TENSORS[word], operands, {})
+        if word == "where" and not any(map(is_tensor, operands[1:])):
+            # Of two numbers torch would make single precision, whatever the parameter has.
+            like = self._as_real(operands[0]) if is_per_tensor(operands[0]) else self.p
+            operands = (*operands[:2], self.say("fill", like, operands[2]))
+        if word == "pow" and type(operands[1]) is not Value and operands[1] in POWERS:
+            return POWERS[operands[1]](self.say, operands[0])
+        return self._write(word, operands, example)
+
+    def _write(self, word: str, operands: tuple[Any, ...], example: Any) -> Value:
+        out = Value(self, f"v{len(self.lines)}", example)
+        names = tuple(operand._register if type(operand) is Value else operand for operand in operands)
+        of_numbers = type(example) is float
+        over = self._over if word in REDUCTIONS else OVER[0]
+        self.lines.append(Line(out._register, word, names, of_numbers, is_per_tensor(out), over))
+        return out
+
+    def _between(self, x: Any, low: Any, high: Any) -> Any:
+        """A clamp by tensors, or by numbers that were made of one."""
+        for word, bound in (("maximum", low), ("minimum", high)):
+            if is_tensor(bound):
+                x = self.say(word, x, bound)
+            elif type(bound) is Value or abs(bound) != torch.inf:
+                x = self.say("clamp", x, *((bound, torch.inf) if word == "maximum" else (-torch.inf, bound)))
+        return x
+
+    def _as_real(self, operand: Any) -> Any:
+        if not is_truth_value(operand):
+            return operand
+        example = torch.empty(operand._example.shape, dtype=torch.float32, device="meta")
+        return self._write("real", (operand, self.p), example)
+
+    def call(self, function: Any, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+        """A call of one of torch's functions."""
+        if not any(type(leaf) is Value for leaf in tree_leaves((arguments, keywords))):
+            raise Elsewhere(f"calls {_name(function)}() on nothing that it was given")
+        if "over" in keywords:
+            return self._call_over(function, arguments, keywords)
+        said = word_of(function, arguments, keywords)
+        if not said:
+            return self.unknown(function, arguments, keywords)
+        word, operands = said
+        return self._said(word, operands)
+
+    def _call_over(self, function: Any, arguments: tuple[Any, ...], keywords: Mapping[str, Any]) -> Any:
+        """A reduction that says of what."""
+        over, name = keywords["over"], _name(function).rpartition(".")[2]
+        if over not in OVER:
+            by_dimension = ": for rows and columns write a TensorOptimizer" if over in _DIMENSIONS else ""
+            raise RuleError(
+                f"{self.owner}.rule calls {name}() with over={over!r}, expected one of "
+                f"{', '.join(map(repr, OVER))}{by_dimension}"
+            )
+        rest = {key: value for key, value in keywords.items() if key != "over"}
+        said = word_of(function, arguments, rest)
+        if not said or said[0] not in REDUCTIONS | _NORMS:
+            raise RuleError(
+                f"{self.owner}.rule calls {name}() with over={over!r}, and with other arguments than the "
+                "tensor (and a norm's order) or of a function that makes no number of a whole tensor"
+            )
+        self._over = over
+        try:
+            return self._said(*said)
+        finally:
+            self._over = OVER[0]
+
+    def _said(self, word: str, operands: tuple[Any, ...]) -> Any:
+        return COMPOSED[word](self.say, *operands) if word in COMPOSED else self.say(word, *operands)
+
+    @_unheard
+    def unknown(self, function: Any, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+        """A function that is not on the list: torch says whether it is one of one number at a time."""
+        name = _name(function)
+        if name.rpartition(".")[2] in _TO_PYTHON:
+            if any(map(is_per_tensor, arguments)):
+                raise Elsewhere(f"calls {name}()")
+            raise self.misuse(f"calls {name}()")
+        arguments, keywords = tree_map(_example, (arguments, keywords))
+        given = [leaf for leaf in tree_leaves((arguments, keywords)) if type(leaf) is Tensor]
+        before = [tensor._version for tensor in given]
+        pointwise = _Pointwise()
+        try:
+            with pointwise:
+                result = function(*arguments, **keywords)
+        except Exception as error:
+            raise Elsewhere(f"calls {name}(), which is not on the list for kernels") from error
+        if [tensor._version for tensor in given] != before:
+            raise self.misuse(f"writes into a tensor, with {name}()", "write x = x + y, not x.add_(y)")
+        tensors = tree_leaves(result)
+        if pointwise.failed or not all(type(t) is Tensor and t.shape in (_SHAPE, ()) for t in tensors):
+            raise Elsewhere(f"calls {name}(), which is not elementwise")
+        self.stranger = self.stranger or f"calls {name}(), which is not on the list for kernels"
+        return tree_map(lambda tensor: Value(self, "?", tensor), result)
+
+    @_unheard
+    def result(self, value: Any) -> str:
+        """The register of a result."""
+        value = _plain(value)
+        if is_per_tensor(value):
+            raise RuleError(
+                f"{self.owner}.rule returned one number of a whole tensor, expected tensors like the "
+                "parameter: 0 * p + x is one that is full of it"
+            )
+        if not is_tensor(value) and type(value) in (Value, int, float, bool):
+            value = self.say("fill", self.p, value)
+        if not is_tensor(value):
+            raise Elsewhere(f"returns a {type(value).__name__} that it was not given")
+        register: str = self._as_real(value)._register
+        return register
+
+    @_unheard
+    def option(self, name: str, value: Any) -> str:
+        """The register of an option that the rule renews."""
+        value = _plain(value)
+        if type(value) in (int, float):
+            value = self._write("add", (value, 0.0), SOME_NUMBER)
+        if type(value) is not Value or (is_tensor(value) and not is_per_tensor(value)):
+            found = "a tensor" if type(value) is Value else f"a {type(value).__name__}"
+            raise RuleError(f"{self.owner}.rule renewed {name!r} with {found}, expected one number")
+        register: str = value._register
+        return register
+
+    def label(self, value: Value) -> str:
+        named = value._register.removeprefix(STATE.format("")).removeprefix(NUMBER.format(""))
+        return named if value._is_given or not is_tensor(value) else "a tensor"
+
+    def misuse(self, what: str, advice: str = "") -> RuleError:
+        return RuleError(f"{self.owner}.rule {what}: {_ADVICE}" + (f" ({advice})" if advice else ""))
+
+
+def _plain(operand: Any) -> Any:
+    """Numbers of numpy's as Python's."""
+    is_numpys = type(operand) is not Value and isinstance(operand, np.number | np.bool_)
+    return operand.item() if is_numpys else operand
+
+
+def _example(operand: Any) -> Any:
+    return operand._example if type(operand) is Value else operand
+
+
+def _name(function: Any) -> str:
+    return str(resolve_name(function) or getattr(function, "__name__", function))
+
+
+_NORMS = {"norm_1", "norm_inf"}
+_DIMENSIONS = ("row", "rows", "column", "columns", "channel")
+_TO_PYTHON = ("item", "tolist", "numpy", "__array__")
+
+
+class _Pointwise(TorchDispatchMode):
+    """Asks torch of all operations inside whether they are functions of one number at a time."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.failed = False
+
+    def __torch_dispatch__(
+        self,
+        operation: Any,
+        types: Any,
+        arguments: tuple[Any, ...] = (),
+        keywords: dict[str, Any] | None = None,
+    ) -> Any:
+        tags = operation.tags
+        self.failed |= operation.overloadpacket not in _AS_THEY_ARE and (
+            torch.Tag.pointwise not in tags or torch.Tag.nondeterministic_seeded in tags
+        )
+        return operation(*arguments, **(keywords or {}))
+
+
+_aten = torch.ops.aten
+# They copy, or make one like another: torch does not call that pointwise. Nor whole quotients.
+_AS_THEY_ARE = {
+    _aten.alias, _aten.detach, _aten.clone, _aten._to_copy, _aten.lift_fresh, _aten.scalar_tensor,
+    _aten.zeros_like, _aten.ones_like, _aten.full_like, _aten.floor_divide,
+}  # fmt: skip
