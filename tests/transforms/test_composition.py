@@ -14,6 +14,7 @@ import torchopt_course as oc
 from torchopt_course.transforms import (
     Transform,
     cautious,
+    clip_global_norm,
     clip_norm,
     clip_value,
     decoupled_decay,
@@ -27,6 +28,7 @@ from ..helpers import ENGINES, NAMES, assert_same, engines_used, every_engine, o
 ALL: list[Any] = [
     lambda: clip_value(0.7),
     lambda: clip_norm(1.2),
+    lambda: clip_global_norm(1.5),
     lambda: cautious(),
     lambda: decoupled_decay(0.1),
     lambda: lookahead(2, 0.3),

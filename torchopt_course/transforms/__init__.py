@@ -9,7 +9,7 @@ from __future__ import annotations
 from .average import ema
 from .cautious import cautious
 from .centralize import centralize
-from .clip import clip_norm, clip_value
+from .clip import clip_global_norm, clip_norm, clip_value
 from .decay import decay_groups, decoupled_decay
 from .lookahead import lookahead
 from .skip import skip_nonfinite
@@ -19,6 +19,7 @@ __all__ = [
     "Transform",
     "cautious",
     "centralize",
+    "clip_global_norm",
     "clip_norm",
     "clip_value",
     "decay_groups",

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import torch as xp
-
+from ..engines.rule.namespace import XP as xp
 from ..validation.options import at_least_zero
 from .transform import Transform, Value
 
@@ -64,3 +63,30 @@ class clip_norm(Transform):
 
     def check_options(self, options: Mapping[str, Any]) -> None:
         at_least_zero("max_norm", options["max_norm"])
+
+
+class clip_global_norm(Transform):
+    r"""Shorten all gradients together to a length.
+
+    .. math:: g \leftarrow g \; \min\left(1, \frac{c}{\lVert g_\text{all} \rVert_2 + 10^{-6}}\right)
+
+    with the norm of all gradients that the optimizer steps with, as if they were one vector. As
+    :func:`torch.nn.utils.clip_grad_norm_`, but ``p.grad`` stays as it is. Each group may have a c of its own;
+    the norm is of all groups. In :class:`Mixed` it is of all parameters with the same class.
+
+    Args:
+        max_global_norm: c, an option of each group; infinity for no clipping.
+
+    Raises:
+        ValueError: it is negative or NaN.
+    """
+
+    def __init__(self, max_global_norm: float) -> None:
+        super().__init__(max_global_norm=max_global_norm)
+
+    @staticmethod
+    def before(p: Value, g: Value, max_global_norm: Value) -> Value:
+        return g * xp.clamp(max_global_norm / (xp.norm(g, over="all") + NORM_EPS), max=1.0)
+
+    def check_options(self, options: Mapping[str, Any]) -> None:
+        at_least_zero("max_global_norm", options["max_global_norm"])
