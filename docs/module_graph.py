@@ -12,6 +12,9 @@ from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
+from torchopt_course.autograd import drawing
+from torchopt_course.autograd.layout import layered
+
 ROOT = Path(__file__).resolve().parent.parent
 PICTURES = {"modules.svg": "torchopt_course", "engines.svg": "torchopt_course.engines"}
 
@@ -118,37 +121,30 @@ def _targets(node: ast.Import | ast.ImportFrom, home: list[str], files: dict[str
 
 # -- the picture ---------------------------------------------------------------------------------------------
 
-WIDTH, ROW, BOX, CHARACTER = 1000, 76, 30, 7.4
+HEIGHT, LETTER = 30.0, 7.4  # of a box, and of a letter in it
 
 
 def svg(package: str, graph: Graph) -> str:
-    """Rows of boxes, the importing ones above, and an arrow for each import that no other way implies."""
-    rows = layers(graph)
-    place: dict[str, tuple[float, float, float]] = {}
-    for level, row in enumerate(rows):
-        widths = {name: CHARACTER * len(_label(name)) + 18 for name in row}
-        gap = (WIDTH - sum(widths.values())) / (len(row) + 1)
-        x = gap
-        for name in row:
-            place[name] = (x, 20 + level * ROW, widths[name])
-            x += widths[name] + gap
-    drawn = []
-    for name, targets in sorted(_necessary(graph).items()):
-        for target in sorted(targets):
-            (x1, y1, w1), (x2, y2, w2) = place[name], place[target]
-            drawn.append(
-                f'<path d="M{x1 + w1 / 2:.0f},{y1 + BOX:.0f} C{x1 + w1 / 2:.0f},{y1 + BOX + 26:.0f} '
-                f'{x2 + w2 / 2:.0f},{y2 - 26:.0f} {x2 + w2 / 2:.0f},{y2 - 3:.0f}" marker-end="url(#to)"/>'
-            )
-    for name, (x, y, width) in place.items():
+    """The importing parts above, and an arrow for each import that no other way implies."""
+    names = [name for row in layers(graph) for name in row]
+    edges = [
+        (name, target, "")
+        for name, targets in sorted(_necessary(graph).items())
+        for target in sorted(targets)
+    ]
+    sizes = {name: (LETTER * len(_label(name)) + 18, HEIGHT) for name in names}
+    layout = layered(sizes, edges, low=frozenset())
+    drawn = [f'<path d="{drawing.path(line)}" marker-end="url(#to)"/>' for line in layout.lines]
+    for name, (x, y, width, height) in layout.boxes.items():
         drawn.append(
-            f'<rect x="{x:.0f}" y="{y:.0f}" width="{width:.0f}" height="{BOX}" rx="5"/>'
-            f'<text x="{x + width / 2:.0f}" y="{y + 20:.0f}">{_label(name)}</text>'
+            f'<rect x="{x - width / 2:.0f}" y="{y - height / 2:.0f}" width="{width:.0f}" '
+            f'height="{height:.0f}" rx="5"/><text x="{x:.0f}" y="{y + 5:.0f}">{_label(name)}</text>'
         )
-    height = 20 + (len(rows) - 1) * ROW + BOX + 20
     head = (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" font-family="sans-serif" '
-        f'font-size="13" role="img"><title>{package}: each part imports only what stands below it</title>\n'
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {layout.width:.0f} {layout.height:.0f}" '
+        f'width="{layout.width:.0f}" '
+        f'font-family="sans-serif" font-size="13" role="img">'
+        f"<title>{package}: each part imports only what stands below it</title>\n"
         "<style>svg{background:#fff}path{fill:none;stroke:#9aa5b1}rect{fill:#eef3f8;stroke:#54708c}"
         "text{text-anchor:middle;fill:#1f2d3a}</style>\n"
         '<marker id="to" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto">'

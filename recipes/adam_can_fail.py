@@ -1,4 +1,21 @@
-"""A convex problem on which Adam walks to the worst point: `python recipes/adam_can_fail.py`."""
+"""A convex problem on which Adam walks to the worst point: `python recipes/adam_can_fail.py`.
+
+Every round t has its own loss on [-1, 1], and x moves after having paid it:
+
+    f_t(x) = C x  if t mod P = 1,  else  -c x
+
+A whole period costs (C - (P - 1) c) x with a slope above zero: x = -1 is the best point, +1 the worst. Adam
+divides by the root of a *forgetting* average of squared gradients: the large gradient, which is right, is cut
+down to the length of the small ones, which are wrong, and of these there are more. AMSGrad and Adagrad never
+let the divisor shrink. In the random game chance decides in each round.
+
+The claim is borne out if Adam ends in the worst tenth of [-1, 1], having paid more than half of what staying
+at x = +1 costs beyond x = -1, while AMSGrad and Adagrad end in the best tenth, having paid less than half:
+both in the periodic game and in the median of the random ones.
+
+smoke and gallery play Theorem 1 of Reddi, Kale, Kumar, On the Convergence of Adam and Beyond, ICLR 2018. full
+plays its Figure 1, a million rounds with betas like those of practice, which takes some ten minutes.
+"""
 
 from __future__ import annotations
 
@@ -17,34 +34,9 @@ if not __package__:  # run by its path: Python looks for modules in recipes/, th
 
 import torchopt_course as optim
 from recipes.common.command_line import progress_bar
-from recipes.common.report import Report, SeededClaim, Verdict, main
-from recipes.common.table import table
+from recipes.common.report import Report, Verdict, main
+from recipes.common.table import table_of
 from recipes.parts.adam_can_fail_pictures import Course, draw_games, draw_memory
-
-
-@dataclass(frozen=True)
-class Config(SeededClaim):
-    """Let Adam, AMSGrad and Adagrad play against a convex loss that Adam cannot learn.
-
-    Every round t has its own loss on [-1, 1], and x moves after having paid it:
-
-        f_t(x) = C x  if t mod P = 1,  else  -c x
-
-    A whole period costs (C - (P - 1) c) x with a slope above zero: x = -1 is the best point, +1 the worst.
-    Adam divides by the root of a *forgetting* average of squared gradients: the large gradient, which is
-    right, is cut down to the length of the small ones, which are wrong, and of these there are more. AMSGrad
-    and Adagrad never let the divisor shrink. In the random game chance decides in each round.
-
-    The claim is borne out if Adam ends in the worst tenth of [-1, 1], having paid more than half of what
-    staying at x = +1 costs beyond x = -1, while AMSGrad and Adagrad end in the best tenth, having paid less
-    than half: both in the periodic game and in the median of the random ones.
-
-    smoke and gallery play Theorem 1 of Reddi, Kale, Kumar, On the Convergence of Adam and Beyond, ICLR 2018.
-    full plays its Figure 1, a million rounds with betas like those of practice, which takes some ten minutes.
-    """
-
-    logdir: Path = Path("runs/adam_can_fail")
-    """Folder for result.json, pictures and TensorBoard's file."""
 
 
 @dataclass(frozen=True)
@@ -75,9 +67,8 @@ class Size:
     """How many values of β₂ are tried for the third picture."""
 
 
-THEOREM_1 = Problem(
-    3.0, 1.0, period=3, chance=1 / 3, lr=0.5, betas=(0.0, 0.1)
-)  # the theorem: β₂ = 1 / (1 + C²)
+# The theorem: β₂ = 1 / (1 + C²).
+THEOREM_1 = Problem(3.0, 1.0, period=3, chance=1 / 3, lr=0.5, betas=(0.0, 0.1))
 # The paper does not name the figure's learning rate; with this one a million rounds are enough.
 FIGURE_1 = Problem(1010.0, 10.0, period=101, chance=0.01, lr=0.6, betas=(0.9, 0.99))
 SIZES = {
@@ -87,6 +78,14 @@ SIZES = {
 }
 NAMES = ("Adam", "AMSGrad", "Adagrad")
 MEMORY_ROUNDS = 600
+COLUMNS = {
+    "game": "{game}",
+    "optimizer": "{optimizer}",
+    "x": "{x:+.4f}",
+    "average\nregret": "{average_regret:.4f}",
+    "share of the\nworst point's": "{share_of_worst:.0%}",
+    "games that ended\nat the worst": "{games_at_the_worst_point:.0%}",
+}
 
 
 def make_optimizer(name: str, x: Tensor, problem: Problem) -> torch.optim.Optimizer:
@@ -201,19 +200,13 @@ def judge(rows: Sequence[dict[str, Any]], size: Size) -> Verdict:
 
 def in_words(rows: Sequence[dict[str, Any]]) -> str:
     """Where each optimizer ended, and what it paid."""
-    names, places, paid = (
-        "{}, {} and {}".format(*words)
-        for words in zip(
-            *((row["optimizer"], f"{row['x']:+.2f}", f"{row['share_of_worst']:.0%}") for row in rows),
-            strict=True,
-        )
-    )
+    forms = ("{optimizer}", "{x:+.2f}", "{share_of_worst:.0%}")
+    names, places, paid = ("{}, {} and {}".format(*map(form.format_map, rows)) for form in forms)
     return f"{names} stood at x = {places} with {paid} of the worst point's regret"
 
 
-def run(config: Config) -> None:
+def run(report: Report, size: Size, seed: int) -> None:
     """Play, draw, judge."""
-    size = SIZES[config.size]
     problem, (beta1, beta2) = size.problem, size.problem.betas
     settings = f"C = {problem.spike:g}, c = {problem.dip:g}, β₁ = {beta1:g}, β₂ = {beta2:g}"
     often = f"every {problem.period} rounds"
@@ -224,43 +217,38 @@ def run(config: Config) -> None:
         "periodic": (slice(0, 1), 1 / problem.period, f"The large gradient comes {often} ({settings})"),
         "random": (slice(1, None), problem.chance, f"The large gradient comes {rarely} ({settings})"),
     }
-    with Report(config.logdir, "adam_can_fail", config) as report:
-        spikes = draw_spikes(problem, size.rounds, size.games, config.seed)
-        with progress_bar(len(NAMES) * size.rounds, "round") as bar:
-            played = {name: play(name, spikes, problem, bar.update) for name in NAMES}
+    spikes = draw_spikes(problem, size.rounds, size.games, seed)
+    with progress_bar(len(NAMES) * size.rounds, "round") as bar:
+        played = {name: play(name, spikes, problem, bar.update) for name in NAMES}
 
-        rows = []
-        for game, (columns, chance, title) in games.items():
-            worst = worst_regret(problem, chance)
-            courses = {n: Course(c.rounds, c.x[:, columns], c.regret[:, columns]) for n, c in played.items()}
-            report.picture(game, draw_games(title, courses, worst))
-            for name, course in courses.items():
-                report.curve(f"x_{game}/{name}", course.x.median(dim=1).values.tolist(), course.rounds)
-                regret = course.regret.median(dim=1).values.tolist()
-                report.curve(f"average_regret_{game}/{name}", regret, course.rounds)
-                rows.append(row_of(game, name, course, worst))
+    rows = []
+    for game, (columns, chance, title) in games.items():
+        worst = worst_regret(problem, chance)
+        courses = {n: Course(c.rounds, c.x[:, columns], c.regret[:, columns]) for n, c in played.items()}
+        report.picture(game, draw_games(title, courses, worst))
+        for name, course in courses.items():
+            for tag, values, words in (
+                ("x", course.x, "Where it stands after the round; median of the games."),
+                (
+                    "average_regret",
+                    course.regret,
+                    "Paid beyond the best point, per round; median of the games.",
+                ),
+            ):
+                report.curve(
+                    f"{tag}_{game}/{name}", words, values.median(dim=1).values.tolist(), course.rounds
+                )
+            rows.append(row_of(game, name, course, worst))
 
-        beta2s = [i / size.memories for i in range(size.memories)]
-        ends = sweep_memory(beta2s)
-        fine = [i / 500 for i in range(500)]
-        theory = {name: [drift(name == "AMSGrad", beta2, THEOREM_1) for beta2 in fine] for name in ends}
-        report.picture("memory", draw_memory(fine, theory, beta2s, ends, f"after {MEMORY_ROUNDS} rounds"))
-        header = (
-            "game",
-            "optimizer",
-            "x",
-            "average\nregret",
-            "share of the\nworst point's",
-            "games that ended\nat the worst",
-        )
-        cells = [
-            (row["game"], row["optimizer"], f"{row['x']:+.4f}", f"{row['average_regret']:.4f}",
-             f"{row['share_of_worst']:.0%}", f"{row['games_at_the_worst_point']:.0%}")
-            for row in rows
-        ]  # fmt: skip
-        memory = {"beta2": beta2s, "x": ends}
-        report.finish(table(header, cells), rows, judge(rows, size), problem=asdict(problem), memory=memory)
+    beta2s = [i / size.memories for i in range(size.memories)]
+    ends = sweep_memory(beta2s)
+    fine = [i / 500 for i in range(500)]
+    theory = {name: [drift(name == "AMSGrad", beta2, THEOREM_1) for beta2 in fine] for name in ends}
+    report.picture("memory", draw_memory(fine, theory, beta2s, ends, f"after {MEMORY_ROUNDS} rounds"))
+    memory = {"beta2": beta2s, "x": ends}
+    text = table_of(rows, COLUMNS)
+    report.finish(text, rows, judge(rows, size), problem=asdict(problem), memory=memory)
 
 
 if __name__ == "__main__":
-    main(Config, run)
+    main(__doc__, SIZES, run)

@@ -37,8 +37,8 @@ from torch import Tensor
 
 import torchopt_course as optim
 from recipes.common.pictures import COLORS, decorate, figure
-from recipes.common.report import Report, SeededClaim, Verdict, main
-from recipes.common.table import table
+from recipes.common.report import Report, Verdict, main
+from recipes.common.table import table_of
 from recipes.parts.power_law import loglog_slope
 
 if TYPE_CHECKING:
@@ -47,14 +47,14 @@ if TYPE_CHECKING:
 CLAIM = "Adagrad's steps die out, RMSprop's stay; without its correction Adam's first steps would be too long"
 BETAS = (0.9, 0.999)
 ALPHA, LR, NOISE = 0.99, 0.02, 0.5
-
-
-@dataclass(frozen=True)
-class Config(SeededClaim):
-    """Follow a goal that jumps with Adagrad and RMSprop; measure Adam's first steps; ends with a verdict."""
-
-    logdir: Path = Path("runs/adaptive_steps")
-    """Folder for result.json, pictures and TensorBoard's file."""
+COLUMNS = {
+    "": "{optimizer}",
+    "effective step\n~ t^": "{slope:.2f}",
+    "after\n10 steps": "{tenth_step:.4f}",
+    "at the\nend": "{last_step:.4f}",
+    "steps to half the way,\nfirst jump": "{first_arrival}",
+    "last\njump": "{last_arrival}",
+}
 
 
 @dataclass(frozen=True)
@@ -203,10 +203,8 @@ def draw_adam(adam: dict[bool, list[float]]) -> Figure:
     """Lengths of the first steps."""
     picture = figure(8, 4.4)
     axes = picture.subplots()
-    for corrected, name, color in (
-        (True, "Adam", COLORS["Adam"]),
-        (False, "without the correction", "#56B4E9"),
-    ):
+    looks = {True: ("Adam", COLORS["Adam"]), False: ("without the correction", "#56B4E9")}
+    for corrected, (name, color) in looks.items():
         t = range(1, len(adam[corrected]) + 1)
         axes.plot(t, theory(corrected), color=color, alpha=0.5, linewidth=3)
         axes.plot(t, adam[corrected], ".", color=color, label=name)
@@ -217,43 +215,37 @@ def draw_adam(adam: dict[bool, list[float]]) -> Figure:
     return picture
 
 
-def run(config: Config) -> None:
+def run(report: Report, size: Size, seed: int) -> None:
     """Follow, step, draw, judge."""
-    size = SIZES[config.size]
-    with Report(config.logdir, "adaptive_steps", config) as report:
-        courses = {name: follow(name, size, config.seed) for name in FOLLOWERS}
-        calm = Size(1, size.jumps * size.between, size.games)
-        slopes = {name: slope(follow(name, calm, config.seed).steps) for name in FOLLOWERS}
-        adam = {corrected: first_steps(corrected) for corrected in (True, False)}
-        kept = range(0, size.jumps * size.between, max(1, size.between // 100))
-        for name, course in courses.items():
-            for tag, values, words in (
-                ("effective_step", course.steps, "η / √s; median of the games."),
-                ("distance", course.distance, "From the goal; median of the games."),
-            ):
-                report.curve(f"{tag}/{name}", [values[i] for i in kept], [i + 1 for i in kept], words)
-        for corrected, lengths in adam.items():
-            tag = f"first_steps/{'Adam' if corrected else 'uncorrected'}"
-            report.curve(tag, lengths, description="Length under a constant gradient, in learning rates.")
-        report.picture("steps", draw_followers(courses, size))
-        report.picture("bias_correction", draw_adam(adam))
-        cells = [
-            [
-                *(name, f"{slopes[name]:.2f}", f"{c.steps[9]:.4f}", f"{c.steps[-1]:.4f}"),
-                *(str(c.arrivals[1]), str(c.arrivals[-1])),
-            ]
-            for name, c in courses.items()
-        ]  # fmt: skip
-        head = [
-            "", "effective step\n~ t^", "after\n10 steps", "at the\nend",
-            "steps to half the way,\nfirst jump", "last\njump",
-        ]  # fmt: skip
-        rows = [
-            {"optimizer": name, "slope": slopes[name], "arrivals": c.arrivals} for name, c in courses.items()
-        ]
-        first = {"corrected": adam[True][:10], "uncorrected": adam[False][:10]}
-        report.finish(table(head, cells), rows, judge(courses, slopes, adam), first_steps=first)
+    courses = {name: follow(name, size, seed) for name in FOLLOWERS}
+    calm = Size(1, size.jumps * size.between, size.games)
+    slopes = {name: slope(follow(name, calm, seed).steps) for name in FOLLOWERS}
+    adam = {corrected: first_steps(corrected) for corrected in (True, False)}
+    kept = range(0, size.jumps * size.between, max(1, size.between // 100))
+    for name, course in courses.items():
+        for tag, values, words in (
+            ("effective_step", course.steps, "η / √s; median of the games."),
+            ("distance", course.distance, "From the goal; median of the games."),
+        ):
+            report.curve(f"{tag}/{name}", words, [values[i] for i in kept], [i + 1 for i in kept])
+    for corrected, lengths in adam.items():
+        tag = f"first_steps/{'Adam' if corrected else 'uncorrected'}"
+        report.curve(tag, "Length under a constant gradient, in learning rates.", lengths)
+    report.picture("steps", draw_followers(courses, size))
+    report.picture("bias_correction", draw_adam(adam))
+    rows = [
+        {
+            "optimizer": name,
+            "slope": slopes[name],
+            "tenth_step": c.steps[9],
+            "last_step": c.steps[-1],
+            "first_arrival": c.arrivals[1],
+            "last_arrival": c.arrivals[-1],
+        }
+        for name, c in courses.items()
+    ]
+    report.finish(table_of(rows, COLUMNS), rows, judge(courses, slopes, adam))
 
 
 if __name__ == "__main__":
-    main(Config, run)
+    main(__doc__, SIZES, run)

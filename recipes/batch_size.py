@@ -47,8 +47,8 @@ from recipes.common.command_line import progress_bar
 from recipes.common.data import Data, DataName, load_data
 from recipes.common.loop import evaluate
 from recipes.common.model import make_model
-from recipes.common.report import Report, SeededClaim, Verdict, main
-from recipes.common.table import table
+from recipes.common.report import Report, Verdict, main
+from recipes.common.table import table_of
 from recipes.parts.batch_size_pictures import draw_cost, draw_noise, draw_race
 from recipes.parts.gradient_noise import noise
 from recipes.parts.noisy_paths import draw_paths
@@ -91,14 +91,6 @@ SIZES = {
         target=0.4, max_steps=100_000, max_epochs=1_000, look_rows=2_048, seeds=5, draws=300,
     ),
 }  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Config(SeededClaim):
-    """Measure the gradient's noise against the batch size, and steps and seconds to a target loss."""
-
-    logdir: Path = Path("runs/batch_size")
-    """Folder for result.json, pictures and TensorBoard's file."""
 
 
 @dataclass(frozen=True)
@@ -147,68 +139,67 @@ def fewest_steps(steps: Mapping[float, float]) -> float:
     return min(sorted(steps), key=steps.__getitem__)
 
 
-def run(config: Config) -> None:
+def run(report: Report, size: Size, seed: int) -> None:
     """Choose the rates, measure the noise, race, judge."""
-    size = SIZES[config.size]
-    with Report(config.logdir, "batch_size", config) as report:
-        data = load_data(size.data, "validation")
-        sizes = [*size.batch_sizes, len(data.train_inputs)]
+    data = load_data(size.data, "validation")
+    sizes = [*size.batch_sizes, len(data.train_inputs)]
 
-        rates = {}
-        with progress_bar(len(sizes) * len(size.rates), "training", "rates") as bar:
-            for batch_size in sizes:
-                steps = {}
-                for lr in size.rates:
-                    steps[lr] = descend(data, size, batch_size, lr, config.seed).steps
-                    bar.update()
-                rates[batch_size] = fewest_steps(steps)
+    rates = {}
+    with progress_bar(len(sizes) * len(size.rates), "training", "rates") as bar:
+        for batch_size in sizes:
+            steps = {}
+            for lr in size.rates:
+                steps[lr] = descend(data, size, batch_size, lr, seed).steps
+                bar.update()
+            rates[batch_size] = fewest_steps(steps)
 
-        races: dict[int, list[Descent]] = {batch_size: [] for batch_size in sizes}
-        with progress_bar(len(sizes) * size.seeds, "training", "race") as bar:
-            for seed in range(config.seed + 1, config.seed + 1 + size.seeds):
-                for batch_size in sizes:  # in turns: a busy moment of the machine hits all alike
-                    races[batch_size].append(descend(data, size, batch_size, rates[batch_size], seed))
-                    bar.update()
+    races: dict[int, list[Descent]] = {batch_size: [] for batch_size in sizes}
+    with progress_bar(len(sizes) * size.seeds, "training", "race") as bar:
+        for fresh in range(seed + 1, seed + 1 + size.seeds):
+            for batch_size in sizes:  # in turns: a busy moment of the machine hits all alike
+                races[batch_size].append(descend(data, size, batch_size, rates[batch_size], fresh))
+                bar.update()
 
-        torch.manual_seed(config.seed)
-        untrained = make_model("mlp", data)
-        trained = races[sizes[len(sizes) // 2]][0].model
-        places = {"initial weights": untrained, "trained weights": trained}
-        noises = [noise(place, model, data, size.draws, config.seed) for place, model in places.items()]
+    torch.manual_seed(seed)
+    untrained = make_model("mlp", data)
+    trained = races[sizes[len(sizes) // 2]][0].model
+    places = {"initial weights": untrained, "trained weights": trained}
+    noises = [noise(place, model, data, size.draws, seed) for place, model in places.items()]
 
-        for measured in noises:
-            tag = f"gradient_variance/{measured.place.replace(' ', '_')}"
-            report.curve(tag, measured.with_replacement, measured.batch_sizes)
-        for batch_size, descents in races.items():
-            steps_seen, _, losses = zip(*descents[0].looks, strict=True)
-            report.curve(f"validation_loss/batch_{batch_size}", losses, steps_seen)
-        report.picture("gradient_variance", draw_noise(noises, len(data.train_inputs)))
-        panels = {
-            f"steps to loss {size.target:g}": {b: [d.steps for d in races[b]] for b in races},
-            f"CPU seconds to loss {size.target:g}": {b: [d.seconds for d in races[b]] for b in races},
-            "rows per CPU second": {b: [d.rows_per_second for d in races[b]] for b in races},
-        }
-        report.picture("steps_and_seconds", draw_cost(panels))
-        fastest = min(sizes[1:-1] or sizes[:1], key=lambda b: median(d.seconds for d in races[b]))
-        shown = {b: races[b][0].looks for b in (sizes[0], fastest, sizes[-1])}
-        report.picture("race", draw_race(shown, size.target))
-        report.picture("paths", draw_paths(data, config.seed))
-        rows = [row(batch_size, rates[batch_size], descents, size) for batch_size, descents in races.items()]
-        slopes = {measured.place: measured.slope for measured in noises}
-        report.finish(text(rows, size, slopes), rows, verdict(races, slopes), slopes=slopes)
+    for measured in noises:
+        tag = f"gradient_variance/{measured.place.replace(' ', '_')}"
+        words = "E|g_B - ∇f|² of batches drawn with replacement; the step is their size B."
+        report.curve(tag, words, measured.with_replacement, measured.batch_sizes)
+    for batch_size, descents in races.items():
+        steps_seen, _, losses = zip(*descents[0].looks, strict=True)
+        report.curve(f"validation_loss/batch_{batch_size}", "After the step; first seed.", losses, steps_seen)
+    report.picture("gradient_variance", draw_noise(noises, len(data.train_inputs)))
+    panels = {
+        f"steps to loss {size.target:g}": {b: [d.steps for d in races[b]] for b in races},
+        f"CPU seconds to loss {size.target:g}": {b: [d.seconds for d in races[b]] for b in races},
+        "rows per CPU second": {b: [d.rows_per_second for d in races[b]] for b in races},
+    }
+    report.picture("steps_and_seconds", draw_cost(panels))
+    fastest = min(sizes[1:-1] or sizes[:1], key=lambda b: median(d.seconds for d in races[b]))
+    shown = {b: races[b][0].looks for b in (sizes[0], fastest, sizes[-1])}
+    report.picture("race", draw_race(shown, size.target))
+    report.picture("paths", draw_paths(data, seed))
+    rows = [row(batch_size, rates[batch_size], descents, size) for batch_size, descents in races.items()]
+    slopes = {measured.place: measured.slope for measured in noises}
+    report.finish(text(rows, size, slopes), rows, verdict(races, slopes), slopes=slopes)
 
 
 def row(batch_size: int, lr: float, descents: Sequence[Descent], size: Size) -> dict[str, Any]:
-    """A line of the table as numbers; None stands for a missed target, as JSON knows no infinity."""
+    """A line of the table as numbers; a missed target is infinite."""
     steps, seconds = (median(getattr(d, what) for d in descents) for what in ("steps", "seconds"))
     return {
         "batch_size": batch_size,
         "lr": lr,
         "rate_at_edge": lr in (size.rates[0], size.rates[-1]),
-        "median_steps": steps if math.isfinite(steps) else None,
-        "median_seconds": seconds if math.isfinite(seconds) else None,
-        "seconds": [d.seconds if math.isfinite(d.seconds) else None for d in descents],
-        "median_rows": steps * batch_size if math.isfinite(steps) else None,
+        "median_steps": steps,
+        "median_seconds": seconds,
+        "seconds": [d.seconds for d in descents],
+        "median_rows": steps * batch_size,
         "rows_per_second": median(d.rows_per_second for d in descents),
     }
 
@@ -247,33 +238,18 @@ def told(number: float, form: str) -> str:
 
 def text(rows: Sequence[Mapping[str, Any]], size: Size, slopes: Mapping[str, float]) -> str:
     """The race as a table, and the slopes."""
-    head = [
-        "batch",
-        "rate",
-        f"steps to\nloss {size.target:g}",
-        "rows to\nthere",
-        "CPU\nseconds",
-        "rows per\nCPU second",
-    ]
-
-    def cell(number: float | None, form: str) -> str:
-        return "missed" if number is None else format(number, form)
-
-    lines = [
-        [
-            f"{row['batch_size']:,}",
-            f"{row['lr']:.2g}" + ("!" if row["rate_at_edge"] else " "),
-            cell(row["median_steps"], ",.0f"),
-            cell(row["median_rows"], ",.0f"),
-            cell(row["median_seconds"], ".3f"),
-            f"{row['rows_per_second']:,.0f}",
-        ]
-        for row in rows
-    ]
+    columns = {
+        "batch": "{batch_size:,}",
+        "rate": "{lr:.2g}{rate_at_edge}",
+        f"steps to\nloss {size.target:g}": "{median_steps:,.0f}",
+        "rows to\nthere": "{median_rows:,.0f}",
+        "CPU\nseconds": "{median_seconds:.3f}",
+        "rows per\nCPU second": "{rows_per_second:,.0f}",
+    }
     notes = [f"medians of {size.seeds} seeds; the last batch is all rows; !: the end of the grid of rates"]
     notes += [f"slope of log variance against log B, {place}: {slope:.3f}" for place, slope in slopes.items()]
-    return "\n".join([table(head, lines), "", *notes])
+    return "\n".join([table_of(rows, columns, missing="missed"), "", *notes])
 
 
 if __name__ == "__main__":
-    main(Config, run)
+    main(__doc__, SIZES, run)

@@ -16,6 +16,8 @@ time. So peaks of one, three and ten times that bound are tried.
 The claim is borne out if the mean test accuracy of `triangular`, the plain policy, after E / 2 epochs is at
 least that of the constant rate after E. The spread, the larger of the two standard deviations over the seeds,
 says how much a difference means. A run that diverges counts as 0 % right.
+
+gallery takes some minutes; full, all of Fashion-MNIST with a CNN, some hours.
 """
 
 from __future__ import annotations
@@ -40,8 +42,8 @@ from recipes.common.data import Data
 from recipes.common.errors import UserError
 from recipes.common.loop import train
 from recipes.common.pictures import decorate, figure
-from recipes.common.report import Report, SeededClaim, Verdict, main
-from recipes.common.table import table
+from recipes.common.report import Report, Verdict, main
+from recipes.common.table import table_of
 from recipes.parts.schedule_runs import (
     Ending,
     Job,
@@ -65,18 +67,6 @@ SIZES = {
     "gallery": Size("fashion-mnist", "mlp", 8_000, epochs=12, batch_size=128, search_seeds=2, seeds=3),
     "full": Size("fashion-mnist", "cnn", None, epochs=8, batch_size=128, search_seeds=1, seeds=3),
 }
-
-
-@dataclass(frozen=True)
-class Config(SeededClaim):
-    """An LR range test, and three cyclical policies against the best constant rate with twice the epochs.
-
-    Also against a linear decay with the same epochs. Six settings each, chosen on validation rows; then
-    several seeds, and the test rows. gallery takes some minutes; full (all rows, a CNN) some hours.
-    """
-
-    logdir: Path = Path("runs/cyclic")
-    """Folder for result.json, pictures and TensorBoard's file."""
 
 
 ScheduleName = Literal["constant", "linear decay", "triangular", "triangular2", "exp_range"]
@@ -217,45 +207,37 @@ def draw(tested: dict[str, list[Run]]) -> Figure:
     return picture
 
 
-def run(config: Config) -> None:
+def run(report: Report, size: Size, seed: int) -> None:
     """Range test, search on validation rows, train the choices, judge."""
-    size = SIZES[config.size]
-    with Report(config.logdir, "cyclic", config) as report:
-        found = range_test(size, size.load("validation"), config.seed)
-        report.picture("range_test", found.figure())
-        chosen, tested, searched = compete(report, train_once, to_try(found, size.epochs), size, config.seed)
-        write_curves(report, tested)
-        report.picture("schedules", draw(tested))
+    found = range_test(size, size.load("validation"), seed)
+    report.picture("range_test", found.figure())
+    chosen, tested, searched = compete(report, train_once, to_try(found, size.epochs), size, seed)
+    write_curves(report, tested)
+    report.picture("schedules", draw(tested))
 
-        endings = {name: ending(runs) for name, runs in tested.items()}
-        target = endings["constant"].mean
-        reached = {
-            name: epochs_to(target, mean_curve([one.accuracies for one in runs]))
-            for name, runs in tested.items()
+    endings = {name: ending(runs) for name, runs in tested.items()}
+    target = endings["constant"].mean
+    rows = [
+        {
+            "name": name,
+            **asdict(chosen[name]),
+            **asdict(endings[name]),
+            "epochs_to_constant": epochs_to(target, mean_curve([one.accuracies for one in runs])),
         }
-        rows = [
-            {
-                "name": name,
-                **asdict(chosen[name]),
-                "epochs_to_constant": reached[name],
-                **asdict(endings[name]),
-            }
-            for name in chosen
-        ]
-        header = ["schedule", "highest\nrate", "cycles", "epochs", f"epochs to\n{target:.1%}"]
-        text = table(
-            [*header, f"test accuracy\n({size.seeds} seeds)"],
-            [
-                [
-                    *(name, f"{one.lr:.2g}", str(one.cycles or ""), str(one.epochs)),
-                    *(str(reached[name] or "never"), str(endings[name])),
-                ]
-                for name, one in chosen.items()
-            ],
-        )
-        bounds = {"base_lr": found.base_lr, "max_lr": found.max_lr, "how": found.how}
-        report.finish(text, rows, judge(endings, size.epochs), search=searched, range_test=bounds)
+        for name, runs in tested.items()
+    ]
+    columns = {
+        "schedule": "{name}",
+        "highest\nrate": "{lr:.2g}",
+        "cycles": "{cycles}",
+        "epochs": "{epochs}",
+        f"epochs to\n{target:.1%}": "{epochs_to_constant}",
+        f"test accuracy\n({size.seeds} seeds)": "{mean:.1%} ± {spread:.1%}",
+    }
+    text = table_of(rows, columns, missing="never")
+    bounds = {"base_lr": found.base_lr, "max_lr": found.max_lr, "how": found.how}
+    report.finish(text, rows, judge(endings, size.epochs), search=searched, range_test=bounds)
 
 
 if __name__ == "__main__":
-    main(Config, run)
+    main(__doc__, SIZES, run)

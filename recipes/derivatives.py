@@ -27,6 +27,9 @@ The claim is borne out if all of this holds:
    like 1/h where round-off does; each slope within 0.15.
 5. Written out as a formula, the derivative of an iterated map more than doubles with every iteration; in
    reverse mode its cost does not.
+
+There is no chance in it: all figures but the seconds are the same in every run. Also leaves the dependency
+graph (graph.svg, graph.dot, graph.txt).
 """
 
 from __future__ import annotations
@@ -43,10 +46,11 @@ from torch import Tensor
 if not __package__:  # run by its path: Python looks for modules in recipes/, the package lies one higher
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from recipes.common.report import Claim, Report, Verdict, main
+from recipes.common.report import Report, Verdict, main
+from recipes.common.table import table_of
 from recipes.parts import derivative_pictures as pictures
 from recipes.parts.counted_work import Cost, shortest, work
-from recipes.parts.derivative_tables import COLUMNS, distance, swell_table, tables
+from recipes.parts.derivative_tables import COLUMNS, SWELL, distance, tables
 from recipes.parts.difference_errors import Errors, Y, errors_against_h
 from recipes.parts.expression_swell import Swell, grows_by, swell
 from recipes.parts.power_law import loglog_slope
@@ -82,18 +86,6 @@ SIZES: dict[str, Size] = {
     "gallery": Size(counts=(2, 8, 32, 128, 512), points=200, repeats=3, iterations=6),
     "full": Size(counts=(2, 8, 32, 128, 512, 2048, 8192), points=2000, repeats=5, iterations=8),
 }
-
-
-@dataclass(frozen=True)
-class Config(Claim):
-    """Differentiate the lecture's program four ways; measure their errors and their costs.
-
-    Ends with two tables, four pictures, the dependency graph (graph.svg, graph.dot, graph.txt), result.json
-    and a verdict. There is no chance in it: all figures but the seconds are the same in every run.
-    """
-
-    logdir: Path = Path("runs/derivatives")
-    """Folder for result.json, pictures and TensorBoard's file."""
 
 
 # -- the program ---------------------------------------------------------------------------------------------
@@ -232,40 +224,40 @@ def judge(
     )
 
 
-def run(config: Config) -> None:
+def run(report: Report, size: Size) -> None:
     """Four ways, errors, costs, graph; then the verdict."""
-    size = SIZES[config.size]
-    with Report(config.logdir, "derivatives", config) as report:
-        ways = four_ways()
-        errors = errors_against_h(program, size.points)
-        measured = [cost for n in size.counts for cost in costs(n, size.repeats)]
-        graph = dependency_graph()
+    ways = four_ways()
+    errors = errors_against_h(program, size.points)
+    measured = [cost for n in size.counts for cost in costs(n, size.repeats)]
+    graph = dependency_graph()
 
-        graph.svg(config.logdir / "graph.svg", graphviz=False)
-        (config.logdir / "graph.dot").write_text(graph.dot() + "\n", encoding="utf-8")
-        (config.logdir / "graph.txt").write_text(graph.text() + "\n", encoding="utf-8")
-        graph.tensorboard(report.tensorboard)
-        for shape, way in COLUMNS:
-            chosen = [c for c in measured if (c.shape, c.way) == (shape, way)]
-            tag = f"{shape}/{way}".replace(", ", "_").replace(" ", "_")
-            report.curve(f"evaluations/{tag}", [c.evaluations for c in chosen], [c.n for c in chosen])
-        report.picture("graph", pictures.graph_picture(graph))
-        report.picture("error_against_h", pictures.errors_picture(errors))
-        report.picture("cost", pictures.cost_picture(measured))
-        swollen = swell(size.iterations)
-        report.picture("swell", pictures.swell_picture(swollen))
-        off = {way: distance(found, ways["by hand"]) for way, found in ways.items() if way != "by hand"}
-        report.finish(
-            f"{tables(ways, measured)}\n\n{swell_table(swollen)}\n\n{autograd.trace(program, x=X, y=Y)}",
-            [asdict(cost) for cost in measured],
-            judge(off, errors, measured, swollen),
-            formula=str(symbolic.formula(program)).splitlines(),
-            ways={way: [float(d) for d in found] for way, found in ways.items()},
-            slopes=errors.slopes,
-            swell=[asdict(one) for one in swollen],
-            graph=["graph.svg", "graph.dot", "graph.txt"],
-        )
+    graph.svg(report.folder / "graph.svg", graphviz=False)
+    (report.folder / "graph.dot").write_text(graph.dot() + "\n", encoding="utf-8")
+    (report.folder / "graph.txt").write_text(graph.text() + "\n", encoding="utf-8")
+    graph.tensorboard(report.tensorboard)
+    for shape, way in COLUMNS:
+        chosen = [c for c in measured if (c.shape, c.way) == (shape, way)]
+        tag = f"{shape}/{way}".replace(", ", "_").replace(" ", "_")
+        words = "Cost of all derivatives, in evaluations of the program; the step is n."
+        report.curve(f"evaluations/{tag}", words, [c.evaluations for c in chosen], [c.n for c in chosen])
+    report.picture("graph", pictures.graph_picture(graph))
+    report.picture("error_against_h", pictures.errors_picture(errors))
+    report.picture("cost", pictures.cost_picture(measured))
+    swollen = swell(size.iterations)
+    report.picture("swell", pictures.swell_picture(swollen))
+    off = {way: distance(found, ways["by hand"]) for way, found in ways.items() if way != "by hand"}
+    texts = (tables(ways, measured), table_of(map(vars, swollen), SWELL), autograd.trace(program, x=X, y=Y))
+    report.finish(
+        "\n\n".join(map(str, texts)),
+        [asdict(cost) for cost in measured],
+        judge(off, errors, measured, swollen),
+        formula=str(symbolic.formula(program)).splitlines(),
+        ways={way: [float(d) for d in found] for way, found in ways.items()},
+        slopes=errors.slopes,
+        swell=[asdict(one) for one in swollen],
+        graph=["graph.svg", "graph.dot", "graph.txt"],
+    )
 
 
 if __name__ == "__main__":
-    main(Config, run)
+    main(__doc__, SIZES, run)

@@ -12,7 +12,7 @@ if not __package__:  # run by its path: Python looks for modules in recipes/, th
 
 from recipes.common.command_line import parse, plain_endings, progress_bar
 from recipes.common.optimizers import OPTIMIZERS, OptimizerName
-from recipes.common.table import table
+from recipes.common.table import table_of
 from recipes.common.tensorboard import tensorboard_command
 from recipes.train import Config
 from recipes.trainer.measure import Epoch
@@ -58,27 +58,22 @@ def train_all(options: Options) -> tuple[list[Result], int]:
     return results, new
 
 
+COLUMNS = {
+    "optimizer": "{name}",
+    "learning\nrate": "{lr:g}",
+    "test\naccuracy": "{accuracy:.1%}",
+    "final\ntraining loss": "{train_loss:.5f}",
+    "seconds": "{seconds:.2f}",
+    "microseconds\nper step()": "{step_microseconds:.0f}",
+}
+
+
 def outcomes(results: Sequence[Result]) -> str:
     """Side by side."""
-    header = (
-        *("optimizer", "learning\nrate", "test\naccuracy", "final\ntraining loss", "seconds"),
-        "microseconds\nper step()",
-    )
-    rows = [
-        (
-            *(OPTIMIZERS[name].__name__, f"{result.lr:g}", f"{result.accuracy:.1%}"),
-            *(f"{result.train_loss:.5f}", f"{result.seconds:.2f}", f"{result.step_microseconds:.0f}"),
-        )
-        for name, result in zip(FIVE, results, strict=True)
-    ]
-    lines = [table(header, rows)]
+    rows = [{**vars(r), "name": OPTIMIZERS[name].__name__} for name, r in zip(FIVE, results, strict=True)]
     compiling = sum(result.first_step_seconds for result in results)
-    if compiling > 1:
-        lines += [
-            "",
-            f"{compiling:.1f} of the seconds went into compiling; a new run finds that in the cache.",
-        ]
-    return "\n".join(lines)
+    note = f"\n\n{compiling:.1f} of the seconds went into compiling; a new run finds that in the cache."
+    return table_of(rows, COLUMNS) + (note if compiling > 1 else "")
 
 
 def main() -> None:

@@ -17,6 +17,7 @@ if not __package__:  # run by its path: Python looks for modules in recipes/, th
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from recipes.common.command_line import parse, plain_endings
+from recipes.common.folder import read_json
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -64,7 +65,6 @@ def run(config: Config) -> None:
         print(f"== {name} took {time.perf_counter() - started:.0f} s", flush=True)
     docs = config.docs or (ROOT / "docs" if config.size == "gallery" else config.logdir)
     images = docs / "images" / "recipes"
-    shutil.rmtree(images, ignore_errors=True)
     for name in commands:
         keep(config.logdir / name, images / name)
     (docs / "recipes.md").write_text(page(config.size, results_in(images)), encoding="utf-8")
@@ -73,7 +73,9 @@ def run(config: Config) -> None:
 
 def keep(folder: Path, images: Path) -> None:
     """The outcome and its pictures go beside the page, which is made from them and can be checked so."""
-    images.mkdir(parents=True)
+    images.mkdir(parents=True, exist_ok=True)
+    for old in shown(read_json(images / "result.json") or {}):  # what another program has put there stays
+        (images / old).unlink(missing_ok=True)
     result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
     for name in ("result.json", *shown(result)):
         shutil.copy(folder / name, images / name)
@@ -90,58 +92,48 @@ def results_in(images: Path) -> dict[str, dict[str, Any]]:
     return {name: json.loads((images / name / "result.json").read_text(encoding="utf-8")) for name in names}
 
 
+PAGE = """\
+# Every claim of the lecture, tried
+
+Written by `make gallery` from runs at the size `{size}`, with torch {torch_version}. Each recipe is one \
+script that reads from top to bottom; `--help` explains its options, `--size full` takes a larger \
+experiment. Every run can be looked at in TensorBoard, with all contenders of a claim in one chart under \
+*Custom Scalars*: `tensorboard --logdir runs`.
+
+| recipe | the lecture says | borne out by this run |
+|---|---|---|
+{verdicts}
+
+{sections}
+
+## train
+
+`python recipes/train.py {options}`
+
+Test accuracy {accuracy:.1%} after {epochs} epochs, {seconds:.0f} seconds; measured after the last epoch, \
+which is not the best one of several.
+"""
+HELD = {True: "yes", False: "**no**", None: "too small to say"}
+
+
 def page(size: str, results: dict[str, dict[str, Any]]) -> str:
     """recipes.md."""
-    lines = [
-        "# Every claim of the lecture, tried",
-        "",
-        f"Written by `make gallery` from runs at the size `{size}`, with torch "
-        f"{results['train']['torch_version']}. Each recipe is one script that reads from top to bottom; "
-        "`--help` explains its options, `--size full` takes a larger experiment. Every run can be looked at "
-        "in TensorBoard, with all contenders of a claim in one chart under *Custom Scalars*: "
-        "`tensorboard --logdir runs`.",
-        "",
-        "| recipe | the lecture says | borne out by this run |",
-        "|---|---|---|",
+    verdicts = [
+        f"| [{name}](#{name}) | {results[name]['claim'].rstrip('.')} | {HELD[results[name]['borne_out']]} |"
+        for name in RECIPES
     ]
-    held = {True: "yes", False: "**no**", None: "too small to say"}
-    for name in RECIPES:
-        claim = results[name]["claim"].rstrip(".")
-        lines.append(f"| [{name}](#{name}) | {claim} | {held[results[name]['borne_out']]} |")
-    for name in RECIPES:
-        result = results[name]
-        lines += [
-            "",
-            f"## {name}",
-            "",
-            f"`python recipes/{name}.py --size {size}`",
-            "",
-            result["verdict"],
-            "",
-        ]
-        if "note" in result:  # of an outcome that is older than its recipe
-            lines += [result["note"], ""]
-        lines += [
-            f"![{Path(picture).stem} of {name}](images/recipes/{name}/{picture})" for picture in shown(result)
-        ]
-        lines += ["", "```text", *(line.rstrip() for line in result["table"]), "```"]
-    lines += [
-        "",
-        "## train",
-        "",
-        f"`python recipes/train.py {TRAIN[size]}`",
-        "",
-        train_words(results["train"]),
-    ]
-    return "\n".join(lines) + "\n"
+    sections = "\n\n".join(section(name, size, results[name]) for name in RECIPES)
+    more = {"verdicts": "\n".join(verdicts), "sections": sections, "options": TRAIN[size]}
+    return PAGE.format(size=size, **more, **results["train"])
 
 
-def train_words(result: dict[str, Any]) -> str:
-    """What one training reached."""
-    return (
-        f"Test accuracy {result['accuracy']:.1%} after {result['epochs']} epochs, {result['seconds']:.0f} "
-        "seconds; measured after the last epoch, which is not the best one of several."
-    )
+def section(name: str, size: str, result: dict[str, Any]) -> str:
+    """What came of one recipe; a note is of an outcome that is older than its recipe."""
+    said = [result["verdict"], *([result["note"]] if "note" in result else [])]
+    paragraphs = [f"## {name}", f"`python recipes/{name}.py --size {size}`", *said]
+    pictures = [f"![{Path(png).stem} of {name}](images/recipes/{name}/{png})" for png in shown(result)]
+    table = ["```text", *map(str.rstrip, result["table"]), "```"]
+    return "\n\n".join([*paragraphs, "\n".join(pictures), "\n".join(table)])
 
 
 def main() -> None:

@@ -1,4 +1,16 @@
-"""Six landscapes and how each optimizer walks through them: `python recipes/landscapes.py`."""
+"""Six landscapes and how each optimizer walks through them: `python recipes/landscapes.py`.
+
+Every optimizer may try the same learning rates and is shown with its best: the one that needs the fewest
+steps until a thousandth of the height is left, without leaving the picture on the way. That is the best case
+for each of them, chosen on the very walk that is shown; how hard the right rate is to find is another
+question (recipes/optimizers.py). One landscape asks it nevertheless: the ravine turned by 30 degrees, walked
+with the straight one's rates.
+
+Then a convex quadratic: how fast gradient descent, momentum and Nesterov converge on it, against theory.
+
+The claim is borne out if momentum needs fewer steps than gradient descent in at least four of the six
+landscapes, and if all measured speeds on the quadratic are within 2 % of the theory's.
+"""
 
 from __future__ import annotations
 
@@ -17,30 +29,10 @@ if not __package__:  # run by its path: Python looks for modules in recipes/, th
 
 import torchopt_course as optim
 from recipes.common.command_line import progress_bar
-from recipes.common.report import Claim, Report, Verdict, main
-from recipes.common.table import table
+from recipes.common.report import Report, Verdict, main
+from recipes.common.table import table, table_of
 from recipes.parts import landscape_pictures as pictures
 from recipes.parts.ground import LANDSCAPES, Landscape, Walk, turned
-
-
-@dataclass(frozen=True)
-class Config(Claim):
-    """Walk through ravine, saddle, plateau, Rosenbrock's, Beale's and Himmelblau's functions.
-
-    Every optimizer may try the same learning rates and is shown with its best: the one that needs the fewest
-    steps until a thousandth of the height is left, without leaving the picture on the way. That is the
-    best case for each of them, chosen on the very walk that is shown; how hard the right rate is to
-    find is another question (recipes/optimizers.py). One landscape asks it nevertheless: the ravine turned by
-    30 degrees, walked with the straight one's rates.
-
-    Then a convex quadratic: how fast gradient descent, momentum and Nesterov converge on it, against theory.
-
-    The claim is borne out if momentum needs fewer steps than gradient descent in at least four of the six
-    landscapes, and if all measured speeds on the quadratic are within 2 % of the theory's.
-    """
-
-    logdir: Path = Path("runs/landscapes")
-    """Folder for result.json, pictures and TensorBoard's file."""
 
 
 @dataclass(frozen=True)
@@ -162,22 +154,34 @@ def minima_found(attempts: Sequence[Walk], landscape: Landscape) -> int:
 
 
 def row_of(name: str, optimizer_name: str, walk: Walk) -> dict[str, Any]:
-    """The numbers behind the table; None for a target that was missed, and for what JSON cannot say."""
+    """The numbers behind the table; a target that was missed is infinite."""
     turned_back, ratio = symptoms(walk)
     return {
         "landscape": name,
         "optimizer": optimizer_name,
         "lr": walk.lr,
-        "steps_to_target": finite(walk.steps_to_target),
-        "height_left": finite(walk.heights[-1].item()),
-        "x": [finite(x) for x in walk.path[-1].tolist()],
+        "steps_to_target": walk.steps_to_target,
+        "height_left": walk.heights[-1].item(),
+        "x": walk.path[-1].tolist(),
         "turned_back": turned_back,
-        "longest_over_shortest_step": finite(ratio),
+        "longest_over_shortest_step": ratio,
     }
 
 
-def finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
+SUFFERED = {
+    "": "{landscape}",
+    "steps that\nturn back": "{turned_back:.0%}",
+    "longest step\nover shortest": "{longest_over_shortest_step:,.0f}",
+    "minima found\nby all rates": "{found} of {of}",
+    "failure": "{failure}",
+}
+SPEEDS = {
+    "": "{optimizer}",
+    "condition\nnumber": "{kappa}",
+    "theory": "{theory:.5f}",
+    "measured": "{measured:.5f}",
+    "steps for\none digit": "{steps:.0f}",
+}
 
 
 def tables(
@@ -186,35 +190,21 @@ def tables(
     """Steps to the target; what gradient descent suffered; the quadratic."""
     cells: dict[str, list[str]] = {}
     for row in rows:
-        steps = "-" if row["steps_to_target"] is None else f"{row['steps_to_target']:.0f}"
+        steps = f"{row['steps_to_target']:.0f}".replace("inf", "-")
         cells.setdefault(row["landscape"], [row["landscape"]]).append(f"{steps} ({row['lr']:.2g})")
     suffered = [
-        (row["landscape"], f"{row['turned_back']:.0%}",
-         f"{row['longest_over_shortest_step'] or math.inf:,.0f}",
-         f"{found[row['landscape']]} of {len(LANDSCAPES[row['landscape']].minima)}",
-         LANDSCAPES[row["landscape"]].failure.replace("\n", " "))
+        {**row, "found": found[name], "of": len(ground.minima), "failure": ground.failure.replace("\n", " ")}
+        for name, ground in LANDSCAPES.items()
         for row in rows
-        if row["optimizer"] == "Gradient descent" and row["landscape"] in LANDSCAPES
-    ]  # fmt: skip
-    quadratic = [
-        (p["optimizer"], f"{p['kappa']}", f"{p['theory']:.5f}", f"{p['measured']:.5f}",
-         f"{steps_per_digit(p['measured']):.0f}")
-        for p in speeds
-    ]  # fmt: skip
-    head = (
-        "",
-        "steps that\nturn back",
-        "longest step\nover shortest",
-        "minima found\nby all rates",
-        "failure",
-    )
+        if (row["landscape"], row["optimizer"]) == (name, "Gradient descent")
+    ]
     return "\n\n".join([
         "Steps to a thousandth of the height at the start (best learning rate); - is never:",
-        table(("", *OPTIMIZERS), list(cells.values())),
+        table(("", *OPTIMIZERS), cells.values()),
         "What gradient descent suffers on the way:",
-        table(head, suffered),
+        table_of(suffered, SUFFERED, missing="inf"),
         "Distance kept in one step of the convex quadratic:",
-        table(("", "condition\nnumber", "theory", "measured", "steps for\none digit"), quadratic),
+        table_of(speeds, SPEEDS),
     ])  # fmt: skip
 
 
@@ -243,47 +233,47 @@ def judge(
     )
 
 
-def run(config: Config) -> None:
+def run(report: Report, size: Size) -> None:
     """Walk, draw, judge."""
-    size = SIZES[config.size]
     lrs = torch.logspace(-4, 1, size.rates, dtype=torch.float64).tolist()
     ravine = turned(LANDSCAPES["ravine"], 30, view=(-10, 4, -7, 4))
     walks: dict[str, dict[str, Walk]] = {}
     found: dict[str, int] = {}
-    with Report(config.logdir, "landscapes", config) as report:
-        with progress_bar((len(LANDSCAPES) + 1) * len(OPTIMIZERS), "walk") as bar:
-            for name, landscape in (*LANDSCAPES.items(), ("turned ravine", ravine)):
-                walks[name] = {}
-                for optimizer_name in OPTIMIZERS:
-                    # The turned ravine is no new chance to choose: it is walked with the straight one's rate.
-                    rates = lrs if landscape is not ravine else [walks["ravine"][optimizer_name].lr]
-                    attempts = walk(landscape, optimizer_name, rates, size.steps)
-                    walks[name][optimizer_name] = best = min(attempts, key=quality)
-                    if optimizer_name == "Gradient descent":
-                        found[name] = minima_found(attempts, landscape)
-                    tag = f"{name}/{optimizer_name}".replace(" ", "_")
-                    report.curve(tag, best.heights.tolist(), range(size.steps + 1))
-                    bar.update()
-        speeds = [
-            {"kappa": kappa, "optimizer": name, "theory": factor, "measured": measured_factor(name, kappa)}
-            for kappa in size.kappas
-            for name, (_, _, factor) in best_settings(kappa).items()
-        ]
+    with progress_bar((len(LANDSCAPES) + 1) * len(OPTIMIZERS), "walk") as bar:
+        for name, landscape in (*LANDSCAPES.items(), ("turned ravine", ravine)):
+            walks[name] = {}
+            for optimizer_name in OPTIMIZERS:
+                # The turned ravine is no new chance to choose: it is walked with the straight one's rate.
+                rates = lrs if landscape is not ravine else [walks["ravine"][optimizer_name].lr]
+                attempts = walk(landscape, optimizer_name, rates, size.steps)
+                walks[name][optimizer_name] = best = min(attempts, key=quality)
+                if optimizer_name == "Gradient descent":
+                    found[name] = minima_found(attempts, landscape)
+                tag = f"{name}/{optimizer_name}".replace(" ", "_")
+                words = "Height above the lowest point, with the best learning rate."
+                report.curve(tag, words, best.heights.tolist(), range(size.steps + 1))
+                bar.update()
+    speeds = []
+    for kappa in size.kappas:
+        for name, (_, _, theory) in best_settings(kappa).items():
+            speed = {"kappa": kappa, "optimizer": name, "theory": theory}
+            measured = measured_factor(name, kappa)
+            speeds.append({**speed, "measured": measured, "steps": steps_per_digit(measured)})
 
-        report.picture("paths", pictures.draw_paths(walks))
-        report.picture("velocity", pictures.draw_velocity(LANDSCAPES["ravine"]))
-        both = {"ravine": LANDSCAPES["ravine"], "turned ravine": ravine}
-        report.picture("turned", pictures.draw_turned(both, walks))
-        report.picture("quadratic", pictures.draw_quadratic(speeds, lambda kappa: {
-            name: steps_per_digit(factor) for name, (_, _, factor) in best_settings(kappa).items()
-        }))  # fmt: skip
-        pictures.animate(walks, config.logdir / "paths.gif", size.frames)
-        pictures.show_gif(report.tensorboard, "landscapes/animation", config.logdir / "paths.gif")
-        rows = [row_of(name, other, way) for name, ways in walks.items() for other, way in ways.items()]
-        verdict = judge(walks, speeds, size.steps)
-        more = {"quadratic": speeds, "minima_found": found, "animation": "paths.gif"}
-        report.finish(tables(rows, found, speeds), rows, verdict, **more)
+    report.picture("paths", pictures.draw_paths(walks))
+    report.picture("velocity", pictures.draw_velocity(LANDSCAPES["ravine"]))
+    both = {"ravine": LANDSCAPES["ravine"], "turned ravine": ravine}
+    report.picture("turned", pictures.draw_turned(both, walks))
+    report.picture("quadratic", pictures.draw_quadratic(speeds, lambda kappa: {
+        name: steps_per_digit(factor) for name, (_, _, factor) in best_settings(kappa).items()
+    }))  # fmt: skip
+    pictures.animate(walks, report.folder / "paths.gif", size.frames)
+    pictures.show_gif(report.tensorboard, "landscapes/animation", report.folder / "paths.gif")
+    rows = [row_of(name, other, way) for name, ways in walks.items() for other, way in ways.items()]
+    verdict = judge(walks, speeds, size.steps)
+    more = {"quadratic": speeds, "minima_found": found, "animation": "paths.gif"}
+    report.finish(tables(rows, found, speeds), rows, verdict, **more)
 
 
 if __name__ == "__main__":
-    main(Config, run)
+    main(__doc__, SIZES, run)

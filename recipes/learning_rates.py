@@ -34,8 +34,8 @@ from recipes.common.errors import TrainingDivergedError
 from recipes.common.loop import evaluate, train
 from recipes.common.model import make_model
 from recipes.common.pictures import decorate, figure
-from recipes.common.report import Report, SeededClaim, Verdict, main
-from recipes.common.table import table
+from recipes.common.report import Report, Verdict, main
+from recipes.common.table import table_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -43,14 +43,6 @@ if TYPE_CHECKING:
 CLAIM = "A learning rate that is too small crawls, one that is too large diverges; a good one lies between"
 CURVATURE = 4.0
 SHARES = {"too small": 0.1, "good": 1.0, "overshoots, and arrives": 1.9, "too large": 2.1}  # η L
-
-
-@dataclass(frozen=True)
-class Config(SeededClaim):
-    """Gradient descent on a parabola, and a network on digits at each rate of a grid; ends with a verdict."""
-
-    logdir: Path = Path("runs/learning_rates")
-    """Folder for result.json, pictures and TensorBoard's file."""
 
 
 @dataclass(frozen=True)
@@ -163,24 +155,29 @@ def draw_network(courses: dict[float, list[Course]], best: float) -> Figure:
     return picture
 
 
-def run(config: Config) -> None:
+def run(report: Report, size: Size, seed: int) -> None:
     """Descend, train, draw, judge."""
-    size = SIZES[config.size]
-    with Report(config.logdir, "learning_rates", config) as report:
-        jobs = [Job(lr, config.seed + n, size.epochs) for lr in size.rates for n in range(size.seeds)]
-        done = iter(report.train_all(train_once, jobs, "rates", parallel=False))
-        courses = {lr: [next(done) for _ in range(size.seeds)] for lr in size.rates}
-        ends = {lr: median(course.losses[-1] for course in some) for lr, some in courses.items()}
-        start = median(course.losses[0] for some in courses.values() for course in some)
-        for lr, some in courses.items():
-            report.curve(f"training_loss/{lr:.2g}", some[0].losses, range(size.epochs + 1), "The first seed.")
-        report.picture("parabola", draw_parabola())
-        report.picture("network", draw_network(courses, min(ends, key=ends.__getitem__)))
-        cells = [[f"{lr:.2g}", f"{end:.3g}"] for lr, end in ends.items()]
-        text = table(["learning rate", f"training loss after\n{size.epochs} epochs (median)"], cells)
-        rows = [{"lr": lr, "loss": end if math.isfinite(end) else None} for lr, end in ends.items()]
-        report.finish(text, rows, judge(ends, start), start=start)
+    jobs = [Job(lr, seed + n, size.epochs) for lr in size.rates for n in range(size.seeds)]
+    done = iter(report.train_all(train_once, jobs, "rates", parallel=False))
+    courses = {lr: [next(done) for _ in range(size.seeds)] for lr in size.rates}
+    ends = {lr: median(course.losses[-1] for course in some) for lr, some in courses.items()}
+    start = median(course.losses[0] for some in courses.values() for course in some)
+    for lr, some in courses.items():
+        report.curve(
+            f"training_loss/{lr:.2g}",
+            "After the epoch; the first seed.",
+            some[0].losses,
+            range(size.epochs + 1),
+        )
+    report.picture("parabola", draw_parabola())
+    report.picture("network", draw_network(courses, min(ends, key=ends.__getitem__)))
+    rows = [{"lr": lr, "loss": end} for lr, end in ends.items()]
+    columns = {
+        "learning rate": "{lr:.2g}",
+        f"training loss after\n{size.epochs} epochs (median)": "{loss:.3g}",
+    }
+    report.finish(table_of(rows, columns, missing="inf"), rows, judge(ends, start), start=start)
 
 
 if __name__ == "__main__":
-    main(Config, run)
+    main(__doc__, SIZES, run)

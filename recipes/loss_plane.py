@@ -30,22 +30,14 @@ import torchopt_course as optim
 from recipes.common.data import Data, load_data
 from recipes.common.loop import train
 from recipes.common.model import make_model
-from recipes.common.pictures import COLORS, decorate, figure
-from recipes.common.report import Report, SeededClaim, Verdict, main
-from recipes.common.table import table
+from recipes.common.pictures import COLORS, decorate, figure, stars
+from recipes.common.report import Report, Verdict, main
+from recipes.common.table import table_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 CLAIM = "The loss of a real network is not convex: between two minima lies a ridge"
-
-
-@dataclass(frozen=True)
-class Config(SeededClaim):
-    """Train twice, draw the loss on the plane through both ends, and along the line between them."""
-
-    logdir: Path = Path("runs/loss_plane")
-    """Folder for result.json, pictures and TensorBoard's file."""
 
 
 @dataclass(frozen=True)
@@ -97,9 +89,7 @@ class Plane:
 
     def seen(self, places: Tensor) -> Tensor:
         """Coordinates of the nearest points of the plane; places x 2."""
-        return torch.stack(
-            [(places - self.origin) @ self.along, (places - self.origin) @ self.across], dim=-1
-        )
+        return (places - self.origin) @ torch.stack([self.along, self.across], dim=-1)
 
     def at(self, coordinates: Tensor) -> Tensor:
         """The weights at coordinates; ... x 2 to ... x weights."""
@@ -115,27 +105,14 @@ def draw_plane(x: Tensor, y: Tensor, losses: Tensor, path: Tensor, minima: Tenso
     levels = torch.logspace(float(losses.min().log10()), float(losses.max().log10()), 25).tolist()
     ground = axes.contourf(x, y, losses, levels, cmap="Greys_r", norm=LogNorm())
     axes.contour(x, y, losses, levels, colors="black", linewidths=0.3)
-    axes.plot(
-        *path.T, "o-", color=COLORS["Momentum"], markersize=3, label="the first training, an epoch a dot"
-    )
-    axes.plot(
-        *minima.T,
-        "*",
-        color="gold",
-        markeredgecolor="black",
-        markersize=20,
-        linestyle="none",
-        label="where two trainings ended",
-    )
+    words = "the first training, an epoch a dot"
+    axes.plot(*path.T, "o-", color=COLORS["Momentum"], markersize=3, label=words)
+    stars(axes, minima, size=20, label="where two trainings ended")
     bar = picture.colorbar(ground, ax=axes, label="training loss", format="%.0e")
     bar.minorticks_off()
     axes.set_aspect("equal")
-    decorate(
-        axes,
-        "distance towards the second minimum",
-        "distance across",
-        "A plane through two minima of a real network",
-    )
+    title = "A plane through two minima of a real network"
+    decorate(axes, "distance towards the second minimum", "distance across", title)
     axes.legend(loc="upper right")
     return picture
 
@@ -145,55 +122,51 @@ def draw_line(shares: Tensor, losses: Tensor) -> Figure:
     picture = figure(8, 4.2)
     axes = picture.subplots()
     axes.semilogy(shares, losses, color=COLORS["Momentum"], linewidth=2)
-    axes.semilogy([0, 1], [losses[0], losses[-1]], "*", color="gold", markeredgecolor="black", markersize=16)
-    decorate(
-        axes,
-        "share of the way from the first minimum to the second",
-        "training loss",
-        "Between two minima lies a ridge",
-    )
+    stars(axes, [(0, losses[0]), (1, losses[-1])])
+    words = "share of the way from the first minimum to the second"
+    decorate(axes, words, "training loss", "Between two minima lies a ridge")
     return picture
 
 
-def run(config: Config) -> None:
+def run(report: Report, size: Size, seed: int) -> None:
     """Train twice, look at the plane, judge."""
-    size = SIZES[config.size]
-    with Report(config.logdir, "loss_plane", config) as report:
-        data = load_data("digits", "test")
-        model = make_model("mlp", data)
-        first, second = (walk(data, config.seed + n, size.epochs) for n in (0, 1))
-        plane = Plane.through(first[-1], second[-1], first[0])
-        corners = plane.seen(torch.stack([first[0], first[-1], second[-1]]))
-        low, high = corners.min(dim=0).values, corners.max(dim=0).values
-        margin = 0.25 * (high - low)
-        x, y = (
-            torch.linspace(float(a), float(b), size.points)
-            for a, b in zip(low - margin, high + margin, strict=True)
-        )
-        coordinates = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)
-        ground = torch.stack([losses_at(model, data, plane.at(row)) for row in coordinates])
-        shares = torch.linspace(0, 1, 101)
-        line = losses_at(model, data, first[-1] + shares[:, None] * (second[-1] - first[-1]))
+    data = load_data("digits", "test")
+    model = make_model("mlp", data)
+    first, second = (walk(data, seed + n, size.epochs) for n in (0, 1))
+    plane = Plane.through(first[-1], second[-1], first[0])
+    corners = plane.seen(torch.stack([first[0], first[-1], second[-1]]))
+    low, high = corners.min(dim=0).values, corners.max(dim=0).values
+    margin = 0.25 * (high - low)
+    x, y = (
+        torch.linspace(float(a), float(b), size.points)
+        for a, b in zip(low - margin, high + margin, strict=True)
+    )
+    coordinates = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)
+    ground = torch.stack([losses_at(model, data, plane.at(row)) for row in coordinates])
+    shares = torch.linspace(0, 1, 101)
+    line = losses_at(model, data, first[-1] + shares[:, None] * (second[-1] - first[-1]))
 
-        report.curve("line_between_minima", line.tolist(), range(101), "Percent of the way.")
-        report.picture("plane", draw_plane(x, y, ground, plane.seen(first), corners[1:]))
-        report.picture("line", draw_line(shares, line))
-        top, ends = float(line.max()), (float(line[0]), float(line[-1]))
-        far = float((second[-1] - first[-1]).norm())
-        cells = [
-            ["first minimum", f"{ends[0]:.3g}"], ["second minimum", f"{ends[1]:.3g}"],
-            ["highest point on the line between", f"{top:.3g}"],
-            ["where the first training began", f"{float(losses_at(model, data, first[:1])):.3g}"],
-        ]  # fmt: skip
-        verdict = Verdict(
-            CLAIM,
-            top > 10 * max(ends),
-            f"two trainings ended {far:.1f} apart with losses of {ends[0]:.2g} and {ends[1]:.2g}, and on the "
-            f"straight line between them the loss rises to {top:.2g}",
-        )
-        rows = [{"place": name, "loss": float(loss)} for name, loss in cells]
-        report.finish(table(["", "training loss"], cells), rows, verdict, distance=far)
+    words = "Loss of all training rows; the step is the percent of the way."
+    report.curve("line_between_minima", words, line.tolist(), range(101))
+    report.picture("plane", draw_plane(x, y, ground, plane.seen(first), corners[1:]))
+    report.picture("line", draw_line(shares, line))
+    top, ends = float(line.max()), (float(line[0]), float(line[-1]))
+    far = float((second[-1] - first[-1]).norm())
+    rows = [
+        {"place": "first minimum", "loss": ends[0]},
+        {"place": "second minimum", "loss": ends[1]},
+        {"place": "highest point on the line between", "loss": top},
+        {"place": "where the first training began", "loss": float(losses_at(model, data, first[:1]))},
+    ]
+    verdict = Verdict(
+        CLAIM,
+        top > 10 * max(ends),
+        f"two trainings ended {far:.1f} apart with losses of {ends[0]:.2g} and {ends[1]:.2g}, and on the "
+        f"straight line between them the loss rises to {top:.2g}",
+    )
+    text = table_of(rows, {"": "{place}", "training loss": "{loss:.3g}"})
+    report.finish(text, rows, verdict, distance=far)
 
 
 if __name__ == "__main__":
-    main(Config, run)
+    main(__doc__, SIZES, run)

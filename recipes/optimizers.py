@@ -23,7 +23,6 @@ over the seeds. The advice is borne out if
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -36,8 +35,8 @@ import torch
 if not __package__:  # run by its path: Python looks for modules in recipes/, the package lies one higher
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from recipes.common.report import Report, SeededClaim, Verdict, main
-from recipes.common.table import table
+from recipes.common.report import Report, Verdict, main
+from recipes.common.table import table_of
 from recipes.parts.optimizers_pictures import draw_curves, draw_sensitivity, draw_spread
 from recipes.parts.trials import (
     CONTENDERS,
@@ -91,50 +90,35 @@ SIZES = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Config(SeededClaim):
-    """Compare all optimizers under equal budgets: is it Adam in a hurry, and momentum with time?
-
-    Every optimizer is tuned with the same learning rates and schedules on validation rows, then trained from
-    fresh seeds and measured on the test rows.
-    """
-
-    logdir: Path = Path("runs/optimizers")
-    """Folder for result.json, pictures and TensorBoard's file."""
-
-
-def run(config: Config) -> None:
+def run(report: Report, size: Size, seed: int) -> None:
     """Tune, train the choices from fresh seeds, judge."""
-    size = SIZES[config.size]
-    with Report(config.logdir, "optimizers", config) as report:
-        trials = [t for budget in (size.short, size.long) for t in tuning_trials(size, budget, config.seed)]
-        tuning = dict(zip(trials, report.train_all(run_trial, trials, "tuning"), strict=True))
+    trials = [t for budget in (size.short, size.long) for t in tuning_trials(size, budget, seed)]
+    tuning = dict(zip(trials, report.train_all(run_trial, trials, "tuning"), strict=True))
 
-        contests = (
-            Contest(f"{size.short}, default rate", size.short, tuned=False),
-            Contest(f"{size.short}, tuned", size.short, tuned=True),
-            Contest(f"{size.long}, tuned", size.long, tuned=True),
-        )
-        choices = [
-            (contest, choice(size, contest, name, tuning)) for contest in contests for name in CONTENDERS
-        ]
-        finals = [trial for _, chosen in choices for trial in final_trials(size, chosen, config.seed)]
-        outcomes = iter(report.train_all(run_trial, finals, "final"))
-        results = [Result(*pair, [next(outcomes) for _ in range(size.seeds)]) for pair in choices]
+    contests = (
+        Contest(f"{size.short}, default rate", size.short, tuned=False),
+        Contest(f"{size.short}, tuned", size.short, tuned=True),
+        Contest(f"{size.long}, tuned", size.long, tuned=True),
+    )
+    choices = [(contest, choice(size, contest, name, tuning)) for contest in contests for name in CONTENDERS]
+    finals = [trial for _, chosen in choices for trial in final_trials(size, chosen, seed)]
+    outcomes = iter(report.train_all(run_trial, finals, "final"))
+    results = [Result(*pair, [next(outcomes) for _ in range(size.seeds)]) for pair in choices]
 
-        for result in results:
-            tag = f"{result.contest.name.replace(', ', '/')}/{result.choice.optimizer}".replace(" ", "_")
-            report.curve(tag, result.mean_curve, result.outcomes[0].steps)
-        by_rate = {
-            (budget, name): sensitivity(name, budget, tuning)
-            for budget in (size.short, size.long)
-            for name in CONTENDERS
-        }
-        report.picture("sensitivity", draw_sensitivity(by_rate))
-        report.picture("validation_accuracy", draw_curves(results))
-        report.picture("test_accuracy", draw_spread(results))
-        rows = [row(result, tuning) for result in results]
-        report.finish(text(rows), rows, verdict(results))
+    for result in results:
+        tag = f"{result.contest.name.replace(', ', '/')}/{result.choice.optimizer}".replace(" ", "_")
+        words = "Validation accuracy after the step; mean over the seeds."
+        report.curve(tag, words, result.mean_curve, result.outcomes[0].steps)
+    by_rate = {
+        (budget, name): sensitivity(name, budget, tuning)
+        for budget in (size.short, size.long)
+        for name in CONTENDERS
+    }
+    report.picture("sensitivity", draw_sensitivity(by_rate))
+    report.picture("validation_accuracy", draw_curves(results))
+    report.picture("test_accuracy", draw_spread(results))
+    rows = [row(result, tuning) for result in results]
+    report.finish(text(rows), rows, verdict(results))
 
 
 def tuning_trials(size: Size, budget: Budget, seed: int) -> list[Trial]:
@@ -217,7 +201,6 @@ def row(result: Result, tuning: Mapping[Trial, Outcome]) -> dict[str, Any]:
     """A line of the table as numbers."""
     name, budget = result.choice.optimizer, result.contest.budget
     accuracies = sensitivity(name, budget, tuning)
-    steps = median_steps(budget.target, result.outcomes)
     return {
         "contest": result.contest.name,
         "epochs": budget.epochs,
@@ -226,7 +209,7 @@ def row(result: Result, tuning: Mapping[Trial, Outcome]) -> dict[str, Any]:
         "schedule": result.choice.schedule,
         "rate_at_edge": result.choice.lr in (min(accuracies), max(accuracies)),
         "target_accuracy": budget.target,
-        "median_steps_to_target": steps if math.isfinite(steps) else None,  # JSON knows no infinity
+        "median_steps_to_target": median_steps(budget.target, result.outcomes),
         "test_accuracy": fmean(result.tests),
         "test_accuracy_spread": stdev(result.tests),
         "test_accuracy_of_seeds": result.tests,
@@ -245,26 +228,15 @@ def text(rows: Sequence[Mapping[str, Any]]) -> str:
     parts = []
     for contest in dict.fromkeys(row["contest"] for row in rows):
         mine = [row for row in rows if row["contest"] == contest]
-        head = [
-            "",
-            "rate",
-            "schedule",
-            f"steps to\n{mine[0]['target_accuracy']:.0%}",
-            "test accuracy",
-            "good rates",
-        ]
-        lines = [
-            [
-                row["optimizer"],
-                f"{row['lr']:.2g}" + ("!" if row["rate_at_edge"] else " "),
-                row["schedule"],
-                "missed" if row["median_steps_to_target"] is None else f"{row['median_steps_to_target']:.0f}",
-                f"{row['test_accuracy']:.1%} ± {100 * row['test_accuracy_spread']:.1f}",
-                f"{row['good_rates']} of {row['rates']}",
-            ]
-            for row in mine
-        ]
-        parts.append(f"{contest}\n{table(head, lines)}")
+        columns = {
+            "": "{optimizer}",
+            "rate": "{lr:.2g}{rate_at_edge}",
+            "schedule": "{schedule}",
+            f"steps to\n{mine[0]['target_accuracy']:.0%}": "{median_steps_to_target:.0f}",
+            "test accuracy": "{test_accuracy:.1%} ± {test_accuracy_spread:.1%}",
+            "good rates": "{good_rates} of {rates}",
+        }
+        parts.append(f"{contest}\n{table_of(mine, columns, missing='missed')}")
     notes = (
         "test accuracy: mean ± standard deviation over the seeds; steps: median over the seeds\n"
         "good rates: within 2 points of the best on the validation rows; !: the end of the grid"
@@ -273,4 +245,4 @@ def text(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 if __name__ == "__main__":
-    main(Config, run)
+    main(__doc__, SIZES, run)

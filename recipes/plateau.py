@@ -18,6 +18,7 @@ larger of the two standard deviations over the seeds. A run that diverges counts
 
 With 6,000 rows, tried first, five epochs at the full rate were enough for all that the test rows can show,
 and a rate that was dropped too early did no harm there. So there are 20,000 rows: learning takes longer.
+gallery takes some minutes; full, all of Fashion-MNIST with a CNN, some hours.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 if not __package__:  # run by its path: Python looks for modules in recipes/, the package lies one higher
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -39,8 +40,8 @@ from torch.optim.lr_scheduler import ConstantLR, LRScheduler, StepLR
 import torchopt_course as optim
 from recipes.common.loop import Epoch, train
 from recipes.common.pictures import decorate, figure
-from recipes.common.report import Report, SeededClaim, Verdict, main
-from recipes.common.table import table
+from recipes.common.report import Report, Verdict, main
+from recipes.common.table import table_of
 from recipes.parts.schedule_runs import (
     Ending,
     Job,
@@ -67,18 +68,6 @@ SIZES = {
     "gallery": Size("fashion-mnist", "mlp", rows=20_000, epochs=20, batch_size=128, search_seeds=1, seeds=3),
     "full": Size("fashion-mnist", "cnn", rows=None, epochs=16, batch_size=128, search_seeds=1, seeds=3),
 }
-
-
-@dataclass(frozen=True)
-class Config(SeededClaim):
-    """Reduce on plateau against a constant rate and step decay, and what goes wrong when it acts too early.
-
-    Three schedules with six settings each, chosen on validation rows; then several seeds, and the test rows.
-    gallery takes some minutes; full, all of Fashion-MNIST with a CNN, some hours.
-    """
-
-    logdir: Path = Path("runs/plateau")
-    """Folder for result.json, pictures and TensorBoard's file."""
 
 
 @dataclass(frozen=True)
@@ -220,51 +209,43 @@ def draw(runs: dict[str, list[Run]]) -> Figure:
 TITLES = ("Three schedules", "Plateau, and what makes it act too early")
 
 
-def run(config: Config) -> None:
+def run(report: Report, size: Size, seed: int) -> None:
     """Search on validation rows, train the choices, judge."""
-    size = SIZES[config.size]
-    with Report(config.logdir, "plateau", config) as report:
-        chosen, tested, searched = compete(
-            report, train_once, TRIED, size, config.seed, lambda chosen: too_early(chosen["plateau"])
-        )
-        write_curves(report, tested)
-        report.picture("schedules", draw(tested))
+    chosen, tested, searched = compete(
+        report, train_once, TRIED, size, seed, lambda chosen: too_early(chosen["plateau"])
+    )
+    write_curves(report, tested)
+    report.picture("schedules", draw(tested))
 
-        endings = {name: ending(runs) for name, runs in tested.items()}
-        drops = {name: span([first_drop(one) for one in runs]) for name, runs in tested.items()}
-        losses = {name: fmean(one.losses[-1] for one in runs) for name, runs in tested.items()}
-        last_lrs = {name: [one.lrs[-1] for one in runs] for name, runs in tested.items()}
-        rows: list[dict[str, Any]] = [
-            {
-                "name": name,
-                **asdict(chosen[name]),
-                "first_drops": [first_drop(one) for one in tested[name]],
-                "last_lrs": last_lrs[name],
-                "training_loss": losses[name],
-                **asdict(endings[name]),
-            }
-            for name in chosen
-        ]
-        header = [
-            "schedule",
-            "first rate",
-            "chosen",
-            "first drop\nafter epoch",
-            "last rate",
-            "training\nloss",
-        ]
-        text = table(
-            [*header, f"test accuracy\n({size.seeds} seeds)"],
-            [
-                [
-                    *(name, f"{one.lr:g}", str(one), drops[name], f"{max(last_lrs[name]):.0e}"),
-                    *(f"{losses[name]:.3f}", str(endings[name])),
-                ]
-                for name, one in chosen.items()
-            ],
-        )
-        report.finish(text, rows, judge(endings, drops, losses), search=searched)
+    endings = {name: ending(runs) for name, runs in tested.items()}
+    drops = {name: span([first_drop(one) for one in runs]) for name, runs in tested.items()}
+    losses = {name: fmean(one.losses[-1] for one in runs) for name, runs in tested.items()}
+    rows = [
+        {
+            "name": name,
+            **asdict(chosen[name]),
+            **asdict(endings[name]),
+            "chosen": str(chosen[name]),
+            "first_drop": drops[name],
+            "training_loss": losses[name],
+            "first_drops": [first_drop(one) for one in runs],
+            "last_lrs": [one.lrs[-1] for one in runs],
+            "last_lr": max(one.lrs[-1] for one in runs),
+        }
+        for name, runs in tested.items()
+    ]
+    columns = {
+        "schedule": "{name}",
+        "first rate": "{lr:g}",
+        "chosen": "{chosen}",
+        "first drop\nafter epoch": "{first_drop}",
+        "last rate": "{last_lr:.0e}",
+        "training\nloss": "{training_loss:.3f}",
+        f"test accuracy\n({size.seeds} seeds)": "{mean:.1%} ± {spread:.1%}",
+    }
+    text = table_of(rows, columns)
+    report.finish(text, rows, judge(endings, drops, losses), search=searched)
 
 
 if __name__ == "__main__":
-    main(Config, run)
+    main(__doc__, SIZES, run)

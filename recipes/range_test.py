@@ -16,7 +16,7 @@ if not __package__:  # run by its path: Python looks for modules in recipes/, th
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torchopt_course as optim
-from recipes.common.command_line import need, parse, plain_endings, progress_bar
+from recipes.common.command_line import check_counts, check_seed, need, parse, plain_endings, progress_bar
 from recipes.common.data import load_data
 from recipes.common.loop import one_thread, train
 from recipes.common.model import mlp
@@ -52,6 +52,8 @@ def main() -> None:
     """Test, train, draw."""
     options = parse(Options)
     with plain_endings(), one_thread():
+        check_counts(options, "iterations", "epochs", "batch_size")
+        check_seed(options.seed)
         need("matplotlib")
         options.out.mkdir(parents=True, exist_ok=True)
         data = load_data("digits", "test", torch.device("cpu"))

@@ -24,6 +24,8 @@ The verdict, written before any stream but the tuning's was run. The claim is bo
    two standard errors over the streams,
 2. no other optimizer's regret there is less than Adagrad's by more than two standard errors, and
 3. its lead over SGD is larger there than with the commonest words: it is sparsity that makes the difference.
+
+gallery takes some minutes, full an hour.
 """
 
 from __future__ import annotations
@@ -44,8 +46,8 @@ from torch import nn
 from torch.nn import functional as F
 
 import torchopt_course as optim
-from recipes.common.report import Report, SeededClaim, Verdict, main
-from recipes.common.table import table
+from recipes.common.report import Report, Verdict, main
+from recipes.common.table import table_of
 from recipes.parts import sparse_pictures as pictures
 from recipes.parts.docstrings import LIBRARIES, load_documents
 
@@ -80,17 +82,6 @@ SIZES = {
     "gallery": Size(documents=600, streams=5, rates=HALF_DECADES),
     "full": Size(documents=4_000, streams=10, rates=HALF_DECADES),
 }
-
-
-@dataclass(frozen=True)
-class Config(SeededClaim):
-    """Compare Adagrad with SGD, Momentum and SparseAdam on the words of texts that come one by one.
-
-    Ends with a table, three pictures, result.json and a verdict. gallery takes some minutes, full an hour.
-    """
-
-    logdir: Path = Path("runs/sparse_features")
-    """Folder for result.json, pictures and TensorBoard's file."""
 
 
 @dataclass(frozen=True)
@@ -223,46 +214,49 @@ def judge(contenders: Sequence[Contender]) -> Verdict:
     )
 
 
-def outcome_table(contenders: Sequence[Contender]) -> str:
-    """A row for each optimizer and condition; means over the streams, ± one standard deviation."""
-    head = ("", "rate", "regret of\na document", "rightly named")
-    lines = [
-        (
-            f"{c.condition}: {c.optimizer}",
-            f"{c.lr:g}{'!' if c.at_edge else ' '}",
-            f"{fmean(c.regrets):.3f} ± {stdev(c.regrets):.3f}",
-            f"{fmean(o.accuracy for o in c.outcomes):.1%}",
-        )
-        for c in contenders
-    ]
-    return f"{table(head, lines)}\n\n!: the chosen rate is at the edge of the grid."
+def row(contender: Contender) -> dict[str, Any]:
+    """A line of the table as numbers; means over the streams, ± one standard deviation."""
+    c = contender
+    accuracies = [outcome.accuracy for outcome in c.outcomes]
+    return {
+        "condition": c.condition,
+        "optimizer": c.optimizer,
+        "lr": c.lr,
+        "at_edge": c.at_edge,
+        "regrets": c.regrets,
+        "accuracies": accuracies,
+        "accuracy": fmean(accuracies),
+        "regret": fmean(c.regrets),
+        "spread": stdev(c.regrets),
+    }
 
 
-def run(config: Config) -> None:
+COLUMNS = {
+    "": "{condition}: {optimizer}",
+    "rate": "{lr:g}{at_edge}",
+    "regret of\na document": "{regret:.3f} ± {spread:.3f}",
+    "rightly named": "{accuracy:.1%}",
+}
+
+
+def run(report: Report, size: Size, seed: int) -> None:
     """Let them all learn, draw, judge."""
-    size = SIZES[config.size]
-    with Report(config.logdir, "sparse_features", config) as report:
-        contenders, losses = compete(report, size, config.seed)
-        for c in contenders:
-            mean = [fmean(values) for values in zip(*(o.regret for o in c.outcomes), strict=True)]
-            tag = f"regret/{c.condition}/{c.optimizer}".replace(" ", "_").replace(",", "")
-            report.curve(tag, mean, c.outcomes[0].seen, "Average loss so far; mean over the streams.")
-        sparse = [c for c in contenders if c.condition == ALL]
-        data = load_documents(size.documents)
-        learnt_from = torch.cat(data.words[len(data.words) // 2 :])
-        counts = torch.bincount(learnt_from, minlength=len(data.counts))
-        report.picture("regret", pictures.regret_picture(contenders, (ALL, COMMON)))
-        report.picture("rare_words", pictures.steps_picture(sparse, counts))
-        report.picture("learning_rates", pictures.rates_picture(losses, size.rates))
-        rows = [
-            {
-                "condition": c.condition, "optimizer": c.optimizer, "lr": c.lr, "at_edge": c.at_edge,
-                "regrets": c.regrets, "accuracies": [o.accuracy for o in c.outcomes],
-            }
-            for c in contenders
-        ]  # fmt: skip
-        report.finish(outcome_table(contenders), rows, judge(contenders), documents_sha256=data.sha256())
+    contenders, losses = compete(report, size, seed)
+    for c in contenders:
+        mean = [fmean(values) for values in zip(*(o.regret for o in c.outcomes), strict=True)]
+        tag = f"regret/{c.condition}/{c.optimizer}".replace(" ", "_").replace(",", "")
+        report.curve(tag, "Average loss so far; mean over the streams.", mean, c.outcomes[0].seen)
+    sparse = [c for c in contenders if c.condition == ALL]
+    data = load_documents(size.documents)
+    learnt_from = torch.cat(data.words[len(data.words) // 2 :])
+    counts = torch.bincount(learnt_from, minlength=len(data.counts))
+    report.picture("regret", pictures.regret_picture(contenders, (ALL, COMMON)))
+    report.picture("rare_words", pictures.steps_picture(sparse, counts))
+    report.picture("learning_rates", pictures.rates_picture(losses, size.rates))
+    rows = [row(contender) for contender in contenders]
+    text = f"{table_of(rows, COLUMNS)}\n\n!: the chosen rate is at the edge of the grid."
+    report.finish(text, rows, judge(contenders), documents_sha256=data.sha256())
 
 
 if __name__ == "__main__":
-    main(Config, run)
+    main(__doc__, SIZES, run)

@@ -19,7 +19,7 @@ from recipes.common.folder import read_json
 from recipes.common.model import ModelName
 from recipes.common.optimizers import OptimizerName
 from recipes.common.schedulers import SchedulerName
-from recipes.common.table import table
+from recipes.common.table import table_of
 from recipes.common.tensorboard import tensorboard_command
 from recipes.trainer.board import pictures_are_due
 from recipes.trainer.measure import Epoch
@@ -110,13 +110,13 @@ def epoch_table(config: Config) -> str:
     everything = read_epochs(config.logdir)
     epochs = [epoch for epoch in everything if pictures_are_due(epoch["epoch"], len(everything))]
     columns = {
-        "epoch": [str(epoch["epoch"]) for epoch in epochs],
-        "training\nloss": [f"{epoch['train_loss']:.5f}" for epoch in epochs],
-        f"{config.split}\nloss": [f"{epoch['loss']:.4f}" for epoch in epochs],
-        f"{config.split}\naccuracy": [f"{epoch['accuracy']:.1%}" for epoch in epochs],
-        "last\nrate": [f"{epoch['lr']:.4g}" for epoch in epochs],
+        "epoch": "{epoch}",
+        "training\nloss": "{train_loss:.5f}",
+        f"{config.split}\nloss": "{loss:.4f}",
+        f"{config.split}\naccuracy": "{accuracy:.1%}",
+        "last\nrate": "{lr:.4g}",
     }
-    return table(list(columns), list(zip(*columns.values(), strict=True)))
+    return table_of(epochs, columns)
 
 
 def main() -> None:

@@ -24,9 +24,9 @@ from torch.optim import Optimizer
 if not __package__:  # run by its path: Python looks for modules in recipes/, the package lies one higher
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from recipes.common.command_line import parse, plain_endings
-from recipes.common.errors import OptionError, UserError
-from recipes.common.table import table
+from recipes.common.command_line import check_counts, parse, plain_endings
+from recipes.common.errors import UserError
+from recipes.common.table import table_of
 from torchopt_course import ElementwiseOptimizer
 from torchopt_course.testing import OptimizerError, assert_optimizer_agrees
 
@@ -151,12 +151,6 @@ class Options:
     rounds: int = 50
     """Steps of each contender; they take turns."""
 
-    def check(self) -> None:
-        """Refuse what cannot be measured."""
-        for name in ("elements", "rounds"):
-            if getattr(self, name) < 1:
-                raise OptionError(f"--{name} must be at least 1, not {getattr(self, name)}")
-
 
 def of_torch(cls: type[ElementwiseOptimizer]) -> Any:
     """Torch's class of the same name."""
@@ -191,11 +185,22 @@ def lines_of(cls: type[ElementwiseOptimizer]) -> int:
     return sum(bool(line.strip()) for line in inspect.getsource(cls).splitlines())
 
 
+COLUMNS = {
+    "\noptimizer": "{name}",
+    "\nlines": "{lines}",
+    "steps as\ntorch's": "yes",
+    "milliseconds\nper step()": "{ours:.2f}",
+    "torch's\ndefault": "{default:.2f}",
+    "torch's\nforeach": "{foreach:.2f}",
+    "times\nfaster": "{times:.1f}",
+}
+
+
 def main() -> None:
     """Print the table."""
     options = parse(Options)
     with plain_endings():
-        options.check()
+        check_counts(options, "elements", "rounds")
         rows = []
         for cls in CLASSICS:
             try:
@@ -203,18 +208,9 @@ def main() -> None:
             except OptimizerError as error:
                 raise UserError(str(error)) from error
             ours, default, foreach = milliseconds(cls, options)
-            rows.append(
-                (
-                    *(cls.__name__, str(lines_of(cls)), "yes"),
-                    *(f"{taken:.2f}" for taken in (ours, default, foreach)),
-                    f"{default / ours:.1f}",
-                )
-            )
-        header = (
-            *("\noptimizer", "\nlines", "steps as\ntorch's", "milliseconds\nper step()", "torch's\ndefault"),
-            *("torch's\nforeach", "times\nfaster"),
-        )
-        print(table(header, rows))
+            row = {"name": cls.__name__, "lines": lines_of(cls), "times": default / ours}
+            rows.append({**row, "ours": ours, "default": default, "foreach": foreach})
+        print(table_of(rows, COLUMNS))
 
 
 if __name__ == "__main__":

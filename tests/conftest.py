@@ -16,6 +16,8 @@ from hypothesis import HealthCheck, Phase, settings
 
 from torchopt_course.engines.native import step as native
 
+from .browser import CHROMIUM, Browser
+
 # Compilation happens inside of examples: the first of its kind is slow and says nothing about the others.
 settings.register_profile(
     "suite",
@@ -49,3 +51,12 @@ def clean_slate() -> Iterator[None]:
     dtype = torch.get_default_dtype()
     yield
     torch.set_default_dtype(dtype)
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """One Chromium for all tests of a file."""
+    if CHROMIUM is None:
+        pytest.skip("no Chromium here: on Debian, apt-get install chromium")
+    with Browser(tmp_path_factory.mktemp("browser")) as browser:
+        yield browser

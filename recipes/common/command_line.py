@@ -22,12 +22,13 @@ Options = TypeVar("Options")
 INSTALL = "pip install 'torchopt-course[recipes]' brings all that the recipes need"
 
 
-def parse(options: type[Options]) -> Options:
-    """Read the command line into a dataclass; its docstrings are the help text."""
+def parse(options: type[Options], **how: Any) -> Options:
+    """Read the command line into a dataclass; its docstrings are the help text. `how` goes to tyro."""
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):
-            return tyro.cli(options)
+            parsed: Options = tyro.cli(options, **how)
+            return parsed
     except SystemExit as stop:
         if stop.code == 0:  # --help
             raise
@@ -49,10 +50,18 @@ def in_one_line(box: str) -> str:
     return f"{sentence}; perhaps you meant {', '.join(meant)}" if meant else sentence
 
 
-def check_seed(seed: int) -> None:
+def check_seed(seed: int) -> int:
     """Refuse what torch's generators do not take; experiments count up from it, so it has room above."""
     if not 0 <= seed < 2**62:
         raise OptionError(f"--seed must be from 0 to 2**62 - 1, not {seed}")
+    return seed
+
+
+def check_counts(options: object, *names: str) -> None:
+    """Refuse what must be at least 1; None stands for a default."""
+    for name in names:
+        if (value := getattr(options, name)) is not None and value < 1:
+            raise OptionError(f"--{name.replace('_', '-')} must be at least 1, not {value}")
 
 
 def need(*modules: str) -> None:

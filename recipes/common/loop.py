@@ -18,7 +18,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from recipes.common.data import Data, DataName
 from recipes.common.errors import TrainingDivergedError
-from recipes.common.optimizers import needs_closure
+from recipes.common.optimizers import needs_closure, set_mode
 from recipes.common.schedulers import Every, step_after_epoch, stepped_every
 
 # Rows of one forward pass that is only measured: many, but no more than the memory takes.
@@ -76,7 +76,7 @@ def train(
     rows = len(data.train_inputs)
     for epoch in range(1, epochs + 1):
         losses, lrs, total = [], [], 0.0
-        model.train()
+        set_mode(model, optimizer, training=True)
         for batch in torch.randperm(rows, generator=shuffler).to(data.train_inputs.device).split(batch_size):
             compute_loss = partial(loss_with_gradient, model, optimizer, data, batch)
             loss = compute_loss()
@@ -91,6 +91,7 @@ def train(
             if scheduler is not None and every == "batch":
                 scheduler.step()
             total += losses[-1] * len(batch)
+        set_mode(model, optimizer, training=False)
         loss_after, accuracy = evaluate(model, data.eval_inputs, data.eval_targets)
         if not math.isfinite(loss_after):  # the last step may have broken the weights
             raise TrainingDivergedError(f"loss is {loss_after} in epoch {epoch}, after step {len(losses)}")

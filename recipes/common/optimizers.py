@@ -51,6 +51,13 @@ def options_of(name: OptimizerName) -> set[str]:
 
 
 def needs_closure(optimizer: torch.optim.Optimizer) -> bool:
-    """Does `step` ask for a function that computes the loss again, as LBFGS's does?"""
+    """Does `step` ask for a function that computes the loss again, as LBFGS's and SAM's do?"""
     closure = inspect.signature(type(optimizer).step).parameters.get("closure")
-    return closure is not None and closure.default is inspect.Parameter.empty
+    required = closure is not None and closure.default is inspect.Parameter.empty
+    return required or getattr(optimizer, "needs_closure", False)
+
+
+def set_mode(model: torch.nn.Module, optimizer: torch.optim.Optimizer, training: bool) -> None:
+    """To train or to be measured. Optimizers with other weights for either, the schedule-free, hear of it."""
+    model.train(training)
+    getattr(optimizer, "train" if training else "eval", lambda: None)()

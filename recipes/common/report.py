@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import inspect
 import json
 import shutil
 import time
@@ -27,6 +28,7 @@ from recipes.common.folder import (
 )
 from recipes.common.loop import one_thread
 from recipes.common.parallel import done_jobs
+from recipes.common.table import finite
 from recipes.common.tensorboard import (
     EVENT_SUFFIX,
     add_scalar,
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
 SizeName = Literal["smoke", "gallery", "full"]
 Job = TypeVar("Job")
 Outcome = TypeVar("Outcome")
+Size = TypeVar("Size")
 
 # What does not matter to an outcome that is there.
 MAY_CHANGE = {"logdir"}
@@ -49,7 +52,7 @@ MAY_CHANGE = {"logdir"}
 
 @dataclasses.dataclass(frozen=True)
 class Claim:
-    """Options that all recipes have which try one claim of the lecture."""
+    """Options of the recipes that try one claim of the lecture."""
 
     size: SizeName = "gallery"
     """smoke: seconds, to see that it runs; gallery: what docs/recipes.md shows; full: larger, up to hours."""
@@ -153,9 +156,9 @@ class Report:
             return done_jobs(function, jobs, done, self.folder / "trainings", cores)
 
     def curve(
-        self, tag: str, values: Iterable[float], steps: Iterable[int] | None = None, description: str = ""
+        self, tag: str, description: str, values: Iterable[float], steps: Iterable[int] | None = None
     ) -> None:
-        """A curve in TensorBoard; without `steps` they count from 1.
+        """A curve in TensorBoard, and what it shows; without `steps` they count from 1.
 
         The curves whose tags differ in the part after the last "/" only share a chart in the tab "custom
         scalars": the contenders of one claim lie over one another.
@@ -191,7 +194,7 @@ class Report:
             **dataclasses.asdict(verdict),
             "verdict": str(verdict),
             "table": table.splitlines(),
-            "rows": [dict(row) for row in rows],
+            "rows": [{name: finite(value) for name, value in row.items()} for row in rows],
             **more,
             "pictures": self.pictures,
             "seconds": round(time.perf_counter() - self.started, 1),
@@ -226,11 +229,16 @@ def clear(folder: Path, trainings: bool) -> None:
         shutil.rmtree(folder / "trainings", ignore_errors=True)
 
 
-def main(options: type[Claim], run: Callable[[Any], None]) -> None:
-    """Read the command line and run; used by every recipe that tries a claim."""
-    config = parse(options)
+def main(text: str | None, sizes: Mapping[str, Size], run: Callable[..., None]) -> None:
+    """What the script of a claim does: read the command line and call `run(report, size)`, or with a seed.
+
+    `text` is the script's docstring: what is claimed, how it is tried, and what counts as borne out.
+    """
+    recipe = Path(run.__code__.co_filename).stem
+    seeded = "seed" in inspect.signature(run).parameters
+    options = SeededClaim if seeded else Claim
+    config = parse(options, description=text, default=options(logdir=Path("runs", recipe)))
     with plain_endings():
-        if isinstance(config, SeededClaim):
-            check_seed(config.seed)
-        with one_thread():
-            run(config)
+        seed = {"seed": check_seed(config.seed)} if isinstance(config, SeededClaim) else {}
+        with one_thread(), Report(config.logdir, recipe, config) as report:
+            run(report, sizes[config.size], **seed)

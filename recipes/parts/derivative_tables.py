@@ -6,9 +6,8 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from recipes.common.table import table
+from recipes.common.table import table, table_of
 from recipes.parts.counted_work import Cost, Shape, Way
-from recipes.parts.expression_swell import Swell
 
 COLUMNS: tuple[tuple[Shape, Way], ...] = (
     ("n inputs, 1 result", "reverse mode"),
@@ -22,34 +21,28 @@ COLUMNS: tuple[tuple[Shape, Way], ...] = (
 def tables(ways: dict[str, tuple[Tensor, Tensor]], measured: Sequence[Cost]) -> str:
     """The four ways at one point, then the costs."""
     exact = ways["by hand"]
-    values = [
-        [
-            way,
-            f"{float(dx):.15f}",
-            f"{float(dy):.15f}",
-            f"{distance((dx, dy), exact):.0e}".replace("0e+00", "0"),
-        ]
-        for way, (dx, dy) in ways.items()
+    points = [
+        {"way": way, "dx": float(found[0]), "dy": float(found[1]), "error": distance(found, exact) or None}
+        for way, found in ways.items()
     ]
+    columns = {"": "{way}", "dz/dx": "{dx:.15f}", "dz/dy": "{dy:.15f}", "error": "{error:.0e}"}
     found = {(c.shape, c.way, c.n): c for c in measured}
     lines = []
     for n in sorted({c.n for c in measured}):
         cells = [found[key] for key in [(shape, way, n) for shape, way in COLUMNS]]
-        lines.append(
-            [f"{n}"]
-            + [f"{c.evaluations:,.2f}" for c in cells]
-            + [f"{c.seconds * 1e3:,.2f}" for c in cells[:2]]
-        )
+        evaluations = [f"{c.evaluations:,.2f}" for c in cells]
+        lines.append([f"{n}", *evaluations, *(f"{c.seconds * 1e3:,.2f}" for c in cells[:2])])
     titles = [f"{shape}, {way}".replace(", ", "\n").replace(" mode", "") for shape, way in COLUMNS]
     titles = [title.replace("finite differences", "differences") for title in titles]
     head = ["n", *(f"{title}\nevaluations" for title in titles), *(f"{title}\nms" for title in titles[:2])]
-    return f"{table(['', 'dz/dx', 'dz/dy', 'error'], values)}\n\n{table(head, lines)}"
+    return f"{table_of(points, columns, missing='0')}\n\n{table(head, lines)}"
 
 
-def swell_table(swollen: Sequence[Swell]) -> str:
-    """The derivative of an iterated map: as a formula, and in reverse mode."""
-    head = ["iterations of\n4 x (1 - x)", "operations in the\nderivative's formula", "in reverse\nmode"]
-    return table(head, [[f"{one.iterations}", f"{one.formula:,}", f"{one.reverse}"] for one in swollen])
+SWELL = {
+    "iterations of\n4 x (1 - x)": "{iterations}",
+    "operations in the\nderivative's formula": "{formula:,}",
+    "in reverse\nmode": "{reverse}",
+}
 
 
 def distance(found: tuple[Tensor, Tensor], exact: tuple[Tensor, Tensor]) -> float:

@@ -11,7 +11,7 @@ import torch
 
 import torchopt_course as optim
 from recipes.common.pictures import COLORS as OPTIMIZER_COLORS
-from recipes.common.pictures import decorate, figure
+from recipes.common.pictures import decorate, figure, stars
 from recipes.parts.ground import LANDSCAPES, Landscape, Walk
 
 if TYPE_CHECKING:
@@ -37,14 +37,7 @@ def draw_ground(axes: Axes, landscape: Landscape) -> None:
         bands.numpy(), extent=landscape.view, origin="lower", aspect="auto", interpolation="nearest",
         cmap="Greys_r", vmin=-14, vmax=12.5,
     )  # fmt: skip
-    axes.plot(
-        *zip(*landscape.minima, strict=True),
-        "*",
-        color="gold",
-        markeredgecolor="black",
-        markersize=15,
-        zorder=5,
-    )
+    stars(axes, landscape.minima)
     axes.plot(*landscape.start, "o", color="white", markeredgecolor="black", markersize=8)
     axes.set(xlim=(left, right), ylim=(bottom, top))
     axes.locator_params(nbins=6)
@@ -190,8 +183,13 @@ def draw_quadratic(
         theory = [steps_of_theory(kappa)[name] for kappa in fine]
         axes.plot(fine, theory, color=COLORS[name], alpha=0.6, label=f"{name}, theory: factor {formula}")
         mine = [p for p in speeds if p["optimizer"] == name]
-        heights = [-math.log(10) / math.log(p["measured"]) for p in mine]
-        axes.plot([p["kappa"] for p in mine], heights, "o", color=COLORS[name], label=f"{name}, measured")
+        axes.plot(
+            [p["kappa"] for p in mine],
+            [p["steps"] for p in mine],
+            "o",
+            color=COLORS[name],
+            label=f"{name}, measured",
+        )
     axes.set(xscale="log", yscale="log")
     title = "Convex quadratic: gradient descent pays with κ, momentum with its root"
     decorate(axes, "condition number κ = L / μ", "steps for one more digit", title)

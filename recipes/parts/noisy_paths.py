@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 import torchopt_course as optim
 from recipes.common.data import Data
-from recipes.common.pictures import COLORS, figure
+from recipes.common.pictures import COLORS, figure, stars
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -63,7 +63,7 @@ def draw_paths(data: Data, seed: int) -> Figure:
         axes.plot(*places.T, "o-", color=COLORS["Momentum"], markersize=2.5, linewidth=1)
         axes.plot(*places[0], "o", color="white", markeredgecolor="black", markersize=8)
         lowest = grid.flatten(0, 1)[ground.argmin()]
-        axes.plot(*lowest, "*", color="gold", markeredgecolor="black", markersize=15, zorder=5)
+        stars(axes, [lowest])
         axes.set_title(name)
         axes.set_xlabel("first weight")
     picture.axes[0].set_ylabel("second weight")

@@ -163,9 +163,6 @@ class Ending:
         """How far this mean lies above the other."""
         return Lead(self.mean - other.mean, max(self.spread, other.spread))
 
-    def __str__(self) -> str:
-        return f"{self.mean:.1%} ± {self.spread:.1%}"
-
 
 @dataclass(frozen=True)
 class Lead:
@@ -187,11 +184,12 @@ def write_curves(report: Report, tested: dict[str, list[Run]]) -> None:
     """TensorBoard's curves: the rate of the first seed, means of the others over all seeds."""
     for name, runs in tested.items():
         losses, accuracies = (mean_curve([getattr(run, n) for run in runs]) for n in ("losses", "accuracies"))
-        report.curve(f"learning_rate/{name}", runs[0].lrs, description="Of every step; the first seed.")
-        report.curve(f"training_loss/{name}", losses, description="Of every epoch; mean over the seeds.")
-        report.curve(
-            f"test_accuracy/{name}", accuracies, description="After every epoch; mean over the seeds."
-        )
+        for tag, words, values in (
+            ("learning_rate", "Of every step; the first seed.", runs[0].lrs),
+            ("training_loss", "Of every epoch; mean over the seeds.", losses),
+            ("test_accuracy", "After every epoch; mean over the seeds.", accuracies),
+        ):
+            report.curve(f"{tag}/{name}", words, values)
 
 
 def ending(runs: Sequence[Run]) -> Ending:

@@ -25,15 +25,9 @@ def regret_picture(contenders: Sequence[Contender], conditions: Sequence[str]) -
         for c in (c for c in contenders if c.condition == condition):
             curves = torch.tensor([outcome.regret for outcome in c.outcomes])
             mean, error = curves.mean(dim=0), curves.std(dim=0) / len(curves) ** 0.5
-            axes.plot(c.outcomes[0].seen, mean, color=LOOKS[c.optimizer], label=c.optimizer, linewidth=2)
-            axes.fill_between(
-                c.outcomes[0].seen,
-                mean - error,
-                mean + error,
-                color=LOOKS[c.optimizer],
-                alpha=0.2,
-                linewidth=0,
-            )
+            seen, color = c.outcomes[0].seen, LOOKS[c.optimizer]
+            axes.plot(seen, mean, color=color, label=c.optimizer, linewidth=2)
+            axes.fill_between(seen, mean - error, mean + error, color=color, alpha=0.2, linewidth=0)
         decorate(axes, "documents seen", "", condition)
     picture.axes[0].set_ylabel("average loss of a document before it was learnt from")
     picture.axes[-1].legend(title="bands: one standard error")

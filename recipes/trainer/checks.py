@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import torch
 
-from recipes.common.command_line import check_seed, need
+from recipes.common.command_line import check_counts, check_seed, need
 from recipes.common.data import DataName, Split
 from recipes.common.errors import OptionError
 from recipes.common.model import ModelName
@@ -44,14 +44,12 @@ def check(config: Config) -> None:
         raise OptionError(f"--max-lr must be a number from the learning rate up, not {config.max_lr}")
     if not config.save_every >= 0:
         raise OptionError(f"--save-every must be a number of seconds from 0 up, not {config.save_every}")
-    for option in ("epochs", "batch_size", "cycle_epochs"):
-        if (value := getattr(config, option)) is not None and value < 1:
-            raise OptionError(f"--{option.replace('_', '-')} must be at least 1, not {value}")
+    check_counts(config, "epochs", "batch_size", "cycle_epochs")
     check_seed(config.seed)
     check_device(config.device)
     check_optimizer(config)
     processes = int(os.environ.get("WORLD_SIZE", "1"))
-    check_effects(config)
+    check_effects(config, processes)
     if processes > 1 and config.autograd == "mini":
         raise OptionError("--autograd mini trains on one process: torch's backward pass averages gradients")
     if config.compile and config.autograd == "mini":
@@ -73,15 +71,16 @@ def check_device(name: str) -> None:
         raise OptionError(f"--device {name}: this machine has {torch.cuda.device_count()} CUDA devices")
 
 
-def check_effects(config: Config) -> None:
+def check_effects(config: Config, processes: int) -> None:
     """An option that would change nothing is a mistake of somebody who thinks that it does."""
     for option, of_use, what_for in (
         ("max_lr", config.scheduler == "cyclic", "--scheduler cyclic"),
         ("cycle_epochs", config.scheduler == "cyclic", "--scheduler cyclic"),
         ("data_dir", config.data == "fashion-mnist", "--data fashion-mnist"),
+        ("shard", processes > 1, "several processes (torchrun --nproc-per-node 2)"),
         *((o, o in options_of(config.optimizer), "another --optimizer") for o in OPTIMIZER_OPTIONS),
     ):
-        if getattr(config, option) not in (None, False) and not of_use:
+        if is_given(getattr(config, option)) and not of_use:
             name = "--" + option.replace("_", "-")
             raise OptionError(f"{name} has an effect only with {what_for}; leave it out")
 
@@ -89,7 +88,12 @@ def check_effects(config: Config) -> None:
 def optimizer_options(config: Config) -> dict[str, Any]:
     """The options of the optimizer that were given."""
     given = {name: getattr(config, name) for name in OPTIMIZER_OPTIONS}
-    return {name: value for name, value in given.items() if value not in (None, False)}
+    return {name: value for name, value in given.items() if is_given(value)}
+
+
+def is_given(value: object) -> bool:
+    """A switch is on, or another option was named: also with 0, which is a number like others."""
+    return value is not None and value is not False
 
 
 def check_optimizer(config: Config) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import hashlib
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -69,22 +70,51 @@ class Meter:
     """Looks on while a training goes through an epoch; what it has seen so far goes into checkpoints."""
 
     def __init__(self) -> None:
+        self.loss = math.nan
+        """Of the batch at hand, the mean over all processes."""
         self.losses: list[float] = []
         self.step_seconds: list[float] = []
         self.seconds = 0.0
         self.closeups: dict[str, Closeup] = {}
         """Every parameter in the last step of the last epoch."""
 
-    def begin(self) -> None:
-        """A step begins."""
-        self._began = time.perf_counter()
+    @contextlib.contextmanager
+    def looking_on(self, training: Training, last: bool) -> Iterator[None]:
+        """Measure the step that is taken in this block: hooks see it right before and right after the update.
 
-    def before_step(self, training: Training, loss: float, last: bool) -> None:
-        """Forward and backward pass are done: raises `TrainingDivergedError` where they are not finite."""
+        Raises `TrainingDivergedError` before it, if the loss or the gradient is not finite. The last step of
+        an epoch is looked at more closely.
+        """
+        depth = 0  # a step that calls its base's calls hooks twice
+
+        def before(*_: object) -> None:
+            nonlocal depth
+            depth += 1
+            if depth == 1:
+                self._before_step(training, last)
+
+        def after(*_: object) -> None:
+            nonlocal depth
+            depth -= 1
+            if depth == 0:
+                self._after_step(training)
+
+        optimizer = training.optimizer
+        hooks = optimizer.register_step_pre_hook(before), optimizer.register_step_post_hook(after)
+        self._began = time.perf_counter()
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def _before_step(self, training: Training, last: bool) -> None:
         place = f"epoch {training.epochs_done + 1}, step {len(self.losses) + 1}"
-        if not math.isfinite(loss):
-            raise TrainingDivergedError(f"the loss is {loss} in {place}; a smaller learning rate may help")
-        self.losses.append(loss)
+        if not math.isfinite(self.loss):
+            raise TrainingDivergedError(
+                f"the loss is {self.loss} in {place}; a smaller learning rate may help"
+            )
+        self.losses.append(self.loss)
         self.grad_norm = gradient_norm(training.weights, place)
         group = training.optimizer.param_groups[0]
         momentum = group["betas"][0] if "betas" in group else group.get("momentum")
@@ -94,17 +124,21 @@ class Meter:
         wait_for(training.device)
         self._step_began = time.perf_counter()
 
-    def after_step(self, training: Training) -> None:
-        """The weights have moved."""
+    def _after_step(self, training: Training) -> None:
         wait_for(training.device)
         now = time.perf_counter()
         self.step_seconds.append(now - self._step_began)
         self.seconds += now - self._began
+        self.loss = self.losses[-1]  # LBFGS has looked elsewhere since
         if self._before:
             self.closeups = {
                 name: closeup(weight, self._before[name], sizes)
                 for (name, weight), sizes in zip(training.weights.items(), self._sizes, strict=True)
             }
+
+    def step(self, number: int, epoch: Epoch | None) -> Step:
+        """What the last step showed."""
+        return Step(number, self.loss, self.lr, self.momentum, self.grad_norm, epoch)
 
     def end_epoch(self, training: Training, row_counts: list[int], loss: float, accuracy: float) -> Epoch:
         """Sum up, and let go of the epoch's numbers."""

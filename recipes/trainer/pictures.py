@@ -55,19 +55,12 @@ def confusion_figure(data: Data, predicted: Tensor) -> Figure:
         for column in range(kinds):
             if counts[row, column]:
                 color = "white" if shares[row, column] > 0.5 else "black"
-                axes.text(
-                    column,
-                    row,
-                    str(int(counts[row, column])),
-                    ha="center",
-                    va="center",
-                    color=color,
-                    fontsize=9,
-                )
+                words = str(int(counts[row, column]))
+                axes.text(column, row, words, ha="center", va="center", color=color, fontsize=9)
+    axes.set_xticks(range(kinds), data.classes)
     if max(map(len, data.classes)) > 2:
-        axes.set_xticks(range(kinds), data.classes, rotation=45, ha="right")
-    else:
-        axes.set_xticks(range(kinds), data.classes)
+        for label in axes.get_xticklabels():
+            label.set(rotation=45, ha="right")
     axes.set_yticks(range(kinds), data.classes)
     axes.set(xlabel="answer", ylabel="truth")
     return figure

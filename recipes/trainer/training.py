@@ -20,7 +20,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from recipes.common.data import Data
 from recipes.common.loop import EVAL_ROWS, sums
-from recipes.common.optimizers import needs_closure
+from recipes.common.optimizers import needs_closure, set_mode
 from recipes.common.schedulers import step_after_epoch, stepped_every
 from recipes.trainer.measure import Epoch, Meter, Step
 from recipes.trainer.processes import World, load_whole_state, whole_state
@@ -62,34 +62,36 @@ class Training:
     def step(self) -> Step:
         """Forward, backward, step, schedule; and after an epoch's last step the measuring."""
         rows, last = self._next_batch()
-        self.meter.begin()
-        loss = self.loss_with_gradient(rows)
-        self.meter.before_step(self, loss, last)  # an error here: no broken weights are saved
-        if needs_closure(self.optimizer):  # LBFGS looks at several places before it goes to one
-            self.optimizer.step(lambda: self.loss_with_gradient(rows))
-        else:
-            self.optimizer.step()
-        self.meter.after_step(self)
-        self.steps_done += 1
+        with self.meter.looking_on(self, last):
+            self.optimizer.zero_grad()
+            loss = self.loss(rows)
+            loss.backward()
+            self.optimizer.step(*self._closure(rows))
         if self.scheduler is not None and self.schedule_goes_on_every == "batch":
             self.scheduler.step()
-        meter = self.meter
-        lr, momentum, grad_norm = meter.lr, meter.momentum, meter.grad_norm
-        return Step(self.steps_done, loss, lr, momentum, grad_norm, self._end_epoch() if last else None)
+        self.steps_done += 1
+        return self.meter.step(self.steps_done, self._end_epoch() if last else None)
 
-    def loss_with_gradient(self, rows: Tensor) -> float:
-        """Mean loss of a batch; its gradient, the same in all processes, is in the weights' `.grad`."""
+    def loss(self, rows: Tensor) -> Tensor:
+        """Mean loss of this process's share of a batch, for `backward` to average over the processes."""
         mine = self.world.share(rows)
         throw_dice(self.device, self.seed, "step", self.steps_done, self.world.rank)
-        self.optimizer.zero_grad()
         with recorded_by(self.autograd, self.model), self._mixed_precision():
             scores = self.forward(self.data.train_inputs[mine])
             loss = F.cross_entropy(scores, self.data.train_targets[mine], reduction="sum")
-            # A sum over this process's rows; `backward` takes the mean over processes of the gradients.
-            loss = loss * (self.world.size / len(rows))
-        loss.backward()
-        (mean_loss,) = self.world.sum(loss.item() / self.world.size, device=self.device)
-        return mean_loss
+            loss = loss * (self.world.size / len(rows))  # shares may differ by a row
+        (self.meter.loss,) = self.world.sum(loss.item() / self.world.size, device=self.device)
+        return loss
+
+    def _closure(self, rows: Tensor) -> list[Callable[[], float]]:
+        """What `optimizer.step` asks for, if it does: LBFGS looks at several places before it goes to one."""
+
+        def loss_with_gradient() -> float:
+            self.optimizer.zero_grad()
+            self.loss(rows).backward()
+            return self.meter.loss
+
+        return [loss_with_gradient] if needs_closure(self.optimizer) else []
 
     # -- epochs ----------------------------------------------------------------------------------------------
 
@@ -110,7 +112,7 @@ class Training:
             # Drawn on the CPU: the same order on every device.
             order = torch.randperm(len(self.data.train_inputs), generator=dice).to(self.device)
             self._batches = order.split(self.batch_size)
-            self.model.train()
+            set_mode(self.model, self.optimizer, training=True)
         number = self.steps_done % self.steps_per_epoch
         return self._batches[number], number + 1 == self.steps_per_epoch
 
@@ -126,6 +128,7 @@ class Training:
     def evaluate(self) -> tuple[float, float]:
         """Mean loss and share of right answers in the measured rows. Every process takes its share."""
         inputs, targets, world = self.data.eval_inputs, self.data.eval_targets, self.world
+        set_mode(self.model, self.optimizer, training=False)
         mine = sums(self.model, inputs, targets, world.rank, world.size)
         loss, right = world.sum(*mine, device=self.device)
         return loss / len(inputs), right / len(inputs)
@@ -133,7 +136,7 @@ class Training:
     @torch.no_grad()
     def predictions(self) -> Tensor:
         """The kind that the weights see in each of the measured rows. Every process must ask."""
-        self.model.eval()
+        set_mode(self.model, self.optimizer, training=False)
         inputs = self.data.eval_inputs.split(EVAL_ROWS)
         return torch.cat([self.model(some).argmax(dim=1) for some in inputs])
 

@@ -6,12 +6,11 @@ import html.parser
 import json
 import urllib.parse
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from ..browser import Browser, chromium
+from ..browser import Browser
 from ..helpers import ROOT
 
 SITE = ROOT / "docs" / "_build" / "html"
@@ -32,40 +31,30 @@ def pages() -> list[Path]:
     return sorted(SITE.rglob("*.html"))
 
 
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    if chromium() is None:
-        pytest.skip("no Chromium here: on Debian, apt-get install chromium")
-    with Browser(tmp_path_factory.mktemp("profile")) as browser:
-        yield browser
-
-
 # What is wrong with the page that is open, as a list of words.
 LOOK = """
-(() => {
-  const wrong = [];
-  for (const image of document.querySelectorAll("article img")) {
-    if (!image.complete || image.naturalWidth === 0) wrong.push("no picture: " + image.src.slice(0, 200));
-    if (!image.alt) wrong.push("a picture without words: " + image.src.slice(0, 200));
-  }
-  for (const formula of document.querySelectorAll("math")) {
-    const box = formula.getBoundingClientRect();
-    if (box.width < 3 || box.height < 3) wrong.push("a formula of no size: " + formula.textContent);
-    if (!getComputedStyle(formula).fontFamily.includes("STIX")) wrong.push("a formula in another font");
-  }
-  const article = document.querySelector("article");
-  if (article && /\\\\(frac|beta|theta|left|begin)/.test(article.innerText.replace(/`[^`]*`/g, ""))) {
-    const code = [...article.querySelectorAll("pre, code")].map(element => element.innerText).join("");
-    if (!/\\\\(frac|beta|theta|left|begin)/.test(code)) wrong.push("a formula that stayed TeX");
-  }
-  for (const output of document.querySelectorAll(".cell_output")) {
-    const words = output.innerText.trim();
-    if (/^<(Figure|Axes)/.test(words)) wrong.push("words for a picture: " + words);
-  }
-  const width = document.documentElement.scrollWidth;
-  if (width > innerWidth + 1) wrong.push(`${width} pixels wide on a screen of ${innerWidth}`);
-  return wrong;
-})()
+const wrong = [];
+for (const image of document.querySelectorAll("article img")) {
+  if (!image.complete || image.naturalWidth === 0) wrong.push("no picture: " + image.src.slice(0, 200));
+  if (!image.alt) wrong.push("a picture without words: " + image.src.slice(0, 200));
+}
+for (const formula of document.querySelectorAll("math")) {
+  const box = formula.getBoundingClientRect();
+  if (box.width < 3 || box.height < 3) wrong.push("a formula of no size: " + formula.textContent);
+  if (!getComputedStyle(formula).fontFamily.includes("STIX")) wrong.push("a formula in another font");
+}
+const article = document.querySelector("article");
+if (article && /\\\\(frac|beta|theta|left|begin)/.test(article.innerText.replace(/`[^`]*`/g, ""))) {
+  const code = [...article.querySelectorAll("pre, code")].map(element => element.innerText).join("");
+  if (!/\\\\(frac|beta|theta|left|begin)/.test(code)) wrong.push("a formula that stayed TeX");
+}
+for (const output of document.querySelectorAll(".cell_output")) {
+  const words = output.innerText.trim();
+  if (/^<(Figure|Axes)/.test(words)) wrong.push("words for a picture: " + words);
+}
+const width = document.documentElement.scrollWidth;
+if (width > innerWidth + 1) wrong.push(`${width} pixels wide on a screen of ${innerWidth}`);
+return wrong;
 """
 
 
@@ -73,10 +62,10 @@ LOOK = """
 def test_every_page_opens_without_a_complaint(
     width: int, height: int, pages: list[Path], browser: Browser
 ) -> None:
-    browser.resize(width, height, phone=width < 500)
+    size = {"width": width, "height": height, "phone": width < 500}
     wrong = {}
     for page in pages:
-        complaints = [*browser.open(page.as_uri()), *browser.evaluate(LOOK)]
+        complaints = [*browser.open(page.as_uri(), **size), *browser.run(LOOK)]
         if complaints:
             wrong[str(page.relative_to(SITE))] = complaints
     assert not wrong, json.dumps(wrong, indent=1, ensure_ascii=False)
@@ -85,17 +74,15 @@ def test_every_page_opens_without_a_complaint(
 @pytest.mark.parametrize("name", LECTURE)
 def test_a_page_of_the_lecture_is_whole(name: str, browser: Browser, pages: list[Path]) -> None:
     browser.open((SITE / "lecture" / f"{name}.html").as_uri())
-    count = "document.querySelectorAll('article {}').length"
-    assert browser.evaluate(count.format("math[display=block]")) >= 1 or name in ("graph", "take_aways")
-    assert browser.evaluate(count.format(".cell_output img, .cell_output svg")) >= 1
-    assert (
-        browser.evaluate(count.format(".cell_output .highlight-python")) >= 1
-    )  # the code that is the formula
-    headings = browser.evaluate(
-        "[...document.querySelectorAll('article h2')].map(h => h.firstChild.textContent)"
+    count = "return document.querySelectorAll('article {}').length;"
+    assert browser.run(count.format("math[display=block]")) >= 1 or name in ("graph", "take_aways")
+    assert browser.run(count.format(".cell_output img, .cell_output svg")) >= 1
+    assert browser.run(count.format(".cell_output .highlight-python")) >= 1  # the code that is the formula
+    headings = browser.run(
+        "return [...document.querySelectorAll('article h2')].map(h => h.firstChild.textContent);"
     )
     assert headings[-2:] == ["Try", "What the real experiment said"]
-    said = browser.evaluate("document.querySelector('#what-the-real-experiment-said').innerText")
+    said = browser.run("return document.querySelector('#what-the-real-experiment-said').innerText;")
     assert "borne out" in said
 
 

@@ -14,7 +14,7 @@ from torchopt_course import ElementwiseOptimizer
 from torchopt_course.playground import page
 from torchopt_course.playground.page import OURS
 
-from .browser import Browser, needs_browser
+from ..browser import Browser
 
 pytest.importorskip("sympy")
 STEPS = 30
@@ -128,9 +128,8 @@ def pythons_steps(make: Callable[..., Any], options: dict[str, Any], walked: lis
 
 
 @pytest.mark.slow
-@needs_browser
 def test_the_page_walks_as_the_package_or_says_why_not(browser: Browser) -> None:
-    browser.open(page([Stairs, Fixed]))
+    browser.show(page([Stairs, Fixed]))
     seen: dict[str, int] = {"walked": 0, "refused": 0, "diverged": 0, "no value": 0}
     for found in browser.run(WALKS.replace("STEPS", str(STEPS))):
         make, options = CLASSES[found["name"]], pythons_options(found["options"])

@@ -18,8 +18,8 @@ from torchopt_course.playground import javascript, page
 from torchopt_course.playground.__main__ import main
 from torchopt_course.playground.optimizers import Optimizer, PlaygroundError
 
+from ..browser import Browser
 from ..helpers import ROOT, run_python
-from .browser import Browser, needs_browser
 
 pytest.importorskip("sympy")
 
@@ -148,14 +148,13 @@ class Wordy(Base):
 
 
 @pytest.mark.slow
-@needs_browser
 @pytest.mark.parametrize("cls", [RAdam, Wordy])
 def test_any_rule_and_any_choice(cls: Any, browser: Browser) -> None:
     """What the page computes for one number, against the eager engine."""
     texts = f"const LANDSCAPES = [], WALKING = []; const OPTIMIZERS = [{Optimizer(cls).text()}];"
     folder = ROOT / "torchopt_course" / "playground" / "page"
     scripts = "".join((folder / name).read_text() for name in ("numbers.js", "walk.js"))
-    browser.open(f"<html><script>{texts}{scripts}</script></html>")
+    browser.show(f"<html><script>{texts}{scripts}</script></html>")
     start = [0.3, -1.7]
     found = browser.run(f"""
     const optimizer = OPTIMIZERS[0], landscape = {LANDSCAPE}, start = {json.dumps(start)};

@@ -12,8 +12,8 @@ import torch
 from torchopt_course.playground import page
 from torchopt_course.playground.landscapes import LANDSCAPES, Landscape
 
+from ..browser import Browser
 from ..optimizers.test_write_your_own import Lion
-from .browser import Browser, needs_browser
 
 pytest.importorskip("sympy")
 STEPS = 100
@@ -100,7 +100,7 @@ return asked.map(({name, ground, parameters, options, noise}) => {
 
 @pytest.fixture(scope="module")
 def playground(browser: Browser) -> Browser:
-    browser.open(page([Lion]))
+    browser.show(page([Lion]))
     return browser
 
 
@@ -127,20 +127,17 @@ def compare(browser: Browser, wanted: list[tuple[str, str]], noise: float = 0.0)
         assert worst < 1e-12 * max(1.0, expected.abs().max().item()), (case, ground, worst)
 
 
-@needs_browser
 def test_every_optimizer_walks_as_torchs(playground: Browser) -> None:
     """A hundred steps, in the ravine, straight and turned."""
     compare(playground, [(case, ground) for case in CASES for ground in ("Ravine", "turned ravine")])
 
 
 @pytest.mark.slow
-@needs_browser
 def test_in_every_landscape(playground: Browser) -> None:
     compare(playground, [(case, ground) for case in CASES for ground in GROUNDS])
 
 
 @pytest.mark.slow
-@needs_browser
 def test_with_noise(playground: Browser) -> None:
     """The page's random numbers, given to torch."""
     compare(playground, [(case, "Ravine") for case in CASES], noise=0.5)

@@ -9,10 +9,10 @@ import pytest
 
 from torchopt_course.playground import page
 
-from .browser import Browser, needs_browser
+from ..browser import Browser
 
 pytest.importorskip("sympy")
-pytestmark = [pytest.mark.slow, needs_browser]
+pytestmark = pytest.mark.slow
 PLACE = """
 const box = document.getElementById("start").querySelector(".ring").getBoundingClientRect();
 return [box.x + box.width / 2, box.y + box.height / 2];
@@ -27,7 +27,7 @@ def text() -> str:
 
 @pytest.fixture
 def opened(browser: Browser, text: str) -> Browser:
-    browser.open(text)
+    browser.show(text)
     return browser
 
 
@@ -44,7 +44,7 @@ def test_the_mouse_drags_the_start_and_everything_follows(opened: Browser) -> No
 
 
 def test_a_finger_drags_the_start_and_scrolls_beside_it(browser: Browser, text: str) -> None:
-    browser.open(text, width=390, height=844, phone=True)
+    browser.show(text, width=390, height=844, phone=True)
     assert browser.run("return document.documentElement.scrollWidth;") == 390  # nothing sticks out
     x, y = browser.run(PLACE)
     browser.finger((x, y), (x + 30, y + 20), (x + 60, y + 40))
@@ -219,7 +219,7 @@ def test_the_address_keeps_what_is_set(opened: Browser, browser: Browser, text: 
     )
     opened.run("await new Promise((done) => setTimeout(done, 700));")
     ends, address = opened.run(ENDS), opened.run("return location.hash;")
-    browser.open(text, address=address)
+    browser.show(text, address=address)
     assert browser.run("return state.landscape.name;") == "Beale"
     assert browser.run(ENDS) == ends
     for broken in (
@@ -227,7 +227,7 @@ def test_the_address_keeps_what_is_set(opened: Browser, browser: Browser, text: 
         "#" + quote(json.dumps({"landscape": "Nowhere"})),
         "#" + quote('{"walkers": []}'),
     ):
-        browser.open(text, address=broken)
+        browser.show(text, address=broken)
         assert browser.run("return state.landscape.name;") == "Ravine"
 
 

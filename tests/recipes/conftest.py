@@ -68,7 +68,7 @@ def call_main(recipe: str) -> None:
     """What a script does when it is run: those that try a claim give their options to a shared `main`."""
     script = importlib.import_module(f"recipes.{recipe}")
     if recipe in RECIPES:
-        script.main(script.Config, script.run)
+        script.main(script.__doc__, script.SIZES, script.run)
     else:
         script.main()
 

@@ -15,7 +15,7 @@ from recipes.common.loop import train
 from recipes.common.model import mlp
 from recipes.common.schedulers import stepped_every
 from recipes.trainer.training import Training
-from recipes.write_your_own import RAdam, Rprop
+from recipes.zoo import ZOO, ScheduleFreeAdamW
 
 BATCH, STEPS, EPOCHS = 50, 3, 3
 SCHEDULES: dict[str, tuple[str, Callable[[Any], Any]]] = {
@@ -126,7 +126,7 @@ class Extra(torch.optim.SGD):
 @pytest.mark.parametrize(
     "make",
     [
-        RAdam, Rprop, torch.optim.NAdam, torch.optim.Adafactor, torch.optim.Adadelta, torch.optim.ASGD,
+        *ZOO, torch.optim.NAdam, torch.optim.Adafactor, torch.optim.Adadelta, torch.optim.ASGD,
         torch.optim.LBFGS, lambda p: torch.optim.Adam(p, fused=True), lambda p: Needs(p, 0.1),
         lambda p: Extra(p, 0.1, clip=1.0),
     ],
@@ -138,3 +138,16 @@ def test_any_optimizer_trains(make: Any, how: str, data: Data) -> None:
     *_, last = trained(how, data, make(model.parameters()), model)
     assert last.epoch == EPOCHS
     assert all(not torch.equal(p, old) for p, old in zip(model.parameters(), before, strict=True))
+
+
+@pytest.mark.parametrize("how", ["shared", "train.py"])
+def test_schedule_free_weights_are_measured_where_they_are_good(how: str, data: Data) -> None:
+    """The accuracy is that of the averaged weights, which the model is left with."""
+    torch.manual_seed(0)
+    model = mlp(8, 10)
+    optimizer = ScheduleFreeAdamW(model.parameters())
+    *_, last = trained(how, data, optimizer, model)
+    assert optimizer.param_groups[0]["train_mode"] is False
+    with torch.no_grad():
+        right = model(data.eval_inputs).argmax(dim=1) == data.eval_targets
+    assert last.accuracy == pytest.approx(right.double().mean().item())

@@ -16,7 +16,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tqdm import tqdm
 
-from recipes.common.report import Report
+from recipes.common.report import Claim, Report, SeededClaim
 from recipes.gallery import RECIPES, ROOT
 
 from .conftest import SmokeRun, call_main
@@ -61,7 +61,10 @@ def test_help_names_every_option(recipe: str, ends: Callable[..., tuple[int, str
     code, out, err = ends(recipe, "--help")
     assert (code, err) == (0, "")
     script = importlib.import_module(f"recipes.{recipe}")
-    options = getattr(script, "Options", None) or script.Config
+    if recipe in RECIPES:
+        options = Claim if recipe in SEEDLESS else SeededClaim
+    else:
+        options = getattr(script, "Options", None) or script.Config
     for field in dataclasses.fields(options):
         assert f"--{field.name.replace('_', '-')}" in out
 
@@ -94,6 +97,26 @@ def test_a_bad_value_ends_with_one_line_before_anything_is_written(
     code, out, err = ends(recipe, *words, "--logdir", "new")
     assert (code, out) == (2, "")
     assert named in one_line(recipe, err)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("recipe", "words", "said"),
+    [
+        ("range_test", ["--epochs", "0"], "--epochs must be at least 1, not 0"),
+        ("range_test", ["--batch-size", "-3"], "--batch-size must be at least 1, not -3"),
+        ("range_test", ["--iterations", "0"], "--iterations must be at least 1, not 0"),
+        ("range_test", ["--seed", "-1"], "--seed must be from 0"),
+        ("five_optimizers", ["--seed", "-1"], "--seed must be from 0"),
+        ("write_your_own", ["--elements", "0"], "--elements must be at least 1, not 0"),
+    ],
+)
+def test_a_number_that_cannot_work_is_named(
+    recipe: str, words: list[str], said: str, tmp_path: Path, ends: Callable[..., tuple[int, str, str]]
+) -> None:
+    code, out, err = ends(recipe, *words)
+    assert (code, out) == (2, "")
+    assert said in one_line(recipe, err)
     assert not list(tmp_path.iterdir())
 
 

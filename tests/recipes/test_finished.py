@@ -29,7 +29,7 @@ class Config(SeededClaim):
 
 def tiny(config: Config) -> None:
     with Report(config.logdir, "tiny", config) as report:
-        report.curve("a/b", [1.0, 2.0], description="Two points.")
+        report.curve("a/b", "Two points.", [1.0, 2.0])
         report.finish("table", [{"a": 1}], Verdict("the claim", True, "evidence"))
 
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import importlib
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from recipes import gallery
 from recipes.gallery import RECIPES, ROOT, Config, page, results_in, shown
+
+from .conftest import call_main
 
 PAGE = ROOT / "docs" / "recipes.md"
 
@@ -94,11 +96,12 @@ def test_the_committed_claims_are_those_of_the_recipes() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["derivatives", "landscapes", "adam_can_fail", "adaptive_steps"])
-def test_the_committed_outcome_is_what_the_recipe_gives(name: str, tmp_path: Path) -> None:
+def test_the_committed_outcome_is_what_the_recipe_gives(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Those in which nothing is trained on data: the same on every machine, within rounding."""
-    recipe = importlib.import_module(f"recipes.{name}")
-    torch.set_num_threads(1)
-    recipe.run(recipe.Config(logdir=tmp_path))
+    monkeypatch.setattr(sys, "argv", [f"{name}.py", "--logdir", str(tmp_path)])
+    call_main(name)
     images = PAGE.parent / "images" / "recipes" / name
     again, committed = (json.loads((path / "result.json").read_text()) for path in (tmp_path, images))
     assert again["borne_out"] == committed["borne_out"]

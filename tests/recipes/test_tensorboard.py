@@ -9,7 +9,6 @@ import json
 import math
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -36,6 +35,8 @@ from recipes.trainer.measure import Epoch
 from recipes.trainer.pictures import confusion_figure, sample_figure
 from recipes.trainer.run import run, set_up
 from recipes.trainer.run_folder import MAY_CHANGE
+
+from ..browser import Browser
 
 ROOT = Path(__file__).resolve().parents[2]
 TRAINING_ROWS = 1437
@@ -523,59 +524,39 @@ def test_a_file_is_named_after_those_that_must_be_read_before_it(tmp_path: Path)
 # ---------------------------------------------------------------- in a browser
 
 
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
-    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if program is None:
-        pytest.skip("no Chromium here: on Debian, apt-get install chromium")
-
-    def look(url: str, *options: str) -> str:
-        profile = tmp_path_factory.mktemp("profile")
-        words = ["--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--no-proxy-server"]
-        words += ["--window-size=1400,1400", "--virtual-time-budget=20000", f"--user-data-dir={profile}"]
-        done = subprocess.run(
-            [program, *words, *options, url], capture_output=True, text=True, timeout=2 * PATIENCE
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    return look
-
-
-# The browser's virtual time can run out before the page has laid its cards out.
-LOOKS = 5
 ALL_CURVES = "tagFilter=" + "|".join(sorted({*CURVES_OF_EPOCHS, *CURVES_OF_STEPS}))
+SIZE = {"width": 1400, "height": 1400, "offline": False}
 
 
 @pytest.mark.slow
-def test_a_browser_shows_a_card_for_every_curve(
-    board: TensorBoard, browser: Callable[..., str], logdir: Path
-) -> None:
-    for _ in range(LOOKS):
-        page = browser(f"{board.url}?{ALL_CURVES}#timeseries", "--dump-dom")
-        if "<scalar-card" in page:
-            break
-    for tag in (*CURVES_OF_EPOCHS, *CURVES_OF_STEPS):
-        assert f'title="{tag}"' in page, tag
-    # Below a chart stand the last values of its curves.
+def test_a_browser_shows_a_card_for_every_curve(board: TensorBoard, browser: Browser, logdir: Path) -> None:
+    browser.open(f"{board.url}?{ALL_CURVES}#timeseries", **SIZE)
+    # The title of each card; below a chart stand the last values of its curves.
+    wanted = [f'title="{re.escape(tag)}"' for tag in (*CURVES_OF_EPOCHS, *CURVES_OF_STEPS)]
     for name in RUNS:
-        assert re.search(rf">\s*{name}\s*<", page), name
-        accuracy = metrics_of(logdir / name)[-1]["accuracy"]
-        assert re.search(rf">\s*{accuracy:.4g}\s*<", page), accuracy
+        wanted += [rf">\s*{name}\s*<", rf">\s*{metrics_of(logdir / name)[-1]['accuracy']:.4g}\s*<"]
+
+    def missing() -> list[str]:
+        page = browser.run("return document.documentElement.outerHTML;")
+        return [pattern for pattern in wanted if not re.search(pattern, page)]
+
+    eventually(lambda: not missing(), "a card for every curve")
 
 
 @pytest.mark.slow
-def test_a_browser_draws_the_curves(board: TensorBoard, browser: Callable[..., str], tmp_path: Path) -> None:
+def test_a_browser_draws_the_curves(board: TensorBoard, browser: Browser, tmp_path: Path) -> None:
     artefacts = ROOT / "artefacts"
     with contextlib.suppress(OSError):
         artefacts.mkdir(exist_ok=True)
     picture = (artefacts if os.access(artefacts, os.W_OK) else tmp_path) / "tensorboard.png"
-    for _ in range(LOOKS):
-        browser(f"{board.url}#scalars&{ALL_CURVES}", f"--screenshot={picture}")
+    browser.open(f"{board.url}#scalars&{ALL_CURVES}", **SIZE)
+
+    def drawn_in_both_colors() -> bool:
+        browser.picture(picture)
         image = np.asarray(Image.open(picture).convert("RGB"))
         assert image.shape == (1400, 1400, 3)
         charts = image[200:, 370:1050].reshape(-1, 3)
-        if len(np.unique(charts, axis=0)) > 500:
-            break
-    for color in [(255, 112, 67), (0, 119, 187)]:  # TensorBoard's first two
-        assert (charts == color).all(axis=1).sum() > 300, f"no curve is drawn in {color}: {picture}"
+        first_two = [(255, 112, 67), (0, 119, 187)]  # of TensorBoard's colours
+        return all((charts == color).all(axis=1).sum() > 300 for color in first_two)
+
+    eventually(drawn_in_both_colors, f"two curves: {picture}")

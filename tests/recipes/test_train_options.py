@@ -19,6 +19,8 @@ from recipes.trainer.run import run, set_up
     [
         ({"max_lr": 0.01}, "--max-lr has an effect only with --scheduler cyclic"),
         ({"cycle_epochs": 3, "scheduler": "plateau"}, "--cycle-epochs has an effect only with"),
+        ({"shard": True}, "--shard has an effect only with several processes"),
+        ({"momentum": 0.0}, "--momentum has an effect only with another --optimizer"),
         ({"data_dir": Path("/no/such/folder")}, "--data-dir has an effect only with --data fashion-mnist"),
         ({"momentum": 0.9}, "--momentum has an effect only with another --optimizer"),
         ({"optimizer": "sgd", "betas": (0.9, 0.99)}, "--betas has an effect only with another"),
@@ -41,6 +43,10 @@ def test_options_reach_the_optimizer() -> None:
     assert (group["momentum"], group["nesterov"], group["weight_decay"]) == (0.8, True, 0.01)
     group = set_up(Config(optimizer="adamw", betas=(0.8, 0.99))).optimizer.param_groups[0]
     assert (group["betas"], group["weight_decay"]) == ((0.8, 0.99), 0.01)  # its own default
+    group = set_up(Config(optimizer="adamw", weight_decay=0.0)).optimizer.param_groups[0]
+    assert group["weight_decay"] == 0.0  # a number that was given, like any other
+    group = set_up(Config(optimizer="momentum", momentum=0.0)).optimizer.param_groups[0]
+    assert group["momentum"] == 0.0
 
 
 def test_our_autograd_in_mixed_precision_has_torchs_weights(tmp_path: Path) -> None:
