@@ -1,143 +1,233 @@
-"""What 16-bit states and ways of rounding cost and save: ``python -m benchmarks.storage``.
+"""``python -m benchmarks.storage``: what ways of storing cost and save, beside torch and DeepSpeed's CPUAdam.
 
-Adam's step on 30 million elements, in turns with torch's fused Adam with float32 states, for one and two
-threads; bytes as the tensors say. And the memory of a training step of a small transformer, with gradients
-that wait for ``optimizer.step()`` and with gradients that are released. Writes two tables into
-``benchmarks/results``.
+Three tables: Adam's step in each way beside torch's fused one in float32; the step of who keeps float32
+masters on the host while a device computes, beside others that do that; and the peak memory of a training
+whose gradients are released in the backward pass. Each pair is measured in a process of its own,
+:mod:`benchmarks.storage_case`. Writes ``storage.json`` and ``storage.md``, and the tables into
+``docs/low_precision.md``.
 """
 
 from __future__ import annotations
 
+import argparse
+import json
+import re
 import subprocess
 import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import nn
-from torch.nn import Parameter
+from .machine import Machine, this_machine
+from .plan import is_asked_for
+from .storage_case import FULL, MODELS, WAYS, Found
+from .storage_memory import HOW, peak_of
+from .table import Table, three_digits
+from .timing import Spread
 
-import torchopt_course as oc
-
-from .machine import this_machine
-from .timing import Pace, interleave, ratio, spread
-
-RESULTS = Path(__file__).parent / "results"
-TENSORS, ELEMENTS = 10, 3_000_000
-B, F = torch.bfloat16, torch.float32
-# What it is called, the dtype of parameters and gradients, and Adam's options.
-CASES: list[tuple[str, torch.dtype, dict[str, Any]]] = [
-    ("float32", F, {}),
-    ("float32, states bfloat16", F, {"state_dtype": B}),
-    ("float32, states bfloat16, stochastic", F, {"state_dtype": B, "rounding": "stochastic"}),
-    ("float32, states bfloat16, Kahan", F, {"state_dtype": B, "rounding": "kahan"}),
-    ("bfloat16, states float32", B, {"state_dtype": F}),
-    ("bfloat16", B, {"rounding": "nearest"}),
-    ("bfloat16, stochastic", B, {"rounding": "stochastic"}),
-    ("bfloat16, Kahan", B, {"rounding": "kahan"}),
-]
-PACE = Pace(seconds=3.5, least_rounds=5)
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+PAGE = ROOT / "docs" / "low_precision.md"
+START, END = "<!-- measured: written by python -m benchmarks.storage -->", "<!-- end of measured -->"
+THREADS = 2
+# For who offloads: how the numbers are kept, and who else does that.
+OFFLOADED = ("float32", "gradients bfloat16", "gradients and states bfloat16", "all bfloat16")
+OTHERS = ("torch default", "torch fused", "DeepSpeed CPUAdam")
 
 
-def optimizer_of(make: Any, dtype: torch.dtype, **options: Any) -> Any:
-    params = [Parameter(torch.ones(ELEMENTS, dtype=dtype)) for _ in range(TENSORS)]
-    for param in params:
-        param.grad = torch.full_like(param, 1e-3)
-    return make(params, **options)
+@dataclass
+class Report:
+    """Attributes:
+    found, skipped: by the label of the case, which says what was measured, or why not.
+    peaks: MB of a training, by how its gradients and states are kept.
+    """
+
+    machine: Machine
+    found: dict[str, Found] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
+    peaks: dict[str, float] = field(default_factory=dict)
+
+    def as_json(self) -> str:
+        return json.dumps(asdict(self), indent=1) + "\n"
+
+    def of(self, way: str, peer: str, model: str) -> Found | None:
+        return self.found.get(label_of(way, peer, model))
 
 
-def state_bytes(optimizer: Any) -> float:
-    """For each element."""
-    states = [s for own in optimizer.state.values() for name, s in own.items() if name != "step"]
-    return float(sum(state.nbytes for state in states)) / (TENSORS * ELEMENTS)
+def read(path: Path) -> Report:
+    content = json.loads(path.read_text(encoding="utf-8"))
+    found = {label: _found(values) for label, values in content["found"].items()}
+    return Report(Machine(**content["machine"]), found, content["skipped"], content["peaks"])
 
 
-def step_table() -> str:
-    lines = [
-        "| parameters and gradients | bytes of states | 1 thread, ms | of torch fused | 2 threads, ms "
-        "| of torch fused |",
-        "|---|---|---|---|---|---|",
-    ]
-    for label, dtype, options in CASES:
-        mine = optimizer_of(oc.Adam, dtype, **options)
-        theirs = optimizer_of(torch.optim.Adam, F, fused=True)
-        cells = []
-        for threads in (1, 2):
-            torch.set_num_threads(threads)
-            samples = interleave({"mine": mine.step, "theirs": theirs.step}, PACE)
-            time = spread(n / 1e6 for turn in samples["mine"] for n in turn)
-            cells += [f"{time.median:.1f}", f"{ratio(samples['mine'], samples['theirs']).median:.2f}"]
-        lines.append(f"| {label} | {state_bytes(mine):.0f} | {' | '.join(cells)} |")
-        print(lines[-1], flush=True)
-    return "\n".join(lines)
+def _found(values: dict[str, Any]) -> Found:
+    return Found(**{**values, **{name: Spread(**values[name]) for name in ("ours", "theirs", "ratio")}})
 
 
-def transformer() -> nn.Module:
-    """88 million parameters, most of them in 7 layers."""
-    layer = nn.TransformerEncoderLayer(1024, 16, 4096, batch_first=True, dropout=0.0)
-    return nn.TransformerEncoder(layer, 7, enable_nested_tensor=False)
+Case = tuple[str, str, str]
 
 
-def peak(how: str) -> None:
-    """Print the most memory that a few steps of a training have taken, weights included, in MB."""
-    torch.manual_seed(0)
-    torch.set_num_threads(1)
-    # Compilers need memory too, once: they come first, and are not counted.
-    train(nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 8, batch_first=True), 1), how, 8, steps=60)
-    Path("/proc/self/clear_refs").write_text("5")
-    before = _memory("VmRSS")
-    train(transformer(), how, 1024, steps=3)
-    print(_memory("VmHWM") - before)
+def label_of(way: str, peer: str, model: str) -> str:
+    return f"{MODELS[model][0]}, {way}: {peer}"
 
 
-def _memory(what: str) -> float:
-    """Of this process, in MB, as Linux says."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(float(line.split()[1]) / 1024 for line in lines if line.startswith(what))
+def all_cases() -> dict[str, Case]:
+    cases: list[Case] = [(way, FULL, "gpt2") for way in WAYS]
+    cases += [(way, peer, model) for model in MODELS for way in OFFLOADED for peer in OTHERS]
+    return {label_of(*case): case for case in cases}
 
 
-def train(model: nn.Module, how: str, width: int, steps: int) -> None:
-    if "bfloat16 states" in how:
-        optimizer = oc.Adam(model.parameters(), state_dtype=B)
-    else:
-        optimizer = oc.Adam(model.parameters())
-    if "released" in how:
-        oc.release_gradients(model, optimizer)
-    for _ in range(steps):
-        model(torch.randn(1, 32, width)).square().mean().backward()
-        optimizer.step()
-        optimizer.zero_grad()
+# -- tables --------------------------------------------------------------------------------------------------
 
 
-def memory_table() -> str:
-    count = sum(param.numel() for param in transformer().parameters())
-    lines = ["| gradients, states | peak memory of the training, MB |", "|---|---|"]
-    for how in ("wait, float32", "released, float32", "wait, bfloat16 states", "released, bfloat16 states"):
-        command = [sys.executable, "-m", "benchmarks.storage", "--peak", how]
-        result = subprocess.run(command, capture_output=True, text=True, check=True)
-        lines.append(f"| {how} | {float(result.stdout):,.0f} |")
-        print(lines[-1], flush=True)
-    return (
-        f"A transformer of {count / 1e6:.0f} million float32 parameters, Adam, three steps.\n\n"
-        + "\n".join(lines)
+def tables(report: Report) -> list[Table]:
+    return [table for table in (_ways(report), _offloaded(report), _memory(report)) if table.rows]
+
+
+def _ways(report: Report) -> Table:
+    rows = []
+    for way in WAYS:
+        if found := report.of(way, FULL, "gpt2"):
+            both = _ms(found), three_digits(found.theirs.median)
+            rows.append([way, f"{found.bytes_of_states:.2f}", *both, _ratio(found)])
+    return Table(
+        f"Adam's step on GPT-2 small, 124 million elements, {THREADS} threads",
+        [
+            "float32, if nothing else is said",
+            "bytes of states",
+            "ours, ms",
+            "torch fused, ms",
+            "torch / ours",
+        ],
+        rows,
+        "Beside torch's fused Adam with everything in float32, which has 8 bytes of states for each element: "
+        "above 1, ours is faster.",
     )
 
 
-PARTS = {
-    "storage": (f"Adam's step on {TENSORS * ELEMENTS / 1e6:.0f} million elements", step_table),
-    "released_gradients": ("Gradients that are released in the backward pass", memory_table),
-}
+def _offloaded(report: Report) -> Table:
+    rows = []
+    for model, (title, _) in MODELS.items():
+        for way in OFFLOADED:
+            found = [report.of(way, peer, model) for peer in OTHERS]
+            if any(found):
+                ours = next(each for each in found if each)
+                rows.append([f"{title}, {way}", _ms(ours), *map(_ratio, found)])
+    return Table(
+        f"Adam's step on the host, {THREADS} threads",
+        ["", "ours, ms", *(f"{peer} / ours" for peer in OTHERS)],
+        rows,
+        "What others take by what ours takes. None of them reads gradients of 16 bits for float32 masters: "
+        "they get a copy, a part of their step; nor have they states of 16 bits beside those.",
+    )
 
 
-def main() -> None:
-    if sys.argv[1:2] == ["--peak"]:
-        peak(sys.argv[2])
+def _memory(report: Report) -> Table:
+    rows = [[how, f"{report.peaks[how]:,.0f}"] for how in HOW if how in report.peaks]
+    return Table(
+        "Memory of a training whose gradients are released",
+        ["gradients, states", "peak, MB"],
+        rows,
+        "A transformer of 88 million float32 parameters, Adam, three steps.",
+    )
+
+
+def _ms(found: Found | None) -> str:
+    return "" if found is None else three_digits(found.ours.median)
+
+
+def _ratio(found: Found | None) -> str:
+    return "" if found is None else f"{found.ratio.median:.2f}"
+
+
+def markdown(report: Report) -> str:
+    parts = [
+        "# Ways of storing",
+        f"{report.machine.facts()}\n- medians; `python -m benchmarks.storage` wrote this",
+        *(table.as_markdown() for table in tables(report)),
+    ]
+    if report.skipped:
+        parts.append("## Skipped\n\n" + "\n".join(f"- {name}: {why}" for name, why in report.skipped.items()))
+    return "\n\n".join(parts) + "\n"
+
+
+def section(report: Report) -> str:
+    """What stands in the docs."""
+    versions = ", ".join(f"{name} {version}" for name, version in report.machine.versions.items())
+    machine = f"{report.machine.title}, {versions}; medians."
+    return "\n\n".join([machine, *(f"#{table.as_markdown()}" for table in tables(report))])
+
+
+def rewritten(page: str, between: str) -> str:
+    """The page with something else between its marks.
+
+    Raises:
+        ValueError: it has no such marks, or several.
+    """
+    pattern = re.compile(f"{re.escape(START)}.*?{re.escape(END)}", re.DOTALL)
+    new, places = pattern.subn(lambda _: f"{START}\n\n{between}\n\n{END}", page)
+    if places != 1:
+        raise ValueError(f"there are {places} places for the tables, not one between {START} and {END}")
+    return new
+
+
+# -- the command ---------------------------------------------------------------------------------------------
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.storage", description=(__doc__ or "").split("\n\n")[0]
+    )
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        default=[],
+        metavar="WORDS",
+        help='measure these and keep what the record holds of others: "medium DeepSpeed", "8 bits", peak',
+    )
+    parser.add_argument("--seconds", type=float, default=8.0, help="for each pair (default 8)")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of storage.json and storage.md")
+    options = parser.parse_args(arguments)
+    cases, peaks = all_cases(), {f"peak, {how}": how for how in HOW}
+    asked = [label for label in (*cases, *peaks) if is_asked_for(label, options.only)]
+    if not asked:
+        parser.error("--only: none of these is meant:\n" + "\n".join((*cases, *peaks)))
+    options.out.mkdir(parents=True, exist_ok=True)
+    path: Path = options.out / "storage.json"
+    report = Report(this_machine())
+    if options.only and path.exists() and (before := read(path)).machine.is_same(report.machine):
+        report = before
+    for label in asked:
+        report.skipped.pop(label, None)
+        if label in peaks:
+            report.peaks[peaks[label]] = peak_of(peaks[label])
+            print(f"{label}: {report.peaks[peaks[label]]:,.0f} MB", file=sys.stderr, flush=True)
+        else:
+            _measure(report, label, cases[label], options.seconds)
+        path.write_text(report.as_json(), encoding="utf-8")
+    (options.out / "storage.md").write_text(markdown(report), encoding="utf-8")
+    if options.out == RESULTS:
+        PAGE.write_text(rewritten(PAGE.read_text(encoding="utf-8"), section(report)), encoding="utf-8")
+    for table in tables(report):
+        print(f"\n{table.as_text()}")
+
+
+def _measure(report: Report, label: str, case: Case, seconds: float) -> None:
+    command = [sys.executable, "-m", "benchmarks.storage_case", *case]
+    command += [f"--threads={THREADS}", f"--seconds={seconds}"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    report.found.pop(label, None)
+    if done.returncode:
+        ended = {"skipped": f"its process ended with {done.returncode}: {done.stderr.strip()[-200:]}"}
+    else:
+        ended = json.loads(done.stdout.splitlines()[-1])
+    if "skipped" in ended:
+        report.skipped[label] = ended["skipped"]
+        print(f"{label}: skipped, {ended['skipped']}", file=sys.stderr, flush=True)
         return
-    for part in sys.argv[1:] or PARTS:
-        title, table = PARTS[part]
-        source = f"`python -m benchmarks.storage {part}` wrote this."
-        text = f"# {title}\n\n{this_machine().facts()}\n\n{table()}\n\n{source}\n"
-        (RESULTS / f"{part}.md").write_text(text)
+    found = report.found[label] = _found(ended)
+    print(f"{label}: {found.ours.median:.1f} ms, {found.ratio.median:.2f} times", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -106,9 +106,8 @@ def wide_mlp() -> nn.Sequential:
     )
 
 
-def gpt2_shapes() -> list[tuple[int, ...]]:
+def gpt2_shapes(width: int = 768, blocks: int = 12) -> list[tuple[int, ...]]:
     """GPT-2 small: two embeddings, twelve blocks, a last norm; the output layer is the first embedding."""
-    width = 768
     norm: list[tuple[int, ...]] = [(width,), (width,)]
     block = [
         *norm,
@@ -116,7 +115,7 @@ def gpt2_shapes() -> list[tuple[int, ...]]:
         *norm,
         *((width, 4 * width), (4 * width,), (4 * width, width), (width,)),
     ]
-    return [(50257, width), (1024, width), *(block * 12), *norm]
+    return [(50257, width), (1024, width), *(block * blocks), *norm]
 
 
 def _resnet18() -> nn.Module:

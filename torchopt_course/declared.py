@@ -10,10 +10,12 @@ import torch
 from torch import Tensor
 
 from .engines.bucket import Coefficients, GroupOptions
+from .engines.eight_bits import EIGHT_BITS, keys_of
 from .engines.group import sparse_made_dense
 from .engines.layout import is_sparse
 from .engines.rule.parsed import ParsedRule, say_where
 from .engines.rule.whole import WholeRule
+from .engines.storage import wanted_storage
 from .transformed import TransformedOptimizer
 from .validation.declarations import refuse_mistakes, refuse_nan, requested_options
 from .validation.options import plain, refuse_odd_groups, refuse_odd_option
@@ -209,7 +211,7 @@ class DeclaredOptimizer(TransformedOptimizer):
         if self._counts_steps and own.get("step") is None:  # first, as in torch's checkpoints
             new["step"] = self._new_step(param, group)
         for name in self._kept_states(group):
-            if own.get(name) is None:
+            if not keys_of(own, name):
                 made = self._made_state(name, param, group)
                 if made is not None:
                     new[name] = made
@@ -235,8 +237,10 @@ class DeclaredOptimizer(TransformedOptimizer):
     def _without_sparse(self, group: Mapping[str, Any], grads: list[Tensor | None]) -> list[Tensor | None]:
         """Sparse gradients made dense, unless the rule may visit their rows alone."""
         pairs = zip(group["params"], grads, strict=True)
-        # Rows that a rule does not change are what they were in every way of rounding.
-        in_rows = group.get("rounding") in (None, "nearest")
+        # Rows that a rule does not change are what they were when rounded to the nearest; in 8 bits whole
+        # blocks have a scale.
+        in_8_bits = any(wanted_storage(group, name) == EIGHT_BITS for name in self._kept_states(group))
+        in_rows = group.get("rounding") in (None, "nearest") and not in_8_bits
 
         def wanted() -> str:
             said = self.sparse_gradients(group)

@@ -10,12 +10,13 @@ from torch import Tensor
 
 from .declared import refusal
 from .engines.bucket import GroupOptions
+from .engines.eight_bits import CODE, coded_keys, keys_of
 from .engines.layout import in_layout_of, is_sparse, zeros_where
 from .engines.rule.parsed import ParsedRule
-from .engines.storage import OPTIONS, compensation, compensations, rounding_of, wanted_dtype
+from .engines.storage import OPTIONS, as_wanted, compensation, compensations, rounding_of, wanted_dtype
 from .optimizer import RuleOptimizer
 from .validation.declarations import fitting
-from .validation.storage import as_wanted, refuse_idle_storage, refuse_odd_storage
+from .validation.storage import refuse_idle_storage, refuse_odd_storage
 
 
 class ElementwiseOptimizer(RuleOptimizer):
@@ -63,12 +64,12 @@ class ElementwiseOptimizer(RuleOptimizer):
     returns a dictionary. Numbers may change from step to step; ``None`` and booleans choose the terms of
     the formula, and each choice is compiled into a kernel of its own.
 
-    Two more options are for memory. ``state_dtype``: a dtype for all states, or a dictionary with one for
-    some of them by name; the rule computes in float32 all the same. ``rounding``, of states and parameters
-    of 16 bits: ``"nearest"``, ``"stochastic"`` (up or down by chance, right in the mean; ``rounding_seed``
-    among a group's options, 0 by default) or ``"kahan"`` (what is lost is kept, in one more state of 16
-    bits, called ``"compensation"`` or ``"<state>_compensation"``). Who gives either of them computes in
-    float32 on every engine. docs/low_precision.md has more.
+    Two more options are for memory. ``state_dtype``: a dtype for all states, or ``"8bit"``, or a dictionary
+    with one for some of them by name; the rule computes in float32 all the same. ``rounding``, of what is
+    stored in 8 or 16 bits: ``"nearest"``, ``"stochastic"`` (up or down by chance, right in the mean;
+    ``rounding_seed`` among a group's options, 0 by default) or ``"kahan"`` (of 16 bits: what is lost is kept,
+    in one more state, called ``"compensation"`` or ``"<state>_compensation"``). Who gives either of them
+    computes in float32 on every engine. docs/low_precision.md has more.
 
     Args:
         params: parameters, named parameters or dictionaries of a parameter group, as in ``torch.optim``.
@@ -118,7 +119,8 @@ class ElementwiseOptimizer(RuleOptimizer):
 
     def _has_states(self, param: Tensor, group: Mapping[str, Any]) -> bool:
         own, names = self.state.get(param, {}), self._kept_states(group)
-        fit = all(isinstance(own.get(name), Tensor) and own[name].shape == param.shape for name in names)
+        keys = [keys_of(own, name) for name in names]
+        fit = all(several and getattr(own[several[0]], "shape", None) == param.shape for several in keys)
         return fit and (not self._counts_steps or own.get("step") is not None)
 
     def _begin_group(self, i: int) -> None:
@@ -142,7 +144,8 @@ class ElementwiseOptimizer(RuleOptimizer):
 
     def _made_state(self, name: str, param: Tensor, group: Mapping[str, Any]) -> Tensor:
         where = f"the state {name!r} that {type(self).__name__}.initial_state made"
-        return as_wanted(name, fitting(where, self._begun_state(name, param, group), param), group)
+        state = fitting(where, self._begun_state(name, param, group), param)
+        return state.to(wanted_dtype(group, name) or state.dtype)
 
     def _model_of_state(self, name: str, param: Tensor, group: Mapping[str, Any]) -> Tensor:
         return param
@@ -151,6 +154,9 @@ class ElementwiseOptimizer(RuleOptimizer):
         self, name: str, param: Tensor, group: Mapping[str, Any]
     ) -> tuple[torch.dtype, torch.device] | None:
         ours = (*self.states, *self.optional_states)
+        for codes, scales in map(coded_keys, ours):
+            if name in (codes, scales):
+                return CODE if name == codes else torch.float32, param.device
         owners = {each: each for each in ours}
         if group.get("rounding") == "kahan":
             owners |= {compensation(each): each for each in ours}
@@ -158,9 +164,14 @@ class ElementwiseOptimizer(RuleOptimizer):
         return None if dtype is None else (dtype, param.device)
 
     def complete_state(self, param: Tensor, group: Mapping[str, Any]) -> list[str]:
-        names, new = self._kept_states(group), self._missing_states(param, group)
+        names, made = self._kept_states(group), self._missing_states(param, group)
         own = self.state.get(param, {})
-        after = {name: as_wanted(name, new.get(name, own.get(name)), group) for name in names}
+        after: dict[str, Tensor] = {}
+        new = {name: made[name] for name in made if name not in names}
+        for name in names:
+            stored = as_wanted(name, param, made if name in made else own, group)
+            after |= stored
+            new |= stored if name in made else {}
         lost = compensations(rounding_of(group), param, names, after)
         for name, tensor in lost.items():
             if own.get(name) is None or own[name].dtype != tensor.dtype:
@@ -168,13 +179,15 @@ class ElementwiseOptimizer(RuleOptimizer):
         # What may fail has not: from here on things change.
         state = self.state.setdefault(param, {}) if new else own
         state.update(new)
-        state.update({name: value for name, value in after.items() if value is not state[name]})
-        for name in map(compensation, ("p", *self.states, *self.optional_states)):
-            if name in state and name not in lost and name not in names:
-                del state[name]  # of a rounding that was given up: it would be added if that came back
+        state.update({key: value for key, value in after.items() if value is not state.get(key)})
+        # What was kept otherwise, and of a rounding that was given up: it would be added if that came back.
+        others = [key for name in names for key in (name, *coded_keys(name))]
+        for key in (*others, *map(compensation, ("p", *self.states, *self.optional_states))):
+            if key in state and key not in lost and key not in after:
+                del state[key]
         # A checkpoint may bring states in another memory layout than the parameter has: same numbers, but the
         # fused engine walks through all of them in one order, and no engine has use for sparse ones.
         for name in (*names, *lost):
-            if is_sparse(state[name]) or refusal(group) is None:
+            if name in state and (is_sparse(state[name]) or refusal(group) is None):
                 state[name] = in_layout_of(param, state[name])
         return list(new)

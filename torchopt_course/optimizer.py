@@ -19,7 +19,8 @@ from .validation.options import at_least_zero, fraction, make_plain, not_nan, pl
 Params: TypeAlias = Iterable[Tensor] | Iterable[dict[str, Any]] | Iterable[tuple[str, Tensor]]
 # What a rule computes with: a tensor, or one number of it in a compiled kernel.
 Value: TypeAlias = Any
-StateDtype: TypeAlias = torch.dtype | Mapping[str, torch.dtype] | None
+Stored: TypeAlias = torch.dtype | Literal["8bit"]
+StateDtype: TypeAlias = Stored | Mapping[str, Stored] | None
 Rounding: TypeAlias = Literal["nearest", "stochastic", "kahan"] | None
 Transforms: TypeAlias = Sequence[Transform]
 

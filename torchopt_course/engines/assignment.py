@@ -13,6 +13,7 @@ from torch import Tensor
 
 from . import ENGINES
 from .bucket import Bucket, Candidate, Coefficients, GroupOptions
+from .eight_bits import keys_of
 from .layout import in_layout_of
 from .local import LocalGroup
 from .native.compiler import CompilationError, NoWord
@@ -87,16 +88,18 @@ class Assignment:
         own = self.local.state.get(param, {})
         without = self._without.get(position, frozenset())
         kept = tuple(name for name in self.options.states if name not in without)
-        names = (*kept, "step") if self._counts_steps else kept
-        if not isinstance(own, dict) or any(own.get(name) is None for name in names):
+        if not isinstance(own, dict) or (self._counts_steps and own.get("step") is None):
+            return None
+        keys = [keys_of(own, name) for name in kept]
+        if not all(keys):
             return None
         lost = compensations(self.options.rounding, param, kept, own)
         if any(own.get(name) is None for name in lost):
             return None
-        states = {name: own[name] for name in (*kept, *lost)}
-        return Candidate(
-            param, self.local.grads[position], states, own["step"] if self._counts_steps else None
-        )
+        states = {key: own[key] for key in (*(first for first, *_ in keys), *lost)}
+        scales = {key: own[key] for _, *others in keys for key in others}
+        step = own["step"] if self._counts_steps else None
+        return Candidate(param, self.local.grads[position], states, step, scales)
 
     def _look(self, bucket: Bucket) -> bool:
         local = self.local
@@ -165,6 +168,8 @@ class Assignment:
                 params,
                 self.local.state,
                 tuple(candidate.states),  # all of them have the same
+                tuple(candidate.scales),
+                grad_dtype=candidate.grad_dtype,
                 rounding=self.options.rounding,
                 counts_steps=self._counts_steps,
                 ages=ages,

@@ -12,6 +12,7 @@ from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from .guards import Guards
@@ -54,12 +55,22 @@ class Candidate(NamedTuple):
         grad: ``None`` if it has none at present: it may have one in the next step.
         states: those that the rule reads and writes, by name; then those that keep rounding errors.
         step: its step count, where steps are counted.
+        scales: those of states of 8 bits, by name.
     """
 
     param: Tensor
     grad: Tensor | None
     states: State
     step: Tensor | None
+    scales: State
+
+    @property
+    def grad_dtype(self) -> torch.dtype:
+        """That of its gradient, or of the one that it will get: torch lets parameters ask for another one."""
+        if self.grad is not None:
+            return self.grad.dtype
+        asked = getattr(self.param, "grad_dtype", None) if self.param.is_leaf else None
+        return asked or self.param.dtype
 
 
 class Scaling(NamedTuple):
@@ -99,6 +110,8 @@ class Bucket(ABC):
         params: the parameters themselves, none of which the engine refuses.
         state: for each of ``params`` that has states, its states by name.
         names: the states that the rule reads and writes, then those that keep rounding errors.
+        scales: the names of the scales of states of 8 bits.
+        grad_dtype: that of all gradients.
         rounding: as in :class:`GroupOptions`.
         counts_steps: whether the states also hold a ``"step"``.
         ages: how many steps each parameter has taken, where steps are not counted: 0 or 1 for "some".
@@ -130,7 +143,7 @@ class Bucket(ABC):
         step = candidate.step
         counted = () if step is None else (step.device, step.dtype)
         stored = tuple(state.dtype for state in candidate.states.values())
-        return (candidate.param.device, candidate.param.dtype, stored, *counted)
+        return (candidate.param.device, candidate.param.dtype, candidate.grad_dtype, stored, *counted)
 
     def __init__(
         self,
@@ -138,23 +151,32 @@ class Bucket(ABC):
         params: Sequence[Tensor],
         state: Mapping[Tensor, State],
         names: tuple[str, ...],
+        scales: tuple[str, ...],
         *,
+        grad_dtype: torch.dtype,
         rounding: str | None,
         counts_steps: bool,
         ages: Sequence[int],
     ) -> None:
         self.positions = positions
         self.guards = Guards(
-            positions, params, state, names, counts_steps=counts_steps, strides_count=self.IS_FUSED
+            positions,
+            params,
+            state,
+            names,
+            scales,
+            grad_dtype=grad_dtype,
+            counts_steps=counts_steps,
+            strides_count=self.IS_FUSED,
         )
         self.guards.ages[:] = ages
-        self._names = names
+        self._names, self._scales = names, scales
         self._counts_steps = counts_steps
         self._device, self._dtype = params[0].device, params[0].dtype
         self._step_dtype = state[params[0]]["step"].dtype if counts_steps else None
-        states = [state[params[0]][name].dtype for name in names]
+        states = [state[params[0]][name].dtype for name in (*names, *scales)]
         # As p, g and states are stored: the same for all of `params`.
-        self._stored = (self._dtype, self._dtype, *states)
+        self._stored = (self._dtype, grad_dtype, *states)
         self._rounding = rounding
         self._sizes = np.array([param.numel() for param in params], dtype=np.int64)
         self._set_up(params, state)

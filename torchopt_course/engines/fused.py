@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from .bucket import Candidate
+from .eight_bits import CODE
 from .guards import PLAIN
 from .layout import is_dense, same_layout
 
@@ -23,7 +24,7 @@ def why_not_fused(
         device, dtypes: what the engine can take.
         mixed: whether states may be of other dtypes than the parameter.
     """
-    param, grad, states, step = candidate
+    param, grad, states, step, scales = candidate
     gradient = {} if grad is None else {"its gradient": grad}
     for label, tensor in {"it": param, **gradient, **states}.items():
         if type(tensor) not in PLAIN:
@@ -32,9 +33,9 @@ def why_not_fused(
             return f"{label} is sparse" if tensor.is_sparse else f"{label} has the layout {tensor.layout}"
         if tensor.device.type != device:
             return f"{label} is on {tensor.device}"
-        if tensor.dtype not in dtypes:
+        if tensor.dtype not in dtypes and not (scales and label in states and tensor.dtype == CODE):
             return f"{label} is of dtype {tensor.dtype}"
-        is_other = tensor.dtype != param.dtype and not (mixed and label in states)
+        is_other = tensor.dtype != param.dtype and label not in gradient and not (mixed and label in states)
         if tensor.device != param.device or is_other:
             return (
                 f"{label} is {tensor.dtype} on {tensor.device}, the parameter {param.dtype} on {param.device}"
@@ -45,6 +46,12 @@ def why_not_fused(
             return reason
         if label not in ("it", "its gradient") and not same_layout(param, tensor):
             return f"{label} is laid out in memory otherwise than the parameter"
+    for label, tensor in scales.items():
+        is_plain = type(tensor) in PLAIN and tensor.layout == torch.strided and tensor.is_contiguous()
+        if not is_plain or (tensor.device, tensor.dtype) != (param.device, torch.float32):
+            return f"{label} is no plain float32 tensor on {param.device}"
+        if reason := why_odd(label, tensor):
+            return reason
     if not is_dense(param):
         return "its elements are not next to one another in memory"
     return why_odd_step(step, param)

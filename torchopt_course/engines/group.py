@@ -17,6 +17,7 @@ from torch import Tensor
 from . import ENGINES
 from .assignment import Assignment, Declared
 from .bucket import Bucket, Coefficients, Part, Scaling, Specialize, Update
+from .eight_bits import keys_of
 from .layout import is_sparse
 from .local import is_distributed, local_group
 from .native.compiler import CompilationError
@@ -118,8 +119,9 @@ class Group(Assignment):
                 names = optimizer.complete_state(param, group)
                 # An option that is switched on late brings a new state to a parameter that has others.
                 own = optimizer.state.get(param, {})
-                without[position] = frozenset(name for name in names_of_all if own.get(name) is None)
-                kept = names_of_all - without[position]
+                keys = {name: keys_of(own, name) for name in names_of_all}
+                without[position] = frozenset(name for name in names_of_all if not keys[name])
+                kept = {key for several in keys.values() for key in several}
                 if kept and kept.issubset(names):
                     firsts.add(position)
                 created += [(self.index, position, name) for name in names]

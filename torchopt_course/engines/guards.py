@@ -45,6 +45,8 @@ class Guards:
         params: the parameters, contiguous in memory in some order of their dimensions.
         state: for each of ``params`` that has states, its states by name.
         names: the states that the rule reads and writes.
+        scales: those of states of 8 bits, which have shapes of their own.
+        grad_dtype: that of all gradients.
         counts_steps: whether the states also hold a ``"step"`` (0-d, float32 or float64, all on one device).
         strides_count: whether all must stay laid out in memory like the parameter was.
 
@@ -64,13 +66,15 @@ class Guards:
         params: Sequence[Tensor],
         state: Mapping[Tensor, dict[str, Any]],
         names: tuple[str, ...],
+        scales: tuple[str, ...],
         *,
+        grad_dtype: torch.dtype,
         counts_steps: bool,
         strides_count: bool,
     ) -> None:
         self._positions = positions
-        self._columns = columns = (*names, "step") if counts_steps else names
-        self._n_states = len(names)
+        self._columns = columns = (*names, *scales, *(["step"] if counts_steps else []))
+        self._n_states, self._n_scales = len(names) + len(scales), len(scales)
         self._names = np.array([id(name) for name in columns], dtype=np.int64)
         self.table = np.zeros((len(params), 2 + len(columns)), dtype=np.int64)
         self.ages = np.ones(len(params))
@@ -81,7 +85,9 @@ class Guards:
         step = state[params[0]]["step"] if counts_steps else None
         self._step_likeness = None if step is None else _likeness(step)
         self._age_bits = torch.finfo(step.dtype).bits if step is not None and step.device.type == "cpu" else 0
+        self._grad_dtype = grad_dtype
         self._dtypes = [state[params[0]][name].dtype for name in names]
+        self._scale_likeness = [[_likeness(state[param][name]) for name in scales] for param in params]
 
         self._expected = np.zeros((len(params), f.FIRST_STATE + 2 * len(columns)), dtype=np.int64)
         self._expected[:, f.POSITION] = positions
@@ -95,7 +101,7 @@ class Guards:
         self.address = int(self.frame.ctypes.data)
         for word, value in {
             f.COUNT: len(params),
-            f.STATES: len(names),
+            f.STATES: self._n_states,
             f.COLUMNS: len(columns),
             f.AGE_BITS: self._age_bits,
             f.EXPECTED: self._expected.ctypes.data,
@@ -120,14 +126,22 @@ class Guards:
         starts = np.cumsum([0, *map(len, layouts)])[:-1]
         words = np.array([word for words in layouts for word in words], dtype=np.int64)
         self._layouts = {params[0].dtype: words}
-        for name, dtype in zip(self._columns, self._dtypes, strict=False):
-            if dtype not in self._layouts:
-                others = self._layouts[dtype] = words.copy()
-                others[starts + 1] = [native.layout(state[param][name])[1] for param in params]
+        for dtype in {self._grad_dtype, *self._dtypes}.difference(self._layouts):
+            others = self._layouts[dtype] = words.copy()
+            ranks = np.array([param.dim() for param in params])
+            others[starts + 1] = native.layout(torch.empty((), dtype=dtype))[1] + ranks
         self._step_layout = np.array([] if step is None else native.layout(step), dtype=np.int64)
         places = [self._layouts[dtype].ctypes.data + 8 * starts for dtype in self._dtypes]
+        self._scale_layouts = [
+            np.array([native.layout(state[param][name]) for param in params], dtype=np.int64)
+            for name in self._columns[len(self._dtypes) : self._n_states]
+        ]
+        places += [
+            words.ctypes.data + words.strides[0] * np.arange(len(params)) for words in self._scale_layouts
+        ]
         steps = [] if step is None else [np.full(len(params), self._step_layout.ctypes.data)]
         self._expected[:, f.LAYOUT] = words.ctypes.data + 8 * starts
+        self._expected[:, f.GRAD_LAYOUT] = self._layouts[self._grad_dtype].ctypes.data + 8 * starts
         for column, addresses in enumerate([*places, *steps], f.FIRST_STATE + len(self._columns)):
             self._expected[:, column] = addresses
 
@@ -186,9 +200,12 @@ class Guards:
                 return f.CHANGED
             if self._same.any_is_gone or (not self._columns and (param.is_neg() or param.is_inference())):
                 return f.CHANGED
-            alike: list[Tensor] = [param, grad, *columns[: self._n_states]]
+            n_alike = self._n_states - self._n_scales
+            if [*map(_likeness, columns[n_alike : self._n_states])] != self._scale_likeness[i]:
+                return f.CHANGED
+            alike: list[Tensor] = [param, grad, *columns[:n_alike]]
             device, dtype, shape, strides = self._likeness[i]
-            for tensor, kind in zip(alike, (dtype, dtype, *self._dtypes), strict=True):
+            for tensor, kind in zip(alike, (dtype, self._grad_dtype, *self._dtypes), strict=True):
                 if _likeness(tensor)[:3] != (device, kind, shape):
                     return f.CHANGED
             if any(_likeness(step) != self._step_likeness for step in columns[self._n_states :]):

@@ -18,6 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .eight_bits import EIGHT_BITS, LEAST_ELEMENTS, coded_keys, decode, encode, keys_of
+from .layout import in_layout_of, is_dense, same_layout
+
 HALVES = frozenset({torch.bfloat16, torch.float16})
 ROUNDINGS = ("nearest", "stochastic", "kahan")
 
@@ -30,10 +33,34 @@ def computed_in(dtypes: Sequence[torch.dtype]) -> torch.dtype:
     return torch.float64 if torch.float64 in dtypes else torch.float32
 
 
-def wanted_dtype(group: Mapping[str, Any], name: str) -> torch.dtype | None:
-    """The dtype that a group's options want for a state; ``None``: whatever it has."""
+def wanted_storage(group: Mapping[str, Any], name: str) -> torch.dtype | str | None:
+    """What a group's options want for a state: a dtype, or 8 bits; ``None``: whatever it has."""
     wanted = group.get("state_dtype")
     return wanted.get(name) if isinstance(wanted, Mapping) else wanted
+
+
+def wanted_dtype(group: Mapping[str, Any], name: str) -> torch.dtype | None:
+    """The dtype of a state where it is not of 8 bits."""
+    wanted = wanted_storage(group, name)
+    return wanted if isinstance(wanted, torch.dtype | None) else torch.float32
+
+
+def as_wanted(
+    name: str, param: Tensor, own: Mapping[str, Any], group: Mapping[str, Any]
+) -> dict[str, Tensor]:
+    """A state as its group's options want it, with what it is kept under; the same tensors if they are so."""
+    keys = keys_of(own, name)
+    is_coded = len(keys) == 2
+    is_large = param.layout == torch.strided and param.numel() >= LEAST_ELEMENTS
+    if wanted_storage(group, name) == EIGHT_BITS and is_large:
+        if is_coded and (same_layout(param, own[keys[0]]) or not is_dense(param)):
+            return {key: own[key] for key in keys}
+        numbers = in_layout_of(param, decode(*(own[key] for key in keys)) if is_coded else own[name].float())
+        numbers = numbers if is_dense(numbers) else numbers.contiguous()
+        return dict(zip(coded_keys(name), encode(numbers), strict=True))
+    state = decode(*(own[key] for key in keys)) if is_coded else own[name]
+    wanted = wanted_dtype(group, name) or (param.dtype if is_coded else state.dtype)
+    return {name: state if state.dtype == wanted else state.to(wanted)}
 
 
 def rounding_of(group: Mapping[str, Any]) -> str | None:
@@ -60,7 +87,7 @@ def compensations(
     Args:
         names, own: the states that the rule reads and writes, and the tensors.
     """
-    tensors = {"p": param, **{name: own[name] for name in names}}
+    tensors = {"p": param, **{name: own[keys_of(own, name)[0]] for name in names}}
     kept = compensated(rounding, {name: tensor.dtype for name, tensor in tensors.items()})
     return {compensation(name): tensors[name] for name in kept}
 

@@ -9,7 +9,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from .storage import Stored, refuse_other_storage
+from ..engines.eight_bits import coded_keys, keys_of
+from .storage import Stored, odd_code, refuse_other_storage
 
 # What schedulers write into parameter groups; not options of any optimizer.
 _FROM_SCHEDULERS = frozenset({"initial_lr", "max_lr", "min_lr", "base_momentum", "max_momentum", "swa_lr"})
@@ -93,7 +94,8 @@ def _refuse_foreign_part(
             raise TypeError(f"the loaded state of {where} must be a dictionary, got {type(entry).__name__}")
 
     counter = ["step"] if optimizer._counts_steps else []
-    ours = {*optimizer.states, *optimizer.optional_states, *counter}
+    names = (*optimizer.states, *optimizer.optional_states)
+    ours = {*names, *(key for name in names for key in coded_keys(name)), *counter}
     required = (*optimizer.states, *counter)
     own = [entry for entry in optimizer.state.values() if isinstance(entry, Mapping)]
     known = ours.union(*own)
@@ -112,7 +114,7 @@ def _refuse_foreign_part(
                 f"the loaded state of {where} has no {_quote(missing)}, only {_quote(entry)}: "
                 f"{type(optimizer).__name__} needs {_quote(required)}"
             )
-        _refuse_misfits(optimizer, i, position, entry, ours)
+        _refuse_misfits(optimizer, i, position, entry)
     options = [name for name in optimizer._options if name not in optimizer._options_of_transforms]
     for i, group in groups.items():
         needed = [name for name in options if name not in group and optimizer._default_of(name)]
@@ -129,7 +131,7 @@ def _missing(
     return [
         name
         for name in required
-        if entry.get(name) is None
+        if not keys_of(entry, name)
         and (name == "step" or optimizer._model_of_state(name, param, group) is not None)
     ]
 
@@ -187,14 +189,14 @@ def _other_names(group: Mapping[str, Any], mine: Mapping[str, Any]) -> str:
     return "".join(f", {word} {_quote(names)}" for word, names in only.items() if names)
 
 
-def _refuse_misfits(
-    optimizer: Declared, i: int, position: int, entry: Mapping[str, Any], kept: Collection[str]
-) -> None:
+def _refuse_misfits(optimizer: Declared, i: int, position: int, entry: Mapping[str, Any]) -> None:
     where, group = optimizer._where(i, position), optimizer.param_groups[i]
     param = group["params"][position]
-    for name in sorted(kept):
+    for name in sorted({*optimizer.states, *optimizer.optional_states}):
         value = entry.get(name)
-        if value is None or name == "step":
+        if odd := odd_code(name, entry, param):
+            raise ValueError(f"state {name!r} of {where} is kept in 8 bits, and {odd}")
+        if value is None:
             continue
         if not isinstance(value, Tensor):
             raise TypeError(f"state {name!r} of {where} must be a tensor, got {type(value).__name__}")
@@ -212,7 +214,7 @@ def _refuse_misfits(
             raise ValueError(
                 f"state {name!r} of {where} has dtype {value.dtype}, which cannot become {model.dtype}"
             )
-    step = entry.get("step") if "step" in kept else None
+    step = entry.get("step") if optimizer._counts_steps else None
     if isinstance(step, Tensor):
         if step.numel() != 1:
             raise ValueError(f"step of {where} has shape {tuple(step.shape)}, expected a single number")

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
 
-from ..engines.layout import is_sparse
-from ..engines.storage import HALVES, ROUNDINGS, compensation, rounding_of, wanted_dtype
+from ..engines.eight_bits import CODE, EIGHT_BITS, blocks_of, coded_keys
+from ..engines.layout import is_dense, is_sparse
+from ..engines.local import is_distributed
+from ..engines.storage import HALVES, ROUNDINGS, compensation, rounding_of, wanted_storage
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
@@ -43,9 +45,10 @@ def refuse_odd_storage(owner: str, states: Sequence[str], options: Mapping[str, 
             known = ", ".join(map(repr, states))
             raise ValueError(f"state_dtype has a dtype for {name!r}, but the states of {owner} are {known}")
         label = f"state_dtype[{name!r}]" if name else "state_dtype"
-        if dtype is None and not name:
+        if (dtype is None and not name) or (isinstance(dtype, str) and dtype == EIGHT_BITS):
             continue
-        expected = f"one of {', '.join(map(str, DTYPES))}" + ("" if name else ", or a dictionary of them")
+        known = ", ".join((*map(str, DTYPES), repr(EIGHT_BITS)))
+        expected = f"one of {known}" + ("" if name else ", or a dictionary of them")
         if not isinstance(dtype, torch.dtype):
             raise TypeError(f"{label} is {dtype!r}, expected {expected}")
         if dtype not in DTYPES:
@@ -71,10 +74,15 @@ def _refuse_contradictions(
             "rounding='stochastic' draws other bits in each step, and a captured one (`capturable`) "
             "would repeat its own"
         )
+    in_8_bits = [name for name in states if wanted_storage(options, name) == EIGHT_BITS]
+    if in_8_bits and options.get("differentiable"):
+        raise RuntimeError("state_dtype='8bit' has no derivative, and `differentiable` asks for one")
+    kept = {key: "state_dtype='8bit'" for name in in_8_bits for key in coded_keys(name)}
     if rounding == "kahan":
-        for name in map(compensation, ("p", *states)):
-            if name in states:
-                raise ValueError(f"rounding='kahan' keeps a state {name!r}, but {owner} has one of that name")
+        kept |= dict.fromkeys(map(compensation, ("p", *states)), "rounding='kahan'")
+    for name, asked in kept.items():
+        if name in states:
+            raise ValueError(f"{asked} keeps a state {name!r}, but {owner} has one of that name")
 
 
 def refuse_idle_storage(owner: str, group: Mapping[str, Any], states: Sequence[str]) -> None:
@@ -93,18 +101,26 @@ def refuse_idle_storage(owner: str, group: Mapping[str, Any], states: Sequence[s
     for param in params:
         if param.is_complex() and wanted is not None:
             raise ValueError(f"state_dtype={wanted} is given, but a parameter is of dtype {param.dtype}")
+        if is_distributed({type(param)}) and any(
+            wanted_storage(group, each) == EIGHT_BITS for each in states
+        ):
+            raise ValueError(
+                "state_dtype='8bit' is given, but a parameter is a DTensor, whose shards would cut blocks "
+                "that have a scale: give torch.bfloat16"
+            )
         if is_sparse(param) and rounding in ("stochastic", "kahan"):
             raise ValueError(f"rounding={rounding!r} is given, but a parameter has the layout {param.layout}")
     kinds = {param.dtype for param in params}
-    kinds_of_states = {wanted_dtype(group, name) or kind for name in states for kind in kinds}
-    if rounding in ("stochastic", "kahan") and params and HALVES.isdisjoint(kinds | kinds_of_states):
+    kinds_of_states = {wanted_storage(group, name) or kind for name in states for kind in kinds}
+    rounded = {*HALVES, EIGHT_BITS} if rounding == "stochastic" else HALVES
+    if rounding in ("stochastic", "kahan") and params and rounded.isdisjoint(kinds | kinds_of_states):
         raise ValueError(
             f"rounding={rounding!r} is given, but no tensor of {owner} has 16 bits: the parameters are "
             f"{_said(kinds)}, the states {_said(kinds_of_states)}; give state_dtype=torch.bfloat16 for states"
         )
 
 
-def _said(kinds: set[torch.dtype]) -> str:
+def _said(kinds: Iterable[object]) -> str:
     return " and ".join(sorted(map(str, kinds))) or "none"
 
 
@@ -141,7 +157,20 @@ def refuse_other_storage(optimizer: Stored, i: int, group: Mapping[str, Any], ow
         raise type(error)(f"loaded parameter group {i}: {error}") from error
 
 
-def as_wanted(name: str, state: Tensor, group: Mapping[str, Any]) -> Tensor:
-    """A state in the dtype that its group's options want."""
-    wanted = wanted_dtype(group, name)
-    return state if wanted is None or state.dtype == wanted else state.to(wanted)
+def odd_code(name: str, own: Mapping[str, Any], param: Tensor) -> str | None:
+    """What is wrong with the codes and scales of a state; ``None`` if nothing is, or there are none."""
+    codes, scales = (own.get(key) for key in coded_keys(name))
+    if codes is None and scales is None:
+        return None
+    for key, tensor, shape, dtype in (
+        (coded_keys(name)[0], codes, param.shape, CODE),
+        (coded_keys(name)[1], scales, (blocks_of(param.numel()),), torch.float32),
+    ):
+        if not isinstance(tensor, Tensor):
+            return f"{key!r} is {type(tensor).__name__}, expected a tensor of {dtype}"
+        if tuple(tensor.shape) != tuple(shape) or tensor.dtype != dtype:
+            found = f"{tensor.dtype} of shape {tuple(tensor.shape)}"
+            return f"{key!r} is {found}, expected {dtype} of shape {tuple(shape)}"
+        if not is_dense(tensor):
+            return f"{key!r} has gaps in memory, whose order tells the blocks: clone() it"
+    return None

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..engines.layout import is_sparse
+from .storage import odd_code
 
 
 def refuse_misfits(
@@ -52,7 +53,11 @@ def refuse_misfits(
         raise TypeError(f"the state of {where} must be a dictionary, got {type(own).__name__}: {own!r}")
     for name in names:
         state, what = own.get(name), f"state {name!r} of {where}"
-        if name == "step" or state is None:
+        if name == "step":
+            continue
+        if state is None:
+            if odd := odd_code(name, own, param):
+                raise RuntimeError(f"{what} is kept in 8 bits, and {odd}")
             continue
         if not isinstance(state, Tensor):
             raise TypeError(f"{what} must be a tensor, got {type(state).__name__}: {state!r}")

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .. import eight_bits
 from ..bucket import Bucket, Candidate, Coefficients, GroupOptions, Part, Scaling, Specialize, Update
 from ..fused import why_not_fused
 from ..local import LocalGroup, State
@@ -28,8 +29,9 @@ from ..rule.parsed import Specialization
 from ..rule.program import Program
 from ..rule.searches import Search
 from ..rule.sweeps import sweeps
-from .kernel import KINDS, kernel
+from .kernel import kernel
 from .reductions import BLOCK, whole
+from .storage import KINDS
 
 # A thread's part of one tensor has at least so many elements.
 LEAST_SHARE = 1024
@@ -70,7 +72,7 @@ class CpuBucket(Bucket):
         self._kernels: dict[Program, Mapping[int, int]] = {}
         self._partials: dict[Program, Any] = {}  # what the blocks of all tensors give to reductions
         # Threads cut tensors where cache lines end; where a rule reduces, no block is cut.
-        self._grain = 64
+        self._grain = eight_bits.BLOCK if self._scales else 64
         self._arrays: dict[int, Any] = {}  # what the frame has the addresses of
         rows = np.array([(i, 0, size) for i, size in enumerate(self._sizes)], dtype=np.int64)
         starts = np.arange(len(rows) + 1, dtype=np.int64)
@@ -260,9 +262,11 @@ class CpuBucket(Bucket):
         """Where two tensors share memory the order of updates counts, and one thread does it."""
         columns = [0, *range(2, self.guards.table.shape[1] - self._counts_steps)]
         starts = self.guards.table[:, columns].ravel()
-        sizes = self._sizes * self._dtype.itemsize
+        sizes = self._sizes * self._stored[1].itemsize
         widths = np.array([self._stored[column].itemsize for column in columns])
-        bounds = np.stack([starts, starts + np.outer(self._sizes, widths).ravel()], axis=1)
+        counts = [self._sizes] * (len(columns) - len(self._scales))
+        counts += [-(-self._sizes // eight_bits.BLOCK)] * len(self._scales)
+        bounds = np.stack([starts, starts + (np.stack(counts, axis=1) * widths).ravel()], axis=1)
         bounds = bounds[(starts != 0) & (bounds[:, 0] < bounds[:, 1])]
         bounds = bounds[np.argsort(bounds[:, 0])]
         overlap = (bounds[:-1, 1] > bounds[1:, 0]).any()

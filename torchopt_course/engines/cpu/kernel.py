@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pkgutil
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
+from ..eight_bits import BLOCK, CODE
 from ..native.compiler import Address, CompilationError, native
 from ..rule.parsed import Specialization
 from ..rule.program import STATE, Program
@@ -17,14 +18,7 @@ from ..rule.sweeps import Sweep, sweeps
 from ..storage import HALVES, compensated, computed_in
 from . import scalars
 from .reductions import LANES, block_text, larger, smaller, whole_text
-
-# What is stored, what it is computed in, and the words between the two.
-KINDS = {
-    torch.float32: ("float32", "float32", "unchanged", "unchanged"),
-    torch.float64: ("float64", "float64", "unchanged", "unchanged"),
-    torch.bfloat16: ("uint16", "float32", "widen_bfloat16", "narrow_bfloat16"),
-    torch.float16: ("uint16", "float32", "widen_float16", "narrow_float16"),
-}
+from .storage import KINDS, POINTERS, Storage, block_lines, random_lines, read_lines
 
 
 def kernel(
@@ -57,6 +51,7 @@ def kernel(
     return native(name, inputs, lambda: _build(text, real, step_real, lanes), 9)
 
 
+_ENGINES = str(__package__).rpartition(".")[0]
 _OWN_CODE = repr(
     [
         pkgutil.get_data(package, file)
@@ -64,7 +59,10 @@ _OWN_CODE = repr(
             (__package__, "kernel.py"),
             (__package__, "reductions.py"),
             (__package__, "scalars.py"),
-            (__package__.rpartition(".")[0], "storage.py"),
+            (__package__, "storage.py"),
+            (_ENGINES, "storage.py"),
+            (_ENGINES, "eight_bits.py"),
+            (f"{_ENGINES}.native", "eight_bits.py"),
         )
     ]
 )
@@ -79,16 +77,17 @@ def _has_float16() -> bool:
 def _build(source: str, real: str, step_real: str | None, lanes: int) -> Callable[..., Any]:
     import numba
 
-    from ..native import intrinsics
+    from ..native import eight_bits, intrinsics
 
     pointer_to = intrinsics.pointer_to
     names = {
         **scalars.NAMES,
         **intrinsics.WORDS,
+        **eight_bits.WORDS,
         "__name__": __name__,
         "integers": pointer_to(numba.int64),
         "doubles": pointer_to(numba.float64),
-        **{f"at_{stored}": pointer_to(getattr(numba, stored)) for stored, *_ in KINDS.values()},
+        **{f"at_{kind}": pointer_to(getattr(numba, kind)) for kind in POINTERS.values()},
         "steps": pointer_to(getattr(numba, step_real or "float32")),
         "real": getattr(np, real),
         "single": np.float32,
@@ -96,7 +95,8 @@ def _build(source: str, real: str, step_real: str | None, lanes: int) -> Callabl
         "double": np.float64,
         "larger": numba.njit(inline="always")(larger),
         "smaller": numba.njit(inline="always")(smaller),
-        "stack": intrinsics.doubles_on_the_stack(lanes),
+        "stack": intrinsics.on_the_stack(numba.float64, lanes),
+        "block_on_the_stack": intrinsics.on_the_stack(numba.float32, BLOCK),
     }
     exec(source, names)
     function: Callable[..., Any] = names["kernel"]
@@ -116,10 +116,12 @@ def kernel_source(
     dtypes = dict(zip(tensors, stored, strict=False))
     targets = ["p", *tensors[2:]]
     kept = compensated(rounding, {name: dtypes[name] for name in targets})
+    coded = [name for name in targets if dtypes[name] == CODE]
     columns = {**dtypes, **{f"lost_{name}": dtypes[name] for name in kept}}
+    columns |= {f"scale_{name}": torch.float32 for name in coded}
     assert len(columns) == len(stored), (columns, stored)
-    width, said = len(columns) + counts_steps, _Storage(computed_in(stored))
-    by_chance = [name for name in targets if rounding == "stochastic" and dtypes[name] in HALVES]
+    width, said = len(columns) + counts_steps, Storage(computed_in(stored))
+    by_chance = [name for name in targets if rounding == "stochastic" and dtypes[name] in (*HALVES, CODE)]
     n_numbers = len(program.numbers)
     own = n_numbers + 2 * (rounding == "stochastic" and not program.is_search)
     visits = sweeps(program)
@@ -138,13 +140,14 @@ def kernel_source(
             for c, name in enumerate(program.numbers)
         ),
         *(
-            f"        at_{name} = at_{KINDS[dtype][0]}(table[row + {c}] + offset * {dtype.itemsize})"
+            f"        at_{name} = at_{POINTERS[dtype]}(table[row + {c}]{_offset(name, dtype)})"
             for c, (name, dtype) in enumerate(columns.items())
         ),
+        *(f"        fresh_{name} = block_on_the_stack()" for name in coded),
         *(["        size = blocks[2 * item + 1]"] if searches else []),
     ]
     for number, search in enumerate(searches):
-        reading = _reading(said, dtypes, kept, [name for name in tensors if name in search.tensors])
+        reading = read_lines(said, dtypes, kept, [name for name in tensors if name in search.tensors])
         computing = list(map(scalars.text, search.lines))
         places = list(map(program.reductions.index, search.reductions))
         found = block_text(reading, computing, search.reductions, places, len(program.reductions))
@@ -162,19 +165,23 @@ def kernel_source(
         lines += [
             f"        key, second_key = whole(own[{n_numbers}]), whole(own[{n_numbers + 1}])",
         ]
-    lines += [
-        "        for i in range(n):",
-        *(f"            {line}" for line in _reading(said, dtypes, kept, tensors)),
-        *(f"            {scalars.text(line)}" for line in last.lines),
-    ]
+    words = random_lines(len(by_chance))
+    each = [*read_lines(said, dtypes, kept, tensors, in_block=True), *map(scalars.text, last.lines), *words]
     for name, result in written.items():
-        if name in kept:
-            said_lines = said.write_both(name, dtypes[name], result)
+        if name in coded:
+            each += said.keep(name, result)
+        elif name in kept:
+            each += said.write_both(name, dtypes[name], result)
         elif name in by_chance:
-            said_lines = said.write_by_chance(name, dtypes[name], result, by_chance.index(name))
+            each.append(said.write_by_chance(name, dtypes[name], result, by_chance.index(name)))
         else:
-            said_lines = [f"at_{name}[i] = {said.narrow(result, dtypes[name])}"]
-        lines += [f"            {line}" for line in said_lines]
+            each.append(f"at_{name}[i] = {said.narrow(result, dtypes[name])}")
+    if coded:
+        codes = [*words, *(said.write_code(name, by_chance) for name in coded)]
+        loop = block_lines(coded, each, codes)
+    else:
+        loop = ["for i in range(n):", *(f"    {line}" for line in each)]
+    lines += [f"        {line}" for line in loop]
     if counts_steps:
         lines += [
             "        if offset == 0:",
@@ -191,53 +198,5 @@ def _per_tensor(program: Program, sweep: Sweep) -> list[str]:
     return [*known, *map(scalars.text, sweep.per_tensor)]
 
 
-def _reading(
-    said: _Storage, dtypes: Mapping[str, torch.dtype], kept: Sequence[str], names: Sequence[str]
-) -> list[str]:
-    """Read the element ``i`` of some tensors, with what rounding has kept of it."""
-    columns = {name: dtypes[name] for name in names}
-    columns |= {f"lost_{name}": dtypes[name] for name in names if name in kept}
-    return [
-        *(f"{name} = {said.read(f'at_{name}[i]', dtype)}" for name, dtype in columns.items()),
-        *(f"{name} = {name} + lost_{name}" for name in names if name in kept),
-    ]
-
-
-class _Storage:
-    """How numbers are read and written, as text; computed is in one precision for all."""
-
-    def __init__(self, real: torch.dtype) -> None:
-        self._real = str(real).removeprefix("torch.")
-
-    def read(self, number: str, dtype: torch.dtype) -> str:
-        _, wide, read, _ = KINDS[dtype]
-        number = number if read == "unchanged" else f"{read}({number})"
-        return number if wide == self._real else f"real({number})"
-
-    def narrow(self, number: str, dtype: torch.dtype) -> str:
-        _, wide, _, write = KINDS[dtype]
-        number = number if wide == self._real else f"{'single' if wide == 'float32' else 'real'}({number})"
-        return number if write == "unchanged" else f"{write}({number})"
-
-    def write_both(self, name: str, dtype: torch.dtype, number: str) -> list[str]:
-        """To nearest, with what is lost beside it. (Of infinity and NaN nothing is.)"""
-        return [
-            f"new_{name} = {self.narrow(number, dtype)}",
-            f"lost_{name} = {number} - {self.read(f'new_{name}', dtype)}",
-            f"at_{name}[i] = new_{name}",
-            f"lost_{name} = lost_{name} if abs(lost_{name}) < real(inf) else real(0)",
-            f"at_lost_{name}[i] = {self.narrow(f'lost_{name}', dtype)}",
-        ]
-
-    def write_by_chance(self, name: str, dtype: torch.dtype, number: str, place: int) -> list[str]:
-        """By the lower or the upper half of a random word: one is enough for two tensors."""
-        word = f"word_{place // 2}"
-        first = (
-            "random_word(offset + i, key, second_key)" if place == 0 else f"next_word(word_{place // 2 - 1})"
-        )
-        half = "upper" if place % 2 else "lower"
-        kind = str(dtype).removeprefix("torch.")
-        return [
-            *([] if place % 2 else [f"{word} = {first}"]),
-            f"at_{name}[i] = stochastic_{kind}(single({number}), {half}_half({word}))",
-        ]
+def _offset(name: str, dtype: torch.dtype) -> str:
+    return "" if name.startswith("scale_") else f" + offset * {dtype.itemsize}"

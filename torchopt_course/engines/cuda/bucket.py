@@ -48,6 +48,8 @@ class CudaBucket(Bucket):
     @classmethod
     def refuses(cls, candidate: Candidate, options: GroupOptions) -> str | None:
         mixed = options.rounding is not None
+        if candidate.scales:
+            return options.refusal or "it keeps states in 8 bits, which the CUDA kernel does not read"
         return options.refusal or why_not_fused(candidate, candidate.param.device.type, DTYPES, mixed=mixed)
 
     def _set_up(self, params: Sequence[Tensor], state: Mapping[Tensor, State]) -> None:

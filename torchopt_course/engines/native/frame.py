@@ -43,7 +43,7 @@ BUCKET_WORDS = _word()
 
 # Words of one row of `expected`; the ids of the state tensors follow, then that of the step, then the
 # addresses of their layouts.
-POSITION, PARAM, KIND, PLACE, LAYOUT, FIRST_STATE = range(6)
+POSITION, PARAM, KIND, PLACE, LAYOUT, GRAD_LAYOUT, FIRST_STATE = range(7)
 # DLPack's DLTensor as 64-bit words: data, device, ndim and dtype, shape, strides, byte offset.
 DATA, DEVICE, RANK_AND_DTYPE, SHAPE, STRIDES, OFFSET = range(6)
 VIEW_WORDS = 6

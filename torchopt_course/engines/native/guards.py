@@ -102,7 +102,7 @@ def build() -> Callable[..., Any]:
             absent[i] = grad == api[f.NONE]
             address = 0
             if not absent[i]:
-                address = gradient(api, grad, view, planned, strict)
+                address = gradient(api, grad, view, row[f.GRAD_LAYOUT], strict)
             if not grads:
                 call1(api[f.DECREF], grad)  # its parameter holds it
             if absent[i]:

@@ -101,16 +101,16 @@ def run_rows(_typing: Any) -> Any:
     return types.int64(), generate
 
 
-def doubles_on_the_stack(count: int) -> Any:
+def on_the_stack(kind: Any, count: int) -> Any:
     """A function for compiled code: a place for so many numbers, for as long as the caller runs."""
 
     @intrinsic
     def place(_typing: Any) -> Any:
-        def generate(_context: Any, builder: Any, _signature: Any, _arguments: Any) -> Any:
+        def generate(context: Any, builder: Any, _signature: Any, _arguments: Any) -> Any:
             with builder.goto_entry_block():
-                return builder.alloca(ir.DoubleType(), count)
+                return builder.alloca(context.get_value_type(kind), count)
 
-        return types.CPointer(types.float64)(), generate
+        return types.CPointer(kind)(), generate
 
     return place
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..bucket import Bucket, Candidate, Coefficients, GroupOptions, Part, Scaling, Specialize, Update
+from ..eight_bits import CODE
 from ..fused import why_odd, why_odd_step
 from ..guards import PLAIN
 from ..local import LocalGroup
@@ -21,7 +22,7 @@ from ..rule.parsed import Specialization
 from ..rule.program import Program, is_of_several
 from ..storage import HALVES
 from .in_place import InPlace, Language, in_place
-from .one_by_one import as_real
+from .one_by_one import as_real, is_exact
 from .search import Row, part_of
 
 Columns = Sequence[Sequence[Tensor]]
@@ -50,8 +51,8 @@ class OperationsBucket(Bucket):
 
     @classmethod
     def refuses(cls, candidate: Candidate, options: GroupOptions) -> str | None:
-        param, grad, states, step = candidate
-        if options.rounding is not None and HALVES.intersection(
+        param, grad, states, step, _ = candidate
+        if options.rounding is not None and {*HALVES, CODE}.intersection(
             (param.dtype, *(s.dtype for s in states.values()))
         ):
             return "it is stored in fewer bits than it is computed in"
@@ -68,7 +69,10 @@ class OperationsBucket(Bucket):
                 return f"{label} is no plain tensor"
             if label != "its gradient" and torch._debug_has_internal_overlap(tensor) == 1:
                 return f"{label} has several elements in one place"
-            if (tensor.dtype, tensor.device, tensor.shape) != (param.dtype, param.device, param.shape):
+            if (tensor.device, tensor.shape) != (param.device, param.shape) or not (
+                tensor.dtype == param.dtype
+                or (label == "its gradient" and is_exact(tensor.dtype, param.dtype))
+            ):
                 return f"{label} is not like the parameter"
             if reason := why_odd(label, tensor):
                 return reason
@@ -135,7 +139,9 @@ class OperationsBucket(Bucket):
     def _columns(self, local: LocalGroup, rows: Sequence[int]) -> Columns:
         """Parameters, gradients and each of the states."""
         params = [local.params[self.positions[i]] for i in rows]
-        grads = [local.grads[self.positions[i]] for i in rows]
+        grads: Any = [local.grads[self.positions[i]] for i in rows]
+        if self._stored[1] != self._dtype:
+            grads = [grad.to(self._dtype) for grad in grads]
         owns = [local.state[param] for param in params] if self._names else []
         columns: Any = [params, grads, *([own[name] for own in owns] for name in self._names)]
         if self._dtype.is_complex:

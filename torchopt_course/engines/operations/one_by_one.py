@@ -56,6 +56,8 @@ def compute(
         words: what the words of a program mean.
     """
     targets = [param, *(states[name] for name in specialization.states)]
+    if grad.dtype != param.dtype and is_exact(grad.dtype, param.dtype):
+        grad = grad.to(param.dtype)
     if is_sparse(param):
         return _sparse(specialization, targets, grad, coefficients, words)
     if param.is_complex():
@@ -67,8 +69,6 @@ def compute(
         old = [target[rows] for target in targets]
         new = _applied(specialization, old, grad.values(), coefficients, words)
         return [Write(target, values, rows) for target, values in zip(targets, new, strict=True)]
-    if param.is_complex() and not grad.is_complex():
-        grad = grad.to(param.dtype)
     real = [as_real(target) for target in targets]
     old = [tensor.clone() for tensor in real] if differentiable else real
     new = _applied(specialization, old, as_real(grad), coefficients, words)
@@ -223,6 +223,11 @@ def _memory(tensor: Tensor) -> int:
         return int(tensor.untyped_storage()._cdata)
     except (NotImplementedError, RuntimeError):  # inside of a function transform tensors have no storage
         return id(tensor._base if tensor._is_view() else tensor)
+
+
+def is_exact(dtype: torch.dtype, other: torch.dtype) -> bool:
+    """Whether each number of a dtype is one of another, too."""
+    return torch.promote_types(dtype, other) == other
 
 
 def as_real(tensor: Tensor) -> Tensor:

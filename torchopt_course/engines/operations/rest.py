@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from ..bucket import Coefficients, GroupOptions, Part, Specialize, Update
+from ..eight_bits import keys_of
 from ..local import LocalGroup
 from ..rule.parsed import Specialization
 from ..rule.words import TENSORS
@@ -117,7 +118,7 @@ class Rest:
                 specialization,
                 local.params[i],
                 local.grads[i],  # type: ignore[arg-type]
-                {name: own[name] for name in options.states},
+                {name: own[keys_of(own, name)[0]] for name in options.states},
                 values,
                 differentiable=options.differentiable,
             )

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..eight_bits import CODE, coded_keys, decode, encode
 from ..layout import is_dense
 from ..rule.parsed import Specialization
 from ..rule.words import TENSORS
@@ -66,6 +67,7 @@ def compute(
         )
     dtypes = {name: tensor.dtype for name, tensor in targets.items()}
     kept = {name: own[compensation(name)] for name in compensated(rounding, dtypes)}
+    scales = {name: own[coded_keys(name)[1]] for name, dtype in dtypes.items() if dtype == CODE}
     new = one_by_one.compute(
         specialization,
         old["p"],
@@ -75,14 +77,22 @@ def compute(
         differentiable=differentiable,
         words=EXACT,
     )
-    by_chance = [name for name in targets if rounding == "stochastic" and dtypes[name] in HALVES]
+    by_chance = [name for name in targets if rounding == "stochastic" and dtypes[name] in (*HALVES, CODE)]
     words = _words(param, keys, (len(by_chance) + 1) // 2) if by_chance else []
-    writes = []
+    writes: list[Write] = []
     for (name, target), (_, values, rows) in zip(targets.items(), new, strict=True):
+        bits = None
         if name in by_chance:
             place = by_chance.index(name)
             word = words[place // 2]
             bits = word >> 16 if place % 2 else word & 0xFFFF
+        if name in scales:
+            both = encode(
+                _laid_out_as(target, values.float()), None if bits is None else _laid_out_as(target, bits)
+            )
+            writes += map(Write, (target, scales[name]), both)
+            continue
+        if bits is not None:
             values = _BY_CHANCE[target.dtype](values.float(), bits)
         rounded = values.to(target.dtype)
         writes.append(Write(target, rounded, rows))
@@ -106,10 +116,17 @@ def widened(
         real = computed_in([*dtypes.values()])
     if real is None:
         return None, targets
-    old = {name: tensor.to(real) for name, tensor in targets.items()}
+    old = {
+        name: (decode(tensor, own[coded_keys(name)[1]]) if tensor.dtype == CODE else tensor).to(real)
+        for name, tensor in targets.items()
+    }
     for name in compensated(rounding, dtypes):
         old[name] = old[name] + own[compensation(name)].to(real)
     return real, old
+
+
+def _laid_out_as(codes: Tensor, values: Tensor) -> Tensor:
+    return torch.empty_like(codes, dtype=values.dtype).copy_(values)
 
 
 def _words(param: Tensor, keys: Sequence[int] | None, count: int) -> list[Tensor]:

@@ -1,0 +1,114 @@
+"""Checkpoints of states in 16 bits, and options that cannot be meant."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch.nn import Parameter
+
+import torchopt_course as oc
+
+from ..helpers import every_engine, set_gradients
+from .stored import STORED, B, F, Plain, some_parameters, stepped, tensors_of
+
+
+@every_engine
+@pytest.mark.parametrize(("dtype", "options"), STORED, ids=str)
+def test_a_resumed_run_is_the_same_run(
+    dtype: torch.dtype, options: dict[str, Any], engine: dict[str, bool], tmp_path: Any
+) -> None:
+    params, optimizer = stepped(oc.Adam, dtype, steps=2, **options, **engine)
+    torch.save(
+        {"model": [p.detach() for p in params], "optimizer": optimizer.state_dict()}, tmp_path / "c.pt"
+    )
+    saved = torch.load(tmp_path / "c.pt", weights_only=True)
+    resumed = [Parameter(tensor) for tensor in saved["model"]]
+    another = oc.Adam(resumed, lr=0.01, **options, **engine)
+    another.load_state_dict(saved["optimizer"])
+    for step in range(2, 5):
+        set_gradients(step, params, resumed)
+        optimizer.step()
+        another.step()
+    for (name, got), (_, expected) in zip(
+        tensors_of(resumed, another), tensors_of(params, optimizer), strict=True
+    ):
+        assert got.dtype == expected.dtype, name
+        assert got.equal(expected), name
+
+
+def test_checkpoints_between_precisions() -> None:
+    params, torchs = some_parameters(B), some_parameters(B)
+    other = torch.optim.Adam(torchs)
+    set_gradients(0, torchs)
+    other.step()
+    optimizer = oc.Adam(params, state_dtype=F)
+    optimizer.load_state_dict(other.state_dict())  # says nothing of precision: converted
+    assert optimizer.state[params[0]]["exp_avg"].dtype == F
+    assert optimizer.param_groups[0]["state_dtype"] == F
+    optimizer.state[params[0]]["exp_avg"].fill_(1 + 2**-20)
+    free = oc.Adam(some_parameters(B))
+    free.load_state_dict(optimizer.state_dict())  # nothing asked for: as the checkpoint has it
+    state = free.state[free.param_groups[0]["params"][0]]["exp_avg"]
+    assert state.dtype == F
+    assert (state == 1 + 2**-20).all(), "never cast to the parameter's dtype on the way"
+    other.load_state_dict(optimizer.state_dict())
+    assert other.state[torchs[0]]["exp_avg"].dtype == B
+    for asked in ({"state_dtype": B}, {"state_dtype": {"exp_avg": F}}):
+        with pytest.raises(
+            ValueError, match=r"group 0 has state_dtype=torch.float32, the optimizer state_dtype="
+        ):
+            oc.Adam(some_parameters(B), **asked).load_state_dict(optimizer.state_dict())
+    kahan = oc.Adam(some_parameters(B), rounding="kahan").state_dict()
+    with pytest.raises(
+        ValueError, match=r"group 0: rounding='kahan' is given, but no tensor of Adam has 16 bits"
+    ):
+        oc.Adam(some_parameters(F)).load_state_dict(kahan)
+    with pytest.raises(ValueError, match="has rounding=kahan, the optimizer rounding=stochastic"):
+        oc.Adam(some_parameters(B), rounding="stochastic").load_state_dict(kahan)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        ({"state_dtype": "bfloat16"}, TypeError, "state_dtype is 'bfloat16', expected one of torch.float32"),
+        ({"state_dtype": torch.int8}, ValueError, "state_dtype is torch.int8, expected one of"),
+        ({"state_dtype": {"exp_avg": None}}, TypeError, r"state_dtype\['exp_avg'\] is None"),
+        (
+            {"state_dtype": {"momentum": B}},
+            ValueError,
+            "for 'momentum', but the states of Adam are 'exp_avg'",
+        ),
+        ({"rounding": "up"}, ValueError, "rounding is 'up', expected one of 'nearest'"),
+        (
+            {"rounding": "kahan"},
+            ValueError,
+            "no tensor of Adam has 16 bits: the parameters are torch.float32",
+        ),
+        ({"rounding": "stochastic", "state_dtype": F}, ValueError, "the states torch.float32; give"),
+        (
+            {"rounding": "kahan", "state_dtype": B, "differentiable": True},
+            RuntimeError,
+            "rounding='kahan' has no derivative",
+        ),
+        ({"rounding": "stochastic", "state_dtype": B, "capturable": True}, RuntimeError, "capturable"),
+    ],
+    ids=str,
+)
+def test_bad_options(options: dict[str, Any], error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words):
+        oc.Adam(some_parameters(F), **options)
+    optimizer = oc.Adam(some_parameters(F))
+    with pytest.raises(error, match=words):
+        optimizer.add_param_group({"params": [Parameter(torch.ones(2))], **options})
+    assert len(optimizer.param_groups) == 1
+
+
+def test_more_bad_options() -> None:
+    with pytest.raises(ValueError, match=r"state_dtype=torch.bfloat16 is given, but Plain keeps no states"):
+        Plain([Parameter(torch.ones(2))], state_dtype=B)
+    with pytest.raises(ValueError, match=r"but a parameter is of dtype torch.complex64"):
+        oc.Adam([Parameter(torch.ones(2, dtype=torch.complex64))], state_dtype=B)
+    with pytest.raises(ValueError, match=r"rounding_seed=3 is given, but rounding=None draws no random bits"):
+        oc.Adam([{"params": [Parameter(torch.ones(2))], "rounding_seed": 3}])
