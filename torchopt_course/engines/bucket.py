@@ -90,14 +90,14 @@ class Part(NamedTuple):
 
     Attributes:
         wanted: the numbers; none if these tensors need no more of them.
-        values: for each of them, a tensor of one dimension in double precision: a number of each tensor, or
-            of some together.
+        values: for each of them, a tensor of one dimension in double precision, with a number of each tensor,
+            or one number of all.
         size: how many elements the tensors have.
         is_last: whether these tensors need no further search.
     """
 
     wanted: tuple[Wanted, ...]
-    values: Sequence[Tensor] = ()
+    values: Sequence[Tensor | float] = ()
     size: int = 0
     is_last: bool = True
 

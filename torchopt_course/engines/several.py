@@ -3,8 +3,8 @@
 They are found before a step is prepared, when nothing has been changed yet: each bucket makes a number of its
 tensors, as its engine does (:meth:`.bucket.Bucket.search`), and these are put together here, in the order of
 the groups and in double precision. So it does not matter which engines the tensors are for, nor how many
-threads there are. What is found is a coefficient to the engines: a tensor of one element, on a device if a
-tensor is on one; the host does not wait for it there.
+threads there are. What is found is a coefficient to the engines: a number, or a tensor of one element, on a
+device if a tensor is on one; the host does not wait for it there.
 """
 
 from __future__ import annotations
@@ -14,14 +14,15 @@ from functools import partial
 from itertools import count
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from .bucket import Coefficients, Part, Scaling, Specialize, Update
 from .rule.searches import Wanted
 
-# By the keys of what was wanted.
-Found = Mapping[str, Tensor]
+# By the keys of what was wanted: numbers of numpy's, or tensors of one element.
+Found = Mapping[str, Any]
 
 
 class NotFound(Exception):
@@ -43,7 +44,7 @@ class Group(Protocol):
 
 def find(
     groups: Sequence[Group], part: Callable[[int], Any], scaling: Scaling | None
-) -> dict[int, dict[str, Tensor]]:
+) -> dict[int, dict[str, Any]]:
     """The numbers that the rules of all groups need, for each group by its index.
 
     Args:
@@ -53,7 +54,7 @@ def find(
     Raises:
         RuntimeError: the options of two groups make their rule ask for different numbers over all.
     """
-    known: dict[int, dict[str, Tensor]] = {group.index: {} for group in groups}
+    known: dict[int, dict[str, Any]] = {group.index: {} for group in groups}
     together: dict[int, list[Group]] = {}
     for group in groups:
         together.setdefault(id(part(group.index)), []).append(group)
@@ -157,22 +158,39 @@ def _fill(tensor: Tensor, value: Any) -> None:
         tensor.fill_(value)
 
 
-def _together(word: str, place: int, parts: Sequence[Part]) -> Tensor:
-    """One number of those of all parts."""
+def _together(word: str, place: int, parts: Sequence[Part]) -> Any:
+    """One number of those of all parts: one of numpy's, where there is no tensor among them."""
     values = [part.values[place] for part in parts]
-    home = next((each.device for each in values if each.device.type != "cpu"), values[0].device)
-    every = torch.cat([each.to(home, torch.float64, non_blocking=True) for each in values])
-    if word == "mean":
-        return every.sum() / sum(part.size for part in parts)
-    return _OF[word](every)
+    size = sum(part.size for part in parts)
+    tensors = [value for value in values if isinstance(value, Tensor)]
+    if not tensors:
+        with np.errstate(all="ignore"):
+            number = _OF_NUMBERS.get(word, np.sum)(np.array(values))
+            return number / np.float64(size) if word == "mean" else number
+    home = next((each.device for each in tensors if each.device.type != "cpu"), tensors[0].device)
+    every = torch.cat(
+        [
+            each.to(home, torch.float64, non_blocking=True)
+            if isinstance(each, Tensor)
+            else torch.full((1,), each, dtype=torch.float64, device=home)
+            for each in values
+        ]
+    )
+    return every.sum() / size if word == "mean" else _OF_TENSOR.get(word, torch.sum)(every)
 
 
-_OF: Mapping[str, Callable[[Tensor], Tensor]] = {
-    "sum": torch.sum,
+# Those that are no sums.
+_OF_NUMBERS: Mapping[str, Callable[..., Any]] = {
+    "norm": lambda values: np.sqrt(np.sum(values * values)),
+    "amax": np.max,
+    "amin": np.min,
+    "any": np.any,
+    "all": np.all,
+}
+_OF_TENSOR: Mapping[str, Callable[[Tensor], Tensor]] = {
     "norm": torch.linalg.vector_norm,
     "amax": torch.amax,
     "amin": torch.amin,
     "any": torch.any,
     "all": torch.all,
-    "count_nonzero": torch.sum,
 }

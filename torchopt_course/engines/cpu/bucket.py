@@ -140,12 +140,12 @@ class CpuBucket(Bucket):
         """What the blocks of all tensors have given, put together in order."""
         program, stepped = search.program, visit.sets >= 0
         blocks = self._partials[program].reshape(-1, len(program.reductions))
-        blocks = blocks[np.repeat(stepped, self._block_counts)]
+        if not stepped.all():
+            blocks = blocks[np.repeat(stepped, self._block_counts)]
         size = int(self._sizes[stepped].sum())
         places = [[line.out for line in program.reductions].index(name) for name in program.results]
         values = [whole(program.reductions[place].word, blocks[:, place], size) for place in places]
-        found = [torch.tensor([value], dtype=torch.float64) for value in values]
-        return Part(search.wanted, found, size, is_last)
+        return Part(search.wanted, values, size, is_last)
 
     def kernel(self, specialization: Specialization, number: int | None = None) -> Mapping[int, int]:
         """The machine code for a specialization of the rule, as words of the frame.

@@ -161,13 +161,15 @@ def _applied(
 
 
 def on_device_of(param: Tensor, numbers: dict[str, Any]) -> dict[str, Any]:
-    """Numbers that are known on another device, brought to that of a parameter."""
-    return {
-        name: value.to(param.device)
-        if isinstance(value, Tensor) and value.device != param.device and not value.is_cpu
-        else value
-        for name, value in numbers.items()
-    }
+    """Numbers that are known on another device, brought to that of a parameter; truth values as tensors."""
+    return {name: _on_device(value, param.device) for name, value in numbers.items()}
+
+
+def _on_device(value: Any, device: torch.device) -> Any:
+    if type(value) is bool:
+        return torch.full((), value, dtype=torch.bool, device=device)
+    is_elsewhere = isinstance(value, Tensor) and value.device != device and not value.is_cpu
+    return value.to(device) if is_elsewhere else value
 
 
 def _by_the_rule(

@@ -11,10 +11,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
-from torch import Tensor
-
-from .words import OF_NUMBERS, OVER, REDUCTIONS, TENSORS
+from .arithmetic import computed, plain
+from .words import OVER, REDUCTIONS
 
 Number = float | int
 # The registers that a program starts with are "p", "g" and these, with a name in the place of the braces;
@@ -83,28 +81,29 @@ class Program:
         self.numbers = tuple(name for name in read if name in computed or name.startswith(_OF_NUMBERS))
         self.truths = frozenset(truths).intersection(self.numbers)
         self._coefficients = [(name, _key(name)) for name in self.numbers]
+        self._sees_several = any(is_of_several(name) for _, name in self._coefficients)
 
     def values(self, coefficients: Mapping[str, Any]) -> dict[str, Any]:
         """What stands in the registers of :attr:`numbers`, given the coefficients.
 
         Args:
-            coefficients: by name. What is known of several tensors is a tensor of one element.
+            coefficients: by name. What is known of several tensors is a number of numpy's, or a tensor.
         """
-        if not self.arithmetic:  # most often, and each step waits for this
+        if not self._sees_several and not self.arithmetic:  # most often, and each step waits for this
             return {register: coefficients[name] for register, name in self._coefficients}
         registers = self._registers(coefficients)
-        return {name: registers[name] for name in self.numbers}
+        return {name: plain(registers[name]) for name in self.numbers}
 
     def number_results(self, coefficients: Mapping[str, Any]) -> list[Any]:
         """The results of a program of numbers alone; as :meth:`values`."""
         registers = self._registers(coefficients)
-        return [registers[name] for name in self.results]
+        return [plain(registers[name]) for name in self.results]
 
     def _registers(self, coefficients: Mapping[str, Any]) -> dict[str, Any]:
         registers = {_register(name): value for name, value in coefficients.items()}
         for line in self.arithmetic:
             operands = [registers[name] if isinstance(name, str) else name for name in line.operands]
-            registers[line.out] = _computed(line.word, operands)
+            registers[line.out] = computed(line.word, operands)
         return registers
 
 
@@ -125,16 +124,3 @@ def _key(register: str) -> str:
 
 def _register(key: str) -> str:
     return key.replace(" ", "_") if is_of_several(key) else NUMBER.format(key)
-
-
-def _computed(word: str, operands: list[Any]) -> Any:
-    """A word said of numbers alone."""
-    like = next((each for each in operands if isinstance(each, Tensor)), None)
-    if word not in OF_NUMBERS and like is not None:
-        operands = [
-            each
-            if isinstance(each, Tensor)
-            else torch.full((), each, dtype=torch.float64, device=like.device)
-            for each in operands
-        ]
-    return TENSORS[word](*operands)
