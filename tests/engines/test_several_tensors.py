@@ -318,12 +318,12 @@ def test_one_number_of_tensors_on_different_engines() -> None:
     params = [
         Parameter(normal((50,), i, dtype)) for i, dtype in enumerate([torch.float64, torch.float32] * 2)
     ]
-    params += [Parameter(torch.zeros(40, dtype=torch.bfloat16))]
+    params += [Parameter(torch.zeros(40, dtype=torch.bfloat16)) for _ in range(2)]
     groups = [
         {"params": params[:1], "fused": True},
-        {"params": params[1:2], "foreach": True},
+        {"params": [params[1], params[5]], "foreach": True},
         {"params": params[2:3], "fused": False},
-        {"params": params[3:], "fused": None},
+        {"params": params[3:5], "fused": None},
     ]
     optimizer = optimizer_of(clipped, groups, ("m",))
     before = [param.detach().clone().double() for param in params]
