@@ -11,6 +11,7 @@ import torch as xp
 from torch.nn import Parameter
 
 from torchopt_course import ElementwiseOptimizer, TensorOptimizer
+from torchopt_course.engines.native.step import make_ready
 from torchopt_course.transforms import clip_value
 
 from .test_reductions import ENGINES, engine, normal
@@ -163,3 +164,23 @@ def test_transforms_come_first() -> None:
     plain.step()
     assert [group["size"] for group in optimizer.param_groups] == [1.5, 1.5]
     assert all(torch.equal(mine, theirs) for mine, theirs in zip(params, others, strict=True))
+
+
+class Shrinking(ElementwiseOptimizer):
+    """Halves its rate in each step: a number of coefficients alone."""
+
+    renews = ("lr",)
+    coefficients = staticmethod(lambda lr: {"lr": lr})
+    rule = staticmethod(lambda p, g, lr: (p - lr * g, 0.5 * lr))
+
+
+def test_what_is_renewed_of_coefficients_alone(engine: str) -> None:
+    """No step may be taken without: not by the one native call either."""
+    make_ready()
+    param = Parameter(torch.zeros(2, dtype=torch.float64))
+    optimizer = Shrinking([param], {"lr": 1.0, **ENGINES[engine]})
+    for step in range(5):
+        param.grad = torch.ones_like(param)
+        optimizer.step()
+        assert optimizer.param_groups[0]["lr"] == 0.5 ** (step + 1)
+    assert param[0].item() == -1.9375
