@@ -70,6 +70,7 @@ class Mixed(SteppedOptimizer):
         self._stepper = Stepper()
         for part in self._parts.values():
             part._forget_plans()
+            self._skips_nonfinite |= part._skips_nonfinite
 
     # -- torch.optim.Optimizer -------------------------------------------------------------------------
 
@@ -112,6 +113,7 @@ class Mixed(SteppedOptimizer):
             self.param_groups += optimizer.param_groups
             self.state.update(optimizer.state)
             self._parts.setdefault(name, optimizer)
+            self._skips_nonfinite |= optimizer._skips_nonfinite
 
     def _route_of(self, position: int, member: Any) -> int:
         name, param = member if isinstance(member, tuple) else (None, member)
@@ -166,10 +168,6 @@ class Mixed(SteppedOptimizer):
             self._parts = {name: _part(classes[name], *given) for name, given in parts.items()}
         self._forget_plans()
         self._mend_groups()
-
-    @property
-    def _skips_nonfinite(self) -> bool:
-        return any(part._skips_nonfinite for part in self._parts.values())
 
     # -- what a step asks ------------------------------------------------------------------------------
 

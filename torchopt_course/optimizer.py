@@ -122,8 +122,8 @@ class RuleOptimizer(DeclaredOptimizer):
     def _begin_group(self, i: int) -> None:
         """Look at a group that has just been added; what is raised takes it away again."""
         self._try_formula(self.param_groups[i])
-        if self._parsed_rule.sees_several:
-            refuse_part_of_the_parameters(type(self).__name__)
+        if self._parsed_rule.sees_several or self._skips_nonfinite:
+            refuse_part_of_the_parameters(self._called)
 
     def __getstate__(self) -> dict[str, Any]:
         state = super().__getstate__()

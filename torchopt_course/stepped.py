@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol, overload
+from typing import Any, Literal, Protocol, overload
 
 import torch
 from torch import Tensor
@@ -47,6 +47,7 @@ class SteppedOptimizer(Optimizer):
 
     _stepper: Stepper
     _step_supports_amp_scaling = False  # torch's word for: GradScaler leaves the unscaling to the step
+    _skips_nonfinite = False  # whether a step is left out if one of the gradients is not finite
     # What is being loaded: a checkpoint, and the groups before.
     _loading: tuple[dict[str, Any], list[dict[str, Any]]]
 
@@ -171,15 +172,19 @@ class SteppedOptimizer(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        found = self._found_nonfinite() if self._skips_nonfinite else None
+        if found is True:
+            self._refuse_while_paused()
+            return loss
         prepared = self._stepper.prepared
-        if prepared is not None and prepared.take(self):  # type: ignore[arg-type]
+        if found is None and prepared is not None and prepared.take(self):  # type: ignore[arg-type]
             return loss
         if self._renew_formula():
             self._stepper.forget()
         recording = torch.is_grad_enabled()
         torch._C._set_grad_enabled(bool(self.defaults.get("differentiable")))
         try:
-            self._stepper.step(self, self._scaling())
+            self._stepper.step(self, self._scaling(found))
         finally:
             torch._C._set_grad_enabled(recording)
         return loss
@@ -191,21 +196,22 @@ class SteppedOptimizer(Optimizer):
 
     _listened_step = Optimizer.profile_hook_step(_plain_step)
 
-    def _scaling(self) -> Scaling | None:
-        """What ``GradScaler`` has left to do, if anything."""
+    def _found_nonfinite(self) -> Tensor | Literal[True] | None:
+        """Whether a gradient is not finite; ``None`` if all are, a tensor where only a device knows."""
+        grads = [param.grad for group in self.param_groups for param in group["params"]]
+        found = not_finite(grad for grad in grads if grad is not None)
+        if not found.is_cpu:
+            return found
+        return True if found else None
+
+    def _scaling(self, found_nonfinite: Tensor | None) -> Scaling | None:
+        """What ``GradScaler`` has left to do, and whether a step is to be left out, if anything."""
         found_inf = self.__dict__.get("found_inf")
         if found_inf is not None and "_released" in self.__dict__:
             raise RuntimeError(NO_SCALER)
-        if self._skips_nonfinite:
-            grads = [param.grad for group in self.param_groups for param in group["params"]]
-            found = not_finite(grad for grad in grads if grad is not None)
-            found_inf = found if found_inf is None else found + found_inf
+        if found_nonfinite is not None:
+            found_inf = found_nonfinite if found_inf is None else found_nonfinite + found_inf
         return None if found_inf is None else Scaling(self.__dict__.get("grad_scale"), found_inf)
-
-    @property
-    def _skips_nonfinite(self) -> bool:
-        """Whether a step is left out if one of the gradients is not finite."""
-        return False
 
     def _capture_health_check(self) -> None:
         """torch's warning about ``capturable``, under today's name or that of before torch 2.14."""

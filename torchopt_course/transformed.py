@@ -41,6 +41,7 @@ class TransformedOptimizer(SteppedOptimizer):
         if not self.transforms:
             return
         cls = type(self)
+        self._skips_nonfinite = any(transform.skips_nonfinite for transform in self.transforms)
         self._options_of_transforms = {name for each in self.transforms for name in each.options}
         states, renews = tuple(cls.states), tuple(cls.renews)
         formula = Formula(self._own_rule(), cls.coefficients, states, cls.optional_states, renews)
@@ -80,10 +81,6 @@ class TransformedOptimizer(SteppedOptimizer):
     def _called(self) -> str:
         """What the optimizer is called in messages about its rule."""
         return type(self).__name__ + (f" with {self._names_of_transforms}" if self.transforms else "")
-
-    @property
-    def _skips_nonfinite(self) -> bool:
-        return any(transform.skips_nonfinite for transform in self.transforms)
 
     def _refuse_other_transforms(self, i: int, group: Mapping[str, Any]) -> None:
         """Refuse group ``i`` of a checkpoint if it was made with others."""

@@ -382,7 +382,7 @@ def no_number_of_a_part() -> None:
         ZeroRedundancyOptimizer(network().parameters(), optimizer_class=Prodigious)
     except RuntimeError as error:
         refusal = str(error)
-    assert "Prodigious.rule makes numbers of several tensors" in refusal, refusal
+    assert "Prodigious looks at all tensors together" in refusal, refusal
 
 
 def whole_tensors(prepare: Prepare, share: bool, optimizer: Callable[..., Optimizer]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -23,7 +24,18 @@ from torchopt_course.transforms import (
     skip_nonfinite,
 )
 
-from ..helpers import ENGINES, NAMES, assert_same, engines_used, every_engine, ours, parameters, set_gradients
+from ..helpers import (
+    ENGINES,
+    NAMES,
+    ROOT,
+    assert_same,
+    engines_used,
+    every_engine,
+    ours,
+    parameters,
+    set_gradients,
+)
+from ..optimizers.test_write_your_own import Lion
 
 ALL: list[Any] = [
     lambda: clip_value(0.7),
@@ -234,3 +246,21 @@ def test_a_rule_that_forgets_a_state_is_told_so() -> None:
     set_gradients(0, params)
     with pytest.raises(TypeError, match="returned 3 values"):
         Forgets(params).step()
+
+
+def test_the_programs_of_the_page_run() -> None:
+    """docs/transforms.md, one after the other."""
+    text = (ROOT / "docs" / "transforms.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```python\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
+    model = torch.nn.Linear(3, 2)
+    names: dict[str, Any] = {"model": model, "Lion": Lion}
+    assert len(blocks) == 4
+    for block in blocks:
+        exec(block, names)
+    for optimizer in (
+        names["CautiousLion"](model.parameters()),
+        oc.Adam(model.parameters(), transforms=[names["noise_floor"](0.5)]),
+    ):
+        model.zero_grad()
+        model(torch.ones(1, 3)).sum().backward()
+        optimizer.step()

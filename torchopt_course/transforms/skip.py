@@ -34,9 +34,17 @@ def not_finite(grads: Iterable[Tensor]) -> Tensor:
             norms.append(gathered(torch.linalg.vector_norm(values, torch.inf)))
         elif values.numel():
             alike.setdefault((values.device, values.dtype), []).append(values)
-    # The largest magnitude of a tensor is finite if all its elements are.
-    for several in alike.values():
-        norms.append(torch.stack(torch._foreach_norm(several, torch.inf)))
+    norms += [_norms(several) for several in alike.values()]
     device = next((norm.device for norm in norms if norm.device.type != "cpu"), torch.device("cpu"))
     found = [norm.isfinite().all().logical_not().to(device) for norm in norms]
     return torch.stack(found).any().float() if found else torch.zeros(())
+
+
+def _norms(several: list[Tensor]) -> Tensor:
+    """For each of some tensors alike a number that is finite if all its elements are."""
+    if several[0].is_cpu:
+        # The sum of squares is the faster one here; where it is not finite, it may have overflowed.
+        norms = torch.stack(torch._foreach_norm(several))
+        if bool(norms.isfinite().all()):
+            return norms
+    return torch.stack(torch._foreach_norm(several, torch.inf))

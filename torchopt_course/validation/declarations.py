@@ -126,7 +126,7 @@ def refuse_part_of_the_parameters(owner: str) -> None:
     while zero is not None and frame is not None:
         if isinstance(frame.f_locals.get("self"), zero.ZeroRedundancyOptimizer):
             raise RuntimeError(
-                f"{owner}.rule makes numbers of several tensors, but ZeroRedundancyOptimizer gives each "
+                f"{owner} looks at all tensors together, but ZeroRedundancyOptimizer gives each "
                 "process some of the parameters: shard them with fully_shard instead"
             )
         frame = frame.f_back
