@@ -8,6 +8,7 @@ import io
 import itertools
 import os
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
@@ -84,6 +85,9 @@ def progress_bar(total: int, unit: str, name: str = "") -> Any:
 @contextlib.contextmanager
 def plain_endings() -> Iterator[None]:
     """End the program with one clear line for everything that is the user's or the machine's doing."""
+    print_error = threading.excepthook
+    # A thread that writes for TensorBoard hands a full disk to whoever flushes it: once is enough.
+    threading.excepthook = lambda e: None if isinstance(e.exc_value, OSError) else print_error(e)
     try:
         yield
     except AlreadyFinished as outcome:
@@ -102,6 +106,8 @@ def plain_endings() -> Iterator[None]:
         if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):  # --compile
             fail(f"torch.compile failed: {first_line(error)}; without --compile no compiler is needed", 1)
         raise
+    finally:
+        threading.excepthook = print_error
 
 
 def first_line(error: BaseException) -> str:

@@ -53,8 +53,7 @@ def options_of(name: OptimizerName) -> set[str]:
 def needs_closure(optimizer: torch.optim.Optimizer) -> bool:
     """Does `step` ask for a function that computes the loss again, as LBFGS's and SAM's do?"""
     closure = inspect.signature(type(optimizer).step).parameters.get("closure")
-    required = closure is not None and closure.default is inspect.Parameter.empty
-    return required or getattr(optimizer, "needs_closure", False)
+    return closure is not None and closure.default is inspect.Parameter.empty
 
 
 def set_mode(model: torch.nn.Module, optimizer: torch.optim.Optimizer, training: bool) -> None:

@@ -19,8 +19,6 @@ class SAM(SGD):
         arXiv:2010.01412
     """
 
-    needs_closure = True  # for loops that ask
-
     def __init__(self, params, lr=1e-3, momentum=0.9, rho=0.05, **options):
         super().__init__(params, lr, momentum, **options)
         at_least_zero("rho", rho)

@@ -350,22 +350,29 @@ def test_a_full_disk_is_named_and_the_checkpoint_before_it_stays(
     assert run(config).weights_sha256 == clean.weights_sha256
 
 
-def test_a_file_size_limit_ends_the_command_with_one_line(tmp_path: Path) -> None:
-    # A real refusal by the kernel, in the middle of writing the first checkpoint.
+@pytest.mark.parametrize(
+    ("config", "limit", "code"),
+    [(CONFIG, 1_000, 2), (CONFIG, 20_000, 1), (replace(CONFIG, model="mlp", save_every=99.0), 41_000, 2)],
+    ids=["events", "checkpoint", "later events"],
+)
+def test_a_file_size_limit_ends_the_command_with_one_line(
+    config: Config, limit: int, code: int, tmp_path: Path
+) -> None:
+    # A real refusal by the kernel. TensorBoard's file is written by a thread of its own.
     output = tmp_path / "output"
-    process = start(train_with_small_files, words_of(CONFIG, tmp_path / "run"), output)
+    process = start(train_with_small_files, words_of(config, tmp_path / "run"), output, limit)
     process.join(60)
-    assert process.exitcode == 1, output.read_text()
+    assert process.exitcode == code, output.read_text()
     said = output.read_text()
     assert said.count("\n") == 1
     assert "File too large" in said
     assert str(tmp_path / "run") in said
 
 
-def train_with_small_files(words: list[str], output: Path) -> None:
+def train_with_small_files(words: list[str], output: Path, limit: int) -> None:
     import resource
 
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
     train_by_command(words, output)
 
 
