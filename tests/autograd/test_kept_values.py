@@ -144,7 +144,9 @@ def a_product_that_torch_differentiates(make: Make) -> list[Any]:
     """The tensor that comes out is torch's, and ends in variables."""
     w, b = make(1.0, 2.0, 3.0), make(0.5, 0.6, 0.7)
     v = torch.ones(3, dtype=torch.float64)
-    _, product = torch.autograd.functional.hvp(lambda t: (w * t).sin().sum(), b, v, create_graph=True)
+    _, product = torch.autograd.functional.hvp(
+        lambda t: (torch.outer(w, w) @ t).sin().sum(), b, v, create_graph=True
+    )
     (first,) = torch.autograd.grad(product.sum(), w, retain_graph=True)
     product.sum().backward()
     return [first, w.grad, b.grad]
