@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from .dispatch import means
-from .foreign import node_of
+from .foreign import TorchNode, gradients_by_torch, node_of
 from .reverse import Leaf, Node, sweep
 from .traced import Traced, Value, raw
 from .variable import BASE, Variable, tracked_variable
@@ -59,7 +59,7 @@ def backward_all(
         taken = {raw(seed).untyped_storage().data_ptr() for _, seed in ends}
         for leaf, g in gradients.items():
             if leaf.op is None and (only is None or leaf in only):
-                memory = raw(g).untyped_storage().data_ptr()
+                memory = raw(g).untyped_storage().data_ptr() if raw(g).layout is torch.strided else None
                 leaf.accumulate(g.clone() if memory in taken else g)  # type: ignore[attr-defined]
                 taken.add(memory)
 
@@ -89,8 +89,14 @@ def grad(
     nodes = [_node(x) for x in inputs]
     with torch.set_grad_enabled(create_graph):
         keep = not all(isinstance(node, Leaf) for node in nodes)
-        gradients = _sweep(ends, retain_graph, create_graph, keep)
-    results: list[Value] = [gradients.get(node) for node in nodes]
+        by_torch = any(isinstance(node, TorchNode) for node in nodes)
+        gradients = _sweep(ends, True if by_torch else retain_graph, create_graph, keep)
+        results: list[Value] = [
+            _inside_of_torchs_graph(node, gradients, create_graph)
+            if isinstance(node, TorchNode)
+            else gradients.get(node)
+            for node in nodes
+        ]
     for i, (g, node, x) in enumerate(zip(results, nodes, inputs, strict=True)):
         if g is not None and isinstance(node, Leaf):
             results[i] = node.hooked(g, x)
@@ -103,6 +109,13 @@ def grad(
                 "is desired"
             )
     return tuple(results)
+
+
+def _inside_of_torchs_graph(node: TorchNode, gradients: Mapping[Node, Value], create_graph: bool) -> Value:
+    """The gradient of a tensor that torch computed, through all that torch has made of it."""
+    assert node.edges is not None
+    reached = {each: g for each, g in gradients.items() if isinstance(each, TorchNode)}
+    return gradients_by_torch(reached, node.edges, rewrap if create_graph else None)[0] if reached else None
 
 
 def _node(value: Value) -> Node:

@@ -122,7 +122,8 @@ def otherwise(func: Any, args: Any, kwargs: Any) -> Any:
         result = func(*plain[0], **plain[1])
         if kwargs.get("out") is not None:
             return kwargs["out"]
-        variables = [x.detach() for x in values if isinstance(x, Tensor) and type(x) is not Tensor]
+        leaves = zip(values, pytree.tree_leaves(plain), strict=True)
+        variables = [y for x, y in leaves if isinstance(x, Tensor) and type(x) is not Tensor]
         return args[0] if writes(func) else as_taken_under_no_grad(result, variables)
     if kwargs.get("out") is not None:
         raise RuntimeError(
@@ -239,7 +240,7 @@ def path_of(func: Any) -> str:
     """How a user writes a torch function."""
     if getattr(func, "__name__", "") == "__get__":
         return f"torch.Tensor.{getattr(func.__self__, '__name__', '?')}.__get__"
-    if isinstance(func, torch._ops.OpOverload):
+    if isinstance(func, torch._ops.OpOverload | torch._ops.OpOverloadPacket):
         return f"torch.ops.{func}"
     for path, space in PATHS.items():
         for name in dir(space):

@@ -8,11 +8,12 @@ torch computed from such ones is an operation whose derivative torch knows. For 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from .reverse import Leaf, Node, Rewrap, clock
@@ -20,8 +21,18 @@ from .traced import Traced, Value, raw, recording
 
 # The leaf of a plain tensor by its id. The leaf keeps the tensor, and lives as long as a graph needs it.
 _leaves: dict[int, weakref.ref[Leaf]] = {}
+# The operation that stands for a tensor that torch computed, by the tensor's place in torch's graph.
+_torch_nodes: weakref.WeakValueDictionary[tuple[Any, int], TorchNode] = weakref.WeakValueDictionary()
 # Whose gradient a tensor is given to torch for, by the tensor's id, for as long as the tensor lives.
 _standing: dict[int, tuple[weakref.ref[Tensor], Node]] = {}
+
+
+functorch_is_on = torch._C._are_functorch_transforms_active
+
+
+def is_differentiating() -> bool:
+    """Whether torch itself is, by torch.func or torch.autograd.forward_ad."""
+    return functorch_is_on() or forward_ad._current_level >= 0
 
 
 def node_of(tensor: Tensor) -> Node:
@@ -33,7 +44,11 @@ def node_of(tensor: Tensor) -> Node:
             )
         return tensor.node  # type: ignore[attr-defined, no-any-return]
     if tensor.grad_fn is not None:
-        return TorchNode([tensor])
+        edge = tensor.grad_fn, tensor.output_nr
+        node = _torch_nodes.get(edge)
+        if node is None or node.edges is None:
+            node = _torch_nodes[edge] = TorchNode([tensor])
+        return node
     known = _leaves.get(id(tensor))
     leaf = None if known is None else known()
     if leaf is not None and leaf.shape == tensor.shape and leaf.dtype is tensor.dtype:
@@ -116,19 +131,7 @@ class TorchNode(Node):
                     f"the hook of a tensor {tuple(leaf.shape)} would be called for the part of the gradient "
                     "that comes through torch's graph alone; compute everything inside of record()"
                 )
-        given = g.given if isinstance(g, Parts) else {0: g}
-        seeds = [self._for_torch(each, rewrap) for each in given.values()]
-        with torch._C.DisableTorchFunction():  # a leaf may be a variable, and record() open
-            gradients = torch.autograd.grad(
-                [self.edges[i] for i in given],
-                self.leaves,
-                seeds,
-                retain_graph=True,
-                create_graph=rewrap is not None,
-                allow_unused=True,
-            )
-            # Torch's zeros may have no memory (that of sgn).
-            return [g.clone() if g is not None and g._is_zerotensor() else g for g in gradients]
+        return gradients_by_torch({self: g}, self.leaves, rewrap)
 
     def _for_torch(self, g: Value, rewrap: Rewrap | None) -> Tensor:
         """A gradient that torch may compute with, and whose own past is found again if it has one."""
@@ -141,6 +144,7 @@ class TorchNode(Node):
             )
         plain: Tensor = raw(g).detach().requires_grad_()
         stand_for(plain, g.node)  # type: ignore[attr-defined]
+        Suspicion.raised = True
         return plain
 
     @property
@@ -149,6 +153,24 @@ class TorchNode(Node):
 
     def free(self) -> None:
         self.edges = None
+
+
+def gradients_by_torch(
+    of: Mapping[TorchNode, Value], inputs: Sequence[Tensor] | Sequence[GradientEdge], rewrap: Rewrap | None
+) -> Sequence[Value]:
+    """Of what torch has recorded: from the gradients of some of its tensors to those of others."""
+    edges, seeds = [], []
+    for node, g in of.items():
+        assert node.edges is not None
+        for i, each in (g.given if isinstance(g, Parts) else {0: g}).items():
+            edges.append(node.edges[i])
+            seeds.append(node._for_torch(each, rewrap))
+    with torch._C.DisableTorchFunction():  # a leaf may be a variable, and record() open
+        gradients = torch.autograd.grad(
+            edges, inputs, seeds, retain_graph=True, create_graph=rewrap is not None, allow_unused=True
+        )
+        # Torch's zeros may have no memory (that of sgn).
+        return [g.clone() if g is not None and g._is_zerotensor() else g for g in gradients]
 
 
 class Part(Node):
@@ -192,11 +214,12 @@ class Parts:
 
 
 class Suspicion:
-    """Whether a variable was computed with under no_grad.
+    """Whether torch's graph may end in variables, or in tensors that stand for them.
 
-    That happens in the forward pass of a Function whose ``apply`` somebody had taken before this package was
-    imported (see :mod:`.functions`). Then torch's graph may end in variables, and torch's ``backward()`` of a
-    plain tensor has to look for them, which would cost everybody some time.
+    That is so when a variable was computed with under no_grad, as in the forward pass of a Function whose
+    ``apply`` somebody had taken before this package was imported (see :mod:`.functions`), and when torch has
+    recorded a derivative along a variable. Then torch's ``backward()`` of a plain tensor has to look for
+    them, which would cost everybody some time.
     """
 
     raised = False
@@ -205,7 +228,9 @@ class Suspicion:
 def reaches_variables(tensors: Sequence[Tensor]) -> bool:
     """Whether torch has computed these from a variable, so that the sweep must go on here."""
     known = [tensor for tensor in tensors if not isinstance(tensor, Traced) and tensor.grad_fn is not None]
-    return Suspicion.raised and any(isinstance(leaf, Traced) for leaf in leaves_of(known))
+    return Suspicion.raised and any(
+        isinstance(leaf, Traced) or id(leaf) in _standing for leaf in leaves_of(known)
+    )
 
 
 def leaves_of(tensors: Sequence[Tensor]) -> list[Tensor]:

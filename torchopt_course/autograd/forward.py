@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from .dispatch import means
 from .memory import shares
 from .primitives.table import ELEMENTWISE, LINEAR, MULTILINEAR, Primitive
 from .reverse import Leaf, fit, sweep
@@ -45,7 +46,7 @@ class Dual(Traced):
 
     def adopt(self, other: Traced) -> None:
         assert isinstance(other, Dual)
-        self._data, self.level = in_memory(other.data, raw(self)), other.level
+        self._data, self.level = in_memory(other._data, raw(self)), other.level
         self.tangent = other.tangent
 
     def __repr__(self) -> str:  # type: ignore[override]
@@ -73,7 +74,7 @@ class ForwardLevel(Level):
     def apply(self, op: Primitive, args: tuple[Value, ...]) -> Value:
         self.check_open(op)
         mine = [isinstance(arg, Dual) and arg.level is self for arg in args]
-        values = [arg.data if own else arg for arg, own in zip(args, mine, strict=True)]
+        values = [arg._data if own else arg for arg, own in zip(args, mine, strict=True)]
         tangents = [arg.tangent if own else None for arg, own in zip(args, mine, strict=True)]
         result = op(*values)
         tangent = like(push(op, tangents, values, result), result, op)
@@ -204,6 +205,13 @@ def jvp(
         pytree.tree_map(lambda x: _primal(x, level), output),
         pytree.tree_map(lambda x: x.tangent if _is_of(x, level) else torch.zeros_like(raw(x)), output),
         *aux,
+    )
+
+
+@means("_make_dual")
+def _make_dual(*args: Any, **kwargs: Any) -> NoReturn:
+    raise NotImplementedError(
+        "torch.autograd.forward_ad does not see how variables are made; use autograd.jvp"
     )
 
 

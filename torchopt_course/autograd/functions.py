@@ -1,8 +1,8 @@
-"""``torch.autograd.Function`` and ``torch.autograd.backward`` of variables.
+"""``torch.autograd.Function``, ``torch.autograd.backward`` and ``torch.autograd.grad`` of variables.
 
-Torch does not ask their arguments whether they override it, as it does everywhere else. So importing this
-package puts a question of ours before the two; without variables torch goes on. A user's Function is one
-operation, with the derivative that he wrote.
+Torch does not ask their arguments whether they override it, as it does everywhere else, or the arguments are
+plain tensors that torch made of variables. So importing this package puts a question of ours before the
+three; without variables torch goes on. A user's Function is one operation, with the derivative that he wrote.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from torch.utils import _pytree as pytree
 from torch.utils.checkpoint import CheckpointFunction
 
 from .backward import backward_all
+from .backward import grad as grad_of_variables
+from .dispatch import TABLE
 from .foreign import Part, TorchNode, reaches_variables, stand_for
 from .traced import Traced, Value, raw, recording
 from .variable import BASE, Variable, lift, tracked_variable
@@ -102,3 +104,17 @@ def backward(
 
 
 torch.autograd.backward = backward
+
+_torch_grad = torch.autograd.grad
+
+
+@functools.wraps(_torch_grad)
+def grad(outputs: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+    given = [outputs] if isinstance(outputs, Tensor) else list(outputs)
+    if reaches_variables([each for each in given if isinstance(each, Tensor)]):
+        return grad_of_variables(outputs, inputs, *args, **kwargs)
+    return _torch_grad(outputs, inputs, *args, **kwargs)
+
+
+torch.autograd.grad = grad
+TABLE[grad] = grad_of_variables

@@ -191,12 +191,12 @@ def _reshape(func: Any, x: Value, *args: Any, **kwargs: Any) -> Value:
         return x
     base, _ = _base(x, name)
     if isinstance(x, Follows):
-        before = type(x).taken(x.above, x.step, x.data, x._past)
+        before = type(x).taken(x.above, x.step, x._data, x._past)
         view = TABLE[getattr(Tensor, name[:-1])](before, *args, **kwargs)
         x.above, x.step = view.above, view.step
     else:
         view = TABLE[getattr(Tensor, name[:-1])](x, *args, **kwargs)
-    x.data = view.data
+    x.data = view._data
     x.adopt(view)
     base.times_written += 1
     base.reshaped = base.times_written
@@ -223,7 +223,7 @@ def _fill(x: Value, value: Value) -> Value:
         raw(x).fill_(raw(value))
         return x
     if isinstance(value, Tensor):
-        value = value.to(x.dtype).expand(x.shape)
+        value = overwrite(x, value.to(x.dtype).expand(x.shape))
     return write(x, value, "fill_")
 
 
@@ -232,7 +232,7 @@ def _copy(x: Value, src: Value, non_blocking: bool = False) -> Value:
     if not records(x, src):
         raw(x).copy_(raw(src), non_blocking)
         return x
-    return write(x, src.to(raw(x).device, x.dtype).expand(x.shape), "copy_")
+    return write(x, overwrite(x, src.to(raw(x).device, x.dtype).expand(x.shape)), "copy_")
 
 
 @means("as_strided")

@@ -18,8 +18,9 @@ from torch.overrides import TorchFunctionMode
 
 from . import dispatch
 from .dispatch import DIFFERENTIABLE, TABLE
+from .foreign import functorch_is_on
 from .traced import Traced, recording
-from .variable import Variable, functorch_is_on, is_recorded, lift
+from .variable import Variable, is_recorded, lift
 
 
 class record(TorchFunctionMode):

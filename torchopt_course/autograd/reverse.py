@@ -9,9 +9,7 @@ loop, so a graph may be as deep as memory allows.
 
 from __future__ import annotations
 
-import weakref
-from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from heapq import heapify, heappop, heappush
 from itertools import count
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
@@ -20,17 +18,13 @@ import torch
 from torch import Tensor
 
 from . import autocast
+from .hooks import hooked, hooks
 from .traced import Traced, Value, raw
 
 if TYPE_CHECKING:
     from .primitives.rules import Plan
 
 clock = count(0, -1)
-
-# What users want to be called with the gradient of a result; see Variable.register_hook.
-hooks: weakref.WeakKeyDictionary[Node, OrderedDict[int, Callable[[Value], Value]]] = (
-    weakref.WeakKeyDictionary()
-)
 
 
 class Node:
@@ -142,7 +136,10 @@ class Leaf(Node):
         return g
 
     def accumulate(self, g: Value) -> None:
-        """Add to ``.grad`` out of place: nobody who kept the old gradient sees it change."""
+        """Add to ``.grad`` out of place: nobody who kept the old gradient sees it change.
+
+        But a part of a buffer is written to in place, as in torch, so that the buffer has the gradients.
+        """
         tensor = None if self.owner is None else self.owner()
         g = self.hooked(g, tensor)
         if tensor is None:
@@ -150,10 +147,14 @@ class Leaf(Node):
         if raw(g).device != raw(tensor).device:
             raise RuntimeError(f"a VJP gave a gradient on {raw(g).device} for a leaf on {raw(tensor).device}")
         old = tensor.grad
-        if isinstance(tensor, Traced):
-            tensor._grad = g if old is None else old + g
-            return
-        tensor.grad = laid_out_like(tensor, g) if old is None else old + g
+        if type(old) is Tensor and old._is_view() and not torch.is_grad_enabled():
+            old += raw(g)
+        else:
+            g = laid_out_like(raw(tensor), g) if old is None else old + g
+            if isinstance(tensor, Traced):
+                tensor._grad = g  # its own setter would look at the shape once more
+            else:
+                tensor.grad = g
         for function in (tensor._post_accumulate_grad_hooks or {}).values():
             function(tensor)
 
@@ -165,8 +166,8 @@ def version_of(value: Value) -> int:
 
 
 def laid_out_like(parameter: Tensor, g: Value) -> Value:
-    """The gradient with the strides of its parameter, as optimizers expect it."""
-    if isinstance(g, Traced) or g.stride() == parameter.stride():
+    """The gradient with the strides of its parameter, as optimizers expect it; so it can be written to."""
+    if isinstance(g, Traced) or g.layout is not torch.strided or g.stride() == parameter.stride():
         return g
     return torch.empty_like(parameter).detach().copy_(g)
 
@@ -215,14 +216,6 @@ def sweep(
         if not retain_graph:
             node.free()
     return gradients
-
-
-def hooked(g: Value, functions: Mapping[int, Callable[[Value], Value]] | None) -> Value:
-    """The gradient after these hooks: each may give another one."""
-    for function in (functions or {}).values():
-        changed = function(g)
-        g = g if changed is None else changed
-    return g
 
 
 def fit(g: Value, node: Node, op: object) -> Value:

@@ -150,8 +150,8 @@ class Traced(Tensor):
 
     @property
     def data(self) -> Value:
-        """What it holds: a plain tensor, or a traced value of a lower level."""
-        return self._data
+        """What it holds: a plain tensor (a new one each time), or a traced value of a lower level."""
+        return self._data if isinstance(self._data, Traced) else self._data.detach()
 
     @data.setter
     def data(self, value: Value) -> None:
@@ -172,8 +172,8 @@ class Traced(Tensor):
         return True
 
     def detach(self) -> Tensor:
-        """The plain tensor of the same memory: a constant to every transform."""
-        return raw(self)  # type: ignore[no-any-return]
+        """A plain tensor of the same memory, a new one each time: a constant to every transform."""
+        return raw(self).detach()  # type: ignore[no-any-return]
 
     # No __getitem__: with one written in Python, torch.tensor([x]) would take a number for a list.
 

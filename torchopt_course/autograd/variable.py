@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
+import copy
 import weakref
-from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.hooks import RemovableHandle
 
 from .dispatch import TABLE
-from .foreign import Suspicion, node_of
+from .foreign import Suspicion, is_differentiating, node_of
+from .hooks import Hooked, hooks, move_retaining
 from .memory import as_taken_under_no_grad, shares
-from .reverse import Leaf, Node, clock, hooks
+from .reverse import Leaf, Node, clock
 from .traced import PLAIN, Level, Operation, Traced, Value, hold, in_memory, raw
 from .views import Follows
 
-RETAINING = -1  # among the hooks of a result that of retain_grad(), which comes last
 
-
-class Variable(Traced):
+class Variable(Hooked, Traced):
     """A tensor whose gradient can be asked for::
 
         x, y = Variable(2.0), Variable(3.0)
@@ -83,6 +81,10 @@ class Variable(Traced):
                 )
         self._grad = value
 
+    @grad.deleter
+    def grad(self) -> None:
+        self._grad = None
+
     @property
     def is_leaf(self) -> bool:  # type: ignore[override]
         return self.node.op is None
@@ -101,27 +103,6 @@ class Variable(Traced):
     @requires_grad.setter
     def requires_grad(self, value: bool) -> None:
         self.requires_grad_(value)
-
-    def register_hook(self, hook: Callable[[Value], Value]) -> RemovableHandle:
-        """Call ``hook(gradient)`` in each backward pass; what it returns, if not None, replaces it."""
-        functions = hooks.setdefault(self.node, OrderedDict())
-        handle = RemovableHandle(functions)
-        functions[handle.id] = hook
-        if RETAINING in functions:
-            functions.move_to_end(RETAINING)
-        return handle
-
-    def retain_grad(self) -> None:
-        """Let ``backward()`` leave the gradient in ``grad`` as for a leaf."""
-        if not self.is_leaf:
-            mine = weakref.ref(self)
-
-            def keep(g: Value) -> None:
-                variable = mine()
-                if variable is not None:
-                    variable._grad = g if variable._grad is None else variable._grad + g
-
-            hooks.setdefault(self.node, OrderedDict())[RETAINING] = keep
 
     def detach_(self) -> Variable:
         """Forget the past: a constant from here on. A view cannot, its base would have to."""
@@ -150,9 +131,11 @@ class Variable(Traced):
         return tracked_variable(in_memory(self._data, memory), self.level, self.node)
 
     def adopt(self, other: Traced) -> None:
-        assert isinstance(other, Variable)
         """Get another past, with the same memory."""
-        self._data, self.level, self.node = in_memory(other.data, raw(self)), other.level, other.node
+        assert isinstance(other, Variable)
+        if hooks.data:  # type: ignore[attr-defined]
+            move_retaining(getattr(self, "node", None), other.node)  # a plain tensor has none yet
+        self._data, self.level, self.node = in_memory(other._data, raw(self)), other.level, other.node
 
     def __copy__(self) -> Variable:
         """Another leaf of the same memory, as of a tensor."""
@@ -164,13 +147,21 @@ class Variable(Traced):
         copied.__dict__.update({name: x for name, x in vars(self).items() if name not in OURS})
         return copied
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Variable:  # type: ignore[override]
+        """Another leaf with memory of its own, as of a tensor."""
+        if not self.is_leaf or self.level is not BASE:
+            super().__deepcopy__(memo)
+        copied = memo[id(self)] = Variable(raw(self).clone()).requires_grad_(self.requires_grad)
+        copied._grad = copy.deepcopy(self._grad, memo)
+        return copied
+
     def __repr__(self) -> str:  # type: ignore[override]
         made_by = "" if self.is_leaf else f", made by {self.node.op}"
         return f"Variable({_indented(self._data, 'Variable(')}{made_by})"
 
 
 # The attributes that are not the user's.
-OURS = frozenset({*Traced.__annotations__, *Variable.__annotations__, *Follows.__annotations__}) | {
+OURS = frozenset({*Traced.__annotations__, *Hooked.__annotations__, *Follows.__annotations__}) | {
     "times_written",
     "reshaped",
 }
@@ -232,11 +223,16 @@ class ReverseLevel(Level):
                     parents.append(arg.node)
                     arg = arg._data
                 deeper = deeper or (type(arg) is not Tensor and isinstance(arg, Traced))
+            elif kind is complex or (isinstance(arg, Tensor) and arg.is_complex()):
+                raise NotImplementedError(
+                    f"no derivative is known for {op} of complex numbers: variables are real"
+                )
             elif not isinstance(arg, Tensor):
                 pass
-            elif functorch_is_on():
+            elif is_differentiating():
                 raise NotImplementedError(
-                    f"{op} of a variable in a transform of torch.func; use this package's grad, vjp, jvp"
+                    f"{op} of a variable in a transform of torch.func or torch.autograd.forward_ad; use this "
+                    "package's grad, vjp, jvp"
                 )
             elif arg.requires_grad:
                 if self is BASE and torch.is_grad_enabled():  # an input of the graph
@@ -279,9 +275,6 @@ BASE = ReverseLevel()
 BASE.open = True
 
 
-functorch_is_on = torch._C._are_functorch_transforms_active
-
-
 def lift(tensor: Tensor) -> Value:
     """A plain tensor that requires a gradient as a variable; as a constant where nothing is recorded."""
     constant = tensor.detach()
@@ -289,10 +282,10 @@ def lift(tensor: Tensor) -> Value:
 
 
 def is_recorded(args: Iterable[Any]) -> bool:
-    """Whether there is a variable, or a plain tensor that requires a gradient."""
+    """Whether there is a variable, or a plain real tensor that requires a gradient."""
     for arg in args:
         if isinstance(arg, Tensor):
-            if type(arg) is Variable or arg.requires_grad:
+            if type(arg) is Variable or (arg.requires_grad and not arg.is_complex()):
                 return True
         elif type(arg) in (list, tuple) and is_recorded(arg):
             return True

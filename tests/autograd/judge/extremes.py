@@ -1,57 +1,32 @@
 """Where numbers end: NaN, infinities, both zeros, ties, tiny and huge numbers; nothing, and one number.
 
 Each operator once more, at such inputs: values, reverse mode (by kernels, and recorded by the written rules)
-and forward mode must be torch's, NaN for NaN.
+and forward mode must be torch's, NaN for NaN. ``python -m tests.autograd.judge.extremes [names]`` prints what
+differs; each operator has a process of its own, since torch itself ends it at some.
 """
 
 from __future__ import annotations
 
-import copy
-import math
+import argparse
+import fnmatch
+import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from itertools import islice
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils import _pytree as pytree
 
 from torchopt_course import autograd as ag
 
-from .cases import OPERATORS, SMOOTH_ONLY, Case, _case, _leaves, _samples, _some
+from .cases import OPERATORS, Case
+from .extreme_cases import cases_at_extremes
+from .running import Ended, in_processes
 from .verdict import TOLERANCE, Difference, _leaves_of, _like, _limited, _same
-
-nan, inf = math.nan, math.inf
-NUMBERS = (
-    nan,
-    inf,
-    -inf,
-    0.0,
-    -0.0,
-    1.0,
-    -1.0,
-    1e-310,
-    -1e-310,
-    1e300,
-    1e-300,
-    0.5,
-    2.0,
-    -3.0,
-    1e-8,
-    710.0,
-    -750.0,
-)
-
-# Of matrices of such numbers torch's own library gives no reproducible answer, or none.
-MATRICES = tuple(name for name in SMOOTH_ONLY if name != "linalg") + tuple(
-    f"linalg.{name}" for name in (
-        "cholesky", "cond", "det", "eig", "householder", "inv", "ldl", "lstsq", "lu", "matrix_power",
-        "matrix_rank", "multi_dot", "pinv", "qr", "slogdet", "solve", "svd", "tensor", "vander",
-    )
-)  # fmt: skip
 
 DERIVATIVES = ("reverse", "recorded", "forward")
 
@@ -108,166 +83,117 @@ DIFFERENT: dict[str, tuple[tuple[str, ...], str]] = {
 }  # fmt: skip
 
 
-# Of no rows torch's kernel gives what happens to be in memory, dies, or takes the gradient of another row.
-UNDEFINED_OF_NOTHING = {
-    "nn.functional.multi_margin_loss",
-    "nn.functional.multilabel_margin_loss",
-    "nn.functional.linear_cross_entropy.chunked",
-    "nn.functional.pdist",
-    "_segment_reduce.lengths",
-    "_segment_reduce.offsets",
-    "block_diag",
-}
-
-
-def cases_at_extremes(name: str, samples: int = 8) -> Iterator[tuple[str, Case]]:
-    """A few samples of an operator, with other numbers; without elements; with one element."""
-    op = OPERATORS[name]
-    if name.startswith(MATRICES):
-        return
-    small = [
-        sample
-        for sample in _samples(op, torch.float64)
-        if not any(isinstance(x, Tensor) and (x.is_complex() or x.numel() > 3000) for x in _leaves(sample))
-    ]
-    function = partial(op.gradcheck_wrapper, op.op)
-    for index, sample in enumerate(_some(small, samples)):
-        case = _case(op, "function", index, sample, function, False)
-        if case.inputs:
-            for what, inputs in _filled(case.inputs):
-                yield what, replace(case, inputs=inputs)
-        for what, cut in (("empty", _empty), ("one number", _single)):
-            other = cut(sample)
-            if other is not None and not (what == "empty" and name in UNDEFINED_OF_NOTHING):
-                yield what, _case(op, "function", index, other, function, False)
-
-
-def _filled(inputs: Sequence[Tensor]) -> Iterator[tuple[str, list[Tensor]]]:
-    numbers, count = torch.tensor(NUMBERS, dtype=torch.float64), len(NUMBERS)
-
-    def each(fill: Callable[[int, Tensor], Tensor]) -> list[Tensor]:
-        return [fill(i, torch.arange(x.numel()).reshape(x.shape)) for i, x in enumerate(inputs)]
-
-    def chance(i: int, like: Tensor) -> Tensor:
-        generator = torch.Generator().manual_seed(i)
-        return torch.randn(like.shape, dtype=torch.float64, generator=generator)
-
-    yield "ties", each(lambda i, n: numbers[n % count])
-    yield "pairs", each(lambda i, n: numbers[(n * (3 if i else 1) + 5 * i) % count])
-    yield "other pairs", each(lambda i, n: numbers[(n * (5 if i else 1) + 7 * i) % count])
-    for value in (0.0, 1.0, inf, -inf, nan):
-        yield f"all {value}", each(lambda i, n, value=value: torch.full(n.shape, value, dtype=torch.float64))
-    for value in (nan, inf):
-        yield f"some {value}", each(lambda i, n, value=value: torch.where(n % 3 == 1, value, chance(i, n)))
-    yield "small integers", each(lambda i, n: (2 * chance(i, n)).round().clamp(-1, 1))
-
-
-def _empty(sample: Any) -> Any:
-    """Without rows: what is as long as the input."""
-    first = next((x for x in _leaves(sample) if isinstance(x, Tensor)), None)
-    if first is None or not first.dim():
-        return None
-    return _changed(sample, lambda x: x[:0] if x.dim() and len(x) == len(first) else x)
-
-
-def _single(sample: Any) -> Any:
-    return _changed(sample, lambda x: x.reshape(-1)[0] if x.is_floating_point() and x.numel() else x)
-
-
-def _changed(sample: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    def of_leaf(x: Any) -> Any:
-        return change(x.detach()).clone().requires_grad_(x.requires_grad) if isinstance(x, Tensor) else x
-
-    other = copy.copy(sample)
-    other.input, other.args, other.kwargs = pytree.tree_map(
-        of_leaf, (sample.input, sample.args, sample.kwargs)
-    )
-    return other
-
-
-# -- comparing -----------------------------------------------------------------------------------------------
-
-
 def differences(name: str, samples: int = 8) -> list[str]:
     """All that is not torch's, but for what is known to differ; what is refused by name does not count."""
-    known = DIFFERENT.get(name, ((), ""))[0]
-    found = []
-    with warnings.catch_warnings(), sdpa_kernel(SDPBackend.MATH):
+    return [each for what, case in cases_at_extremes(name, samples) for each in _of_case(what, case)]
+
+
+def _of_case(what: str, case: Case) -> list[str]:
+    known = DIFFERENT.get(case.owner, ((), ""))[0]
+    with _quietly():
+        try:
+            truth = _torch(case)
+            notes = [] if truth is None else [*_compared(case, truth)]
+        except NotImplementedError:
+            return []
+        except Exception as error:
+            notes = [f"{type(error).__name__}: {str(error)[:200]}"]
+    return [f"{case}, {what}: {note}" for note in notes if not note.startswith(known)]
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    with warnings.catch_warnings(), sdpa_kernel(SDPBackend.MATH), _limited():
         warnings.simplefilter("ignore")
-        for what, case in cases_at_extremes(name, samples):
-            with _limited():
-                try:
-                    notes = [*_compared(case)]
-                except NotImplementedError:
-                    continue
-            found += [f"{case}, {what}: {note}" for note in notes if not note.startswith(known)]
-    return found
+        yield
 
 
-def _compared(case: Case) -> Iterator[str]:
-    def run(xs: Sequence[Any], ours: bool) -> list[Any]:
-        torch.manual_seed(0)
-        return _leaves_of(case.program(xs, ours))
+def _run(case: Case, xs: Sequence[Any], ours: bool) -> list[Any]:
+    torch.manual_seed(0)
+    return _leaves_of(case.program(xs, ours))
 
+
+class Truth(NamedTuple):
+    """What torch says: the outputs, which of them are differentiated, and along what, with what results."""
+
+    outputs: list[Any]
+    chosen: list[int]
+    cotangents: list[Tensor]
+    directions: list[Tensor]
+    gradients: Sequence[Tensor] | None  # None: torch has no derivative
+    tangents: list[tuple[Tensor, ...]]  # torch has two forward modes, which do not always agree
+
+
+def _torch(case: Case) -> Truth | None:
+    """``None`` where torch does not take such inputs, or nothing is differentiated."""
     leaves = [x.detach().clone().requires_grad_() for x in case.inputs]
     try:
-        outputs = run(leaves, False)
-    except Exception:  # torch does not take such inputs
-        return
+        outputs = _run(case, leaves, False)
+    except Exception:
+        return None
     if not leaves or any(isinstance(y, Tensor) and y.layout != torch.strided for y in outputs):
-        return
-    variables = [ag.Variable(x.detach().clone()) for x in case.inputs]
-    mine = run(variables, True)
-    yield from _unequal("output", mine, outputs)
-    if [getattr(y, "shape", ()) for y in mine] != [getattr(y, "shape", ()) for y in outputs]:
-        return
-
+        return None
     chosen = [
         i
         for i, y in enumerate(outputs)
         if isinstance(y, Tensor) and y.requires_grad and y.is_floating_point()
     ]
     ends = [outputs[i] for i in chosen]
-    cotangents, directions = _like(ends, 1), _like(leaves, 2)
+    truth = Truth(outputs, chosen, _like(ends, 1), _like(leaves, 2), None, [])
     try:
-        expected = torch.autograd.grad(ends, leaves, cotangents, materialize_grads=True)
+        gradients = torch.autograd.grad(ends, leaves, truth.cotangents, materialize_grads=True)
     except (RuntimeError, NotImplementedError):
+        return truth
+    for jvp in (torch.func.jvp, torch.autograd.functional.jvp):
+        try:
+            inputs = tuple(x.detach() for x in case.inputs)
+            truth.tangents.append(jvp(_function(case, chosen, False), inputs, tuple(truth.directions))[1])  # type: ignore[operator]
+        except Exception:
+            continue
+    return truth._replace(gradients=gradients)
+
+
+def _function(case: Case, chosen: Sequence[int], ours: bool) -> Callable[..., tuple[Any, ...]]:
+    def f(*xs: Any) -> tuple[Any, ...]:
+        outputs = _run(case, xs, ours)
+        return tuple(outputs[i] for i in chosen)
+
+    return f
+
+
+def _compared(case: Case, truth: Truth) -> Iterator[str]:
+    variables = [ag.Variable(x.detach().clone()) for x in case.inputs]
+    mine, chosen = _run(case, variables, True), truth.chosen
+    yield from _unequal("output", mine, truth.outputs)
+    if truth.gradients is None or [_shape(y) for y in mine] != [_shape(y) for y in truth.outputs]:
         return
+
     for how, recorded in (("reverse", False), ("recorded", True)):
         if not any(isinstance(mine[i], ag.Variable) for i in chosen):
-            gradients: Sequence[Any] = [torch.zeros_like(x) for x in expected]
+            gradients: Sequence[Any] = [torch.zeros_like(x) for x in truth.gradients]
         else:
             try:
                 gradients = torch.autograd.grad(
-                    [mine[i] for i in chosen], variables, cotangents, retain_graph=True,
+                    [mine[i] for i in chosen], variables, truth.cotangents, retain_graph=True,
                     create_graph=recorded, materialize_grads=True,
                 )  # fmt: skip
             except NotImplementedError:
                 if not recorded:
                     raise
                 continue
-        yield from _unequal(how, gradients, expected)
+        yield from _unequal(how, gradients, truth.gradients)
 
-    def chosen_of(ours: bool) -> Callable[..., Any]:
-        def f(*xs: Any) -> tuple[Any, ...]:
-            outputs = run(xs, ours)
-            return tuple(outputs[i] for i in chosen)
-
-        return f
-
-    inputs = tuple(x.detach() for x in case.inputs)
-    truths = []  # torch has two forward modes, which do not always agree
-    for jvp in (torch.func.jvp, torch.autograd.functional.jvp):
-        try:
-            truths.append(jvp(chosen_of(False), inputs, tuple(directions))[1])  # type: ignore[operator]
-        except Exception:
-            continue
-    if truths:
-        tangents = ag.jvp(chosen_of(True), inputs, tuple(directions))[1]
+    if truth.tangents:
+        inputs = tuple(x.detach() for x in case.inputs)
+        tangents = ag.jvp(_function(case, chosen, True), inputs, tuple(truth.directions))[1]
         for i, tangent in enumerate(tangents):
-            same = [_close(tangent.detach(), truth[i]) for truth in truths]
+            same = [_close(tangent.detach(), each[i]) for each in truth.tangents]
             if not bool(torch.stack(same).any(0).all()):
-                yield from _unequal("forward", tangents[i : i + 1], truths[0][i : i + 1])
+                yield from _unequal("forward", tangents[i : i + 1], truth.tangents[0][i : i + 1])
+
+
+def _shape(value: Any) -> Sequence[int]:
+    return getattr(value, "shape", ())
 
 
 def _close(mine: Tensor, theirs: Tensor) -> Tensor:
@@ -286,7 +212,46 @@ def _unequal(what: str, mine: Sequence[Any], theirs: Sequence[Any]) -> Iterator[
             yield str(difference)
 
 
-if __name__ == "__main__":  # all of them: python -m tests.autograd.judge.extremes
-    for operator in sorted(OPERATORS):
-        for difference in differences(operator):
-            print(operator, difference, flush=True)
+# -- all of them ---------------------------------------------------------------------------------------------
+
+
+def sweep(names: Iterable[str], samples: int, processes: int) -> Iterator[str]:
+    """What differs, operator by operator; where a process is ended, by which cases, and whose fault it is."""
+    for name, found in in_processes(partial(differences, samples=samples), names, processes):
+        if not isinstance(found, Ended):
+            yield from found
+            continue
+        numbers = range(sum(1 for _ in cases_at_extremes(name, samples)))
+        for number, notes in in_processes(partial(_one, name, samples), numbers, processes):
+            if not isinstance(notes, Ended):
+                yield from notes
+                continue
+            _, alone = next(in_processes(partial(_one, name, samples, by_torch_alone=True), [number]))
+            whose = "by torch alone as well" if isinstance(alone, Ended) else "OURS, not by torch alone"
+            yield f"{name} case {number}: {notes}, {whose}"
+
+
+def _one(name: str, samples: int, number: int, by_torch_alone: bool = False) -> list[str]:
+    torch.set_num_threads(1)
+    what, case = next(islice(cases_at_extremes(name, samples), number, None))
+    if not by_torch_alone:
+        return _of_case(what, case)
+    with _quietly():
+        _torch(case)
+    return []
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(prog="python -m tests.autograd.judge.extremes")
+    parser.add_argument("names", nargs="*", help="of operators, * for any letters (default: all)")
+    parser.add_argument("--samples", type=int, default=8, help="of one operator")
+    parser.add_argument("--processes", type=int, default=2)
+    given = parser.parse_args()
+    torch.set_num_threads(1)  # threads do not live on in a forked process
+    asked = [op for op in sorted(OPERATORS) if any(fnmatch.fnmatchcase(op, p) for p in given.names or ["*"])]
+    faults = 0
+    for line in sweep(asked, given.samples, given.processes):
+        print(line, flush=True)
+        faults += not line.endswith("by torch alone as well")
+    print(f"{len(asked)} operators, {faults} differences")
+    sys.exit(faults > 0)

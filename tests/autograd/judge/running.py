@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import multiprocessing
+import signal
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from multiprocessing.connection import wait
 from typing import Any
 
@@ -61,34 +63,57 @@ def report(name: str, most: int) -> Report:
 
 def reports(names: Iterable[str], most: int, processes: int = 2) -> Iterator[Report]:
     """As they are finished, some at a time."""
-    waiting = iter(names)
-    running: dict[Any, tuple[str, Any]] = {}
+    for name, found in in_processes(partial(report, most=most), names, processes):
+        if isinstance(found, Ended):
+            found = Report(name, Counter({CRASH: 1}), [f"{CRASH} {name}: {found}"])
+        yield found
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A process that gave no result, and why."""
+
+    why: str
+
+    def __str__(self) -> str:
+        return self.why
+
+
+def in_processes(
+    work: Callable[[Any], Any], items: Iterable[Any], processes: int = 2
+) -> Iterator[tuple[Any, Any]]:
+    """Each item with what ``work`` makes of it in a process of its own (or :class:`Ended`), as finished."""
+    waiting = iter(items)
+    running: dict[Any, tuple[Any, Any]] = {}
+    nothing = object()
     while True:
-        while len(running) < processes and (name := next(waiting, None)) is not None:
+        while len(running) < processes and (item := next(waiting, nothing)) is not nothing:
             receive, send = FORK.Pipe(duplex=False)
-            process = FORK.Process(target=_send, args=(name, most, send))
+            process = FORK.Process(target=_send, args=(work, item, send))
             process.start()
             send.close()
-            running[receive] = name, process
+            running[receive] = item, process
         if not running:
             return
         for channel in wait(list(running), timeout=MINUTES * 60) or list(running):
-            name, process = running.pop(channel)
-            if channel.poll():
-                yield _received(channel, name)
-            else:
+            item, process = running.pop(channel)
+            if not channel.poll():
                 process.kill()
-                yield Report(name, Counter({CRASH: 1}), [f"{CRASH} {name}: {MINUTES} minutes"])
+                process.join()
+                yield item, Ended(f"{MINUTES} minutes without an answer")
+                continue
+            try:
+                result = channel.recv()
+            except EOFError:
+                process.join()
+                result = Ended(f"the process was ended by {_ended_by(process.exitcode)}")
             process.join()
+            yield item, result
 
 
-def _received(channel: Any, name: str) -> Report:
-    try:
-        result: Report = channel.recv()
-    except EOFError:
-        return Report(name, Counter({CRASH: 1}), [f"{CRASH} {name}: the process was killed"])
-    return result
+def _ended_by(code: int) -> str:
+    return signal.Signals(-code).name if code < 0 else f"an error (exit status {code})"
 
 
-def _send(name: str, most: int, channel: Any) -> None:
-    channel.send(report(name, most))
+def _send(work: Callable[[Any], Any], item: Any, channel: Any) -> None:
+    channel.send(work(item))

@@ -21,7 +21,7 @@ from .cases import Case
 
 EQUAL, REFUSED, WRONG, CRASH, SKIPPED = "equal", "refused", "WRONG", "CRASH", "torch refuses"
 TOLERANCE = {torch.float64: 1e-7, torch.float32: 2e-4, torch.float16: 4e-3, torch.bfloat16: 4e-2}
-SECONDS = 30  # for one case, which mostly takes milliseconds
+SECONDS = 30  # of processor time for one case, which mostly takes milliseconds
 
 
 @dataclass(frozen=True)
@@ -77,13 +77,13 @@ def _limited() -> Iterator[None]:
     def give_up(*_: object) -> None:
         raise TimeoutError(f"a case took more than {SECONDS} s")
 
-    before = signal.signal(signal.SIGALRM, give_up)
-    signal.alarm(SECONDS)
+    before = signal.signal(signal.SIGPROF, give_up)
+    signal.setitimer(signal.ITIMER_PROF, SECONDS)
     try:
         yield
     finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, before)
 
 
 # -- torch ---------------------------------------------------------------------------------------------------

@@ -43,7 +43,7 @@ def leaky_relu(x: Tensor, negative_slope: float = 0.01) -> Tensor:
 
 
 @primitive(
-    x=lambda g, x, alpha: g * torch.where(x > 0, 1.0, alpha * torch.exp(torch.where(x >= 0, 0.0, x))),
+    x=lambda g, x, alpha: g * torch.where(x <= 0, alpha * torch.exp(torch.where(x < 0, x, 0.0)), 1.0),
     fast=lambda g, x, alpha: aten.elu_backward(g, alpha, 1, 1, False, x),
     jvp=ELEMENTWISE,
     symbolic="Piecewise((x, x > 0), (alpha * (exp(x) - 1), True))",

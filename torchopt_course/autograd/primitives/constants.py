@@ -87,6 +87,8 @@ NAMES = [
     "item",
     "tolist",
     "one_hot",
+    "linspace",  # between numbers, also of tensors
+    "logspace",
     "__eq__",
     "__ne__",
     "__lt__",

@@ -258,6 +258,20 @@ def _pad(input: Value, pad: Sequence[int], mode: str = "constant", value: float 
     return pick(input, lambda positions: F.pad(positions.double(), list(pad), mode=mode).long())
 
 
+@means("pad_sequence")
+def _pad_sequence(
+    sequences: Sequence[Value], batch_first: bool = False, padding_value: float = 0.0,
+    padding_side: str = "right",
+) -> Value:  # fmt: skip
+    longest = max(len(x) for x in sequences)
+
+    def padded(x: Value) -> Value:
+        ends = [0, longest - len(x)] if padding_side == "right" else [longest - len(x), 0]
+        return F.pad(x, [0, 0] * (x.dim() - 1) + ends, value=padding_value)
+
+    return torch.stack([padded(x) for x in sequences], 0 if batch_first else 1)
+
+
 @means("contiguous")
 def _contiguous(x: Value, memory_format: torch.memory_format = torch.contiguous_format) -> Value:
     already = raw(x).is_contiguous(memory_format=memory_format)
@@ -266,7 +280,7 @@ def _contiguous(x: Value, memory_format: torch.memory_format = torch.contiguous_
 
 @means("detach")
 def _detach(x: Value) -> Tensor:
-    return raw(x)  # type: ignore[no-any-return]
+    return raw(x).detach()  # type: ignore[no-any-return]
 
 
 @means("real", "positive", "conj", "alias")

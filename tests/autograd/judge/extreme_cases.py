@@ -1,0 +1,125 @@
+"""Operators where numbers end: their samples with other numbers, with nothing, with one number."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from .cases import OPERATORS, SMOOTH_ONLY, Case, _case, _leaves, _samples, _some
+
+nan, inf = math.nan, math.inf
+NUMBERS = (
+    nan,
+    inf,
+    -inf,
+    0.0,
+    -0.0,
+    1.0,
+    -1.0,
+    1e-310,
+    -1e-310,
+    1e300,
+    1e-300,
+    0.5,
+    2.0,
+    -3.0,
+    1e-8,
+    710.0,
+    -750.0,
+)
+
+# Of matrices of such numbers torch's own library gives no reproducible answer, or none.
+MATRICES = tuple(name for name in SMOOTH_ONLY if name != "linalg") + tuple(
+    f"linalg.{name}" for name in (
+        "cholesky", "cond", "det", "eig", "householder", "inv", "ldl", "lstsq", "lu", "matrix_power",
+        "matrix_rank", "multi_dot", "pinv", "qr", "slogdet", "solve", "svd", "tensor", "vander",
+    )
+)  # fmt: skip
+
+# Of no rows torch's kernel gives what happens to be in memory, dies, or takes the gradient of another row.
+UNDEFINED_OF_NOTHING = {
+    "nn.functional.multi_margin_loss",
+    "nn.functional.multilabel_margin_loss",
+    "nn.functional.linear_cross_entropy.chunked",
+    "nn.functional.pdist",
+    "_segment_reduce.lengths",
+    "_segment_reduce.offsets",
+    "block_diag",
+}
+
+
+# NaN and infinite coordinates become integers, which is undefined: torch reads wherever that may be.
+UNDEFINED_OF_NUMBERS = {"grid_sampler_2d", "grid_sampler_3d", "nn.functional.grid_sample"}
+
+
+def cases_at_extremes(name: str, samples: int = 8) -> Iterator[tuple[str, Case]]:
+    """A few samples of an operator, with other numbers; without elements; with one element."""
+    op = OPERATORS[name]
+    if name.startswith(MATRICES):
+        return
+    small = [
+        sample
+        for sample in _samples(op, torch.float64)
+        if not any(isinstance(x, Tensor) and (x.is_complex() or x.numel() > 3000) for x in _leaves(sample))
+    ]
+    function = partial(op.gradcheck_wrapper, op.op)
+    for index, sample in enumerate(_some(small, samples)):
+        case = _case(op, "function", index, sample, function, False)
+        if case.inputs and name not in UNDEFINED_OF_NUMBERS:
+            for what, inputs in _filled(case.inputs):
+                yield what, replace(case, inputs=inputs)
+        for what, cut in (("empty", _empty), ("one number", _single)):
+            other = cut(sample)
+            if other is not None and not (what == "empty" and name in UNDEFINED_OF_NOTHING):
+                yield what, _case(op, "function", index, other, function, False)
+
+
+def _filled(inputs: Sequence[Tensor]) -> Iterator[tuple[str, list[Tensor]]]:
+    numbers, count = torch.tensor(NUMBERS, dtype=torch.float64), len(NUMBERS)
+
+    def each(fill: Callable[[int, Tensor], Tensor]) -> list[Tensor]:
+        return [fill(i, torch.arange(x.numel()).reshape(x.shape)) for i, x in enumerate(inputs)]
+
+    def chance(i: int, like: Tensor) -> Tensor:
+        generator = torch.Generator().manual_seed(i)
+        return torch.randn(like.shape, dtype=torch.float64, generator=generator)
+
+    yield "ties", each(lambda i, n: numbers[n % count])
+    yield "pairs", each(lambda i, n: numbers[(n * (3 if i else 1) + 5 * i) % count])
+    yield "other pairs", each(lambda i, n: numbers[(n * (5 if i else 1) + 7 * i) % count])
+    for value in (0.0, 1.0, inf, -inf, nan):
+        yield f"all {value}", each(lambda i, n, value=value: torch.full(n.shape, value, dtype=torch.float64))
+    for value in (nan, inf):
+        yield f"some {value}", each(lambda i, n, value=value: torch.where(n % 3 == 1, value, chance(i, n)))
+    yield "small integers", each(lambda i, n: (2 * chance(i, n)).round().clamp(-1, 1))
+
+
+def _empty(sample: Any) -> Any:
+    """Without rows: what is as long as the input."""
+    first = next((x for x in _leaves(sample) if isinstance(x, Tensor)), None)
+    if first is None or not first.dim():
+        return None
+    return _changed(sample, lambda x: x[:0] if x.dim() and len(x) == len(first) else x)
+
+
+def _single(sample: Any) -> Any:
+    return _changed(sample, lambda x: x.reshape(-1)[0] if x.is_floating_point() and x.numel() else x)
+
+
+def _changed(sample: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    def of_leaf(x: Any) -> Any:
+        return change(x.detach()).clone().requires_grad_(x.requires_grad) if isinstance(x, Tensor) else x
+
+    other = copy.copy(sample)
+    other.input, other.args, other.kwargs = pytree.tree_map(
+        of_leaf, (sample.input, sample.args, sample.kwargs)
+    )
+    return other

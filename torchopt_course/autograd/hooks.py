@@ -1,0 +1,86 @@
+"""Hooks: what users want to be called with, when a gradient is known."""
+
+from __future__ import annotations
+
+import weakref
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from torch.utils.hooks import RemovableHandle
+
+from .traced import Value
+
+Hook = Callable[[Any], Any]
+
+# Those of operations and leaves, called in each sweep with the gradient of their value.
+hooks: weakref.WeakKeyDictionary[Any, OrderedDict[int, Hook]] = weakref.WeakKeyDictionary()
+
+RETAINING = -1  # among the hooks of a result that of retain_grad(), which comes last
+
+
+def hooked(g: Value, functions: Mapping[int, Hook] | None) -> Value:
+    """The gradient after these hooks: each may give another one, or change it. What they keep is theirs."""
+    if not functions:
+        return g
+    for function in functions.values():
+        changed = function(g)
+        g = g if changed is None else changed
+    return g.clone()
+
+
+def move_retaining(before: Any, after: Any) -> None:
+    """After an operation in place it is the new value whose gradient ``retain_grad()`` asked for."""
+    functions = None if before is None else hooks.get(before)
+    if functions and RETAINING in functions:
+        hooks.setdefault(after, OrderedDict())[RETAINING] = functions.pop(RETAINING)
+
+
+class Hooked:
+    """The methods of a variable that register hooks."""
+
+    node: Any
+    is_leaf: bool
+    _grad: Value
+    _post_accumulate_grad_hooks: Any = None  # None, or functions by number
+
+    def register_hook(self, hook: Hook) -> RemovableHandle:
+        """Call ``hook(gradient)`` in each backward pass; what it returns, if not None, replaces it."""
+        functions = hooks.setdefault(self.node, OrderedDict())
+        handle = _added(functions, hook)
+        if RETAINING in functions:
+            functions.move_to_end(RETAINING)
+        return handle
+
+    def register_post_accumulate_grad_hook(self, hook: Callable[[Any], None]) -> RemovableHandle:
+        """Call ``hook(variable)`` whenever ``backward()`` has added to the ``grad`` of this leaf."""
+        if not self.is_leaf:
+            raise RuntimeError("post accumulate grad hooks cannot be registered on non-leaf tensors")
+        if self._post_accumulate_grad_hooks is None:
+            self._post_accumulate_grad_hooks = OrderedDict()
+        return _added(self._post_accumulate_grad_hooks, hook)
+
+    def retain_grad(self) -> None:
+        """Let ``backward()`` leave the gradient in ``grad`` as for a leaf."""
+        if not self.is_leaf:
+            mine = weakref.ref(self)
+
+            def keep(g: Value) -> None:
+                variable = mine()
+                if variable is not None:
+                    variable._grad = g if variable._grad is None else variable._grad + g
+
+            hooks.setdefault(self.node, OrderedDict())[RETAINING] = keep
+
+    if not TYPE_CHECKING:  # of a tensor it is an attribute that can be set
+
+        @property
+        def retains_grad(self) -> bool:
+            """Whether :meth:`retain_grad` was asked for."""
+            return not self.is_leaf and RETAINING in hooks.get(self.node, ())
+
+
+def _added(functions: OrderedDict[int, Hook], hook: Hook) -> RemovableHandle:
+    handle = RemovableHandle(functions)
+    functions[handle.id] = hook
+    return handle
