@@ -102,7 +102,6 @@ class Adagrad(ElementwiseOptimizer, optim.Adagrad):
         super().check_options(options)
         at_least_zero("lr_decay value", options["lr_decay"])
         at_least_zero("initial_accumulator_value value", options["initial_accumulator_value"])
-        at_least_zero("epsilon value", options["eps"])
 
     def share_memory(self) -> None:
         """Move the sums into shared memory, for training from several processes."""

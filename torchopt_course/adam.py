@@ -10,7 +10,7 @@ from torch import Tensor, optim
 
 from .elementwise import ElementwiseOptimizer
 from .optimizer import Params, Rounding, StateDtype, Transforms, Value
-from .validation import at_least_zero, decay_rates, options_of, pair
+from .validation import decay_rates, options_of, pair
 
 
 # torch's class stands there for isinstance() of hosts such as Accelerate: all methods are ours.
@@ -122,7 +122,6 @@ class Adam(ElementwiseOptimizer, optim.Adam):
 
     def check_options(self, options: Mapping[str, Any]) -> None:
         super().check_options(options)
-        at_least_zero("epsilon value", options["eps"])
         decay_rates(options["betas"])
         for name, value in {
             "lr": options["lr"],

@@ -78,8 +78,9 @@ class RuleOptimizer(DeclaredOptimizer):
         for name, label in {"lr": "learning rate", "weight_decay": "weight_decay value"}.items():
             if name in options:
                 at_least_zero(label, options[name])
-        if isinstance(options.get("eps"), float | int):
-            at_least_zero("epsilon value", options["eps"])
+        eps = options.get("eps")
+        if eps is not None and not isinstance(eps, tuple | list):  # of some there are several
+            at_least_zero("epsilon value", eps)
         if isinstance(options.get("betas"), tuple | list):
             for i, beta in enumerate(options["betas"]):
                 if isinstance(beta, float | int):

@@ -119,5 +119,4 @@ class RMSprop(ElementwiseOptimizer, optim.RMSprop):
     def check_options(self, options: Mapping[str, Any]) -> None:
         super().check_options(options)
         at_least_zero("alpha value", options["alpha"])
-        at_least_zero("epsilon value", options["eps"])
         at_least_zero("momentum value", options["momentum"])

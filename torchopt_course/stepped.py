@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
 from .engines.bucket import Scaling
-from .engines.prepared import Optimizer as Preparable
+from .engines.prepared_group import Optimizer as Preparable
 from .engines.step import Paused, Stepper
 from .transforms.skip import not_finite
 from .transforms.transform import Transform

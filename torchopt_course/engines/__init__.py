@@ -3,7 +3,8 @@
 A step, in eight lines:
 
 1. ``optimizer.step()`` asks for the call that was prepared, :mod:`.prepared`. If all guards hold, this one
-   call of compiled code is the step. Otherwise :mod:`.step` goes through the groups.
+   call of compiled code is the step (eager and foreach then do their operations). Otherwise :mod:`.step`
+   goes through the groups.
 2. Each :mod:`.group` looks whether all is as it was planned: its options, and by :mod:`.guards` its tensors.
 3. If not, it is planned anew: states are completed, and each parameter goes to the first engine below that
    does not refuse it, into a :mod:`.bucket`.

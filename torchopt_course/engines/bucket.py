@@ -17,6 +17,7 @@ from torch import Tensor
 
 from .guards import Guards
 from .local import LocalGroup, State
+from .native.compiler import NoWord
 from .rule.parsed import Specialization
 from .rule.searches import Wanted
 
@@ -102,6 +103,19 @@ class Part(NamedTuple):
     is_last: bool = True
 
 
+class Ahead(NamedTuple):
+    """How a bucket is updated without :meth:`Bucket.prepare`, in all steps for which its guards hold.
+
+    Attributes:
+        words: of the bucket's frame: the kernel that compiled code is to run.
+        update: where there is no kernel: given the numbers of the rule's program, what the coming step has to
+            do; ``None`` if it must be prepared for itself.
+    """
+
+    words: Mapping[int, int]
+    update: Callable[[Sequence[float]], Update | None] | None = None
+
+
 class Bucket(ABC):
     """Parameters of one group for one engine, planned once and guarded before each step.
 
@@ -168,6 +182,7 @@ class Bucket(ABC):
             grad_dtype=grad_dtype,
             counts_steps=counts_steps,
             strides_count=self.IS_FUSED,
+            wants_gradients=not self.IS_FUSED,
         )
         self.guards.ages[:] = ages
         self._names, self._scales = names, scales
@@ -193,6 +208,14 @@ class Bucket(ABC):
         Raises:
             CompilationError: the engine cannot do it: a slower one must.
         """
+
+    def prepare_ahead(self, specialization: Specialization) -> Ahead:
+        """How to update as the rule says, with its options fixed.
+
+        Raises:
+            CompilationError: each step must be prepared for itself.
+        """
+        raise NoWord(f"the {self.ENGINE} prepares each step for itself")
 
     @abstractmethod
     def search(

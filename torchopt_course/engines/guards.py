@@ -49,6 +49,7 @@ class Guards:
         grad_dtype: that of all gradients.
         counts_steps: whether the states also hold a ``"step"`` (0-d, float32 or float64, all on one device).
         strides_count: whether all must stay laid out in memory like the parameter was.
+        wants_gradients: whether they are handed on in ``read``: a kernel needs only their addresses.
 
     Attributes:
         frame: the words that compiled code reads and writes, see :mod:`.native.frame`.
@@ -57,7 +58,9 @@ class Guards:
             not counted the caller keeps them here; steps on another device are not read.
         absent: not zero for each parameter that has no gradient in the coming step; in its row of the
             table nothing can be relied on.
-        written: all that the coming step writes to. Empty it.
+        written: all that the coming step writes to: of each parameter that has a gradient, itself, its
+            states and its step. Empty it.
+        read: their gradients, where they are wanted. Empty it.
     """
 
     def __init__(
@@ -71,6 +74,7 @@ class Guards:
         grad_dtype: torch.dtype,
         counts_steps: bool,
         strides_count: bool,
+        wants_gradients: bool,
     ) -> None:
         self._positions = positions
         self._columns = columns = (*names, *scales, *(["step"] if counts_steps else []))
@@ -80,6 +84,7 @@ class Guards:
         self.ages = np.ones(len(params))
         self.absent = np.zeros(len(params), dtype=np.int64)
         self.written: list[Tensor] = []
+        self.read: list[Tensor] = []
         self._scratch = np.zeros(3 + f.VIEW_WORDS, dtype=np.int64)
         self._likeness = [_likeness(param) for param in params]
         step = state[params[0]]["step"] if counts_steps else None
@@ -111,6 +116,7 @@ class Guards:
             f.ABSENT: self.absent.ctypes.data,
             f.SCRATCH: self._scratch.ctypes.data,
             f.WRITTEN: id(self.written),
+            f.READ: id(self.read) if wants_gradients else 0,
             f.SELF: self.address,
             f.STRIDES_COUNT: strides_count,
             f.COUNTS_STEPS: counts_steps,
@@ -185,6 +191,7 @@ class Guards:
     ) -> int:
         """The definition of :meth:`look`."""
         self.written.clear()
+        self.read.clear()
         verdict = f.HOLDS
         for i, position in enumerate(self._positions):
             param, grad, expected = params[position], grads[position], self._expected[i]
@@ -221,6 +228,8 @@ class Guards:
             self.frame[f.TARGETS_MOVED] |= int(any(addresses[k] != self.table[i, k] for k in targets))
             self.table[i] = addresses
             self.written += [param, *columns]
+            if self.frame[f.READ]:
+                self.read.append(grad)
             if self._age_bits:
                 self.ages[i] = columns[-1].item()
         there = self.ages[self.absent == 0]

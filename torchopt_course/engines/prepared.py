@@ -1,44 +1,24 @@
-"""A step as one native call, for groups that the fused CPU engine takes whole.
+"""A step prepared ahead: one native call, for groups whose parameters all have an engine that can say so.
 
 When a step has gone the usual way, everything that the next one needs is put into frames: what to ask of
-the options and tensors, how to compute the coefficients, which kernel to call. If the answers are as
-expected the next step is a single call of compiled code (:mod:`.native.step`). If not, nothing has happened,
-and it goes the usual way again. A schedule that changes ``lr`` or ``betas`` is no change: numbers are read in
-each step.
+the options and tensors, how to compute the coefficients, which kernel to call (:mod:`.prepared_group`). If
+the answers are as expected the next step is a single call of compiled code (:mod:`.native.step`); where an
+engine has no kernel, but operations of torch, these follow. If not, nothing has happened, and it goes the
+usual way again. A schedule that changes ``lr`` or ``betas`` is no change: numbers are read in each step.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Sequence
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from .assignment import Declared
-from .cpu.bucket import CpuBucket
 from .group import Group
 from .interception import interceptor
 from .native import frame as f
 from .native import step as native
-from .rule.coefficients import read_coefficients
-from .rule.number_program import NumberProgram
-from .rule.program import NUMBER, Program
-
-
-class Optimizer(Declared, Protocol):
-    """What is asked of an optimizer whose step is prepared."""
-
-    rule: Any
-    coefficients: Any
-    _plan_options: tuple[str, ...]
-
-    def _coefficient_options(self, group: Mapping[str, Any]) -> dict[str, Any]: ...
-
-
-class _Impossible(Exception):
-    """The step has to go the usual way."""
+from .prepared_group import ImpossibleError, Optimizer, PreparedGroup
 
 
 class PreparedStep:
@@ -50,12 +30,15 @@ class PreparedStep:
 
     def __init__(self, optimizer: Optimizer, groups: Sequence[Group]) -> None:
         if not native.can_look() or not native.is_ready():
-            raise _Impossible
-        self._groups = [_PreparedGroup(optimizer, group) for group in groups]
+            raise ImpossibleError
+        self._groups = [PreparedGroup(optimizer, group) for group in groups]
         self._addresses = np.array([group.address for group in self._groups], dtype=np.int64)
         self._frame = np.zeros(f.ALL_WORDS, dtype=np.int64)
         self._frame[f.GROUP_COUNT], self._frame[f.GROUPS] = len(groups), self._addresses.ctypes.data
         self._address = int(self._frame.ctypes.data)
+        self._is_compiled = all(group.is_compiled for group in self._groups)
+        self._is_on_device = any(group.is_on_device for group in self._groups)
+        self._ask = native.step if self._is_compiled else native.ready
         self._needs_another = self.has_held = False
         cls = type(optimizer)
         self._rule, self._coefficients = cls.rule, cls.coefficients
@@ -68,13 +51,15 @@ class PreparedStep:
     def of(optimizer: Optimizer, groups: Sequence[Group], before: PreparedStep | None) -> PreparedStep | None:
         """What was prepared ``before`` if it still fits, or else anew; ``None`` if that is impossible."""
         if before is not None and before._fits(groups):
-            before._arm()
+            for group in before._groups:
+                group.arm()
             return before
         try:
             prepared = PreparedStep(optimizer, groups)
         except Exception:  # what a rule has against the next step, it will say in the next step
             return None
-        prepared._arm()
+        for group in prepared._groups:
+            group.arm()
         return prepared
 
     def take(self, optimizer: Optimizer) -> bool:
@@ -90,10 +75,10 @@ class PreparedStep:
         if interceptor() is not None:
             return False
         try:
-            verdict = native.step(self._address, groups, state)
+            verdict = self._ask(self._address, groups, state)
         except Exception:  # a tensor without memory, on a device unknown to DLPack, ...
             return False
-        if verdict == f.HOLDS:
+        if verdict == f.HOLDS and (self._is_compiled or self._by_torch(optimizer)):
             self.has_held = True
             return True
         self._needs_another = verdict in (f.OPTIONS, f.COEFFICIENTS)
@@ -102,206 +87,25 @@ class PreparedStep:
     def _fits(self, groups: Sequence[Group]) -> bool:
         if self._needs_another or not all(read() is value for read, value in self._reads):
             return False
-        return [group.plan for group in self._groups] == [(group.buckets, group.unknown) for group in groups]
+        if len(groups) != len(self._groups):
+            return False
+        return all(mine.fits(group) for mine, group in zip(self._groups, groups, strict=True))
 
-    def _arm(self) -> None:
-        """Put back into the buckets' frames what a step of the usual way has overwritten."""
+    def _by_torch(self, optimizer: Optimizer) -> bool:
+        """The updates of which torch does some, after all guards have been found to hold."""
+        if self._is_on_device:
+            optimizer._capture_health_check()
+        updates = []
         for group in self._groups:
-            for bucket, words in zip(group.buckets, group.words, strict=True):
-                for word, value in words.items():
-                    bucket.guards.frame[word] = value
-
-
-class _PreparedGroup:
-    """The frame of one group, with the arrays that it has the addresses of."""
-
-    def __init__(self, optimizer: Optimizer, group: Group) -> None:
-        self.buckets: list[CpuBucket] = [b for b in group.buckets if isinstance(b, CpuBucket)]
-        if len(self.buckets) < len(group.buckets) or group.rest.positions or group.is_distributed:
-            raise _Impossible
-        self.plan = list(group.buckets), list(group.unknown)
-        self._options = optimizer.param_groups[group.index]
-        self._kept: list[Any] = []  # what the frames have the addresses of
-        self.programs: list[NumberProgram] = []
-        self.words: list[dict[int, int]] = []
-        self._inputs: dict[tuple[str, int | None], list[int]] = {}
-
-        self._guard_fixed(optimizer)
-        for bucket in self.buckets:
-            self.words.append(self._of_bucket(optimizer, group, bucket))
-        self._frame = np.zeros(f.GROUP_WORDS, dtype=np.int64)
-        self.address = int(self._frame.ctypes.data)
-        unknown = np.array(group.unknown, dtype=np.int64)
-        inputs = np.array(list(self._inputs.values()), dtype=np.int64)
-        fixed = np.array(self._fixed, dtype=np.int64)
-        addresses = np.array([bucket.guards.address for bucket in self.buckets], dtype=np.int64)
-        for word, value in {
-            f.GROUP_BUCKETS: self._keep(addresses),
-            f.BUCKET_COUNT: len(self.buckets),
-            f.PARAM_COUNT: len(self._options["params"]),
-            f.PARAMS_NAME: self._id("params"),
-            f.FIXED: self._keep(fixed),
-            f.FIXED_COUNT: len(self._fixed),
-            f.INPUTS: self._keep(inputs),
-            f.INPUT_COUNT: len(self._inputs),
-            f.VALUES: self._keep(np.zeros(len(self._inputs) + 1)),
-            f.UNKNOWN: self._keep(unknown),
-            f.UNKNOWN_COUNT: len(unknown),
-        }.items():
-            self._frame[word] = value
-        del self._options
-
-    # -- options ---------------------------------------------------------------------------------------
-
-    def _guard_fixed(self, optimizer: Optimizer) -> None:
-        """Options that the plan depends on: truth values must be the same, numbers as true as they were."""
-        self._fixed: list[tuple[int, int]] = []
-        for name in optimizer._plan_options:
-            value = self._options.get(name)
-            if type(value) in (int, float):
-                self._input((name, None))[f.TRUTH] = f.NOT_ZERO if value else f.ZERO
-            else:
-                self._fix(name)
-
-    def _fix(self, name: str) -> None:
-        value = self._options.get(name)
-        if not (value is None or isinstance(value, bool | str | torch.dtype)):
-            raise _Impossible
-        self._fixed.append((self._id(name), self._id(value) if name in self._options else 0))
-
-    def _input(self, place: tuple[str, int | None]) -> list[int]:
-        """The row of a number among the inputs."""
-        if place not in self._inputs:
-            name, index = place
-            value, length = self._options[name], 0
-            if index is not None:
-                if type(value) is not tuple:
-                    raise _Impossible
-                length, value = len(value), value[index]
-            whole = type(value) is int
-            position = -1 if index is None else index
-            self._inputs[place] = [self._id(name), position, length, id(type(value)), whole, f.ANY]
-        return self._inputs[place]
-
-    def _keep(self, array: np.ndarray[Any, Any]) -> int:
-        self._kept.append(array)
-        return int(array.ctypes.data)
-
-    def _id(self, value: object) -> int:
-        self._kept.append(value)
-        return id(value)
-
-    # -- coefficients ----------------------------------------------------------------------------------
-
-    def _of_bucket(self, optimizer: Optimizer, group: Group, bucket: CpuBucket) -> dict[int, int]:
-        """The words of a bucket's frame that say how it is updated."""
-        present = bucket.guards.absent == 0
-        if not present.any() or group.options.rounding == "stochastic":
-            raise _Impossible
-        age = float(bucket.guards.ages[present][0]) + 1 if optimizer._counts_steps else None
-        program, values = self._read(optimizer, None if age is None else age + 1)
-        specialize = optimizer._parsed_rule.specialize
-        specialization = specialize(group.options.states, bool(self._options["maximize"]), values)
-        if specialization.program is None or optimizer._parsed_rule.sees_several:
-            raise _Impossible
-        code = _Code(program, specialization.program, self)
-        count = len(bucket.positions)
-        width = len(specialization.program.numbers)
-        return {
-            **bucket.kernel(specialization),
-            f.WIDTH: width,
-            f.NUMBERS: self._keep(np.zeros(count * width + 1)),
-            f.SETS: self._keep(np.zeros(count, dtype=np.int64)),
-            f.ASKS_FIRST: optimizer._asks_first,
-            f.PROGRAM: self._keep(code.text),
-            f.OPERATIONS: code.operations,
-            f.CONDITIONS: code.conditions,
-            f.FIRST_RESULT: code.first_result,
-            f.REGISTERS: self._keep(code.registers),
-            f.RESULTS: self._keep(code.results),
-            f.STEP_REGISTER: code.step_register,
-            f.REGISTER_INPUTS: self._keep(code.inputs),
-            f.REGISTER_INPUT_COUNT: len(code.inputs) // 2,
-        }
-
-    def _read(self, optimizer: Optimizer, step: float | None) -> tuple[NumberProgram, dict[str, Any]]:
-        options = optimizer._coefficient_options(self._options)
-        if any(isinstance(value, Tensor) for value in options.values()):
-            raise _Impossible
-        first = False if optimizer._asks_first else None
-        program = read_coefficients(optimizer.coefficients, options, step=step, first=first)
-        if isinstance(program, str):
-            raise _Impossible
-        for (name, index), value in program.fixed.items():
-            if name == "first" or (index is None and value is tuple):
-                continue
-            if index is not None:
-                raise _Impossible
-            self._fix(name)
-        numbers = program.values(options, step=step, first=first)
-        registers = None if numbers is None else program.evaluate(numbers)
-        if registers is None:
-            raise _Impossible
-        self.programs.append(program)
-        return program, program.coefficients(registers)
-
-    def input_number(self, place: tuple[str, int | None]) -> int:
-        """Where a number of the options stands among the values that are read in each step."""
-        self._input(place)
-        return list(self._inputs).index(place)
-
-
-class _Code:
-    """The program of the coefficients, and what the rule computes of them, as words for compiled code.
-
-    Registers are numbered as in :class:`~.number_program.NumberProgram`; the rule's own arithmetic follows.
-    """
-
-    def __init__(self, numbers: NumberProgram, rule: Program, group: _PreparedGroup) -> None:
-        n_inputs = len(numbers.inputs)
-        constants = list(numbers.constants)
-        literals = [o for line in rule.arithmetic for o in line.operands if not isinstance(o, str)]
-        self.first_result = n_inputs + len(constants) + len(literals)
-
-        def moved(register: int) -> int:
-            """Results stand further behind: the rule's literals come in between."""
-            return register + (len(literals) if register >= n_inputs + len(constants) else 0)
-
-        text: list[tuple[int, ...]] = []
-        for operation in numbers.operations:
-            operands = [moved(register) for register in operation.operands]
-            text.append((_code(operation.word), operands[0], operands[-1]))
-        known = {
-            NUMBER.format(name): moved(register)
-            for name, register in numbers.results.items()
-            if type(register) is int
-        }
-        next_literal = iter(range(n_inputs + len(constants), self.first_result))
-        for line in rule.arithmetic:
-            operands = [known[o] if isinstance(o, str) else next(next_literal) for o in line.operands]
-            known[line.out] = self.first_result + len(text)
-            text.append((_code(line.word), operands[0], operands[-1]))
-        self.operations = len(text)
-        conditions = [
-            (_code(each.word), *map(moved, each.operands), int(each.holds)) for each in numbers.conditions
-        ]
-        self.conditions = len(conditions)
-        flat = [word for row in [*text, *conditions] for word in row]
-        self.text = np.array([*flat, 0], dtype=np.int64)
-        self.registers = np.zeros(self.first_result + len(text) + 1)
-        self.registers[n_inputs : self.first_result] = [*constants, *literals]
-        self.results = np.array([known[name] for name in rule.numbers], dtype=np.int64)
-        self.step_register = -1
-        inputs = []
-        for register, place in enumerate(numbers.inputs):
-            if place == ("step", None):
-                self.step_register = register
-            else:
-                inputs += [group.input_number(place), register]
-        self.inputs = np.array(inputs, dtype=np.int64)
-
-
-def _code(word: str) -> int:
-    if word not in f.OPCODES:
-        raise _Impossible
-    return f.OPCODES[word]
+            for prepared in group.updates:
+                if (update := prepared()) is None:
+                    return False
+                updates.append(update)
+        recording = torch.is_grad_enabled()
+        torch._C._set_grad_enabled(False)
+        try:
+            for update in updates:
+                update()
+        finally:
+            torch._C._set_grad_enabled(recording)
+        return True

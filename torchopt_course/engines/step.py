@@ -17,8 +17,8 @@ from .interception import interceptor
 from .local import is_distributed
 from .native import step as native
 from .native.compiler import warn_once
-from .prepared import Optimizer as Preparable
 from .prepared import PreparedStep
+from .prepared_group import Optimizer as Preparable
 from .repeats import Place, gradients, laps
 from .several import Found, NotFound, find, renewals
 

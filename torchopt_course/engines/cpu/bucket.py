@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from .. import eight_bits
-from ..bucket import Bucket, Candidate, Coefficients, GroupOptions, Part, Scaling, Specialize, Update
+from ..bucket import Ahead, Bucket, Candidate, Coefficients, GroupOptions, Part, Scaling, Specialize, Update
 from ..fused import why_not_fused
 from ..local import LocalGroup, State
 from ..native import frame as f
@@ -109,6 +109,9 @@ class CpuBucket(Bucket):
                 assert verdict == f.MEMORY_MOVED, verdict
                 self._find_overlaps()
             verdict = native.prepare(self.guards.address)
+
+    def prepare_ahead(self, specialization: Specialization) -> Ahead:
+        return Ahead(self.kernel(specialization))
 
     def search(
         self,

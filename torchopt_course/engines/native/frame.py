@@ -30,7 +30,7 @@ VERDICT = 0
 _word = count(VERDICT + 1).__next__
 SAME_AGE, PRESENT, COUNT, STATES, COLUMNS, AGE_BITS = (_word() for _ in range(6))
 EXPECTED, NAMES, TABLE, AGES, ABSENT, SCRATCH = (_word() for _ in range(6))
-WRITTEN, GONE, TARGETS_MOVED, GRADS_MOVED, STRIDES_COUNT = (_word() for _ in range(5))
+WRITTEN, READ, GONE, TARGETS_MOVED, GRADS_MOVED, STRIDES_COUNT = (_word() for _ in range(6))
 # ... and how they are updated.
 KERNEL, WORK, ROWS, SHARED_WORK, SHARED_STARTS, PARTS, ELEMENTS = (_word() for _ in range(7))
 NUMBERS, SETS, WIDTH, COUNTS_STEPS, ASKS_FIRST = (_word() for _ in range(5))

@@ -81,10 +81,13 @@ def build() -> Callable[..., Any]:
             bucket[f.AGE_BITS],
         )
         names, ages, absent = words(bucket[f.NAMES]), longs(bucket[f.AGES]), words(bucket[f.ABSENT])
-        written, scratch, strict = bucket[f.WRITTEN], bucket[f.SCRATCH], bucket[f.STRIDES_COUNT]
+        written, read = bucket[f.WRITTEN], bucket[f.READ]
+        scratch, strict = bucket[f.SCRATCH], bucket[f.STRIDES_COUNT]
         view, entry = scratch + 24, words(scratch)
         verdict, present, age, same_age, after = f.HOLDS, 0, 0.0, 1, 0
         call4(api[f.LIST_SET_SLICE], written, 0, 1 << 40, 0)
+        if read:
+            call4(api[f.LIST_SET_SLICE], read, 0, 1 << 40, 0)
         for i in range(count):
             row = words(bucket[f.EXPECTED] + 8 * i * (f.FIRST_STATE + 2 * columns))
             addresses = words(bucket[f.TABLE] + 8 * i * (2 + columns))
@@ -103,6 +106,8 @@ def build() -> Callable[..., Any]:
             address = 0
             if not absent[i]:
                 address = gradient(api, grad, view, row[f.GRAD_LAYOUT], strict)
+                if read:
+                    call2(api[f.LIST_APPEND], read, grad)
             if not grads:
                 call1(api[f.DECREF], grad)  # its parameter holds it
             if absent[i]:

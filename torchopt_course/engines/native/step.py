@@ -21,7 +21,7 @@ from .compiler import Address, CompilationError, callable_at, known, native
 
 __all__ = ["can_look", "layout"]
 
-LOOK, PREPARE, ANNOUNCE, RUN, ALL, SEARCH = range(6)
+LOOK, PREPARE, ANNOUNCE, RUN, READY, ALL, SEARCH = range(7)
 _FILES = ("frame.py", "guards.py", "update.py", "step.py")
 
 
@@ -89,6 +89,11 @@ def search(bucket: int) -> None:
 def step(groups: int, param_groups: list[dict[str, Any]], state: dict[Any, Any]) -> int:
     """Everything, if all is as planned; otherwise nothing, and a verdict that is not ``HOLDS``."""
     return _Compiled.ask(ALL, groups, id(param_groups), id(state), 0)
+
+
+def ready(groups: int, param_groups: list[dict[str, Any]], state: dict[Any, Any]) -> int:
+    """As :func:`step`, but no bucket is updated: each is left as :func:`prepare` leaves it."""
+    return _Compiled.ask(READY, groups, id(param_groups), id(state), 0)
 
 
 class _Compiled:
@@ -166,7 +171,7 @@ def _build() -> Callable[..., Any]:
         return True
 
     @njit
-    def ready(api: Any, group: Any, options: Any, state: Any) -> Any:
+    def group_ready(api: Any, group: Any, options: Any, state: Any) -> Any:
         """Whether one group can be stepped as planned, with all that its buckets need to run."""
         if words(options)[1] != api[f.A_DICT]:
             return f.CHANGED
@@ -195,15 +200,20 @@ def _build() -> Callable[..., Any]:
         return f.HOLDS
 
     @njit
-    def all_groups(api: Any, frame: Any, param_groups: Any, state: Any) -> Any:
+    def all_ready(api: Any, frame: Any, param_groups: Any, state: Any) -> Any:
         if call1(api[f.LIST_SIZE], param_groups) != frame[f.GROUP_COUNT]:
             return f.CHANGED
         groups = words(frame[f.GROUPS])
         for i in range(frame[f.GROUP_COUNT]):
             options = call2(api[f.LIST_ITEM], param_groups, i)
-            verdict = ready(api, words(groups[i]), options, state)
+            verdict = group_ready(api, words(groups[i]), options, state)
             if verdict != f.HOLDS:
                 return verdict
+        return f.HOLDS
+
+    @njit
+    def run_all(api: Any, frame: Any) -> Any:
+        groups = words(frame[f.GROUPS])
         for action in (ANNOUNCE, RUN):
             for i in range(frame[f.GROUP_COUNT]):
                 group = words(groups[i])
@@ -229,7 +239,9 @@ def _build() -> Callable[..., Any]:
         elif what == SEARCH:
             verdict = visit(api, frame)
         else:
-            verdict = all_groups(api, frame, first, second)
+            verdict = all_ready(api, frame, first, second)
+            if what == ALL and verdict == f.HOLDS:
+                verdict = run_all(api, frame)
         frame[f.VERDICT] = verdict
 
     return step

@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..bucket import Bucket, Candidate, Coefficients, GroupOptions, Part, Scaling, Specialize, Update
+from ..bucket import Ahead, Bucket, Candidate, Coefficients, GroupOptions, Part, Scaling, Specialize, Update
 from ..eight_bits import CODE
 from ..fused import why_odd, why_odd_step
 from ..guards import PLAIN
-from ..local import LocalGroup
+from ..local import LocalGroup, State
 from ..native.compiler import NoWord
 from ..native.frame import GRADS_MOVED, TARGETS_MOVED
 from ..rule.parsed import Specialization
@@ -37,8 +37,6 @@ class OperationsBucket(Bucket):
 
     Such operations cannot fail on tensors that fit, so nothing needs to be kept until all are computed.
     """
-
-    _one: Tensor | None = None
 
     @property
     @abstractmethod
@@ -80,33 +78,54 @@ class OperationsBucket(Bucket):
             return "its step count is on a device, where the host does not read it"
         return why_odd_step(step, param)
 
+    def _set_up(self, params: Sequence[Tensor], state: Mapping[Tensor, State]) -> None:
+        # A number of Python's would become a tensor for each step count.
+        self._one = torch.ones((), dtype=self._step_dtype)
+        self._targets: frozenset[int] = frozenset()  # where parameters and states lie
+
     def prepare(
         self, local: LocalGroup, coefficients: Coefficients, specialize: Specialize, scaling: Scaling | None
     ) -> Update:
-        self.guards.written.clear()
-        frame = self.guards.frame
-        if frame[TARGETS_MOVED] or frame[GRADS_MOVED]:
-            if not self._memory_is_apart():
-                raise NoWord("its memory is another's too")
-            frame[TARGETS_MOVED] = frame[GRADS_MOVED] = 0
+        columns, steps = self._columns()
         updates: list[Update] = []
+        present = self.guards.absent == 0
         for age, mine in self._by_age():
             values = coefficients(age)
             specialization = specialize(values)
-            if specialization.program is None:
-                raise NoWord(specialization.reason)
-            if self._dtype.is_complex:
-                specialization.refuse_parts("a parameter is complex, and is seen as pairs of real numbers")
-            program = in_place(specialization.program, specialization.states, self._language)
+            program = self._program(specialization)
             numbers = program.numbers(_numbers(specialization.program, values), self._dtype)
             if numbers is None:
                 raise NoWord(f"torch has no operation in place for coefficients beyond {self._dtype}")
-            columns = self._columns(local, np.flatnonzero(mine).tolist())
-            updates.append(partial(self._run, program, columns, numbers))
-        present = np.flatnonzero(self.guards.absent == 0).tolist()
-        owners = [local.params[self.positions[i]] for i in present] if self._counts_steps else []
-        updates.append(partial(self._count, present, [local.state[param]["step"] for param in owners]))
-        return lambda: [update() for update in updates]
+            if self.guards.same_age:
+                rows = columns
+            else:
+                places = np.flatnonzero(mine[present]).tolist()
+                rows = [[column[i] for i in places] for column in columns]
+            updates.append(partial(self._run, program, rows, numbers))
+        return partial(self._finish, updates, steps)
+
+    def prepare_ahead(self, specialization: Specialization) -> Ahead:
+        return Ahead({}, partial(self._update_ahead, self._program(specialization)))
+
+    def _update_ahead(self, program: InPlace, values: Sequence[float]) -> Update | None:
+        if not self.guards.same_age:
+            return None
+        try:
+            columns, steps = self._columns()
+        except NoWord:
+            return None
+        numbers = program.numbers(values, self._dtype)
+        if numbers is None:
+            return None
+        updates = [partial(self._run, program, columns, numbers)] if self.guards.present else []
+        return partial(self._finish, updates, steps)
+
+    def _program(self, specialization: Specialization) -> InPlace:
+        if specialization.program is None:
+            raise NoWord(specialization.reason)
+        if self._dtype.is_complex:
+            specialization.refuse_parts("a parameter is complex, and is seen as pairs of real numbers")
+        return in_place(specialization.program, specialization.states, self._language)
 
     def search(
         self,
@@ -133,45 +152,60 @@ class OperationsBucket(Bucket):
         return Row(param, grad, {name: own[name] for name in specialization.states})
 
     @abstractmethod
-    def _run(self, program: InPlace, columns: Columns, numbers: Sequence[Any]) -> None:
+    def _run(self, program: InPlace, columns: Columns, numbers: Sequence[float]) -> None:
         """Follow a program."""
 
-    def _columns(self, local: LocalGroup, rows: Sequence[int]) -> Columns:
-        """Parameters, gradients and each of the states."""
-        params = [local.params[self.positions[i]] for i in rows]
-        grads: Any = [local.grads[self.positions[i]] for i in rows]
+    def _columns(self) -> tuple[Columns, Sequence[Tensor]]:
+        """Parameters, gradients and each of the states; and the step counts. All as the guards saw them."""
+        self._refuse_shared_memory()
+        width = 1 + len(self._names) + self._counts_steps
+        params, *others = (self.guards.written[column::width] for column in range(width))
+        steps = others.pop() if self._counts_steps else []
+        grads = [*self.guards.read]
         if self._stored[1] != self._dtype:
             grads = [grad.to(self._dtype) for grad in grads]
-        owns = [local.state[param] for param in params] if self._names else []
-        columns: Any = [params, grads, *([own[name] for own in owns] for name in self._names)]
+        columns = [params, grads, *others]
         if self._dtype.is_complex:
             if any(tensor.is_conj() for column in columns for tensor in column):
                 raise NoWord("one of its tensors is lazily conjugated")
             columns = [[as_real(tensor) for tensor in column] for column in columns]
-        return list(columns)
+        return columns, steps
 
-    def _memory_is_apart(self) -> bool:
-        """Whether nobody's memory is another's; gradients are only read, and may share among themselves."""
-        table = self.guards.table[self.guards.absent == 0]
-        targets = table[:, [0, *range(2, 2 + len(self._names))]].ravel()
-        targets = targets[targets != 0]  # empty tensors are nowhere
-        return len(np.unique(targets)) == len(targets) and not np.isin(table[:, 1], targets).any()
+    def _refuse_shared_memory(self) -> None:
+        """Nobody's memory may be another's; gradients are only read, and may share among themselves."""
+        frame = self.guards.frame
+        if not frame[TARGETS_MOVED] and not frame[GRADS_MOVED]:
+            return
+        table = self.guards.table
+        if self.guards.present < len(table):
+            table = table[self.guards.absent == 0]
+        if frame[TARGETS_MOVED]:
+            places = table[:, [0, *range(2, 2 + len(self._names))]].ravel().tolist()
+            self._targets = frozenset(places) - {0}  # empty tensors are nowhere
+            if len(self._targets) + places.count(0) < len(places):
+                raise NoWord("its memory is another's too")
+            if self.guards.present == len(self.guards.table):
+                frame[TARGETS_MOVED] = 0
+        if not self._targets.isdisjoint(table[:, 1].tolist()):
+            raise NoWord("its memory is another's too")
+        frame[GRADS_MOVED] = 0
 
-    def _count(self, present: Sequence[int], steps: Sequence[Tensor]) -> None:
-        if self._one is None:
-            self._one = torch.ones(
-                (), dtype=self._step_dtype
-            )  # a number of Python's would become one for each
+    def _finish(self, updates: Sequence[Update], steps: Sequence[Tensor]) -> None:
+        for update in updates:
+            update()
         for step in steps:
             step.add_(self._one)
-        if not steps:
-            self.guards.ages[present] = 1
+        if not self._counts_steps:
+            self.guards.ages[self.guards.absent == 0] = 1
+        self.guards.written.clear()
+        self.guards.read.clear()
 
 
-def _numbers(program: Program, values: Mapping[str, Any]) -> dict[str, Any]:
+def _numbers(program: Program | None, values: Mapping[str, Any]) -> list[float]:
     """What a program computes with; tensors of one element are read."""
+    assert program is not None, "it has been read"
     host = {name: value if is_of_several(name) else _read(value) for name, value in values.items()}
-    return {name: _read(value) for name, value in program.values(host).items()}
+    return [float(_read(value)) for value in program.values(host).values()]
 
 
 def _read(value: Any) -> Any:

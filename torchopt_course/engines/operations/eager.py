@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from . import tensors
 from .bucket import Columns, OperationsBucket
@@ -19,5 +18,5 @@ class EagerBucket(OperationsBucket):
     def _language(self) -> Language:
         return tensors
 
-    def _run(self, program: InPlace, columns: Columns, numbers: Sequence[Any]) -> None:
+    def _run(self, program: InPlace, columns: Columns, numbers: Sequence[float]) -> None:
         program.run(zip(*columns, strict=True), numbers)

@@ -8,7 +8,6 @@ fraction of the parameters' memory.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,7 +20,7 @@ from .in_place import InPlace, Language
 
 # Of all elements, what part is computed at a time (but no less than the second). Intermediate results of a
 # rule are two or three lists at most: in portions, they stay below the memory of one list of all.
-PORTION, LEAST_PORTION = 1 / 4, 1 << 16
+PORTION, LEAST_PORTION = 1 / 4, 1 << 18
 
 
 class ForeachBucket(OperationsBucket):
@@ -40,7 +39,7 @@ class ForeachBucket(OperationsBucket):
             wished = candidate.param.device.type in _get_foreach_kernels_supported_devices()
         return super().refuses(candidate, options) if wished else "lists are not wished for"
 
-    def _run(self, program: InPlace, columns: Columns, numbers: Sequence[Any]) -> None:
+    def _run(self, program: InPlace, columns: Columns, numbers: Sequence[float]) -> None:
         rows = _portions(columns, cut=not program.reduces) if program.needs_memory else [columns]
         program.run(rows, numbers)
 

@@ -11,13 +11,12 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from math import inf, isfinite, prod
+from math import isfinite
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 
-from ..rule.program import STATE, Number, Program
+from ..rule.program import STATE, Program
 from .joined import Joined
 
 # In the arithmetic of a tensor with a number torch lets the number be infinite; elsewhere it raises.
@@ -58,7 +57,7 @@ class InPlace:
         language: a module of :mod:`.operations`.
 
     Attributes:
-        text: the function that is run.
+        text: the functions that are run.
         reduces: whether it makes numbers of whole tensors.
         needs_memory: whether there are intermediate results that stand in nobody's place.
     """
@@ -66,51 +65,55 @@ class InPlace:
     def __init__(self, program: Program, states: Sequence[str], language: Language) -> None:
         joined = Joined(program)
         self.reduces = bool(program.reductions)
-        self._scales = joined.scales
         read = dict.fromkeys(operand for line in joined.lines for operand in line.operands)
-        self._numbers = [each for each in read if isinstance(each, str) and not joined.is_tensor(each)]
+        numbers = [each for each in read if isinstance(each, str) and not joined.is_tensor(each)]
+        bounded = {each for line in joined.lines if line.word not in _UNBOUNDED for each in line.operands}
+        self._is_bounded = [name in bounded for name in numbers]
         literals = [each for each in read if not isinstance(each, str)]
-        self._bounded = {
-            each for line in joined.lines if line.word not in _UNBOUNDED for each in line.operands
-        }
-        self._literals = dict(zip(literals, literals, strict=True))
+        self._most = max((abs(each) for each in literals if each in bounded and isfinite(each)), default=0)
+        self._is_beyond = any(isinstance(each, int) and abs(each) > _MOST_INTEGER for each in literals)
         targets = ["p", *(STATE.format(name) for name in states)]
         statements = list(_statements(joined, targets, language))
         self.needs_memory = any(" = " in statement for statement in statements)
-        body = "\n        ".join(statements)
-        row, arguments = ", ".join(("p", "g", *targets[1:])), ", ".join(("rows", *self._numbers))
-        self.text = f"def update({arguments}):\n    for {row} in rows:\n        {body or 'pass'}\n"
+        products = [
+            f"{name} = {' * '.join(map(str, factors)) or '1'}" for name, factors in joined.scales.items()
+        ]
+        self.text = "\n".join(
+            (
+                f"def numbers({', '.join(program.numbers)}):",
+                *(f"    {product}" for product in products),
+                f"    return [{', '.join(numbers)}]",
+                "",
+                f"def update({', '.join(('rows', *numbers))}):",
+                f"    for {', '.join(('p', 'g', *targets[1:]))} in rows:",
+                *(f"        {statement}" for statement in statements or ["pass"]),
+                "",
+            )
+        )
         names = dict(language.NAMES)
         exec(self.text, names)
-        self._update = names["update"]
+        self._numbers, self._update = names["numbers"], names["update"]
 
-    def numbers(self, values: dict[str, Any], dtype: torch.dtype) -> list[Any] | None:
+    def numbers(self, values: Iterable[float], dtype: torch.dtype) -> list[float] | None:
         """The numbers that :meth:`run` needs for tensors of a dtype; ``None`` where an operation would fail.
 
         torch raises at finite numbers beyond the range of a dtype, in some operations.
 
         Args:
-            values: what stands in the program's :attr:`~.program.Program.numbers`. Tensors are not read.
+            values: what stands in the program's :attr:`~.program.Program.numbers`.
         """
-        for name, value in values.items():
-            if isinstance(value, np.number):
-                values[name] = value.item()
-        for name, factors in self._scales.items():
-            values[name] = prod(values[each] if isinstance(each, str) else each for each in factors)
+        numbers: list[float] = self._numbers(*values)
         most = torch.finfo(dtype).max
-        read: dict[Any, Any] = {**values, **self._literals}
-        fit = all(_fits(number, most if name in self._bounded else inf) for name, number in read.items())
-        return [values[name] for name in self._numbers] if fit else None
+        if self._is_beyond or self._most > most:
+            return None
+        for number, is_bounded in zip(numbers, self._is_bounded, strict=True):
+            if not -most <= number <= most and is_bounded and isfinite(number):
+                return None
+        return numbers
 
-    def run(self, rows: Iterable[Sequence[Any]], values: Sequence[Number]) -> None:
+    def run(self, rows: Iterable[Sequence[Any]], numbers: Sequence[float]) -> None:
         """Follow the program for each row ``(p, g, *states)``."""
-        self._update(rows, *values)
-
-
-def _fits(number: Any, most: float) -> bool:
-    if isinstance(number, float):
-        return -most <= number <= most or not isfinite(number)
-    return isinstance(number, torch.Tensor) or abs(number) <= min(most, _MOST_INTEGER)
+        self._update(rows, *numbers)
 
 
 def in_place(program: Program, states: Sequence[str], language: Language) -> InPlace:

@@ -11,17 +11,16 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from functools import cached_property
-from types import CellType, FunctionType
+from types import FunctionType
 from typing import Any, NoReturn
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from .namespace import XP
 from .placeholders import RuleError
 from .program import Program
-from .reads import Reads, codes, content, is_of_a_library, undecorated
+from .reads import Reads
+from .rebinding import with_torch
 from .searches import Search
 from .tracing import Reading, read
 
@@ -262,48 +261,6 @@ class Specialization:
         states = (*self.formula.states, *self.formula.renews)
         expected = f"({', '.join(('p', *states))}), one new value for each" if states else "the new p alone"
         raise RuleError(f"{self.formula.owner}.rule returned {what}, expected {expected}")
-
-
-def with_torch(function: FunctionType) -> FunctionType:
-    """The function with a rule's ``xp``, where it says that or torch, and so for the functions that it calls.
-
-    Functions that numba has compiled are called as they were written.
-    """
-    return _with_torch(function, {})
-
-
-def _with_torch(function: FunctionType, done: dict[FunctionType, FunctionType]) -> FunctionType:
-    if function in done:
-        return done[function]
-    done[function] = function  # one that calls itself
-    used = {name for code in codes(function.__code__) for name in code.co_names}
-    old = {name: value for name, value in function.__globals__.items() if name in used}
-    new = {name: _helper(value, done) for name, value in old.items()}
-    if "xp" in used:
-        new["xp"] = XP
-    closed = [content(cell) for cell in function.__closure__ or ()]
-    helpers = [_helper(value, done) for value in closed]
-    if any(new[name] is not old.get(name) for name in new) or any(
-        a is not b for a, b in zip(closed, helpers, strict=True)
-    ):
-        cells = tuple(
-            cell if a is b else CellType(b)
-            for cell, a, b in zip(function.__closure__ or (), closed, helpers, strict=True)
-        )
-        names = {**function.__globals__, **new}
-        bound = FunctionType(function.__code__, names, function.__name__, function.__defaults__, cells)
-        bound.__kwdefaults__ = function.__kwdefaults__
-        done[function] = bound
-    return done[function]
-
-
-def _helper(value: Any, done: dict[FunctionType, FunctionType]) -> Any:
-    if value is torch:
-        return XP
-    function = undecorated(value)
-    if type(function) is not FunctionType or is_of_a_library(function):
-        return value
-    return _with_torch(function, done)
 
 
 def _arguments(owner: str, rule: Rule, states: tuple[str, ...]) -> tuple[str, ...]:

@@ -82,11 +82,19 @@ class Reads:
                     self._changes(f"imports {name}")
             elif instruction == "LOAD_GLOBAL":
                 if name != "xp":  # a rule has its engine's
-                    self._chain(name, partial(_global, function.__globals__, name), attributes)
+                    self._chain(name, self._global(function.__globals__, name), attributes)
             elif name in cells:
                 self._chain(name, partial(content, cells[name]), attributes)
         for name in _written(function.__code__):
             self._changes(f"writes {name}")
+
+    def _global(self, names: dict[str, Any], name: str) -> Read:
+        """How to read a name, without a function of Python's: that is done before each step."""
+        read = partial(names.get, name, _MISSING)
+        if read() is not _MISSING:
+            return read
+        self.watched.append((read, _MISSING))
+        return partial(vars(builtins).get, name, _MISSING)
 
     def _chain(self, name: str, read: Read, attributes: tuple[str, ...]) -> None:
         """A name and the attributes that follow it, such as ``config.model.K``."""
@@ -178,10 +186,6 @@ def content(cell: CellType) -> Any:
         return cell.cell_contents
     except ValueError:  # not assigned yet
         return _MISSING
-
-
-def _global(names: dict[str, Any], name: str) -> Any:
-    return names.get(name, vars(builtins).get(name, _MISSING))
 
 
 def _is_constant(value: Any) -> bool:
