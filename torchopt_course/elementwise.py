@@ -57,7 +57,7 @@ class ElementwiseOptimizer(RuleOptimizer):
     and each engine does what it does. Norms, sums and the like of a whole tensor are numbers that the
     formula goes on with, also those of all tensors of the group or of the optimizer
     (``xp.norm(g, over="all")``). A rule with more than that runs on whole tensors of torch.
-    docs/optimizers.md has the list of functions, and says what becomes of others.
+    docs/what_a_rule_sees.md has the list of functions, and says what becomes of others.
 
     ``coefficients(...)`` names what it needs: ``step`` (1, 2, ...; then every parameter keeps a ``"step"``
     as in torch), ``first`` (true in the first step of a parameter) and any of the group's options. It

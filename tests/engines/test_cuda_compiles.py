@@ -21,11 +21,9 @@ pytestmark = pytest.mark.cuda
 
 # In a process of its own: in this one Triton may be interpreting.
 PROGRAM = """
-import json, torch, triton
-from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource
+import json, torch
 import torchopt_course as oc
-from torchopt_course.engines.cuda import kernel as cuda_kernel
+from torchopt_course.testing.optimizers import cuda
 from tests.engines.test_cuda import OPTIONS, Softened
 
 class Conditions(oc.ElementwiseOptimizer):
@@ -38,9 +36,6 @@ class Conditions(oc.ElementwiseOptimizer):
         m = torch.where((g > 0) & ~(p <= lr) | (m != 1), 1.0, 0.1) + 0.3 * (g < m)
         return torch.clamp(p - lr**2 * g, max=torch.inf) + (1 + g**4) ** -0.5, torch.minimum(m, n), 0.0
 
-jitted = []
-original = triton.jit
-triton.jit = lambda function: jitted.append(original(function)) or jitted[-1]
 class Reducing(oc.ElementwiseOptimizer):
     states = ("m", "n")
     @staticmethod
@@ -68,35 +63,22 @@ class Skipping(oc.ElementwiseOptimizer):
         ok = torch.isfinite(g.sum(over="all"))
         return torch.where(ok & (g != 0), p - lr * g / norm, p), torch.where(ok, m + g, m)
 
-POINTERS = {"table": "*i64", "work": "*i64", "keys": "*i64", "numbers": "*fp64",
-            "found_inf": "*fp32", "grad_scale": "*fp32",
-            "partials": "*fp64", "totals": "*fp64", "chunks": "*i64"}
-
 def compiled(optimizer, dtype, on_device=(), scaled=0, aligned=True, state_dtype=None, rounding=None):
     group = optimizer.param_groups[0]
     values = optimizer._coefficients_after(group)(0)
     kept = optimizer._kept_states(group)
     specialization = optimizer._parsed_rule.specialize(kept, group["maximize"], values)
-    step = torch.float32 if on_device not in ((), "all numbers") else None
-    jitted.clear()
-    width = 2 + len(kept) + 1
+    how = dict(rounding=rounding, scaled=scaled, aligned=aligned)
+    if on_device == "all numbers":
+        how["on_device"] = specialization.program.numbers
+    elif on_device:
+        how |= dict(on_device=on_device, step_dtype=torch.float32)
     stored = (dtype, dtype, *[state_dtype or dtype] * len(kept))
     halves = [each for each in (stored[0], *stored[2:]) if each in (torch.bfloat16, torch.float16)]
     stored += tuple(halves) if rounding == "kahan" else ()
-    given = specialization, () if on_device == "all numbers" else on_device, stored, rounding, step
-    how = dict(counts_steps=True, scaled=scaled, aligned=aligned)
-    for number in range(len(specialization.searches)):
-        cuda_kernel.kernels(*given, **how, number=number)
-    if on_device == "all numbers":
-        given = specialization, specialization.program.numbers, *given[2:]
-    cuda_kernel.kernels(*given, **how)
-    for kernel in [each for each in jitted if "BLOCK" in each.arg_names]:
-        signature = {name: POINTERS.get(name, "fp64") for name in kernel.arg_names}
-        signature["BLOCK"] = "constexpr"
-        source = ASTSource(kernel, signature, {(kernel.arg_names.index("BLOCK"),): cuda_kernel.BLOCK})
-        result = triton.compile(source, target=GPUTarget("cuda", 90, 32), options={"num_warps": 4})
-        assert len(result.asm["cubin"]) > 0
-    text = result.asm["ptx"]
+    made = cuda.compiled(specialization, stored, **how)
+    assert all(len(kernel.asm["cubin"]) > 0 for kernel in made)
+    text = made[-1].asm["ptx"]
     return {"loads": text.count("ld.global.v4"), "stores": text.count("st.global.v4"), "states": len(kept)}
 
 param = torch.nn.Parameter(torch.ones(3))

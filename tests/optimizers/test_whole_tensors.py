@@ -457,8 +457,8 @@ def test_shared_memory_is_stepped_one_after_the_other() -> None:
 
 
 def test_the_documentation_runs() -> None:
-    text = (ROOT / "docs" / "optimizers.md").read_text(encoding="utf-8")
-    section = text.split("## A rule for whole tensors")[1].split("\n## ")[0]
+    text = (ROOT / "docs" / "what_a_rule_sees.md").read_text(encoding="utf-8")
+    section = text.split("## Whole tensors")[1].split("\n## ")[0]
     torch.manual_seed(0)
     names: dict[str, Any] = {}
     for block in re.findall(r"```python\n(.*?)```", section, re.DOTALL):

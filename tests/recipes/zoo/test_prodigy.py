@@ -103,18 +103,18 @@ def test_a_checkpoint_goes_on_where_it_was() -> None:
     target = [torch.full_like(p, 3.0) for p in parameters()]
     straight = parameters()
     optimizer = Prodigy(in_groups(straight), **OPTIONS)
-    for step in range(4):
+    for step in range(6):
         set_gradients(straight, target, step)
         optimizer.step()
     resumed = parameters()
     first = Prodigy(in_groups(resumed), **OPTIONS)
-    for step in range(2):
+    for step in range(4):
         set_gradients(resumed, target, step)
         first.step()
     second = Prodigy(in_groups(resumed))
     second.load_state_dict(first.state_dict())
     assert second.param_groups[1]["d"] == first.param_groups[1]["d"] != OPTIONS["d0"]
-    for step in range(2, 4):
+    for step in range(4, 6):
         set_gradients(resumed, target, step)
         second.step()
     for a, b in zip(resumed, straight, strict=True):

@@ -3,25 +3,60 @@
 from __future__ import annotations
 
 import importlib.util
+from typing import Any
 
 import torch
 
 from ... import ElementwiseOptimizer
+from ...engines.rule.parsed import Specialization
 from .verdict import NotAsked, OptimizerError
 
 # What the generated kernels call their pointers; all other arguments are numbers.
 POINTERS = {
-    "table": "*i64",
-    "work": "*i64",
-    "partials": "*fp64",
-    "totals": "*fp64",
-    "chunks": "*i64",
+    **dict.fromkeys(("table", "work", "keys", "chunks"), "*i64"),
+    **dict.fromkeys(("numbers", "partials", "totals"), "*fp64"),
+    **dict.fromkeys(("found_inf", "grad_scale"), "*fp32"),
 }
 H100 = 90  # the compute capability, times ten
 
 
+def compiled(
+    specialization: Specialization,
+    stored: tuple[torch.dtype, ...],
+    *,
+    on_device: tuple[str, ...] = (),
+    rounding: str | None = None,
+    step_dtype: torch.dtype | None = None,
+    scaled: int = 0,
+    aligned: bool = True,
+) -> list[Any]:
+    """All kernels of a rule down to machine code for an H100, in the order in which a step launches them.
+
+    No GPU is needed. Of what Triton gives, ``asm["ptx"]`` and ``asm["cubin"]`` are the program. The arguments
+    are those of :func:`torchopt_course.engines.cuda.kernel.kernels`; ``on_device`` is for the update alone.
+    """
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    from ...engines.cuda import kernel as cuda_kernel
+
+    made = []
+    for number in (*range(len(specialization.searches)), None):
+        given = specialization, on_device if number is None else (), stored, rounding, step_dtype
+        how = {"counts_steps": True, "scaled": scaled, "aligned": aligned, "number": number}
+        made += cuda_kernel.kernels(*given, **how)  # type: ignore[arg-type]
+    results = []
+    for function in (kernel._function for kernel in made):
+        signature = {name: POINTERS.get(name, "fp64") for name in function.arg_names} | {"BLOCK": "constexpr"}
+        source = ASTSource(function, signature, {(function.arg_names.index("BLOCK"),): cuda_kernel.BLOCK})
+        target, options = GPUTarget("cuda", H100, 32), {"num_warps": 4}
+        results.append(triton.compile(source, target=target, options=options))
+    return results
+
+
 def compile_for_cuda(optimizer: ElementwiseOptimizer, dtype: torch.dtype) -> None:
-    """Down to machine code for an H100, as in the first step of a parameter group.
+    """The kernels of an optimizer, as in the first step of its first parameter group.
 
     Raises:
         OptimizerError: with what Triton says.
@@ -30,10 +65,6 @@ def compile_for_cuda(optimizer: ElementwiseOptimizer, dtype: torch.dtype) -> Non
     if importlib.util.find_spec("triton") is None:
         raise NotAsked("Triton is not installed")
     import triton
-    from triton.backends.compiler import GPUTarget
-    from triton.compiler import ASTSource
-
-    from ...engines.cuda import kernel as cuda_kernel
 
     if triton.knobs.runtime.interpret:
         raise NotAsked("Triton interprets in this process: TRITON_INTERPRET is set")
@@ -41,19 +72,8 @@ def compile_for_cuda(optimizer: ElementwiseOptimizer, dtype: torch.dtype) -> Non
     values = optimizer._coefficients_after(group)(0)
     kept = optimizer._kept_states(group)
     specialization = optimizer._parsed_rule.specialize(kept, group["maximize"], values)
-    stored = (dtype, dtype, *[dtype] * len(kept))
     try:
-        made = []
-        for number in (*range(len(specialization.searches)), None):
-            given = specialization, (), stored, None, None
-            of_stage = cuda_kernel.kernels(*given, counts_steps=True, scaled=0, aligned=True, number=number)
-            made += of_stage[::2]  # every other one adds up: it is the same for all rules with reductions
-        for function in (kernel._function for kernel in made):
-            signature = {name: POINTERS.get(name, "fp64") for name in function.arg_names}
-            signature["BLOCK"] = "constexpr"
-            block = {(function.arg_names.index("BLOCK"),): cuda_kernel.BLOCK}
-            source = ASTSource(function, signature, block)
-            triton.compile(source, target=GPUTarget("cuda", H100, 32), options={"num_warps": 4})
+        compiled(specialization, (dtype,) * (2 + len(kept)))
     except Exception as error:  # Triton fails in many ways; all of them mean the same here
         reason = str(error.__cause__ or error).strip() or type(error).__name__
         raise OptimizerError(f"the CUDA kernel does not compile: {reason}") from error
