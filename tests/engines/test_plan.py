@@ -276,6 +276,29 @@ def test_gradient_changes_layout() -> None:
     assert_same(mine, reference, *optimizers)
 
 
+class Subclass(Tensor):
+    """What no engine takes but the one that takes all."""
+
+
+@every_engine
+def test_gradient_of_another_layout_beside_a_tensor_that_no_plan_knows(engine: dict[str, bool]) -> None:
+    """Its copy lives until the step is done, whatever is looked at anew in between."""
+    odd = [nn.Parameter(torch.ones(3).as_subclass(Subclass)) for _ in range(2)]
+    plain = [nn.Parameter(torch.ones(64, 50).t()) for _ in range(2)]
+    options = {"fused": None} if engine.get("fused") else engine  # no demand: the odd one goes elsewhere
+    optimizer = oc.Adam([plain[0], odd[0]], lr=0.01, **options)
+    other = torch.optim.Adam([plain[1], odd[1]], lr=0.01, foreach=False)
+    for step in range(4):
+        for kind, params in ((Tensor, plain), (Subclass, odd)):
+            for param in params:
+                grad = torch.randn(param.shape, generator=torch.Generator().manual_seed(step))
+                param.grad = grad.as_subclass(kind)
+        optimizer.step()
+        other.step()
+        torch.testing.assert_close(plain[0], plain[1])
+    torch.testing.assert_close(odd[0], odd[1])
+
+
 def test_late_gradient_is_noticed() -> None:
     """The other parameters' plan still holds; the new one must not be forgotten."""
     mine, reference, optimizers = pair()

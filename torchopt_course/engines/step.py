@@ -178,10 +178,11 @@ class Stepper:
             self._later = later
             return False
         # A plan that holds has been through what follows, but for the tensors that it knows nothing of.
-        for group in self.groups:
-            if group in stale or group.rest.positions:
-                group.check(optimizer._part(group.index), grads[group.index], reason)
-        planned = [group for group in stale if not group.holds()]
+        checked = [group for group in self.groups if group in stale or group.rest.positions]
+        for group in checked:
+            group.check(optimizer._part(group.index), grads[group.index], reason)
+        # Asked again: what they see is new, and so must be their copies of gradients of another layout.
+        planned = [group for group in checked if not group.holds()]
         for group in planned:
             group.plan(optimizer._part(group.index), created, reason)
         _refuse_shared_states(optimizer, created)
