@@ -153,7 +153,7 @@ def measure(name: str, model: str, threads: int, seconds: float) -> Row:
         torch.manual_seed(0)
         params = random_parameters(MODELS[model].shapes())
         steps = {"theirs": comparison.theirs(params), "ours": comparison.ours(params)}
-        samples = interleave(steps, Pace(seconds, least_rounds=5))
+        samples = interleave(steps, Pace(seconds, least_rounds=3))
     found = ratio(samples["theirs"], samples["ours"])
     return Row(
         comparison=name,
