@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 from .declared import DeclaredOptimizer
 from .engines.step import Stepper
-from .transforms.checks import refuse_odd_transforms
+from .transforms.checks import names_of, refuse_odd_transforms
 from .transforms.transform import Transform
 from .validation.declarations import refuse_part_of_the_parameters
 from .validation.options import at_least_zero, fraction, make_plain, not_nan, plain, refuse_odd_option
@@ -44,7 +44,7 @@ class RuleOptimizer(DeclaredOptimizer):
                 )
             every.update(transform.options)
         if self.transforms:
-            every["transforms"] = self._names_of_transforms
+            every["transforms"] = names_of(self.transforms)
         defaults = {name: plain(value) for name, value in every.items()}
         for name in self._STORAGE_OPTIONS:
             if defaults.get(name) is None:
@@ -122,6 +122,7 @@ class RuleOptimizer(DeclaredOptimizer):
 
     def _begin_group(self, i: int) -> None:
         """Look at a group that has just been added; what is raised takes it away again."""
+        self._refuse_edited_transforms(self.param_groups[i])
         self._try_formula(self.param_groups[i])
         if self._parsed_rule.sees_several or self._skips_nonfinite:
             refuse_part_of_the_parameters(self._called)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .engines.rule.parsed import Rule
 from .stepped import SteppedOptimizer
-from .transforms.checks import refuse_other_transforms
+from .transforms.checks import names_of, refuse_other_transforms
 from .transforms.composition import Formula, composed
 from .transforms.transform import Transform
 
@@ -25,6 +25,7 @@ class TransformedOptimizer(SteppedOptimizer):
     coefficients: Callable[..., Mapping[str, Any]]
     # What is done to gradients before the rule and to weights after it.
     transforms: Sequence[Transform] = ()
+    _names_of_transforms = ""
     _options_of_transforms: Collection[str] = ()
     # The coefficient by which the rule multiplies the parameter before all else, if it has one.
     shrink: ClassVar[str | None] = None
@@ -41,6 +42,7 @@ class TransformedOptimizer(SteppedOptimizer):
         if not self.transforms:
             return
         cls = type(self)
+        self._names_of_transforms = names_of(self.transforms)
         self._skips_nonfinite = any(transform.skips_nonfinite for transform in self.transforms)
         self._options_of_transforms = {name for each in self.transforms for name in each.options}
         states, renews = tuple(cls.states), tuple(cls.renews)
@@ -73,11 +75,6 @@ class TransformedOptimizer(SteppedOptimizer):
         return prepared
 
     @property
-    def _names_of_transforms(self) -> str:
-        """What groups and checkpoints say of them."""
-        return ", ".join(transform.name for transform in self.transforms)
-
-    @property
     def _called(self) -> str:
         """What the optimizer is called in messages about its rule."""
         return type(self).__name__ + (f" with {self._names_of_transforms}" if self.transforms else "")
@@ -88,8 +85,9 @@ class TransformedOptimizer(SteppedOptimizer):
 
     def _refuse_edited_transforms(self, group: Mapping[str, Any]) -> None:
         """Refuse a group that somebody has written other transforms into."""
-        if self.transforms and group.get("transforms") != self._names_of_transforms:
+        found = group.get("transforms", "")
+        if found != self._names_of_transforms:
             raise ValueError(
-                f"a group says {group.get('transforms')!r} for its transforms, but {type(self).__name__} was "
-                f"made with {self._names_of_transforms!r}: an optimizer's do not change, their options may"
+                f"a group says {found!r} for its transforms, but {type(self).__name__} was made with "
+                f"{self._names_of_transforms!r}: all groups have the optimizer's, with options of their own"
             )

@@ -17,6 +17,7 @@ from torchopt_course.engines.rule.words import REDUCTIONS, TENSORS
 from torchopt_course.playground import javascript, page
 from torchopt_course.playground.__main__ import main
 from torchopt_course.playground.optimizers import Optimizer, PlaygroundError
+from torchopt_course.transforms import clip_value
 
 from ..browser import Browser
 from ..helpers import ROOT, run_python
@@ -65,6 +66,7 @@ def without_word(p: Any, g: Any, lr: Any) -> Any:
 REFUSED: dict[str, tuple[Any, str]] = {
     "torch's": (torch.optim.Adam, "Adam is no subclass of torchopt_course.ElementwiseOptimizer"),
     "no class": (3, "3 is no subclass"),
+    "with transforms": (made(transforms=(clip_value(1.0),)), "Mine has transforms"),
     "not elementwise": (made(rule=of_the_whole), "makes a number of a whole tensor, by norm()"),
     "without a word": (made(rule=without_word), "Mine.rule calls torch.erf(), which is not on the list"),
     "not read": (made(coefficients=unread), "Mine.coefficients asks a number for __round__"),

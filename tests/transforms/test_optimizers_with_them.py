@@ -133,6 +133,11 @@ def test_groups_have_options_of_their_own() -> None:
     with pytest.raises(ValueError, match="max_norm"):
         optimizer.add_param_group({"params": parameters(["vector"]), "max_norm": -1.0})
     assert len(optimizer.param_groups) == 2
+    for transforms in ([], [ema()]):
+        with pytest.raises(ValueError, match="all groups have the optimizer's"):
+            oc.SGD(
+                [{"params": parameters(["vector"]), "transforms": [clip_norm(1.0)]}], transforms=transforms
+            )
 
 
 @every_engine

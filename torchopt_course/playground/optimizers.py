@@ -48,6 +48,8 @@ class Optimizer:
         self._group = self._group_of({})
         if isinstance(self._group, str):
             raise PlaygroundError(f"{self.name}(params) without more: {self._group}")
+        if cls.transforms:
+            raise PlaygroundError(f"{self.name} has transforms, and the page knows of rules alone")
         needs = inspect.signature(cls.coefficients).parameters
         self._needs = [name for name in needs if name not in ("step", "first")]
         self._counts, self._asks_first = "step" in needs, "first" in needs

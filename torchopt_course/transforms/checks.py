@@ -26,6 +26,11 @@ def refuse_odd_transforms(given: Any) -> Sequence[Transform]:
     return given
 
 
+def names_of(transforms: Sequence[Transform]) -> str:
+    """What groups and checkpoints say of them."""
+    return ", ".join(transform.name for transform in transforms)
+
+
 def refuse_other_transforms(ours: str, i: int, group: Mapping[str, Any]) -> None:
     """Refuse a group of a checkpoint that was made with other transforms than the optimizer.
 
