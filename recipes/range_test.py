@@ -18,6 +18,7 @@ if not __package__:  # run by its path: Python looks for modules in recipes/, th
 import torchopt_course as optim
 from recipes.common.command_line import check_counts, check_seed, need, parse, plain_endings, progress_bar
 from recipes.common.data import load_data
+from recipes.common.folder import told_where
 from recipes.common.loop import one_thread, train
 from recipes.common.model import mlp
 from recipes.common.optimizers import LEARNING_RATES, OptimizerName, make_optimizer
@@ -55,7 +56,8 @@ def main() -> None:
         check_counts(options, "iterations", "epochs", "batch_size")
         check_seed(options.seed)
         need("matplotlib")
-        options.out.mkdir(parents=True, exist_ok=True)
+        with told_where(options.out):
+            options.out.mkdir(parents=True, exist_ok=True)
         data = load_data("digits", "test", torch.device("cpu"))
         torch.manual_seed(options.seed)
         model = mlp(8, 10)
@@ -111,7 +113,8 @@ def main() -> None:
 
 def save(figure: Any, path: Path) -> None:
     """Write a picture and say where."""
-    figure.savefig(path, dpi=100)
+    with told_where(path.parent):
+        figure.savefig(path, dpi=100)
     print(f"wrote {path}")
 
 
