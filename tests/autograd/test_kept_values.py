@@ -135,6 +135,15 @@ def padded_sequences(make: Make) -> list[Any]:
     return [h, x.grad, y.grad]
 
 
+def dropout_that_does_nothing(make: Make) -> list[Any]:
+    x = make(1.0, 2.0)
+    h = x * 2
+    z = h * h
+    same = nn.functional.dropout(h, 0.5, training=False, inplace=True) is h
+    z.sum().backward()
+    return [x.grad, same]
+
+
 def between_numbers(make: Make) -> list[Any]:
     x = make(1.0, 2.0)
     return [torch.linspace(x[0], x[1], 3), torch.linspace(x[0], x[1], 3).requires_grad]
@@ -152,13 +161,28 @@ def a_product_that_torch_differentiates(make: Make) -> list[Any]:
     return [first, w.grad, b.grad]
 
 
+@pytest.mark.parametrize(("a", "b", "ends"), [
+    ((8, 16), (2, 16, 8), [3, 8]), ((2, 8, 16), (2, 16, 8), None), ((2, 8, 16), (16, 8), [3, 8]),
+    ((16, 8), (8, 16), [3, 8]),
+])  # fmt: skip
+def test_products_of_groups(a: tuple[int, ...], b: tuple[int, ...], ends: list[int] | None):
+    offs = None if ends is None else torch.tensor(ends, dtype=torch.int32)
+    x, y = torch.randn(a), torch.randn(b)
+    theirs = [x.clone().requires_grad_(), y.clone().requires_grad_()]
+    mine = [Variable(x), Variable(y)]
+    for pair in (theirs, mine):
+        nn.functional.grouped_mm(*pair, offs=offs).square().sum().backward()
+    for v, t in zip(mine, theirs, strict=True):
+        torch.testing.assert_close(v.grad, t.grad, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.filterwarnings("ignore:Using backward")
 @pytest.mark.parametrize("program", [
     a_detached_value_becomes_a_leaf, data_becomes_a_leaf, a_retained_gradient_is_nobody_elses,
     a_retained_gradient_is_of_the_last_value, what_a_hook_keeps_is_its_own,
     a_hook_that_changes_the_gradient_in_place, after_accumulation, a_gradient_can_be_written_to,
     gradients_in_a_buffer, a_deleted_gradient, a_deep_copy_of_a_leaf, zero_is_not_none, padded_sequences,
-    between_numbers, a_product_that_torch_differentiates,
+    dropout_that_does_nothing, between_numbers, a_product_that_torch_differentiates,
 ], ids=lambda f: f.__name__)  # fmt: skip
 def test_it_is_as_in_torch(program: Callable[[Make], list[Any]]):
     def tensor(*values: float) -> Tensor:

@@ -149,7 +149,10 @@ def also_in_place(meaning: Callable[..., Value]) -> Callable[..., Value]:
     def either(input: Value, *args: Any, inplace: bool = False, **kwargs: Any) -> Value:
         if not inplace:
             return meaning(input, *args, **kwargs)
-        return write(input, meaning(before(input), *args, **kwargs), f"{meaning.__name__.strip('_')}_")
+        old = before(input)
+        new = meaning(old, *args, **kwargs)
+        # Dropout may have nothing to do; then nothing is written.
+        return input if new is old else write(input, new, f"{meaning.__name__.strip('_')}_")
 
     return either
 

@@ -198,6 +198,9 @@ class View(Follows, Variable):
         self._past = node
 
 
+is_grad_enabled = torch.is_grad_enabled  # looked up once, as it is asked for every operation
+
+
 # -- recording -----------------------------------------------------------------------------------------------
 
 
@@ -252,9 +255,9 @@ class ReverseLevel(Level):
             result, aux = op.forward(*known)
         else:
             result, aux = op.forward(*known), ()
-        if not isinstance(result, Tensor):
+        if type(result) is not Tensor and not isinstance(result, Tensor):
             raise TypeError(f"{op} must return one tensor (and with aux= the extra values), not {result!r}")
-        if not torch.is_grad_enabled():
+        if not is_grad_enabled():
             Suspicion.raised = True
             if result is known[0]:  # nothing to do, as for x.contiguous(): the variable itself, as in torch
                 return args[0]

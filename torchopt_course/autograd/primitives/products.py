@@ -165,3 +165,24 @@ def _addmm(input: Value, a: Value, b: Value, *, beta: float = 1, alpha: float = 
 def _bilinear(x: Value, y: Value, weight: Value, bias: Value = None) -> Value:
     result = torch.einsum("...i,kij,...j->...k", x, weight, y)
     return result if bias is None else result + bias
+
+
+@means("_grouped_mm", "grouped_mm")
+def _grouped_mm(
+    mat_a: Value, mat_b: Value, offs: Tensor | None = None, bias: Value = None, out_dtype: Any = None
+) -> Value:
+    """A product for each group, as of the experts in a mixture: group i ends before row or column offs[i]."""
+    if offs is None:
+        products = [mat_a @ mat_b]
+    else:
+        ends = offs.tolist()
+        groups = [slice(start, end) for start, end in zip([0, *ends[:-1]], ends, strict=True)]
+        if mat_a.dim() == 2 and mat_b.dim() == 2:  # groups of what is summed over
+            products = [torch.stack([mat_a[:, group] @ mat_b[group] for group in groups])]
+        elif mat_a.dim() == 2:
+            products = [mat_a[group] @ b for group, b in zip(groups, mat_b, strict=True)]
+        else:
+            products = [a @ mat_b[:, group] for group, a in zip(groups, mat_a, strict=True)]
+    product = products[0] if len(products) == 1 else torch.cat(products, 0 if mat_a.dim() == 2 else -1)
+    product = product if bias is None else product + bias
+    return product if out_dtype is None else product.to(out_dtype)
