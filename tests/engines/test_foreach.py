@@ -11,8 +11,9 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import torchopt_course as oc
+from torchopt_course.engines.operations import foreach
 
-from ..helpers import NAMES, ours, parameters, set_gradients, theirs
+from ..helpers import NAMES, assert_same, ours, parameters, set_gradients, theirs
 
 
 class Watch(TorchDispatchMode):
@@ -66,6 +67,22 @@ def test_memory_stays_below_torchs(name: str, options: dict[str, Any]) -> None:
     assert mine.peak < total
     if name not in ("SGD", "Momentum"):
         assert reference.peak > total / 2, "torch was not watched"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_portions_are_the_whole(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lists that are cut, and tensors: where nothing is left over, in the midst, along a dimension of one."""
+    monkeypatch.setattr(foreach, "LEAST_PORTION", 40)
+    monkeypatch.setattr(foreach, "PORTION", 0)
+    kinds = ["vector", "matrix", "scalar", "channels_last", "empty", "one", "transposed", "sliced"]
+    mine, reference = parameters(kinds, torch.float64), parameters(kinds, torch.float64)
+    mine[1].data, reference[1].data = (torch.arange(90.0, dtype=torch.float64).view(1, 90) for _ in range(2))
+    optimizers = ours(name)(mine, lr=0.1, foreach=True), theirs(name)(reference, lr=0.1, foreach=False)
+    for step in range(3):
+        set_gradients(step, mine, reference)
+        for optimizer in optimizers:
+            optimizer.step()
+        assert_same(mine, reference, *optimizers)
 
 
 @pytest.mark.parametrize(("name", "most"), [("SGD", 1), ("Momentum", 3), ("Adam", 8), ("RMSprop", 5)])

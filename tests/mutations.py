@@ -1,0 +1,374 @@
+"""Break the engines one line at a time: do the tests that are there for the line notice?
+
+``python -m tests.mutations`` works in a copy of the checkout and prints a table; ``python -m tests.mutations
+"step count"`` tries those whose names contain the words. It ends with 1 if a broken line went unnoticed.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from time import perf_counter
+from typing import NamedTuple
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = "torchopt_course"
+# What the tests below need of the checkout, besides themselves.
+COPIED = (PACKAGE, "tests", "pyproject.toml")
+# A broken line may also make tests hang, so that they take this many times as long: that is noticed too.
+PATIENCE = 20
+
+
+class Mutation(NamedTuple):
+    """A line that is broken.
+
+    Attributes:
+        name: what is wrong then.
+        file: of the package.
+        old, new: the text, which stands there once, and what is put into its place.
+        tests: a file of tests and, after that, words to select some of them, as pytest's ``-k`` takes them.
+    """
+
+    name: str
+    file: str
+    old: str
+    new: str
+    tests: tuple[str, str]
+
+
+STEP, PLAN, IN_PLACE = "engines/test_all_or_nothing.py", "engines/test_plan.py", "engines/test_in_place.py"
+PREPARED, CUDA, STORAGE = "engines/test_prepared.py", "engines/test_cuda.py", "optimizers/test_storage.py"
+
+MUTATIONS = [
+    Mutation(
+        "states that were made for a step that failed stay",
+        "engines/step.py",
+        "            del optimizer.state[param][name]\n",
+        "            pass\n",
+        (STEP, "own_formula"),
+    ),
+    Mutation(
+        "gradients are not scaled again after a failure",
+        "engines/step.py",
+        "            self._multiply_gradients(optimizer, scaling.grad_scale.item())\n",
+        "            pass\n",
+        (STEP, "scaled_again"),
+    ),
+    Mutation(
+        "memory that is shared is not noticed",
+        "engines/repeats.py",
+        "if sets and each[0] < end:",
+        "if sets and each[0] < 0:",
+        ("engines/test_repeats.py", "views"),
+    ),
+    Mutation(
+        "a plan is kept although the options have changed",
+        "engines/group.py",
+        "if self._planned != self.options or len",
+        "if len",
+        (PLAN, "option"),
+    ),
+    Mutation(
+        "the guards take a state of another shape",
+        "engines/native/guards.py",
+        "strange |= shape[d] != sizes[d]",
+        "strange |= False",
+        ("engines/test_guards.py", "definition"),
+    ),
+    Mutation(
+        "the guards take another tensor for a state",
+        "engines/native/guards.py",
+        "                    if tensor != row[f.FIRST_STATE + s]:\n",
+        "                    if tensor == 0:\n",
+        ("engines/test_guards.py", "definition"),
+    ),
+    Mutation(
+        "a state that is gone is not noticed",
+        "engines/native/guards.py",
+        "if call1(api[f.LIST_SIZE], bucket[f.GONE]) != 0:",
+        "if False:",
+        ("engines/test_owns_nothing.py", "away or same_id"),
+    ),
+    Mutation(
+        "the prepared step does not notice another rule",
+        "engines/prepared.py",
+        "cls.rule is not self._rule or ",
+        "",
+        (PREPARED, "another_rule"),
+    ),
+    Mutation(
+        "the prepared step does not ask which terms there are",
+        "engines/native/step.py",
+        "if (row[f.TRUTH] == f.NOT_ZERO and number == 0) or (row[f.TRUTH] == f.ZERO and number != 0):",
+        "if False:",
+        (PREPARED, "option_changes"),
+    ),
+    Mutation(
+        "the prepared step does not tell autograd what it writes",
+        "engines/native/step.py",
+        "        for action in (ANNOUNCE, RUN):\n",
+        "        for action in (RUN,):\n",
+        (PLAN, "reported"),
+    ),
+    Mutation(
+        "the prepared step forgets a parameter that gets its first gradient",
+        "engines/native/step.py",
+        "            if grad != api[f.NONE]:\n                return False\n",
+        "",
+        (PLAN, "late"),
+    ),
+    Mutation(
+        "a choice of the coefficients is not asked again",
+        "engines/native/update.py",
+        "if compare(conditions[4 * k], x, y) != (conditions[4 * k + 3] != 0):",
+        "if False:",
+        (PREPARED, "choice"),
+    ),
+    Mutation(
+        "coefficients are those of the step before",
+        "engines/native/update.py",
+        "registers[bucket[f.STEP_REGISTER]] = age + 1",
+        "registers[bucket[f.STEP_REGISTER]] = age",
+        (PREPARED, "equal_torchs"),
+    ),
+    Mutation(
+        "all parameters get the coefficients of the first",
+        "engines/native/update.py",
+        "                    sets[i] = n\n                    n += 1\n",
+        "                    sets[i] = 0\n                    n += 1\n",
+        (PREPARED, "equal_torchs"),
+    ),
+    Mutation(
+        "autograd is not told what a kernel writes",
+        "engines/native/update.py",
+        "done = call2(api[f.CALL], api[f.INCREMENT_VERSION], bucket[f.WRITTEN])",
+        "done = call2(api[f.CALL], api[f.A_TUPLE], bucket[f.WRITTEN])",
+        (PLAN, "reported"),
+    ),
+    Mutation(
+        "threads run although memory is shared",
+        "engines/native/update.py",
+        "if bucket[f.TARGETS_OVERLAP] or not bucket[f.GRADS_APART]:",
+        "if False:",
+        (PLAN, "share"),
+    ),
+    Mutation(
+        "a thread's part of a tensor is left out",
+        "engines/cpu/bucket.py",
+        "parts[t].append((i, start, stop - start))",
+        "parts[t].append((i, start, stop - start - t))",
+        ("engines/test_threads.py", "same_bits"),
+    ),
+    Mutation(
+        "the step count goes up once for each thread",
+        "engines/cpu/kernel.py",
+        '            "        if offset == 0:",\n            f"            step = steps',
+        '            "        if True:",\n            f"            step = steps',
+        ("engines/test_threads.py", "same_bits"),
+    ),
+    Mutation(
+        "a kernel reads another state than it writes",
+        "engines/cpu/kernel.py",
+        'f"        row, own = item * {width}, ',
+        'f"        row, own = 0 * {width}, ',
+        (PREPARED, "equal_torchs"),
+    ),
+    Mutation(
+        "what rounding loses is computed from the wrong number",
+        "engines/cpu/storage.py",
+        'f"lost_{name} = {number} - {self.read(f',
+        'f"lost_{name} = {number} + {self.read(f',
+        (STORAGE, "same_numbers"),
+    ),
+    Mutation(
+        "bfloat16 is cut instead of rounded",
+        "engines/native/intrinsics.py",
+        "builder.add(_WORD(0x7FFF), odd)",
+        "_WORD(0)",
+        ("optimizers/test_half.py", "rounded_once"),
+    ),
+    Mutation(
+        "chance is the same in each step",
+        "engines/storage.py",
+        "for number in (self.group, self.step, self.seed):",
+        "for number in (self.group, self.seed):",
+        (STORAGE, "same_numbers"),
+    ),
+    Mutation(
+        "a block's last lanes are left out of a sum",
+        "engines/cpu/reductions.py",
+        'f"        for lane in range(min({LANES}, stop - row_of_lanes)):"',
+        'f"        for lane in range(min({LANES}, stop - row_of_lanes) // 2):"',
+        ("engines/test_reductions.py", "each_reduction"),
+    ),
+    Mutation(
+        "the GPU's kernel leaves the rest of a tensor out",
+        "engines/cuda/kernel.py",
+        '"    if whole < n:"',
+        '"    if whole > n:"',
+        (CUDA, "equals_torch and SGD"),
+    ),
+    Mutation(
+        "the GPU's kernel updates although a gradient has overflowed",
+        "engines/cuda/kernel.py",
+        '"    alive = tl.where(tl.load(found_inf) == 0, 1, 0)"',
+        '"    alive = tl.where(tl.load(found_inf) == 0, 1, 1)"',
+        (CUDA, "unscales"),
+    ),
+    Mutation(
+        "the GPU's kernel gets old addresses",
+        "engines/cuda/bucket.py",
+        "            self._seen = addresses, self._upload(self.guards.table), self._seen[2]\n",
+        "            self._seen = addresses, self._seen[1], self._seen[2]\n",
+        (CUDA, "late"),
+    ),
+    Mutation(
+        "a portion of a list is left out",
+        "engines/operations/foreach.py",
+        "                portion, filled = [[] for _ in columns], 0\n            for",
+        "                portion, filled = [[] for _ in columns], 0\n                break\n            for",
+        ("engines/test_foreach.py", "portions"),
+    ),
+    Mutation(
+        "the gradient is written to",
+        "engines/operations/in_place.py",
+        'and each in line.dying and each != "g":',
+        "and each in line.dying:",
+        ("engines/test_foreach.py", "overwrites"),
+    ),
+    Mutation(
+        "a result is overwritten before it is moved",
+        "engines/operations/in_place.py",
+        "        if source in moved:\n            yield",
+        "        if False:\n            yield",
+        (IN_PLACE, "change_places"),
+    ),
+    Mutation(
+        "what is subtracted in one operation is added",
+        "engines/operations/joined.py",
+        'sign = (-1,) if line.word == "sub" else ()',
+        "sign = ()",
+        (IN_PLACE, "several_parameters"),
+    ),
+    Mutation(
+        "torch's operations meet memory that is shared",
+        "engines/operations/bucket.py",
+        "        if not self._targets.isdisjoint(table[:, 1].tolist()):\n",
+        "        if False:\n",
+        (IN_PLACE, "memory_that_is_shared"),
+    ),
+    Mutation(
+        "torch's operations go on for parameters of another age",
+        "engines/operations/bucket.py",
+        "        if not self.guards.same_age:\n            return None\n",
+        "",
+        (PREPARED, "follow"),
+    ),
+    Mutation(
+        "a number that torch refuses is found in the midst of a step",
+        "engines/operations/in_place.py",
+        "            if not -most <= number <= most and is_bounded and isfinite(number):\n",
+        "            if False:\n",
+        (IN_PLACE, "beyond"),
+    ),
+    Mutation(
+        "strides that matter are not compared",
+        "engines/layout.py",
+        "all(size == 1 or s == t for",
+        "all(size >= 1 or s == t for",
+        (PLAN, "layout"),
+    ),
+]
+
+
+def mutate(home: Path, mutation: Mutation) -> str:
+    """Break the line in a copy; returns the file as it was.
+
+    Raises:
+        ValueError: the line is not there, or more than once.
+    """
+    path = home / PACKAGE / mutation.file
+    text = path.read_text(encoding="utf-8")
+    if (count := text.count(mutation.old)) != 1:
+        raise ValueError(
+            f"{mutation.name}: {mutation.file} has {mutation.old!r} {count} times, expected once"
+        )
+    path.write_text(text.replace(mutation.old, mutation.new), encoding="utf-8")
+    return text
+
+
+def run_tests(home: Path, tests: tuple[str, str], most_seconds: float | None = None) -> int | None:
+    """Pytest's exit status in a copy; ``None`` if it took too long."""
+    # A cache of their own: what is not broken is compiled once.
+    environment = {**os.environ, "PYTHONPATH": str(home), "NUMBA_CACHE_DIR": str(home / "kernels")}
+    file, words = tests
+    options = ["-q", "-x", "-p", "no:cacheprovider", *(["-k", words] if words else [])]
+    command = [sys.executable, "-m", "pytest", *options, f"tests/{file}"]
+    try:
+        done = subprocess.run(command, cwd=home, env=environment, capture_output=True, timeout=most_seconds)
+    except subprocess.TimeoutExpired:
+        return None
+    return done.returncode
+
+
+def seconds_of(home: Path, tests: tuple[str, str]) -> float:
+    """How long the tests take while nothing is broken.
+
+    Raises:
+        RuntimeError: they fail all the same, or there are none.
+    """
+    start = perf_counter()
+    if status := run_tests(home, tests):
+        raise RuntimeError(f"nothing is broken, but pytest ends with {status} for {' '.join(tests)}")
+    return perf_counter() - start
+
+
+def verdict(status: int | None) -> str:
+    """What became of the tests of a broken line.
+
+    Raises:
+        RuntimeError: they were not run.
+    """
+    if status == 0:
+        return UNNOTICED
+    if status is None:
+        return "noticed: it hung"
+    if status < 0:
+        return "noticed: it crashed"
+    # A file that cannot be imported any more ends pytest with 2, a fixture that fails with 1.
+    if status in (1, 2, 3):
+        return "noticed"
+    raise RuntimeError(f"pytest ended with {status}: the tests were not run")
+
+
+UNNOTICED = "NOT NOTICED"
+
+
+def main(words: str) -> int:
+    chosen = [mutation for mutation in MUTATIONS if words in mutation.name]
+    found = []
+    with tempfile.TemporaryDirectory() as folder:
+        home = Path(folder)
+        for name in COPIED:
+            copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+            copy(ROOT / name, home / name)
+        for mutation in chosen:  # each line is there
+            (home / PACKAGE / mutation.file).write_text(mutate(home, mutation), encoding="utf-8")
+        usual = {tests: seconds_of(home, tests) for tests in {mutation.tests: None for mutation in chosen}}
+        print("| broken | what is wrong then | tests | |\n|---|---|---|---|")
+        for mutation in chosen:
+            before = mutate(home, mutation)
+            found.append(verdict(run_tests(home, mutation.tests, PATIENCE * usual[mutation.tests])))
+            (home / PACKAGE / mutation.file).write_text(before, encoding="utf-8")
+            tests = " ".join(mutation.tests)
+            print(f"| {mutation.file} | {mutation.name} | {tests} | {found[-1]} |", flush=True)
+    print(f"{len(chosen) - found.count(UNNOTICED)} of {len(chosen)} broken lines were noticed")
+    return int(UNNOTICED in found)
+
+
+if __name__ == "__main__":
+    sys.exit(main(" ".join(sys.argv[1:])))
