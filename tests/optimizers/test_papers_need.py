@@ -88,13 +88,13 @@ def as_python_counts(p: float, g: float) -> float:
 
 def with_masks(p: Any, g: Any, lr: Any) -> Any:
     """Comparisons, whole numbers, true and false among numbers."""
-    inside = (g > -1) & (g < 1) | ~(p <= 1)
-    return p - lr * xp.where(inside, 1, -2) + (g > p) - (1.0 - xp.logical_not(inside)) * True
+    inside = xp.maximum((g > -1) * (g < 1), ~(p <= 1))
+    return p - lr * xp.where(inside, 1, -2) + lr * ((g > p) + (g > 0)) - (1.0 - xp.logical_not(inside)) * True
 
 
 def masks_counted(p: float, g: float) -> float:
     inside = -1 < g < 1 or p > 1
-    return p - 0.1 * (1 if inside else -2) + (g > p) - inside
+    return p - 0.1 * (1 if inside else -2) + 0.1 * (g > p or g > 0) - inside
 
 
 IN_KERNELS |= {"Python": (as_python_goes, as_python_counts), "masks": (with_masks, masks_counted)}

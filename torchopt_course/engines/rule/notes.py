@@ -15,7 +15,18 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from .placeholders import Elsewhere, RuleError, Value, is_per_tensor, is_tensor, is_truth_value
 from .program import NUMBER, STATE, Line
-from .words import COMPOSED, LOGICAL, OF_NUMBERS, OVER, POWERS, REDUCTIONS, TENSORS, TRUTHS, word_of
+from .words import (
+    COMPOSED,
+    LOGICAL,
+    OF_NUMBERS,
+    OF_TRUTHS,
+    OVER,
+    POWERS,
+    REDUCTIONS,
+    TENSORS,
+    TRUTHS,
+    word_of,
+)
 
 # What stands for a number while a rule is read: none that a formula may treat in a way of its own.
 SOME_NUMBER = 0.7310585786300049
@@ -87,6 +98,8 @@ class RuleNotes:
             raise self.misuse(f"makes an error, in {word}(): {str(error).splitlines()[0]}") from error
         is_truth = example.dtype == torch.bool
         example = example if is_truth else example.to(torch.float32)
+        if is_truth and word in OF_TRUTHS:
+            return self.say(OF_TRUTHS[word], *operands)
         if is_truth and word not in TRUTHS:
             return self.unknown(TENSORS[word], operands, {})
         if word in REDUCTIONS and is_per_tensor(operands[0]):

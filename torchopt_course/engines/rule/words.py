@@ -51,6 +51,8 @@ OVER = ("tensor", "group", "all")
 REDUCTIONS_OF_TORCH = ("sum", "mean", "norm", "amax", "amin", "max", "min", "any", "all", "count_nonzero")
 COMPARISONS = frozenset({"lt", "le", "gt", "ge", "eq", "ne"})
 LOGICAL = frozenset({"logical_and", "logical_or", "logical_xor", "logical_not"})
+# What torch makes of true and false where one counts.
+OF_TRUTHS = {"add": "logical_or", "mul": "logical_and", "maximum": "logical_or", "minimum": "logical_and"}
 # What gives true or false.
 TRUTHS = LOGICAL | COMPARISONS | {"any", "all"}
 # What a rule may do with its coefficients alone: Python does it, once for all elements.

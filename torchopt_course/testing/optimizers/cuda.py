@@ -45,7 +45,7 @@ def compiled(
     for number in (*range(len(specialization.searches)), None):
         given = specialization, on_device if number is None else (), stored, rounding, step_dtype
         how = {"counts_steps": True, "scaled": scaled, "aligned": aligned, "number": number}
-        made += cuda_kernel.kernels(*given, **how)  # type: ignore[arg-type]
+        made += cuda_kernel.kernels(*given, **how)
     results = []
     for function in (kernel._function for kernel in made):
         signature = {name: POINTERS.get(name, "fp64") for name in function.arg_names} | {"BLOCK": "constexpr"}
