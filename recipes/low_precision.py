@@ -79,8 +79,8 @@ class Size:
 
 SIZES = {
     "smoke": Size("digits", "mlp", rows=300, epochs=2, batch_size=32, seeds=2),
-    "gallery": Size("fashion-mnist", "cnn", rows=12_000, epochs=8, batch_size=64, seeds=5),
-    "full": Size("fashion-mnist", "cnn", rows=60_000, epochs=12, batch_size=128, seeds=5),
+    "gallery": Size("fashion-mnist", "cnn", rows=6_000, epochs=6, batch_size=64, seeds=5),
+    "full": Size("fashion-mnist", "cnn", rows=60_000, epochs=8, batch_size=128, seeds=5),
 }
 
 
