@@ -22,7 +22,7 @@ from ..rule.parsed import Specialization
 from ..rule.program import Program, is_of_several
 from ..storage import HALVES
 from .in_place import InPlace, Language, in_place
-from .one_by_one import as_real, is_exact
+from .one_by_one import as_real, is_exact, widened
 from .search import Row, part_of
 
 Columns = Sequence[Sequence[Tensor]]
@@ -130,7 +130,7 @@ class OperationsBucket(Bucket):
         param, grad = local.params[place], local.grads[place]
         assert grad is not None, "it is stepped"
         own = local.state.get(param, {})
-        return Row(param, grad, {name: own[name] for name in specialization.states})
+        return Row(param, widened(grad, param), {name: own[name] for name in specialization.states})
 
     @abstractmethod
     def _run(self, program: InPlace, columns: Columns, numbers: Sequence[Any]) -> None:
@@ -141,7 +141,7 @@ class OperationsBucket(Bucket):
         params = [local.params[self.positions[i]] for i in rows]
         grads: Any = [local.grads[self.positions[i]] for i in rows]
         if self._stored[1] != self._dtype:
-            grads = [grad.to(self._dtype) for grad in grads]
+            grads = list(map(widened, grads, params))
         owns = [local.state[param] for param in params] if self._names else []
         columns: Any = [params, grads, *([own[name] for own in owns] for name in self._names)]
         if self._dtype.is_complex:
