@@ -47,11 +47,12 @@ bench: $(VENV)/.test
 	$(BIN)/python -m benchmarks.autograd
 	$(BIN)/python -m benchmarks.gradient_checks
 
-# AdamW beside other packages, which this installs; DeepSpeed's CPUAdam and torch.compile need g++. DeepSpeed comes
-# without its dependencies, for those of the extra are all that CPUAdam needs.
+# AdamW beside other packages, which this installs, and what ways of storing cost; DeepSpeed's CPUAdam and
+# torch.compile need g++. DeepSpeed comes without its dependencies, for those of the extra are all that CPUAdam needs.
 bench-peers: $(VENV)/.peers
 	DS_BUILD_OPS=0 $(PIP) --no-deps deepspeed
 	$(BIN)/python -m benchmarks.peers
+	$(BIN)/python -m benchmarks.storage
 	$(BIN)/python -m benchmarks.readme
 
 # The site, into docs/_build/html: every notebook is run, a warning is an error, nothing is fetched.

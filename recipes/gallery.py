@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # In the order of the lecture.
 RECIPES = (
     *("derivatives", "batch_size", "learning_rates", "loss_plane", "landscapes", "plateau", "cyclic"),
-    *("sparse_features", "adaptive_steps", "adam_can_fail", "optimizers"),
+    *("sparse_features", "adaptive_steps", "adam_can_fail", "optimizers", "low_precision"),
 )
 TRAIN = {
     "smoke": "--epochs 2",

@@ -97,6 +97,8 @@ class Config:
     """Let torch.compile speed up the forward and backward pass; needs a C++ compiler on the CPU."""
     shard: bool = False
     """On several processes, each keeps a part of the weights (FSDP2) instead of a copy (DDP)."""
+    offload: bool = False
+    """With --shard on GPUs: weights and states stay in the host's memory, whose processor takes the steps."""
     save_every: float = 30.0
     """Seconds from one checkpoint to the next."""
     fresh: bool = False

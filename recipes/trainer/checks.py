@@ -47,6 +47,10 @@ def check(config: Config) -> None:
     check_counts(config, "epochs", "batch_size", "cycle_epochs")
     check_seed(config.seed)
     check_device(config.device)
+    if config.offload and not config.device.startswith("cuda"):
+        raise OptionError(
+            f"--offload keeps on the host what a GPU computes with, and --device is {config.device}"
+        )
     check_optimizer(config)
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     check_effects(config, processes)
@@ -78,6 +82,7 @@ def check_effects(config: Config, processes: int) -> None:
         ("cycle_epochs", config.scheduler == "cyclic", "--scheduler cyclic"),
         ("data_dir", config.data == "fashion-mnist", "--data fashion-mnist"),
         ("shard", processes > 1, "several processes (torchrun --nproc-per-node 2)"),
+        ("offload", config.shard and processes > 1, "--shard on several processes"),
         *((o, o in options_of(config.optimizer), "another --optimizer") for o in OPTIMIZER_OPTIONS),
     ):
         if is_given(getattr(config, option)) and not of_use:

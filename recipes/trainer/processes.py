@@ -60,19 +60,20 @@ class World:
             raise box[1]
         return box[0]  # type: ignore[no-any-return]
 
-    def spread(self, model: nn.Module, device: torch.device, shard: bool) -> nn.Module:
+    def spread(self, model: nn.Module, device: torch.device, shard: bool, offload: bool) -> nn.Module:
         """What to call instead of the model, so that `backward()` averages the gradients of all processes."""
         if self.size == 1:
             return model
         if shard:
             from torch.distributed.device_mesh import init_device_mesh
-            from torch.distributed.fsdp import fully_shard
+            from torch.distributed.fsdp import CPUOffloadPolicy, OffloadPolicy, fully_shard
 
             mesh = init_device_mesh(device.type, (self.size,))
+            policy = CPUOffloadPolicy() if offload else OffloadPolicy()
             for part in model.children():
                 if any(True for _ in part.parameters()):
-                    fully_shard(part, mesh=mesh)
-            fully_shard(model, mesh=mesh)
+                    fully_shard(part, mesh=mesh, offload_policy=policy)
+            fully_shard(model, mesh=mesh, offload_policy=policy)
             return model
         from torch.nn.parallel import DistributedDataParallel
 
@@ -88,7 +89,8 @@ def joined(device: torch.device) -> Iterator[World]:
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    # gloo for tensors on the host, of which there are some with --offload.
+    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
     try:
         yield World(dist.get_rank(), dist.get_world_size())
     finally:

@@ -171,7 +171,7 @@ def set_up(config: Config, world: World | None = None) -> Training:
     data = load_data(config.data, config.split, device, config.data_dir)
     torch.manual_seed(config.seed)
     model = make_model(config.model, data).to(device)  # made on the CPU: the same weights on every device
-    forward = world.spread(model, device, config.shard)
+    forward = world.spread(model, device, config.shard, config.offload)
     lr = learning_rate(config.optimizer, config.lr)
     optimizer = make_optimizer(config.optimizer, model.parameters(), lr, **optimizer_options(config))
     steps_per_epoch = math.ceil(len(data.train_inputs) / config.batch_size)

@@ -30,7 +30,7 @@ import torch.distributed.checkpoint as dcp
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import CPUOffloadPolicy, fully_shard
 from torch.distributed.optim import ZeroRedundancyOptimizer
 from torch.distributed.tensor import DTensor, Replicate
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
@@ -86,6 +86,14 @@ def sharded(model: nn.Sequential) -> nn.Module:
     mesh = init_device_mesh("cpu", (dist.get_world_size(),))
     fully_shard(model[0], mesh=mesh)
     return fully_shard(model, mesh=mesh)
+
+
+def offloaded(model: nn.Sequential) -> nn.Module:
+    """Where there is a GPU, it computes, and parameters, gradients and states stay on the host."""
+    mesh = init_device_mesh("cpu", (dist.get_world_size(),))
+    policy = CPUOffloadPolicy(pin_memory=False)
+    fully_shard(model[0], mesh=mesh, offload_policy=policy)
+    return fully_shard(model, mesh=mesh, offload_policy=policy)
 
 
 def tensor_parallel(model: nn.Sequential) -> nn.Module:
@@ -399,6 +407,7 @@ def whole_tensors(prepare: Prepare, share: bool, optimizer: Callable[..., Optimi
 def scenarios(processes: int) -> Iterator[tuple[str, Callable[[Path], None]]]:
     for name in ("SGD", "Adam"):
         yield f"DistributedDataParallel {name}", partial(agree_with_torch, name, data_parallel, True)
+        yield f"fully_shard, offloaded {name}", partial(agree_with_torch, name, offloaded, True)
         yield f"half tensor-parallel {name}", partial(agree_with_torch, name, half_tensor_parallel, False)
         yield f"ZeroRedundancyOptimizer {name}", partial(zero_redundancy, name, name == "Adam")
     if processes == 4:

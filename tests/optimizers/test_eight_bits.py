@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch as xp
 from torch import Tensor
 from torch.nn import Parameter
 
@@ -207,9 +208,8 @@ def test_steps_are_those_of_float32_from_the_same_numbers(engine: dict[str, bool
             torch.testing.assert_close(param, twin, rtol=1e-5, atol=1e-6)
 
 
-def test_a_rule_that_reduces_reads_codes_too() -> None:
-    import torch as xp
-
+@pytest.mark.parametrize("together", [False, True], ids=["each tensor", "all tensors"])
+def test_a_rule_that_reduces_reads_codes_too(together: bool) -> None:
     class Normed(oc.ElementwiseOptimizer):
         states = ("exp_avg",)
 
@@ -219,8 +219,9 @@ def test_a_rule_that_reduces_reads_codes_too() -> None:
 
         @staticmethod
         def rule(p: Any, g: Any, exp_avg: Any, lr: Any, fresh: Any) -> Any:
-            exp_avg = exp_avg + fresh * (g - exp_avg)
-            return p - lr * exp_avg / (xp.norm(exp_avg) + 1e-6), exp_avg
+            before, exp_avg = exp_avg, exp_avg + fresh * (g - exp_avg)
+            norm = xp.norm(before, over="all") if together else xp.norm(before)  # type: ignore[call-overload]
+            return p - lr * exp_avg / (norm + 1), exp_avg
 
     runs = []
     for engine in ({}, {"fused": False}):

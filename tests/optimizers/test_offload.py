@@ -6,13 +6,14 @@ from typing import Any
 
 import pytest
 import torch
+import torch as xp
 from torch import Tensor, nn
 from torch.nn import Parameter
 
 import torchopt_course as oc
 
 from ..helpers import DENSE, ENGINES, NAMES, engines_used, every_engine, ours, parameters
-from .stored import B, F, H, assert_same_tensors
+from .stored import B, F, H, User, assert_same_tensors
 
 pytestmark = pytest.mark.skipif(
     not hasattr(Tensor, "grad_dtype"), reason="this torch has no Tensor.grad_dtype"
@@ -63,6 +64,30 @@ def test_states_of_16_bits_too(options: dict[str, Any], engine: dict[str, bool])
         other.step()
     assert engines_used(optimizer)["cpu"] == (len(mine) if engine == ENGINES["cpu"] else 0)
     assert_same_tensors((mine, optimizer), (reference, other))
+
+
+class Clipped(User):
+    """A number of all gradients, whose squares bfloat16 would round."""
+
+    @staticmethod
+    def coefficients(lr: float) -> dict[str, float]:
+        return {"lr": lr}
+
+    @staticmethod
+    def rule(p: Any, g: Any, lr: Any) -> Any:
+        return p - lr * g / xp.norm(g * g, over="all")  # type: ignore[call-overload]
+
+
+@every_engine
+def test_numbers_of_several_gradients_are_computed_in_float32(engine: dict[str, bool]) -> None:
+    mine, reference = masters(B), masters(F)
+    optimizer, other = (Clipped(params, lr=1.0, **engine) for params in (mine, reference))
+    set_gradients(0, mine, B, B)
+    set_gradients(0, reference, B, F)
+    optimizer.step()
+    other.step()
+    for param, expected in zip(mine, reference, strict=True):
+        torch.testing.assert_close(param, expected, rtol=1e-6, atol=1e-7)
 
 
 def test_gradients_of_any_dtype_and_of_another_in_each_step() -> None:

@@ -29,6 +29,7 @@ from recipes.trainer.run import run, set_up
         ({"betas": (0.9, 1.5)}, "--optimizer adam: .*1.5"),
         ({"optimizer": "momentum", "momentum": -1.0}, "--optimizer momentum: .*-1"),
         ({"weight_decay": -0.1}, "--optimizer adam: .*-0.1"),
+        ({"offload": True}, "--offload keeps on the host what a GPU computes with, and --device is cpu"),
     ],
 )
 def test_what_has_no_effect_or_cannot_work_is_refused(change: dict[str, Any], words: str) -> None:

@@ -22,7 +22,7 @@ from ..rule.parsed import Specialization
 from ..rule.program import Program, is_of_several
 from ..storage import HALVES
 from .in_place import InPlace, Language, in_place
-from .one_by_one import as_real, is_exact
+from .one_by_one import as_real, is_exact, widened
 from .search import Row, part_of
 
 Columns = Sequence[Sequence[Tensor]]
@@ -149,7 +149,7 @@ class OperationsBucket(Bucket):
         param, grad = local.params[place], local.grads[place]
         assert grad is not None, "it is stepped"
         own = local.state.get(param, {})
-        return Row(param, grad, {name: own[name] for name in specialization.states})
+        return Row(param, widened(grad, param), {name: own[name] for name in specialization.states})
 
     @abstractmethod
     def _run(self, program: InPlace, columns: Columns, numbers: Sequence[float]) -> None:
@@ -163,8 +163,8 @@ class OperationsBucket(Bucket):
         steps = others.pop() if self._counts_steps else []
         grads = [*self.guards.read]
         if self._stored[1] != self._dtype:
-            grads = [grad.to(self._dtype) for grad in grads]
-        columns = [params, grads, *others]
+            grads = list(map(widened, grads, params))
+        columns: Any = [params, grads, *others]
         if self._dtype.is_complex:
             if any(tensor.is_conj() for column in columns for tensor in column):
                 raise NoWord("one of its tensors is lazily conjugated")

@@ -56,8 +56,7 @@ def compute(
         words: what the words of a program mean.
     """
     targets = [param, *(states[name] for name in specialization.states)]
-    if grad.dtype != param.dtype and is_exact(grad.dtype, param.dtype):
-        grad = grad.to(param.dtype)
+    grad = widened(grad, param)
     if is_sparse(param):
         return _sparse(specialization, targets, grad, coefficients, words)
     if param.is_complex():
@@ -225,6 +224,13 @@ def _memory(tensor: Tensor) -> int:
         return int(tensor.untyped_storage()._cdata)
     except (NotImplementedError, RuntimeError):  # inside of a function transform tensors have no storage
         return id(tensor._base if tensor._is_view() else tensor)
+
+
+def widened(grad: Tensor, param: Tensor) -> Tensor:
+    """A gradient of fewer digits than its parameter, with as many: what is computed of it has them then."""
+    if grad.dtype != param.dtype and is_exact(grad.dtype, param.dtype):
+        return grad.to(param.dtype)
+    return grad
 
 
 def is_exact(dtype: torch.dtype, other: torch.dtype) -> bool:

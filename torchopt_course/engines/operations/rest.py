@@ -78,13 +78,13 @@ class Rest:
         param, grad = local.params[i], local.grads[i]
         assert grad is not None, "it is stepped"
         own = local.state.get(param, {})
-        states = {name: own[name] for name in specialization.states}
+        states = {name: own[keys_of(own, name)[0]] for name in specialization.states}
         if options.rounding is not None:
             real, wide_ones = wide.widened(own, options.rounding, param, states)
             if real is not None:
                 param, grad = wide_ones.pop("p"), grad.to(real)
                 states = wide_ones
-        return Row(param, grad, states)
+        return Row(param, one_by_one.widened(grad, param), states)
 
     def ages_of(self, local: LocalGroup) -> list[Any]:
         """The numbers of steps that parameters have taken that have a gradient."""
