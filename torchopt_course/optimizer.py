@@ -36,7 +36,8 @@ class RuleOptimizer(DeclaredOptimizer):
 
     def __init__(self, params: Params, defaults: dict[str, Any]) -> None:
         every = {**defaults, **self._STEP_OPTIONS, **defaults}
-        self.transforms = (*type(self).transforms, *refuse_odd_transforms(every.pop("transforms", ())))
+        if transforms := (*type(self).transforms, *refuse_odd_transforms(every.pop("transforms", ()))):
+            self.transforms = transforms
         for transform in self.transforms:
             if twice := [name for name in transform.options if name in every]:
                 raise ValueError(

@@ -112,8 +112,11 @@ class _Together:
 
     def _reduction(self, function: Callable[..., Any], mine: int) -> Callable[..., Any]:
         def reduce(x: Tensor, over: str = "tensor") -> Any:
-            if over == "tensor":  # torch has no maximum of nothing, which no element asks for either
-                return function(x) if x.numel() or function is not torch.max else torch.tensor(-math.inf)
+            if over == "tensor":  # torch has no extremes of nothing, for which no element asks either
+                nothing = {torch.max: -math.inf, torch.min: math.inf}
+                return (
+                    function(x) if x.numel() or function not in nothing else torch.tensor(nothing[function])
+                )
             self.slots[mine] = x
             self.barrier.wait()
             own = self.groups[mine]

@@ -20,12 +20,14 @@ def torch_class(name: str) -> type[torch.optim.Optimizer]:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_signature(name: str) -> None:
-    """Names, order, defaults and kinds of all arguments; two more for storage, and RMSprop's ``fused``."""
+    """Names, order, defaults and kinds of all arguments; three more, and RMSprop's ``fused``."""
     mine = dict(inspect.signature(getattr(oc, name)).parameters)
     reference = dict(inspect.signature(torch_class(name)).parameters)
     for storage in ("state_dtype", "rounding"):
         assert mine[storage].kind is inspect.Parameter.KEYWORD_ONLY
         assert mine.pop(storage).default is None
+    assert mine["transforms"].kind is inspect.Parameter.KEYWORD_ONLY
+    assert mine.pop("transforms").default == ()
     if name == "RMSprop":
         assert mine.pop("fused").kind is inspect.Parameter.KEYWORD_ONLY
     if name == "Momentum":

@@ -155,7 +155,14 @@ def test_transforms_are_no_option_of_a_group(engine: dict[str, Any]) -> None:
 def test_an_option_may_change_during_training(monkeypatch: pytest.MonkeyPatch) -> None:
     taken: list[bool] = []
     take = PreparedStep.take
-    monkeypatch.setattr(PreparedStep, "take", lambda *of: taken.append(take(*of)) or taken[-1])
+
+    def record(prepared: PreparedStep, of: Any) -> bool:
+        found = take(prepared, of)
+        if of is optimizer:
+            taken.append(found)
+        return found
+
+    monkeypatch.setattr(PreparedStep, "take", record)
     params, twins = parameters(KINDS[:3]), parameters(KINDS[:3])
     optimizer = oc.Adam(params, transforms=[clip_value(0.5), ema(0.9)])
     other = oc.Adam(twins, transforms=[clip_value(0.5), ema(0.9)], fused=False)

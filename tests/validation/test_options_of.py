@@ -49,7 +49,9 @@ def test_each_argument_arrives_in_the_group_of_its_name(cls: type[oc.Elementwise
         given["betas"] = (0.25, 0.75)
     group = cls(parameters(), **given).param_groups[0]
     fused = given.pop("fused")
-    assert given.pop("state_dtype") is given.pop("rounding") is None  # not in the groups of who does not ask
+    # These are not in the groups of who does not ask.
+    assert given.pop("state_dtype") is given.pop("rounding") is None
+    assert given.pop("transforms") == ()
     assert {name: group[name] for name in given} == given
     assert group.get("fused") is fused
 

@@ -205,7 +205,8 @@ def _numbers(program: Program | None, values: Mapping[str, Any]) -> list[float]:
     """What a program computes with; tensors of one element are read."""
     assert program is not None, "it has been read"
     host = {name: value if is_of_several(name) else _read(value) for name, value in values.items()}
-    return [float(_read(value)) for value in program.values(host).values()]
+    values = program.values(host).items()
+    return [value if name in program.truths else float(_read(value)) for name, value in values]
 
 
 def _read(value: Any) -> Any:
