@@ -115,9 +115,9 @@ def gradcheck(function: Function) -> None:
 
 
 def check_grads(function: Function) -> None:
-    import jax  # type: ignore[import-not-found]
-    import jax.numpy as jnp  # type: ignore[import-not-found]
-    from jax.test_util import check_grads as check  # type: ignore[import-not-found]
+    import jax
+    import jax.numpy as jnp
+    from jax.test_util import check_grads as check
 
     class Jax:
         stop = staticmethod(jax.lax.stop_gradient)

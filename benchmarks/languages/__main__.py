@@ -54,13 +54,13 @@ def tables(found: dict[str, dict[str, Any]]) -> list[Table]:
                     count = next(each["lines"] for each in both if each)
                     rows.append([optimizer, language, str(count), *map(_cell, both)])
         headings = ["optimizer", "language", "lines", *(f"{n} thread{'s' * (n > 1)}" for n in THREADS)]
-        made.append(Table(MODELS[model].title, headings, rows))
+        made.append(Table(MODELS[model].title, headings, rows).without_empty_columns())
     return made
 
 
 def _cell(found: dict[str, Any] | None) -> str:
     if found is None:
-        return "not measured"
+        return ""
     times = f"{three_digits(found['theirs']['median'])} ({three_digits(found['ours']['median'])})"
     return f"{times}, {found['ratio']['median']:.1f} times"
 
