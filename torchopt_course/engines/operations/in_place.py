@@ -81,6 +81,7 @@ class InPlace:
         self.text = "\n".join(
             (
                 f"def numbers({', '.join(program.numbers)}):",
+                *(f"    {truth} = {truth} != 0" for truth in sorted(program.truths)),
                 *(f"    {product}" for product in products),
                 f"    return [{', '.join(numbers)}]",
                 "",
