@@ -181,7 +181,7 @@ def _together(word: str, place: int, parts: Sequence[Part]) -> Any:
 
 # Those that are no sums.
 _OF_NUMBERS: Mapping[str, Callable[..., Any]] = {
-    "norm": lambda values: np.sqrt(np.sum(values * values)),
+    "norm": np.linalg.norm,
     "amax": np.max,
     "amin": np.min,
     "any": np.any,
