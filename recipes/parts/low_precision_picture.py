@@ -11,7 +11,7 @@ from recipes.common.pictures import decorate, figure
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from recipes.low_precision import Outcome
+    from recipes.parts.few_bits import Outcome
 
 # Okabe and Ito's, as in `recipes/common/pictures.py`; in the order of the ways.
 COLORS = ("#000000", "#D55E00", "#0072B2", "#009E73", "#E69F00", "#56B4E9", "#CC79A7", "#999999")
