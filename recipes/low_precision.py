@@ -18,6 +18,8 @@ The verdict, written before any run but pilots on validation rows. The claim is 
 2. the same weights rounded by chance, and with Kahan's compensation, make up for at least half of that, and
 3. float32 weights with states of 16 and of 8 bits, rounded by chance, end with a test accuracy that is not
    more than half a point below float32's.
+
+gallery takes some ten minutes, full hours.
 """
 
 from __future__ import annotations
@@ -42,7 +44,7 @@ import torchopt_course as optim
 from recipes.common.data import Data, DataName, Split, load_data
 from recipes.common.loop import train
 from recipes.common.model import ModelName, make_model
-from recipes.common.report import Report, SeededClaim, Verdict, main
+from recipes.common.report import Report, Verdict, main
 from recipes.common.table import table
 from recipes.parts.low_precision_picture import draw
 
@@ -82,17 +84,6 @@ SIZES = {
     "gallery": Size("fashion-mnist", "cnn", rows=6_000, epochs=6, batch_size=64, seeds=5),
     "full": Size("fashion-mnist", "cnn", rows=60_000, epochs=8, batch_size=128, seeds=5),
 }
-
-
-@dataclass(frozen=True)
-class Config(SeededClaim):
-    """Train with weights and states of fewer bits, rounded in three ways, and see who stops learning.
-
-    Ends with a table, a picture, result.json and a verdict. gallery takes some ten minutes, full hours.
-    """
-
-    logdir: Path = Path("runs/low_precision")
-    """Folder for result.json, the picture and TensorBoard's file."""
 
 
 @dataclass(frozen=True)
@@ -213,45 +204,42 @@ def judge(outcomes: Mapping[str, Sequence[Outcome]]) -> Verdict:
     )
 
 
-def run(config: Config) -> None:
+def run(report: Report, size: Size, seed: int) -> None:
     """Train in all ways, draw, judge."""
-    size = SIZES[config.size]
-    with Report(config.logdir, "low_precision", config) as report:
-        seeds = range(config.seed, config.seed + size.seeds)
-        learnt = iter(
-            report.train_all(learn, [Job(size, way, seed) for way in WAYS for seed in seeds], "ways")
+    seeds = range(seed, seed + size.seeds)
+    learnt = iter(report.train_all(learn, [Job(size, way, seed) for way in WAYS for seed in seeds], "ways"))
+    outcomes = {way: [next(learnt) for _ in seeds] for way in WAYS}
+    for way, runs in outcomes.items():
+        mean = [fmean(values) for values in zip(*(one.losses for one in runs), strict=True)]
+        words = "Mean over the seeds, of every epoch."
+        report.curve(f"training_loss/{way.replace(', ', '_').replace(' ', '_')}", words, mean)
+    report.picture("who_still_moves", draw(outcomes))
+    rows: list[dict[str, Any]] = [
+        {
+            "way": way,
+            "bytes": runs[0].bytes_kept,
+            "losses": [one.losses[-1] for one in runs],
+            "accuracies": [one.accuracy for one in runs],
+            "moved_at_the_end": fmean(one.moved[-3] for one in runs),
+        }
+        for way, runs in outcomes.items()
+    ]
+    lines = [
+        (
+            row["way"],
+            f"{row['bytes']:.1f}",
+            f"{row['moved_at_the_end']:.0%}",
+            f"{fmean(row['losses']):.4f}",
+            f"{fmean(row['accuracies']):.2%} ± {stdev(row['accuracies']):.2%}",
         )
-        outcomes = {way: [next(learnt) for _ in seeds] for way in WAYS}
-        for way, runs in outcomes.items():
-            mean = [fmean(values) for values in zip(*(one.losses for one in runs), strict=True)]
-            report.curve(f"training_loss/{way.replace(', ', '_').replace(' ', '_')}", mean)
-        report.picture("who_still_moves", draw(outcomes))
-        rows: list[dict[str, Any]] = [
-            {
-                "way": way,
-                "bytes": runs[0].bytes_kept,
-                "losses": [one.losses[-1] for one in runs],
-                "accuracies": [one.accuracy for one in runs],
-                "moved_at_the_end": fmean(one.moved[-3] for one in runs),
-            }
-            for way, runs in outcomes.items()
-        ]
-        lines = [
-            (
-                row["way"],
-                f"{row['bytes']:.1f}",
-                f"{row['moved_at_the_end']:.0%}",
-                f"{fmean(row['losses']):.4f}",
-                f"{fmean(row['accuracies']):.2%} ± {stdev(row['accuracies']):.2%}",
-            )
-            for row in rows
-        ]
-        head = (
-            "weights, states", "bytes of\na weight", "moved shortly\nbefore the end", "training\nloss",
-            f"test accuracy\n({size.seeds} seeds)",
-        )  # fmt: skip
-        report.finish(table(head, lines), rows, judge(outcomes), data_sha256=rows_of(size, "test").sha256())
+        for row in rows
+    ]
+    head = (
+        "weights, states", "bytes of\na weight", "moved shortly\nbefore the end", "training\nloss",
+        f"test accuracy\n({size.seeds} seeds)",
+    )  # fmt: skip
+    report.finish(table(head, lines), rows, judge(outcomes), data_sha256=rows_of(size, "test").sha256())
 
 
 if __name__ == "__main__":
-    main(Config, run)
+    main(__doc__, SIZES, run)
