@@ -205,8 +205,7 @@ def _numbers(program: Program | None, values: Mapping[str, Any]) -> list[float]:
     """What a program computes with; tensors of one element are read."""
     assert program is not None, "it has been read"
     host = {name: value if is_of_several(name) else _read(value) for name, value in values.items()}
-    values = program.values(host).items()
-    return [value if name in program.truths else float(_read(value)) for name, value in values]
+    return [float(_read(value)) for value in program.values(host).values()]
 
 
 def _read(value: Any) -> Any:
