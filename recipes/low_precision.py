@@ -18,6 +18,7 @@ The verdict, written before any run but pilots on validation rows. The claim is 
 2. the same weights rounded by chance, and with Kahan's compensation, make up for at least half of that, and
 3. float32 weights with states of 16 and of 8 bits, rounded by chance, end with a test accuracy that is not
    more than half a point below float32's.
+
 gallery takes some ten minutes, full hours.
 """
 
