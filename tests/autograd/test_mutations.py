@@ -25,7 +25,7 @@ from .samples import FIRST_ORDER, SAMPLES, Draw
 
 # Rules that are zero whatever one does to them.
 ZERO = {"sign", "floor", "ceil", "trunc", "round"}
-ZERO_RULES = {("overwrite", "x")}
+ZERO_RULES = {("overwrite", "x"), ("copysign", "b")}
 
 killed: list[str] = []
 
