@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -23,6 +21,7 @@ import torch
 
 from . import targets
 from .cases import threads_text
+from .fresh_process import measured_by
 from .machine import Machine, this_machine
 from .peer import PEERS, Measured
 from .plan import is_asked_for
@@ -30,7 +29,6 @@ from .table import Table, three_digits
 from .timing import Spread
 from .workloads import MODELS
 
-ROOT = Path(__file__).parent.parent
 RESULTS = Path(__file__).parent / "results"
 MODEL_NAMES = ("mlp", "resnet18", "gpt2")
 # Where ours, torch.compile, Triton and DeepSpeed keep what they compile.
@@ -92,9 +90,9 @@ def markdown(report: PeersReport) -> str:
         "# AdamW beside other packages",
         f"{report.machine.facts()}\n- {', '.join(f'{name} {number}' for name, number in versions.items())}",
         "Median microseconds of a step on fixed gradients, each peer in turns with ours: above 1, ours is "
-        "faster, and that is the target. First step: to build the optimizer, compile what is compiled, and "
-        "step, with empty caches of compiled code. Torch's numbers: whether five large steps give what "
-        "torch's AdamW gives.",
+        "faster, and that is the target. Both step the same parameters, ours with its native step compiled. "
+        "First step: to build the optimizer, compile what is compiled, and step, with empty caches of "
+        "compiled code. Torch's numbers: whether five large steps give what torch's AdamW gives.",
         *(each.as_markdown() for each in tables(report)),
     ]
     if report.skipped:
@@ -145,21 +143,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _in_a_fresh_process(model: str, peer: str, seconds: float, threads: int) -> dict[str, Any]:
-    """What :mod:`benchmarks.peer` prints on its last line."""
-    command = [sys.executable, "-m", "benchmarks.peer", peer, model]
-    options = [f"--seconds={seconds}", f"--threads={threads}"]
+    """What :mod:`benchmarks.peer` finds, with nothing compiled before."""
+    arguments = peer, model, f"--seconds={seconds}", f"--threads={threads}"
     with tempfile.TemporaryDirectory() as empty:
-        done = subprocess.run(
-            [*command, *options],
-            cwd=ROOT,
-            env={**dict.fromkeys(CACHES, empty), **os.environ},
-            capture_output=True,
-            text=True,
-        )
-    if done.returncode:
-        return {"skipped": f"its process ended with {done.returncode}: {done.stderr.strip()[-200:]}"}
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
+        return measured_by("benchmarks.peer", *arguments, environment=dict.fromkeys(CACHES, empty))
 
 
 if __name__ == "__main__":

@@ -5,11 +5,11 @@ They stand between two marks; what is between them is replaced, and nothing else
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 from . import peers, report, targets
 from .cases import Result, Times, threads_text
+from .marks import Marks
 from .peer import PEERS
 from .peers import PeersReport
 from .report import Report
@@ -18,7 +18,7 @@ from .workloads import MODELS
 README = Path(__file__).parent.parent / "README.md"
 RESULTS = Path(__file__).parent / "results"
 NOTHING = "Nothing has been measured yet since the engines were last changed."
-START, END = "<!-- speed: written by python -m benchmarks.readme -->", "<!-- end of speed -->"
+MARKS = Marks("<!-- speed: written by python -m benchmarks.readme -->", "<!-- end of speed -->")
 
 
 def section(measured: Report, beside: PeersReport | None) -> str:
@@ -118,21 +118,8 @@ def _targets(measured: Report) -> str:
     return f"{total - missed} of {total} targets reached."
 
 
-def rewritten(text: str, between: str) -> str:
-    """A README with something else between its marks.
-
-    Raises:
-        ValueError: it has no such marks.
-    """
-    pattern = re.compile(f"{re.escape(START)}.*?{re.escape(END)}", re.DOTALL)
-    new, places = pattern.subn(lambda _: f"{START}\n\n{between}\n\n{END}", text)
-    if places != 1:
-        raise ValueError(f"there are {places} places for the figures, not one between {START} and {END}")
-    return new
-
-
 def main(readme: Path = README, results: Path = RESULTS) -> None:
-    readme.write_text(rewritten(readme.read_text(encoding="utf-8"), written(results)), encoding="utf-8")
+    readme.write_text(MARKS.rewritten(readme.read_text(encoding="utf-8"), written(results)), encoding="utf-8")
 
 
 def written(results: Path) -> str:

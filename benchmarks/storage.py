@@ -11,25 +11,24 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
-import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from .fresh_process import ROOT, measured_by
 from .machine import Machine, this_machine
+from .marks import Marks
 from .plan import is_asked_for
 from .storage_case import FULL, MODELS, WAYS, Found
 from .storage_memory import HOW, peak_of
 from .table import Table, three_digits
 from .timing import Spread
 
-ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 PAGE = ROOT / "docs" / "low_precision.md"
-START, END = "<!-- measured: written by python -m benchmarks.storage -->", "<!-- end of measured -->"
+MARKS = Marks("<!-- measured: written by python -m benchmarks.storage -->", "<!-- end of measured -->")
 THREADS = 2
 # For who offloads: how the numbers are kept, and who else does that.
 OFFLOADED = ("float32", "gradients bfloat16", "gradients and states bfloat16", "all bfloat16")
@@ -159,19 +158,6 @@ def section(report: Report) -> str:
     return "\n\n".join([machine, *(f"#{table.as_markdown()}" for table in tables(report))])
 
 
-def rewritten(page: str, between: str) -> str:
-    """The page with something else between its marks.
-
-    Raises:
-        ValueError: it has no such marks, or several.
-    """
-    pattern = re.compile(f"{re.escape(START)}.*?{re.escape(END)}", re.DOTALL)
-    new, places = pattern.subn(lambda _: f"{START}\n\n{between}\n\n{END}", page)
-    if places != 1:
-        raise ValueError(f"there are {places} places for the tables, not one between {START} and {END}")
-    return new
-
-
 # -- the command ---------------------------------------------------------------------------------------------
 
 
@@ -208,20 +194,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         path.write_text(report.as_json(), encoding="utf-8")
     (options.out / "storage.md").write_text(markdown(report), encoding="utf-8")
     if options.out == RESULTS:
-        PAGE.write_text(rewritten(PAGE.read_text(encoding="utf-8"), section(report)), encoding="utf-8")
+        PAGE.write_text(MARKS.rewritten(PAGE.read_text(encoding="utf-8"), section(report)), encoding="utf-8")
     for table in tables(report):
         print(f"\n{table.as_text()}")
 
 
 def _measure(report: Report, label: str, case: Case, seconds: float) -> None:
-    command = [sys.executable, "-m", "benchmarks.storage_case", *case]
-    command += [f"--threads={THREADS}", f"--seconds={seconds}"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    arguments = *case, f"--threads={THREADS}", f"--seconds={seconds}"
+    ended = measured_by("benchmarks.storage_case", *arguments)
     report.found.pop(label, None)
-    if done.returncode:
-        ended = {"skipped": f"its process ended with {done.returncode}: {done.stderr.strip()[-200:]}"}
-    else:
-        ended = json.loads(done.stdout.splitlines()[-1])
     if "skipped" in ended:
         report.skipped[label] = ended["skipped"]
         print(f"{label}: skipped, {ended['skipped']}", file=sys.stderr, flush=True)

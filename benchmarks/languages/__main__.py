@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
+from ..fresh_process import ROOT, measured_by
 from ..machine import this_machine
+from ..marks import Marks
 from ..table import Table, three_digits
 from ..workloads import MODELS
 from .measured import LANGUAGES, OPTIMIZERS, lines
 
-ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results" / "languages.json"
 PAGE = ROOT / "docs" / "comparison.md"
+MARKS = Marks("<!-- measured: written by python -m benchmarks.languages -->", "<!-- end of measured -->")
 MODEL_NAMES = ("mlp", "resnet18")
 THREADS = (1, 2)
 OURS = "torchopt_course"
@@ -80,13 +80,6 @@ def markdown(found: dict[str, dict[str, Any]]) -> str:
     return "\n\n".join(parts)
 
 
-def written(page: str, text: str) -> str:
-    """The page with this text between its marks."""
-    begin, end = "<!-- measured: written by python -m benchmarks.languages -->", "<!-- end of measured -->"
-    before, _, rest = page.partition(begin)
-    return f"{before}{begin}\n\n{text}\n\n{end}{rest.partition(end)[2]}"
-
-
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.languages", description=__doc__)
     parser.add_argument("--only", nargs="+", default=[], metavar="WORD", help="optax, LAMB, mlp, 2 ...")
@@ -98,13 +91,8 @@ def main(arguments: list[str] | None = None) -> None:
         given = (language, optimizer, model, str(threads))
         if words - set(given):
             continue
-        command = [sys.executable, "-m", "benchmarks.languages.measured", language, optimizer, model]
-        more = [f"--threads={threads}", f"--seconds={options.seconds}"]
-        done = subprocess.run([*command, *more], cwd=ROOT, capture_output=True, text=True)
-        if done.returncode:
-            print(f"{' '.join(given)}: {done.stderr.strip()[-600:]}", file=sys.stderr)
-            continue
-        new = json.loads(done.stdout.splitlines()[-1])
+        case = language, optimizer, model, f"--threads={threads}", f"--seconds={options.seconds}"
+        new = measured_by("benchmarks.languages.measured", *case)
         if "skipped" in new:
             print(f"{' '.join(given)}: {new['skipped']}", file=sys.stderr)
             continue
@@ -113,7 +101,7 @@ def main(arguments: list[str] | None = None) -> None:
         RESULTS.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     if found:
         page = PAGE.read_text(encoding="utf-8")
-        PAGE.write_text(written(page, markdown(found)), encoding="utf-8")
+        PAGE.write_text(MARKS.rewritten(page, markdown(found)), encoding="utf-8")
 
 
 if __name__ == "__main__":

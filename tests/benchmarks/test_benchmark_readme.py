@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 from benchmarks import readme
 from benchmarks.cases import Case, Result, Times
 from benchmarks.machine import Machine
@@ -91,13 +89,6 @@ def test_only_peers_that_compute_the_same_are_compared() -> None:
         "| DeepSpeed CPUAdam | 0.90 |  |",
         "| optimi | 25 | 2.0 |",
     ]
-
-
-def test_only_what_is_between_the_marks_is_replaced() -> None:
-    text = f"# before\n\n{readme.START}\n\nold \\1\n\n{readme.END}\n\nafter\n"
-    assert readme.rewritten(text, "new \\1") == text.replace("old", "new")
-    with pytest.raises(ValueError, match="0 places"):
-        readme.rewritten("# a README without marks", "new")
 
 
 def test_readme_says_what_was_measured(tmp_path: Path) -> None:

@@ -22,7 +22,9 @@ def test_all_of_them_take_the_same_steps(language: str, optimizer: str) -> None:
 def test_the_page_has_what_was_measured() -> None:
     page = command.PAGE.read_text(encoding="utf-8")
     found = json.loads(command.RESULTS.read_text())
-    assert command.written(page, "").count("measured") == page.count("measured"), "both marks are there"
+    assert command.MARKS.rewritten(page, "").count("measured") == page.count("measured"), (
+        "both marks are there"
+    )
     rows = re.findall(r"^\| (\w+) +\| ([\w. ]+?) +\| +(\d+) \|", page, re.MULTILINE)
     assert rows
     for optimizer, language, count in rows:

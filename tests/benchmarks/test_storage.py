@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 from benchmarks import storage
 from benchmarks.machine import Machine
 from benchmarks.storage import Report, label_of
@@ -49,15 +47,8 @@ def test_every_case_has_a_label_of_its_own_and_can_be_asked_for() -> None:
     assert len(asked) == len(storage.OFFLOADED)
 
 
-def test_only_what_is_between_the_marks_is_replaced() -> None:
-    page = f"# before\n\n{storage.START}\n\nold\n\n{storage.END}\n\nafter\n"
-    assert storage.rewritten(page, "new \\1") == page.replace("old", "new \\1")
-    with pytest.raises(ValueError, match="0 places"):
-        storage.rewritten("# a page without marks", "new")
-
-
 def test_the_page_says_what_was_measured() -> None:
     report = storage.read(storage.RESULTS / "storage.json")
     page = storage.PAGE.read_text()
-    assert page == storage.rewritten(page, storage.section(report)), "run python -m benchmarks.storage"
+    assert page == storage.MARKS.rewritten(page, storage.section(report)), "run python -m benchmarks.storage"
     assert (storage.RESULTS / "storage.md").read_text() == storage.markdown(report)
