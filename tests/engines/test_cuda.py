@@ -18,6 +18,7 @@ import torchopt_course as oc
 from torchopt_course.engines.cuda import bucket as cuda
 
 from ..helpers import NAMES, assert_same, ours, parameters, set_gradients, tensor, theirs
+from ..optimizers.test_half import assert_small_steps_add_up
 
 triton = pytest.importorskip("triton")
 pytestmark = pytest.mark.cuda
@@ -93,6 +94,13 @@ def test_step_counted_on_the_device(
         assert all(optimizer.state[param][key].device == param.device for key in optimizer.state[param])
         if "step" in optimizer.state[param]:
             assert optimizer.state[param]["step"] == 5
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_a_summation_compensated_by_hand_works(dtype: torch.dtype, device: str) -> None:
+    # The interpreter cuts off where the GPU rounds to bfloat16; without compensation nothing moves at all.
+    optimizer = assert_small_steps_add_up(dtype, device, places=1 if HAS_GPU else 2)
+    assert optimizer.engine_report().startswith("fused CUDA engine")
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)

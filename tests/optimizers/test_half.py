@@ -10,7 +10,7 @@ from torch.nn import Parameter
 
 import torchopt_course as oc
 
-from ..helpers import NAMES, engines_used, ours, parameters, set_gradients, theirs
+from ..helpers import ENGINES, NAMES, engines_used, ours, parameters, set_gradients, theirs
 
 HALVES = pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 KINDS = ["scalar", "vector", "transposed", "channels_last", "empty"]
@@ -120,3 +120,42 @@ def test_gradients_of_a_dtype_that_nobody_asked_for() -> None:
     param.data = data
     with pytest.raises(RuntimeError, match=r"has dtype torch\.float32, expected torch\.bfloat16"):
         oc.SGD([param]).step()
+
+
+class Compensated(oc.ElementwiseOptimizer):
+    """Gradient descent with Kahan's summation, written by hand."""
+
+    states = ("compensation",)
+
+    def __init__(self, params: Any, lr: float, **engine: Any) -> None:
+        super().__init__(params, {"lr": lr, **engine})
+
+    @staticmethod
+    def coefficients(lr: float) -> dict[str, float]:
+        return {"lr": lr}
+
+    @staticmethod
+    def rule(p: Any, g: Any, compensation: Any, lr: Any) -> Any:
+        step = compensation - lr * g
+        new = p + step
+        return new, step - (new - p)
+
+
+def assert_small_steps_add_up(dtype: torch.dtype, device: str, places: int = 1, **engine: Any) -> Any:
+    """A thousand steps, each less than half of the last place of 1, lead to 1.1 within some last places."""
+    param = Parameter(torch.ones(5, dtype=dtype, device=device))
+    optimizer = Compensated([param], lr=1e-4, **engine)
+    for _ in range(1000):
+        param.grad = -torch.ones_like(param)
+        optimizer.step()
+    allowed = places * torch.finfo(dtype).eps
+    torch.testing.assert_close(param.detach().float().cpu(), torch.full((5,), 1.1), rtol=0, atol=allowed)
+    return optimizer
+
+
+@HALVES
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_summation_compensated_by_hand_works(engine: str, dtype: torch.dtype) -> None:
+    """What rounding loses is the difference from the parameter that is kept, not from one never stored."""
+    optimizer = assert_small_steps_add_up(dtype, "cpu", **ENGINES[engine])
+    assert f"{engine} engine" in optimizer.engine_report().lower()

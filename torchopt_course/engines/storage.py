@@ -20,6 +20,7 @@ from torch import Tensor
 
 from .eight_bits import EIGHT_BITS, LEAST_ELEMENTS, coded_keys, decode, encode, keys_of
 from .layout import in_layout_of, is_dense, same_layout
+from .rule.program import Program
 
 HALVES = frozenset({torch.bfloat16, torch.float16})
 ROUNDINGS = ("nearest", "stochastic", "kahan")
@@ -31,6 +32,20 @@ OPTIONS = ("state_dtype", "rounding", "rounding_seed", "rounding_step")
 def computed_in(dtypes: Sequence[torch.dtype]) -> torch.dtype:
     """The precision of a wide step over tensors of some dtypes."""
     return torch.float64 if torch.float64 in dtypes else torch.float32
+
+
+def reads_back(program: Program, stored: Sequence[torch.dtype], rounding: str | None) -> bool:
+    """Whether what a rule does with the new parameter is done with the number that is kept of it.
+
+    In 16 bits torch's own operations round the sum before anything else is done with it, and what a rule
+    computes of it, what rounding has lost say, relies on that. Who names a ``rounding`` has it done for him.
+
+    Args:
+        program: an update.
+        stored: the dtypes of all tensors.
+    """
+    is_half = rounding is None and set(stored) in ({torch.bfloat16}, {torch.float16})
+    return is_half and any(program.results[0] in line.operands for line in program.lines)
 
 
 def wanted_storage(group: Mapping[str, Any], name: str) -> torch.dtype | str | None:

@@ -15,7 +15,7 @@ from ..native.compiler import Address, CompilationError, native
 from ..rule.parsed import Specialization
 from ..rule.program import STATE, Program
 from ..rule.sweeps import Sweep, sweeps
-from ..storage import HALVES, compensated, computed_in
+from ..storage import HALVES, compensated, computed_in, reads_back
 from . import scalars
 from .reductions import LANES, block_text, larger, smaller, whole_text
 from .storage import KINDS, POINTERS, Storage, block_lines, random_lines, read_lines
@@ -125,6 +125,7 @@ def kernel_source(
     n_numbers = len(program.numbers)
     own = n_numbers + 2 * (rounding == "stochastic" and not program.is_search)
     visits = sweeps(program)
+    kept_of_p = said.kept(program.results[0], dtypes["p"]) if reads_back(program, stored, rounding) else None
     searches = [sweep for sweep in visits if sweep.reductions]
     lines = [
         "def kernel(table, work, numbers, sets, sweep, partials, blocks, first, last):",
@@ -148,7 +149,7 @@ def kernel_source(
     ]
     for number, search in enumerate(searches):
         reading = read_lines(said, dtypes, kept, [name for name in tensors if name in search.tensors])
-        computing = list(map(scalars.text, search.lines))
+        computing = _computing(program, search, kept_of_p)
         places = list(map(program.reductions.index, search.reductions))
         found = block_text(reading, computing, search.reductions, places, len(program.reductions))
         lines += [
@@ -166,7 +167,11 @@ def kernel_source(
             f"        key, second_key = whole(own[{n_numbers}]), whole(own[{n_numbers + 1}])",
         ]
     words = random_lines(len(by_chance))
-    each = [*read_lines(said, dtypes, kept, tensors, in_block=True), *map(scalars.text, last.lines), *words]
+    each = [
+        *read_lines(said, dtypes, kept, tensors, in_block=True),
+        *_computing(program, last, kept_of_p),
+        *words,
+    ]
     for name, result in written.items():
         if name in coded:
             each += said.keep(name, result)
@@ -189,6 +194,16 @@ def kernel_source(
             "            step[0] += 1",
         ]
     return "\n".join(lines) + "\n"
+
+
+def _computing(program: Program, sweep: Sweep, kept_of_p: str | None) -> list[str]:
+    """What a sweep does to an element; what it reads of the new parameter is what is kept of that."""
+    lines: list[str] = []
+    for line in sweep.lines:
+        lines.append(scalars.text(line))
+        if kept_of_p and line.out == program.results[0]:
+            lines.append(f"{line.out} = {kept_of_p}")
+    return lines
 
 
 def _per_tensor(program: Program, sweep: Sweep) -> list[str]:

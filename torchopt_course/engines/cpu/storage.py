@@ -34,6 +34,10 @@ class Storage:
         number = number if wide == self._real else f"{'single' if wide == 'float32' else 'real'}({number})"
         return number if write == "unchanged" else f"{write}({number})"
 
+    def kept(self, number: str, dtype: torch.dtype) -> str:
+        """What is left of a number that is written and read again."""
+        return self.read(self.narrow(number, dtype), dtype)
+
     def write_both(self, name: str, dtype: torch.dtype, number: str) -> list[str]:
         """To nearest, with what is lost beside it. (Of infinity and NaN nothing is.)"""
         return [

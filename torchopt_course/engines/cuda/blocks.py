@@ -43,6 +43,13 @@ class SourceText:
         self._real = real
         self.per_tensor = [self._text(line) for line in per_tensor]
         self.lines = [self._text(line) for line in lines]
+        self._outs = [line.out for line in lines]
+
+    def round(self, name: str, kind: str) -> None:
+        """A result is what is left of it in another kind of number, for what follows."""
+        if name in self._outs:
+            after = self._outs.index(name) + 1
+            self.lines.insert(after, f"{name} = {name}.to(tl.{kind}).to(tl.{self._real})")
 
     def _text(self, line: Line) -> str:
         operands = [name if isinstance(name, str) else self._constant(float(name)) for name in line.operands]

@@ -15,7 +15,7 @@ from ..native.compiler import CompilationError, NoWord
 from ..rule.parsed import Specialization
 from ..rule.program import STATE, Program
 from ..rule.sweeps import Sweep, sweeps
-from ..storage import HALVES, compensated, computed_in
+from ..storage import HALVES, compensated, computed_in, reads_back
 from . import reductions
 from .blocks import SourceText
 
@@ -164,6 +164,8 @@ def kernel_source(
     if aligned:
         pointer = f"tl.multiple_of({pointer}, 16)"
     said = SourceText(sweep.per_tensor, sweep.lines, real)
+    if reads_back(program, stored, rounding):
+        said.round(program.results[0], DTYPES[stored[0]])
     block = _block(program, sweep, columns, kept, said, real, rounding, "grad_scale" in scaling)
     reduced, place = len(program.reductions), program.reductions.index
     lines = [
