@@ -21,7 +21,7 @@ import torch
 from torch import nn
 
 import torchopt_course
-from torchopt_course.engines.native.step import PATIENCE
+from torchopt_course.engines.native.step import make_ready
 
 from .machine import torch_threads
 from .timing import Call, Pace, Spread, interleave, microseconds, ratio
@@ -153,8 +153,8 @@ def measure(peer: Peer, model: str, threads: int, pace: Pace) -> Measured:
         their_step()
         first_step = perf_counter() - start
         our_step = ours(params, LEARNING_RATE)
-        for _ in range(PATIENCE + 2):  # the native step is compiled when a process has taken so many
-            our_step()
+        make_ready()  # which would wait for a later step
+        our_step()
         samples = interleave({peer.name: their_step, OURS: our_step}, pace)
     return Measured(
         peer=peer.name,

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
+import torchopt_course as oc
 from torchopt_course.engines.native import compiler
+from torchopt_course.engines.native import step as native
 
 from ..helpers import run_python
 
@@ -110,26 +112,57 @@ def test_second_process_loads_what_the_first_compiled(expected: list[float], tmp
     assert train(NUMBA_CACHE_DIR=str(tmp_path))[::2] == ("cpu", [])
 
 
-def test_the_step_is_compiled_when_it_begins_to_pay(tmp_path: Path) -> None:
-    """Seconds of compilation in a short run would be for nothing; the next process finds it on disk."""
-    program = """
-import torch, torchopt_course as oc
-from torchopt_course.engines.native import step
-weights, twin = (torch.nn.Parameter(torch.ones(70_000)) for _ in range(2))
-optimizers = oc.Adam([weights], lr=0.1), torch.optim.Adam([twin], lr=0.1)
-ready = []
-for i in range(step.PATIENCE + 3):
-    for p in (weights, twin):
-        p.grad = torch.full_like(p, 1.0 + i % 7)
-    ready.append(step.is_ready())
-    for optimizer in optimizers:
+@pytest.mark.parametrize(
+    ("shapes", "waits"),
+    [
+        ([(3,)], 56),  # what Python does for a step and a tensor is all that counts
+        ([(70_000,)], 40),
+        ([(64,)] * 1000, 1),
+        ([(1000, 1000)] * 5, 2),
+        ([(1000, 1000)] * 10, 1),
+    ],
+    ids=["tiny", "small", "many tensors", "five million elements", "ten million elements"],
+)
+def test_the_step_is_compiled_when_it_begins_to_pay(
+    shapes: list[tuple[int, ...]], waits: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seconds of compilation in a short run would be for nothing, and a large model must not wait."""
+    is_compiled = []
+    monkeypatch.setattr(native._Compiled, "call", None)
+    monkeypatch.setattr(native._Compiled, "is_sought", True)
+    monkeypatch.setattr(native._Compiled, "patience", native.PATIENCE)
+    monkeypatch.setattr(native._Compiled, "is_tried", False)
+    monkeypatch.setattr(native, "make_ready", lambda: is_compiled.append(True))
+    weights = [torch.nn.Parameter(torch.ones(shape)) for shape in shapes]
+    optimizer = oc.SGD(weights)
+    for each in weights:
+        each.grad = torch.ones_like(each)
+    for i in range(waits + 5):
         optimizer.step()
-torch.testing.assert_close(weights, twin)
-print(ready.index(True))
+        assert len(is_compiled) == (i >= waits), f"step {i + 1}"
+
+
+def test_no_number_tells_when_the_step_was_compiled(tmp_path: Path) -> None:
+    """The first process compiles it in the second step, the second finds it on disk."""
+    program = """
+import hashlib, torch, torchopt_course as oc
+from torchopt_course.engines.native import step
+torch.set_num_threads(2)
+weights = [torch.nn.Parameter(torch.ones(size)) for size in (70_000, *[5] * 700)]
+optimizer = oc.Adam(weights, lr=0.1)
+ready = []
+for i in range(4):
+    for p in weights:
+        p.grad = torch.linspace(-i, 7, len(p))
+    optimizer.step()
+    ready.append(step.is_ready())
+print(*map(int, ready), hashlib.sha256(torch.cat(weights).detach().numpy().tobytes()).hexdigest())
 """
-    for expected in ("100", "0"):
-        result = run_python(program, NUMBA_CACHE_DIR=str(tmp_path))
-        assert result.stdout.strip() == expected, result.stderr[-2000:]
+    runs = [run_python(program, NUMBA_CACHE_DIR=str(tmp_path)) for _ in range(2)]
+    first, second = (run.stdout.split() for run in runs)
+    assert first[:4] == ["0", "1", "1", "1"], runs[0].stderr[-2000:]
+    assert second[:4] == ["1"] * 4, runs[1].stderr[-2000:]
+    assert first[4] == second[4]
 
 
 CHANGING = """

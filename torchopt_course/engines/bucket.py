@@ -116,6 +116,13 @@ class Ahead(NamedTuple):
     update: Callable[[Sequence[float]], Update | None] | None = None
 
 
+class Size(NamedTuple):
+    """How much is updated in a step: tensors, and elements of all of them."""
+
+    tensors: int
+    elements: int
+
+
 class Bucket(ABC):
     """Parameters of one group for one engine, planned once and guarded before each step.
 
@@ -231,6 +238,12 @@ class Bucket(ABC):
         Raises:
             CompilationError: the engine cannot do it: a slower one must.
         """
+
+    @property
+    def size(self) -> Size:
+        """That of the coming step."""
+        present = self.guards.absent == 0
+        return Size(int(present.sum()), int(self._sizes[present].sum()))
 
     @property
     def present(self) -> list[int]:

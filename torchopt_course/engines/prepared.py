@@ -20,6 +20,9 @@ from .native import frame as f
 from .native import step as native
 from .prepared_group import ImpossibleError, Optimizer, PreparedGroup
 
+# So often the time until a step is prepared again is doubled.
+MOST_DOUBLED = 7
+
 
 class PreparedStep:
     """The frames of all groups of an optimizer.
@@ -109,3 +112,33 @@ class PreparedStep:
         finally:
             torch._C._set_grad_enabled(recording)
         return True
+
+
+class Preparation:
+    """Prepares the next step after each one that went the usual way.
+
+    What makes that vain seldom goes away: to find out costs, and is put off for longer each time.
+    """
+
+    def __init__(self) -> None:
+        self._failures = self._pause = 0  # how often in a row it was vain; steps until it is tried again
+
+    def of_next(
+        self, optimizer: Optimizer, groups: Sequence[Group], before: PreparedStep | None
+    ) -> PreparedStep | None:
+        """The next step; ``None`` if it has to go the usual way.
+
+        Args:
+            before: what had been prepared for this one.
+        """
+        if self._pause:
+            self._pause -= 1
+            return before
+        is_vain = before is not None and not before.has_held
+        prepared = None if is_vain else PreparedStep.of(optimizer, groups, before)
+        if before is not None and before.has_held:
+            self._failures = 0
+        if prepared is None:
+            self._failures = min(self._failures + 1, MOST_DOUBLED)
+            self._pause = 2**self._failures - 1
+        return prepared

@@ -17,7 +17,7 @@ from .interception import interceptor
 from .local import is_distributed
 from .native import step as native
 from .native.compiler import warn_once
-from .prepared import PreparedStep
+from .prepared import Preparation, PreparedStep
 from .prepared_group import Optimizer as Preparable
 from .repeats import Place, gradients, laps
 from .several import Found, NotFound, find, renewals
@@ -40,10 +40,6 @@ class Optimizer(Protocol):
     def _where(self, i: int, position: int) -> str: ...
 
 
-# So often a pause is doubled.
-MOST_DOUBLED = 7
-
-
 class Stepper:
     """The groups of an optimizer, planned.
 
@@ -58,15 +54,15 @@ class Stepper:
         self._took_part: dict[int, dict[int, tuple[str, str]]] = {}  # which engines, in all of several laps
         self._prepares_gradients = False  # whether rules see other gradients than the parameters'
         self.prepared: PreparedStep | None = None
-        self._failures = self._pause = (
-            0  # how often it could not be prepared in a row; steps until next asked
-        )
+        self._preparation = Preparation()
 
     def step(self, optimizer: Optimizer, scaling: Scaling | None) -> None:
         """Step every parameter that has a gradient, once for each time that it stands in the groups."""
         for group in optimizer.param_groups:
             if type(group) is not dict or type(group.get("params")) is not list:
                 optimizer._refuse_odd_edits()
+        if not native.is_ready():
+            native.make_ready_in_time()
         lap = 0
         while lap == 0 or lap <= max(self._later.values()):
             if not self._lap(optimizer, lap, scaling):
@@ -81,27 +77,14 @@ class Stepper:
             scaling = scaling and Scaling(None, scaling.found_inf)
             lap += 1
         if not native.is_ready():
-            native.make_ready_in_time()
+            sizes = [bucket.size for group in self.groups for bucket in group.buckets]
+            native.count_work(sum(size.tensors for size in sizes), sum(size.elements for size in sizes))
         parts = [optimizer._part(group.index) for group in self.groups]
         is_usual = scaling is None and not self._later and not self._prepares_gradients
         if is_usual and {id(optimizer)} == {*map(id, parts)}:
-            self._prepare_next(parts[0])
+            self.prepared = self._preparation.of_next(parts[0], self.groups, self.prepared)
         else:
             self.prepared = None
-
-    def _prepare_next(self, optimizer: Preparable) -> None:
-        """Prepare the next step. What makes that vain seldom goes away: to find out costs, and is put off."""
-        if self._pause:
-            self._pause -= 1
-            return
-        before = self.prepared
-        is_vain = before is not None and not before.has_held
-        self.prepared = None if is_vain else PreparedStep.of(optimizer, self.groups, before)
-        if before is not None and before.has_held:
-            self._failures = 0
-        if self.prepared is None:
-            self._failures = min(self._failures + 1, MOST_DOUBLED)
-            self._pause = 2**self._failures - 1
 
     def engines(self, index: int) -> dict[int, tuple[str, str]]:
         """For each parameter of a group in the last step: which engine took it, and why no faster one."""

@@ -25,8 +25,13 @@ LOOK, PREPARE, ANNOUNCE, RUN, READY, ALL, SEARCH = range(7)
 _FILES = ("frame.py", "guards.py", "update.py", "step.py")
 
 
-# Compiling takes seconds, once on a machine: in a shorter run than this Python is sooner done.
-PATIENCE = 100
+# Compiling takes some 3 seconds, once on a machine: in a short run Python is sooner done. How much it has
+# done is counted in elements that one thread updates: for a step it takes as long as for so many, and for a
+# tensor.
+STEP, TENSOR = 150_000, 30_000
+# Who has updated so many is in for a long run, as an epoch has hundreds of steps. A model of this size waits
+# for one step, LeNet for 21, a small tensor for 56.
+PATIENCE = 10_000_000
 
 
 def is_ready() -> bool:
@@ -50,11 +55,16 @@ def make_ready() -> None:
 
 
 def make_ready_in_time() -> None:
-    """Called after a step that was taken without compiled code: compile when it begins to pay."""
-    _Compiled.steps_without += 1
-    if _Compiled.steps_without == PATIENCE:
+    """Called before a step that would be taken without compiled code: compile if that begins to pay."""
+    if _Compiled.patience <= 0 and not _Compiled.is_tried:
+        _Compiled.is_tried = True
         with suppress(CompilationError):  # it stays as it is; kernels have said why
             make_ready()
+
+
+def count_work(tensors: int, elements: int) -> None:
+    """Called after a step that was taken without compiled code."""
+    _Compiled.patience -= STEP + tensors * TENSOR + elements
 
 
 def look(bucket: int, params: list[Any], grads: list[Any], state: dict[Any, Any]) -> int:
@@ -101,7 +111,8 @@ class _Compiled:
 
     call: ClassVar[Callable[..., object] | None] = None
     is_sought: ClassVar[bool] = False
-    steps_without: ClassVar[int] = 0
+    patience: ClassVar[int] = PATIENCE
+    is_tried: ClassVar[bool] = False
 
     @classmethod
     def take(cls, address: Address) -> None:
