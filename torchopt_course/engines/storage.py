@@ -5,7 +5,8 @@ each result once, to the dtype in which it is kept. Three ways of rounding:
 
 - ``nearest``: to even. A change of less than half of the last place is lost, in each step anew;
 - ``stochastic``: up or down by chance, so that the mean is right. Chance is a function of seed, step,
-  parameter and element, the same on each engine and for any number of threads;
+  parameter and element, the same on each engine and for any number of threads. Beyond the format's largest
+  number: to nearest;
 - ``kahan``: to nearest, and what is lost is kept in a tensor of 16 bits beside it, and added when it is read.
 """
 
@@ -129,3 +130,9 @@ FIRST_FACTOR, SECOND_FACTOR = 0x7FEB352D, 0x846CA68B
 SHIFTS = (16, 15, 16)
 # A word for the next two tensors is mixed from the last one, plus this.
 NEXT = 0x9E3779B9
+
+# Beyond a format's largest number there is no next one to be on the way to. What `nearest` would keep must not
+# become infinite by chance, so its way is taken there: half of a place in the place of random bits. These are
+# float32's bits of the largest numbers.
+LARGEST_BFLOAT16, LARGEST_FLOAT16 = 0x7F7F0000, 0x477FE000
+HALF_OF_A_PLACE = 0x8000
