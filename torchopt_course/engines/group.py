@@ -172,7 +172,7 @@ class Group(Assignment):
         how = coefficients, specialize = self.how(optimizer, known, is_last=True)
         by_chance = self.options.rounding == "stochastic"
         if by_chance:
-            chance = Chance(group.get("rounding_seed", 0), group.get("rounding_step", 0), self.index)
+            chance = Chance.of(group, self.index)
             self.local = self.local._replace(chance=chance)
         updates: list[Update] = self._ask(lambda bucket: bucket.prepare(self.local, *how, scaling))
         self._rest_present = [i for i in self.rest.positions if self.local.grads[i] is not None]

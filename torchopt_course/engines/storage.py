@@ -106,6 +106,19 @@ class Chance(NamedTuple):
     step: int
     group: int
 
+    @classmethod
+    def of(cls, group: Mapping[str, Any], index: int) -> Chance:
+        """That of a parameter group's next step.
+
+        Raises:
+            TypeError: somebody has written something else than a whole number into the group.
+        """
+        found = {name: group.get(name, 0) for name in ("rounding_seed", "rounding_step")}
+        for name, value in found.items():
+            if type(value) is not int:
+                raise TypeError(f"{name} of parameter group {index} is {value!r}, expected a whole number")
+        return cls(*found.values(), index)
+
     def keys(self, positions: Sequence[int]) -> np.ndarray[Any, np.dtype[np.int64]]:
         """Two numbers of 32 bits for each parameter, by its position in the group."""
         words = np.array(positions, dtype=np.uint64)
