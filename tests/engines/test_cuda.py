@@ -147,7 +147,11 @@ def test_stores_and_rounds_as_the_other_engines(
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 def test_chance_makes_nothing_infinite_that_nearest_would_keep(dtype: torch.dtype, device: str) -> None:
     largest = torch.finfo(dtype).max
-    numbers = [largest, largest * (1 + torch.finfo(dtype).eps / 5), largest * (1 + torch.finfo(dtype).eps / 3)]
+    numbers = [
+        largest,
+        largest * (1 + torch.finfo(dtype).eps / 5),
+        largest * (1 + torch.finfo(dtype).eps / 3),
+    ]
     start = torch.tensor(numbers, dtype=torch.float32, device=device).repeat(200)
     param = Parameter(torch.zeros(600, device=device))
     optimizer = oc.SGD([param], momentum=0.5, state_dtype=dtype, rounding="stochastic")

@@ -183,7 +183,7 @@ class Group(Assignment):
             for param, grad in zip(self.local.params, self.local.grads, strict=True):
                 if grad is not None and param.grad is not None and grad is not param.grad:
                     updates.append(partial(param.grad.copy_, grad))
-        if by_chance:
+        if by_chance and any(grad is not None for grad in self.local.grads):
             updates.append(partial(group.__setitem__, "rounding_step", chance.step + 1))
         if self.local.wrappers:
             updates.append(partial(torch.autograd.graph.increment_version, self.local.wrappers))
