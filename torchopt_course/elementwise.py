@@ -123,6 +123,13 @@ class ElementwiseOptimizer(RuleOptimizer):
         fit = all(several and getattr(own[several[0]], "shape", None) == param.shape for several in keys)
         return fit and (not self._counts_steps or own.get("step") is not None)
 
+    def _refuse_misfits(self, i: int, grads: list[Tensor | None]) -> None:
+        group, owner = self.param_groups[i], type(self).__name__
+        edited = {name: group.get(name) for name in group if name != "rounding_seed"}
+        refuse_odd_storage(owner, (*self.states, *self.optional_states), edited)
+        refuse_idle_storage(owner, group, self._kept_states(group))
+        super()._refuse_misfits(i, grads)
+
     def _begin_group(self, i: int) -> None:
         group = self.param_groups[i]
         refuse_idle_storage(type(self).__name__, group, self._kept_states(group))

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import sys
+import weakref
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
+from types import FrameType
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import BackwardCFunction
+from torch.autograd.graph import _engine_run_backward
 from torch.nn import Module
 from torch.utils.hooks import RemovableHandle
 
-from .engines.storage import Chance
+from .engines.storage import PLACE, Chance
 from .stepped import NO_SCALER, SteppedOptimizer
 
 # torch's wrappers that change gradients after they were accumulated.
@@ -31,8 +35,10 @@ class ReleasedGradients:
     def __init__(self, optimizer: SteppedOptimizer) -> None:
         self._optimizer = optimizer
         self._handles: list[RemovableHandle] = []
+        self._singles: list[_Single] = []
         self._accumulates = False
         self._backward_pass = -1
+        self._rounding_steps: dict[int, int] = {}  # of each group that is stepped in this pass
         self._supported_scaling = optimizer._step_supports_amp_scaling
 
     def remove(self) -> None:
@@ -56,14 +62,58 @@ class ReleasedGradients:
         if self._accumulates:
             return
         self._optimizer._refuse_while_paused()
-        # Where chance rounds, bits depend on how many steps were taken: one for each backward pass.
         backward_pass = torch._C._current_graph_task_id()
         if backward_pass != self._backward_pass:
+            _refuse_pass_in_a_pass()
+            _refuse_hooks_before(self._optimizer)
             self._backward_pass = backward_pass
-            for group in self._optimizer.param_groups:
-                if "rounding_step" in group:
-                    group["rounding_step"] += 1
-        single.step(param)
+            self._rounding_steps = {}
+        place = single.find(param)
+        if place is not None:  # else it has been taken out of the optimizer
+            single.step(param, place, self._rounding_step(place[0]))
+
+    def _rounding_step(self, index: int) -> int:
+        """How many steps a group has taken, of which chance is a function: one in each backward pass."""
+        group = self._optimizer.param_groups[index]
+        if index not in self._rounding_steps:
+            self._rounding_steps[index] = Chance.of(group, index).step
+            if group.get("rounding") == "stochastic":
+                group["rounding_step"] = self._rounding_steps[index] + 1
+        return self._rounding_steps[index]
+
+
+def _hook(
+    released: weakref.ref[ReleasedGradients], single: weakref.ref[_Single], handles: list[RemovableHandle]
+) -> Callable[[Tensor], None]:
+    """What a parameter calls. It owns nothing: torch's garbage collector does not see into such hooks."""
+
+    def use(param: Tensor) -> None:
+        owner, one = released(), single()
+        if owner is None or one is None:
+            for handle in handles:
+                handle.remove()
+            raise RuntimeError(
+                "release_gradients() was called with an optimizer that is gone by now: keep it, or the "
+                "handle that was returned (the model's gradients wait again from now on)"
+            )
+        owner._use(one, param)
+
+    return use
+
+
+def _refuse_pass_in_a_pass() -> None:
+    """A pass that a node of another pass has called."""
+    frame: FrameType | None = sys._getframe()
+    in_pass = False
+    while frame is not None:
+        in_pass |= frame.f_code is _engine_run_backward.__code__
+        if in_pass and frame.f_code is BackwardCFunction.apply.__code__:
+            raise RuntimeError(
+                "released gradients are used in a backward pass that another one has started, as checkpoint("
+                "..., use_reentrant=True) does: a parameter that takes part in several would be stepped with "
+                "a part of its gradient each time; give use_reentrant=False"
+            )
+        frame = frame.f_back
 
 
 def release_gradients(model: Module, optimizer: SteppedOptimizer) -> ReleasedGradients:
@@ -85,8 +135,10 @@ def release_gradients(model: Module, optimizer: SteppedOptimizer) -> ReleasedGra
 
     Not with what needs all gradients before the first is used: clipping by their norm (``clip_grad_norm_``
     after ``backward()`` finds no gradients and returns 0), rules with numbers over several tensors,
-    ``GradScaler``, data parallel wrappers. What
-    changes one gradient at a time, as ``param.register_hook`` with a ``clamp``, works.
+    ``GradScaler``, data parallel wrappers; nor where one backward pass starts another, as
+    ``checkpoint(..., use_reentrant=True)`` does. What changes one gradient at a time, as
+    ``param.register_hook`` with a ``clamp``, works. What fails in the middle of a backward pass leaves those
+    parameters stepped that had their gradients.
 
     Args:
         model: its parameters that require gradients, as far as they are the optimizer's, are released.
@@ -94,14 +146,16 @@ def release_gradients(model: Module, optimizer: SteppedOptimizer) -> ReleasedGra
             or :class:`TensorOptimizer`.
 
     Returns:
-        A handle that removes the hooks, and switches to accumulation.
+        A handle that removes the hooks, and switches to accumulation. Keep it, or the optimizer: the hooks
+        keep neither of them, and fail when both are gone.
 
     Raises:
         TypeError: not a module, or not such an optimizer.
         ValueError: the optimizer has a parameter that is not the model's, or none of its parameters.
         RuntimeError: a rule with numbers over several tensors, ``differentiable=True``, a ``GradScaler`` at
             work (it is refused later as well), data parallel, a ``step`` of the class's own or a hook
-            before it, or released already.
+            before it, or released already. In the backward pass: one in another one, an optimizer that is
+            gone.
     """
     if not isinstance(model, Module):
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
@@ -123,8 +177,10 @@ def release_gradients(model: Module, optimizer: SteppedOptimizer) -> ReleasedGra
     for i, group in enumerate(optimizer.param_groups):
         for position, param in enumerate(group["params"]):
             if param.requires_grad:
-                use = partial(released._use, _Single(optimizer, i, position))
-                released._handles.append(param.register_post_accumulate_grad_hook(use))
+                single = _Single(optimizer, (i, position))
+                released._singles.append(single)
+                hook = _hook(weakref.ref(released), weakref.ref(single), released._handles)
+                released._handles.append(param.register_post_accumulate_grad_hook(hook))
     optimizer.__dict__["_released"] = released
     # So that a GradScaler asks the optimizer, which refuses it.
     optimizer._step_supports_amp_scaling = True
@@ -146,8 +202,7 @@ def _refuse_impossible(model: Module, optimizer: SteppedOptimizer) -> None:
         raise RuntimeError(
             f"{type(optimizer).__name__}.step is a method of its own, which would be passed by"
         )
-    if optimizer._optimizer_step_pre_hooks:
-        raise RuntimeError("the optimizer has a hook before its step, which would find no gradients")
+    _refuse_hooks_before(optimizer)
     if optimizer._skips_nonfinite:
         raise RuntimeError("skip_nonfinite must see all gradients before the first is used")
     for module in model.modules():
@@ -158,19 +213,43 @@ def _refuse_impossible(model: Module, optimizer: SteppedOptimizer) -> None:
             )
 
 
-class _Single:
-    """One parameter of an optimizer, stepped alone: an optimizer of the same class, with the same states."""
+def _refuse_hooks_before(optimizer: SteppedOptimizer) -> None:
+    if optimizer._optimizer_step_pre_hooks:
+        raise RuntimeError("the optimizer has a hook before its step, which would find no gradients")
 
-    def __init__(self, optimizer: SteppedOptimizer, index: int, position: int) -> None:
-        self._optimizer, self._index, self._position = optimizer, index, position
+
+class _Single:
+    """One parameter of an optimizer, stepped alone: an optimizer of the same class, with the same states.
+
+    Args:
+        place: its group's index and its position there.
+    """
+
+    def __init__(self, optimizer: SteppedOptimizer, place: tuple[int, int]) -> None:
+        self._optimizer, self._place = optimizer, place
         self._inner: Any = object.__new__(type(optimizer))
         self._inner.__dict__.update(optimizer.__dict__)
         self._inner.param_groups = [{"params": []}]
         self._inner._forget_plans()
 
+    def find(self, param: Tensor) -> tuple[int, int] | None:
+        """Where the parameter stands now: groups are the user's to edit."""
+        groups = self._optimizer.param_groups
+        index, position = self._place
+        if index < len(groups):
+            at_place = groups[index]["params"][position : position + 1]
+            if at_place and at_place[0] is param:
+                return self._place
+        for index, group in enumerate(groups):
+            for position, each in enumerate(group["params"]):
+                if each is param:
+                    self._place = index, position
+                    return self._place
+        return None
+
     @torch.no_grad()
-    def step(self, param: Tensor) -> None:
-        group = self._optimizer.param_groups[self._index]
+    def step(self, param: Tensor, place: tuple[int, int], rounding_step: int) -> None:
+        group = self._optimizer.param_groups[place[0]]
         own = self._inner.param_groups[0]
         if not own["params"]:
             own["params"].append(param)
@@ -178,9 +257,7 @@ class _Single:
         own.update({name: value for name, value in group.items() if name not in ("params", "param_names")})
         self._inner.state = self._optimizer.state
         if group.get("rounding") == "stochastic":
-            # Its place is another: so is its seed.
-            chance = Chance(group.get("rounding_seed", 0), 0, self._index)
-            own["rounding_seed"] = int(chance.keys([self._position])[0, 0])
+            own |= {"rounding_step": rounding_step, PLACE: place}
         if self._inner._part(0)._parsed_rule.sees_several:  # since an option was changed
             raise RuntimeError(_SEES_SEVERAL.format(type(self._inner).__name__))
         self._inner._plain_step()

@@ -151,6 +151,24 @@ def test_stores_and_rounds_as_the_other_engines(
                 torch.testing.assert_close(got, expected, rtol=2**-7, atol=1e-3)
 
 
+@pytest.mark.filterwarnings("ignore:overflow encountered in cast")  # by the interpreter
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_chance_makes_nothing_infinite_that_nearest_would_keep(dtype: torch.dtype, device: str) -> None:
+    largest = torch.finfo(dtype).max
+    numbers = [
+        largest,
+        largest * (1 + torch.finfo(dtype).eps / 5),
+        largest * (1 + torch.finfo(dtype).eps / 3),
+    ]
+    start = torch.tensor(numbers, dtype=torch.float32, device=device).repeat(200)
+    param = Parameter(torch.zeros(600, device=device))
+    optimizer = oc.SGD([param], momentum=0.5, state_dtype=dtype, rounding="stochastic")
+    param.grad = start
+    optimizer.step()
+    assert "fused CUDA engine" in optimizer.engine_report()
+    assert optimizer.state[param]["momentum_buffer"].equal(start.to(dtype))
+
+
 def test_gradients_may_come_late_and_vanish(device: str) -> None:
     mine, reference = twins(device, torch.float64)
     optimizer, other = oc.Adam(mine, lr=0.1), torch.optim.Adam(reference, lr=0.1, foreach=False)

@@ -74,6 +74,29 @@ def test_special_numbers_survive_each_way_of_rounding() -> None:
                 torch.testing.assert_close(param.detach(), before, rtol=0, atol=0, equal_nan=True)
 
 
+@every_engine
+@pytest.mark.parametrize("dtype", [B, H], ids=str)
+def test_chance_makes_nothing_infinite_that_nearest_would_keep(
+    dtype: torch.dtype, engine: dict[str, bool]
+) -> None:
+    """Between the largest number and half of a place beyond it the next one up would be infinity."""
+    largest, place = torch.finfo(dtype).max, torch.finfo(dtype).eps / 2 * 2.0 ** (16 if dtype == H else 128)
+    numbers = torch.tensor([largest + share * place for share in (0.0, 0.1, 0.49, 0.5, 0.9)])
+    assert (numbers.isfinite() & (numbers[1:3] > largest).all()).all(), "as float32"
+    numbers = torch.cat([numbers, -numbers])
+
+    class Keep(Lion):
+        @staticmethod
+        def rule(p: Any, g: Any, exp_avg: Any, lr: Any, mix: Any, fresh: Any) -> Any:
+            return p + 0 * (lr + mix + fresh), g
+
+    param = Parameter(torch.zeros(len(numbers), 500))
+    optimizer = Keep([param], state_dtype=dtype, rounding="stochastic", **engine)
+    param.grad = numbers[:, None].expand(-1, 500).contiguous()
+    optimizer.step()
+    assert optimizer.state[param]["exp_avg"].equal(param.grad.to(dtype))
+
+
 def test_chance_is_another_in_each_step_and_for_each_seed() -> None:
     param = Parameter(torch.ones(1000))
     optimizer = Lion([param], state_dtype=B, rounding="stochastic")

@@ -112,3 +112,40 @@ def test_more_bad_options() -> None:
         oc.Adam([Parameter(torch.ones(2, dtype=torch.complex64))], state_dtype=B)
     with pytest.raises(ValueError, match=r"rounding_seed=3 is given, but rounding=None draws no random bits"):
         oc.Adam([{"params": [Parameter(torch.ones(2))], "rounding_seed": 3}])
+
+
+@pytest.mark.parametrize(
+    ("dtype", "edit", "error", "words"),
+    [
+        (B, {"rounding": "stochstic"}, ValueError, "rounding is 'stochstic', expected one of"),
+        (F, {"rounding": "kahan"}, ValueError, "no tensor of Adam has 16 bits"),
+        (F, {"state_dtype": "bfloat16"}, TypeError, "state_dtype is 'bfloat16', expected one of"),
+        (F, {"state_dtype": torch.int8}, ValueError, "state_dtype is torch.int8, expected one of"),
+        (F, {"state_dtype": {"momentum": B}}, ValueError, "for 'momentum', but the states of Adam are"),
+        (B, {"rounding": "stochastic", "rounding_seed": "x"}, TypeError, "rounding_seed .* is 'x', expected"),
+        (B, {"rounding": "stochastic", "rounding_step": None}, TypeError, "rounding_step .* is None, expect"),
+    ],
+    ids=str,
+)
+@every_engine
+def test_a_bad_option_that_is_written_into_a_group_is_refused_before_anything_changes(
+    dtype: torch.dtype, edit: dict[str, Any], error: type[Exception], words: str, engine: dict[str, bool]
+) -> None:
+    params, optimizer = stepped(oc.Adam, dtype, steps=2, **engine)
+    before = [(name, tensor.clone()) for name, tensor in tensors_of(params, optimizer)]
+    optimizer.param_groups[0].update(edit)
+    set_gradients(2, params)
+    with pytest.raises(error, match=words):
+        optimizer.step()
+    for (name, got), (_, expected) in zip(tensors_of(params, optimizer), before, strict=True):
+        assert got.dtype == expected.dtype, name
+        assert got.equal(expected), name
+
+
+def test_rounding_may_be_changed_between_steps() -> None:
+    params, optimizer = stepped(oc.Adam, B, steps=2, rounding="stochastic")
+    for rounding, kept in (("kahan", 3), (None, 0), ("stochastic", 0)):
+        optimizer.param_groups[0]["rounding"] = rounding
+        set_gradients(2, params)
+        optimizer.step()
+        assert sum("compensation" in name for name in optimizer.state[params[0]]) == kept

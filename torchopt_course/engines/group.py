@@ -172,7 +172,7 @@ class Group(Assignment):
         how = coefficients, specialize = self.how(optimizer, known, is_last=True)
         by_chance = self.options.rounding == "stochastic"
         if by_chance:
-            chance = Chance(group.get("rounding_seed", 0), group.get("rounding_step", 0), self.index)
+            chance = Chance.of(group, self.index)
             self.local = self.local._replace(chance=chance)
         updates: list[Update] = self._ask(lambda bucket: bucket.prepare(self.local, *how, scaling))
         self._rest_present = [i for i in self.rest.positions if self.local.grads[i] is not None]
@@ -183,7 +183,7 @@ class Group(Assignment):
             for param, grad in zip(self.local.params, self.local.grads, strict=True):
                 if grad is not None and param.grad is not None and grad is not param.grad:
                     updates.append(partial(param.grad.copy_, grad))
-        if by_chance:
+        if by_chance and any(grad is not None for grad in self.local.grads):
             updates.append(partial(group.__setitem__, "rounding_step", chance.step + 1))
         if self.local.wrappers:
             updates.append(partial(torch.autograd.graph.increment_version, self.local.wrappers))

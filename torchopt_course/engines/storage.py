@@ -5,7 +5,8 @@ each result once, to the dtype in which it is kept. Three ways of rounding:
 
 - ``nearest``: to even. A change of less than half of the last place is lost, in each step anew;
 - ``stochastic``: up or down by chance, so that the mean is right. Chance is a function of seed, step,
-  parameter and element, the same on each engine and for any number of threads;
+  parameter and element, the same on each engine and for any number of threads. Beyond the format's largest
+  number: to nearest;
 - ``kahan``: to nearest, and what is lost is kept in a tensor of 16 bits beside it, and added when it is read.
 """
 
@@ -24,6 +25,9 @@ from .rule.program import Program
 
 HALVES = frozenset({torch.bfloat16, torch.float16})
 ROUNDINGS = ("nearest", "stochastic", "kahan")
+
+# Where a parameter stands that is stepped alone: its group's index, its position. Never in a user's group.
+PLACE = "rounding_place"
 
 # The options by which it is asked for, and the count of steps that chance depends on.
 OPTIONS = ("state_dtype", "rounding", "rounding_seed", "rounding_step")
@@ -114,15 +118,30 @@ class Chance(NamedTuple):
         seed: the group's ``rounding_seed``.
         step: how many steps the group has taken.
         group: its index.
+        first: the position of the group's first parameter, where that is not 0.
     """
 
     seed: int
     step: int
     group: int
+    first: int = 0
+
+    @classmethod
+    def of(cls, group: Mapping[str, Any], index: int) -> Chance:
+        """That of a parameter group's next step.
+
+        Raises:
+            TypeError: somebody has written something else than a whole number into the group.
+        """
+        found = {name: group.get(name, 0) for name in ("rounding_seed", "rounding_step")}
+        for name, value in found.items():
+            if type(value) is not int:
+                raise TypeError(f"{name} of parameter group {index} is {value!r}, expected a whole number")
+        return cls(*found.values(), *group.get(PLACE, (index, 0)))
 
     def keys(self, positions: Sequence[int]) -> np.ndarray[Any, np.dtype[np.int64]]:
         """Two numbers of 32 bits for each parameter, by its position in the group."""
-        words = np.array(positions, dtype=np.uint64)
+        words = _mixed(np.array(positions, dtype=np.uint64) + np.uint64(self.first))
         for number in (self.group, self.step, self.seed):
             words = _mixed(words + np.uint64(number % 2**64))
         halves = np.stack([words & np.uint64(0xFFFFFFFF), words >> np.uint64(32)], axis=1)
@@ -144,3 +163,9 @@ FIRST_FACTOR, SECOND_FACTOR = 0x7FEB352D, 0x846CA68B
 SHIFTS = (16, 15, 16)
 # A word for the next two tensors is mixed from the last one, plus this.
 NEXT = 0x9E3779B9
+
+# Beyond a format's largest number there is no next one to be on the way to. What `nearest` keeps must not
+# become infinite by chance, so its way is taken there: half of a place in the place of random bits. These are
+# float32's bits of the largest numbers.
+LARGEST_BFLOAT16, LARGEST_FLOAT16 = 0x7F7F0000, 0x477FE000
+HALF_OF_A_PLACE = 0x8000

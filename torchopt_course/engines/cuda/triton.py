@@ -129,8 +129,15 @@ def next_word(word):
 
 
 @triton.jit
+def _within(word, bits, largest):
+    magnitude = word & tl.full((), 0x7FFFFFFF, tl.uint32)
+    return tl.where(magnitude > largest, tl.full((), 0x8000, tl.uint32), bits)
+
+
+@triton.jit
 def stochastic_bfloat16(x, bits):
-    word = x.to(tl.uint32, bitcast=True) + bits
+    word = x.to(tl.uint32, bitcast=True)
+    word = word + _within(word, bits, tl.full((), 0x7F7F0000, tl.uint32))
     word = tl.where(x != x, tl.full((), 0x7FC00000, tl.uint32), word)
     return (word >> 16).to(tl.uint16).to(tl.bfloat16, bitcast=True)
 
@@ -138,7 +145,8 @@ def stochastic_bfloat16(x, bits):
 @triton.jit
 def stochastic_float16(x, bits):
     word = x.to(tl.uint32, bitcast=True)
-    cut = (word + (bits >> 3)) & tl.full((), 0xFFFFE000, tl.uint32)
+    within = _within(word, bits, tl.full((), 0x477FE000, tl.uint32))
+    cut = (word + (within >> 3)) & tl.full((), 0xFFFFE000, tl.uint32)
     usual = tl.where(x != x, x, cut.to(tl.float32, bitcast=True)).to(tl.float16).to(tl.uint16, bitcast=True)
     places = tl.where(tl.abs(x) < 2.0**-14, tl.abs(x) * 2.0**24, 0.0)
     below = places.to(tl.int32)

@@ -211,13 +211,20 @@ def upper_half(_typing: Any, _word: Any) -> Any:
     return types.uint32(types.uint32), generate
 
 
+def _within(builder: Any, word: Any, bits: Any, largest: int) -> Any:
+    """The random bits, but for numbers beyond a format's largest one."""
+    beyond = builder.icmp_unsigned(">", builder.and_(word, _WORD(0x7FFFFFFF)), _WORD(largest))
+    return builder.select(beyond, _WORD(storage.HALF_OF_A_PLACE), bits)
+
+
 @intrinsic
 def stochastic_bfloat16(_typing: Any, _number: Any, _bits: Any) -> Any:
     """Add 16 random bits below the last place, and cut: up as often as the number is on the way up."""
 
     def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
         number, bits = arguments
-        rounded = builder.add(builder.bitcast(number, _WORD), bits)
+        word = builder.bitcast(number, _WORD)
+        rounded = builder.add(word, _within(builder, word, bits, storage.LARGEST_BFLOAT16))
         is_nan = builder.fcmp_unordered("uno", number, number)
         chosen = builder.select(is_nan, _WORD(0x7FC00000), rounded)
         return builder.trunc(builder.lshr(chosen, _WORD(16)), _BITS)
@@ -233,7 +240,8 @@ def stochastic_float16(_typing: Any, _number: Any, _bits: Any) -> Any:
         number, bits = arguments
         word = builder.bitcast(number, _WORD)
         is_nan = builder.fcmp_unordered("uno", number, number)
-        cut = builder.and_(builder.add(word, builder.lshr(bits, _WORD(3))), _WORD(0xFFFFE000))
+        within = _within(builder, word, bits, storage.LARGEST_FLOAT16)
+        cut = builder.and_(builder.add(word, builder.lshr(within, _WORD(3))), _WORD(0xFFFFE000))
         cut = builder.select(is_nan, word, cut)
         usual = builder.bitcast(builder.fptrunc(builder.bitcast(cut, _SINGLE), _HALF), _BITS)
 

@@ -19,7 +19,10 @@ from ..rule.parsed import Specialization
 from ..rule.words import TENSORS
 from ..storage import (
     FIRST_FACTOR,
+    HALF_OF_A_PLACE,
     HALVES,
+    LARGEST_BFLOAT16,
+    LARGEST_FLOAT16,
     NEXT,
     SECOND_FACTOR,
     SHIFTS,
@@ -150,15 +153,21 @@ def _mixed(word: Tensor, key: int) -> Tensor:
     return word ^ (word >> last)
 
 
+def _within(number: Tensor, bits: Tensor, largest: int) -> Tensor:
+    """The random bits, but for numbers beyond a format's largest one."""
+    beyond = (number.view(torch.int32) & 0x7FFFFFFF) > largest
+    return torch.where(beyond, HALF_OF_A_PLACE, bits).to(torch.int32)
+
+
 def _to_bfloat16(number: Tensor, bits: Tensor) -> Tensor:
     """Up as often as the number is on the way up to the next bfloat16."""
-    word = (number.view(torch.int32) + bits.to(torch.int32)) & ~0xFFFF
+    word = (number.view(torch.int32) + _within(number, bits, LARGEST_BFLOAT16)) & ~0xFFFF
     return torch.where(number.isnan(), number, word.view(torch.float32))
 
 
 def _to_float16(number: Tensor, bits: Tensor) -> Tensor:
     """Below 2**-14 the places of float16 are whole multiples of 2**-24."""
-    word = (number.view(torch.int32) + (bits >> 3).to(torch.int32)) & ~0x1FFF
+    word = (number.view(torch.int32) + (_within(number, bits, LARGEST_FLOAT16) >> 3)) & ~0x1FFF
     usual = torch.where(number.isnan(), number, word.view(torch.float32))
     places = number.abs() * 2.0**24
     below = places.floor()
