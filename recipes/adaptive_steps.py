@@ -39,7 +39,7 @@ import torchopt_course as optim
 from recipes.common.pictures import COLORS, decorate, figure
 from recipes.common.report import Report, Verdict, main
 from recipes.common.table import table_of
-from recipes.parts.power_law import loglog_slope
+from recipes.parts.statistics import loglog_slope
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -53,7 +53,7 @@ from recipes.parts.counted_work import Cost, shortest, work
 from recipes.parts.derivative_tables import COLUMNS, SWELL, distance, tables
 from recipes.parts.difference_errors import Errors, Y, errors_against_h
 from recipes.parts.expression_swell import Swell, grows_by, swell
-from recipes.parts.power_law import loglog_slope
+from recipes.parts.statistics import loglog_slope
 from torchopt_course import autograd
 from torchopt_course.autograd import Variable, numerical, symbolic
 

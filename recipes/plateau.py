@@ -34,25 +34,15 @@ from typing import TYPE_CHECKING, Literal
 if not __package__:  # run by its path: Python looks for modules in recipes/, the package lies one higher
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import torch
-from torch.optim.lr_scheduler import ConstantLR, LRScheduler, StepLR
+from torch.optim.lr_scheduler import LRScheduler, StepLR
 
 import torchopt_course as optim
 from recipes.common.loop import Epoch, train
 from recipes.common.pictures import decorate, figure
 from recipes.common.report import Report, Verdict, main
 from recipes.common.table import table_of
-from recipes.parts.schedule_runs import (
-    Ending,
-    Job,
-    Run,
-    Size,
-    compete,
-    ending,
-    mean_curve,
-    recorded,
-    write_curves,
-)
+from recipes.parts.schedule_runs import Ending, Job, Run, Size, compete, ending, recorded
+from recipes.parts.statistics import mean_curve
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -61,8 +51,6 @@ CLAIM = (
     "Dropping the learning rate tenfold once the loss has stopped improving beats a constant rate, "
     "and dropping it too early does harm."
 )
-
-
 SIZES = {
     "smoke": Size("digits", "mlp", rows=300, epochs=6, batch_size=32, search_seeds=1, seeds=2),
     "gallery": Size("fashion-mnist", "mlp", rows=20_000, epochs=20, batch_size=128, search_seeds=1, seeds=3),
@@ -111,36 +99,27 @@ def too_early(healthy: Setting) -> dict[str, Setting]:
     }
 
 
-def make_scheduler(setting: Setting, optimizer: torch.optim.Optimizer, epochs: int) -> LRScheduler:
-    """The schedule; it makes one step after each epoch."""
-    if setting.schedule == "plateau":
-        return optim.ReduceLROnPlateau(
-            optimizer, factor=0.1, patience=setting.patience, threshold=setting.threshold
-        )
-    if setting.schedule == "step decay":
-        return StepLR(optimizer, step_size=math.ceil(epochs / (setting.drops + 1)), gamma=0.1)
-    return ConstantLR(optimizer, factor=1.0)
-
-
 def train_once(job: Job[Setting]) -> Run:
-    """Train the network with this schedule."""
+    """Train the network with this schedule, which makes one step after each epoch."""
     size, setting, data = job.size, job.setting, job.size.load(job.split)
     model, optimizer = size.model_and_optimizer(data, setting.lr, job.seed)
-    scheduler = make_scheduler(setting, optimizer, size.epochs)
+    scheduler: LRScheduler
+    if setting.schedule == "plateau":
+        scheduler = optim.ReduceLROnPlateau(
+            optimizer, factor=0.1, patience=setting.patience, threshold=setting.threshold
+        )
+    else:  # a constant rate is one that drops no time
+        scheduler = StepLR(optimizer, step_size=math.ceil(size.epochs / (setting.drops + 1)), gamma=0.1)
 
     def after(epoch: Epoch) -> None:
         if isinstance(scheduler, optim.ReduceLROnPlateau):
-            scheduler.step(metric(epoch, setting.watched))
+            # Watched in the training rows, because the others may be the test's.
+            scheduler.step(epoch.train_loss if setting.watched == "epoch" else epoch.losses[-1])
         else:
             scheduler.step()
 
     epochs = train(model, optimizer, data, epochs=size.epochs, batch_size=size.batch_size, seed=job.seed)
     return recorded(epochs, size.epochs, after)
-
-
-def metric(epoch: Epoch, watched: Literal["epoch", "batch"]) -> float:
-    """Where a plateau is looked for: in the training rows, because the others may be the test's."""
-    return epoch.train_loss if watched == "epoch" else epoch.losses[-1]
 
 
 def first_drop(run: Run) -> int | None:
@@ -186,27 +165,28 @@ def draw(runs: dict[str, list[Run]]) -> Figure:
     picture = figure(9, 8)
     axes = picture.subplots(3, 2, sharex=True, sharey="row")
     early = [name for name in runs if name not in TRIED]
-    for column, names in enumerate([list(TRIED), ["plateau", *early]]):
+    panels = {
+        "Three schedules": list(TRIED),
+        "Plateau, and what makes it act too early": ["plateau", *early],
+    }
+    for column, (title, names) in enumerate(panels.items()):
         rates, losses, accuracies = axes[:, column]
         for name in names:
             look = {"color": COLORS[name], "linewidth": 1.8, "label": name}
             one, steps, epochs = runs[name][0], len(runs[name][0].lrs), len(runs[name][0].losses)
             # The seeds drop at different epochs: a mean of rates would be a rate that none of them had.
             rates.plot([epochs * (step + 1) / steps for step in range(steps)], one.lrs, **look)
-            losses.plot(range(1, epochs + 1), mean_curve([run.losses for run in runs[name]]), **look)
-            percent = [100 * value for value in mean_curve([run.accuracies for run in runs[name]])]
+            losses.plot(range(1, epochs + 1), mean_curve(run.losses for run in runs[name]), **look)
+            percent = [100 * value for value in mean_curve(run.accuracies for run in runs[name])]
             accuracies.plot(range(1, epochs + 1), percent, **look)
         rates.set_yscale("log")
         losses.set_yscale("log")
         rates.legend(fontsize=9)
         rates.locator_params(axis="x", integer=True)
-        decorate(rates, "", "" if column else "learning rate (first seed)", TITLES[column])
+        decorate(rates, "", "" if column else "learning rate (first seed)", title)
         decorate(losses, "", "" if column else "training loss (mean of seeds)")
         decorate(accuracies, "epoch", "" if column else "test accuracy, % (mean of seeds)")
     return picture
-
-
-TITLES = ("Three schedules", "Plateau, and what makes it act too early")
 
 
 def run(report: Report, size: Size, seed: int) -> None:
@@ -214,7 +194,6 @@ def run(report: Report, size: Size, seed: int) -> None:
     chosen, tested, searched = compete(
         report, train_once, TRIED, size, seed, lambda chosen: too_early(chosen["plateau"])
     )
-    write_curves(report, tested)
     report.picture("schedules", draw(tested))
 
     endings = {name: ending(runs) for name, runs in tested.items()}

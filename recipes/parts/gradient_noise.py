@@ -13,7 +13,7 @@ from torch.func import functional_call, grad, vmap
 from torch.nn import functional as F
 
 from recipes.common.data import Data
-from recipes.parts.power_law import loglog_slope
+from recipes.parts.statistics import loglog_slope
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 

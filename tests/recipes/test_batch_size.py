@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from recipes import batch_size
 from recipes.batch_size import CLAIM, SIZES, Descent, descend, fewest_steps, verdict
 from recipes.parts.gradient_noise import measured_variance, population, predicted_variance
-from recipes.parts.power_law import loglog_slope
+from recipes.parts.statistics import loglog_slope
 
 from .conftest import SmokeRun
 

@@ -22,7 +22,8 @@ from recipes.common.data import Data, load_data
 from recipes.common.errors import TrainingDivergedError
 from recipes.common.loop import Epoch
 from recipes.parts import schedule_runs
-from recipes.parts.schedule_runs import Ending, Job, Lead, Run, choose, ending, mean_curve, search, train_all
+from recipes.parts.schedule_runs import Ending, Job, Lead, Run, compete, ending
+from recipes.parts.statistics import mean_curve
 from recipes.plateau import TRIED, Setting, first_drop, judge, span, too_early, train_once
 
 from .conftest import SmokeRun
@@ -179,40 +180,54 @@ class Alone:
     def train_all(self, function: Any, jobs: Any, name: str, parallel: bool = True) -> list[Any]:
         return [function(job) for job in jobs]
 
+    def curve(self, *_: Any) -> None:
+        """Nobody looks."""
+
+
+A, B, C, D = (Setting("constant", lr) for lr in (0.1, 0.2, 0.3, 0.4))
+
 
 def test_the_search_sees_validation_rows_only() -> None:
-    seen: list[Job[str]] = []
+    seen: list[Job[Setting]] = []
 
-    def remember(job: Job[str]) -> Run:
+    def remember(job: Job[Setting]) -> Run:
         seen.append(job)
-        return Run([0.1], [1.0], [0.1, {"a": 0.6, "b": 0.7, "c": 0.7, "d": 0.5}[job.setting]])
+        return Run([0.1], [1.0, 0.9], [0.1, {A: 0.6, B: 0.7, C: 0.7, D: 0.5}[job.setting]])
 
-    chosen, accuracies = search(Alone(), remember, {"one": ["a", "b"], "two": ["c", "d"]}, SMOKE, seed=5)
-    assert chosen == {"one": "b", "two": "c"}
-    assert accuracies == {"a": 0.6, "b": 0.7, "c": 0.7, "d": 0.5}
-    assert [job.seed for job in seen] == [5] * 4
+    contenders = {"one": [A, B], "two": [C, D]}
+    chosen, tested, searched = compete(
+        Alone(), remember, contenders, SMOKE, 5, lambda chosen: {"three": replace(chosen["one"], lr=0.1)}
+    )
+    assert chosen == {"one": B, "two": C, "three": A}
+    assert [(line["lr"], line["validation_accuracy"]) for line in searched] == [
+        (0.1, 0.6), (0.2, 0.7), (0.3, 0.7), (0.4, 0.5)
+    ]  # fmt: skip
+    assert [(job.setting, job.seed, job.split) for job in seen] == [
+        *((setting, 5, "validation") for setting in (A, B, C, D)),
+        *((setting, seed, "test") for setting in (B, C, A) for seed in (5, 6)),
+    ]
+    assert {name: [run.accuracies[-1] for run in runs] for name, runs in tested.items()} == {
+        "one": [0.7, 0.7], "two": [0.7, 0.7], "three": [0.6, 0.6]
+    }  # fmt: skip
     test_rows = set(load_data("digits", "test").eval_rows.tolist())
-    assert {job.split for job in seen} == {"validation"}
     data = SMOKE.load("validation")
     assert len(data.train_rows) == SMOKE.rows
     assert test_rows.isdisjoint(data.train_rows.tolist() + data.eval_rows.tolist())
+    assert set(SMOKE.load("test").eval_rows.tolist()) == test_rows
 
-    def noisy(job: Job[str]) -> Run:  # a has the best single training, b the better mean
-        return Run([0.1], [1.0], [{"a": [0.9, 0.1], "b": [0.6, 0.7]}[job.setting][job.seed]])
 
-    chosen, accuracies = search(Alone(), noisy, {"one": ["a", "b"]}, replace(SMOKE, search_seeds=2), seed=0)
-    assert chosen == {"one": "b"}
-    assert accuracies == pytest.approx({"a": 0.5, "b": 0.65})
+def test_the_choice_is_the_best_mean_and_of_equals_the_first() -> None:
+    def noisy(job: Job[Setting]) -> Run:  # A has the best single training, B and C the better mean
+        values = {A: [0.9, 0.1], B: [0.6, 0.7], C: [0.7, 0.6]}[job.setting]
+        return Run([0.1], [1.0], [values[job.seed]])
 
-    seen.clear()
-    runs = train_all(Alone(), remember, ["a", "b"], SMOKE, "test", [3, 4])
-    assert [(job.setting, job.seed) for job in seen] == [("a", 3), ("a", 4), ("b", 3), ("b", 4)]
-    assert [[run.accuracies[-1] for run in of_seeds] for of_seeds in runs] == [[0.6, 0.6], [0.7, 0.7]]
-    assert set(SMOKE.load(seen[0].split).eval_rows.tolist()) == test_rows
+    size = replace(SMOKE, search_seeds=2)
+    chosen, _, searched = compete(Alone(), noisy, {"one": [A, B, C]}, size, seed=0)
+    assert chosen == {"one": B}
+    assert [line["validation_accuracy"] for line in searched] == pytest.approx([0.5, 0.65, 0.65])
 
 
 def test_arithmetic_of_curves() -> None:
-    assert choose({"a": 0.5, "b": 0.75, "c": 0.75}) == "b"
     assert mean_curve([[0.0, 4.0], [1.0, 8.0]]) == [0.5, 6.0]
     two_steps_an_epoch = Run([0.1, 0.1, 0.1, 0.1, 0.01, 0.01], [3.0, 2.0, 1.0], [0.1, 0.2, 0.3])
     assert first_drop(two_steps_an_epoch) == 2
