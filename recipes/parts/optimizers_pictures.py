@@ -7,7 +7,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING
 
 from recipes.common.pictures import COLORS, decorate, figure
-from recipes.parts.trials import CONTENDERS, Budget, Result, best
+from recipes.parts.trials import CONTENDERS, Budget, Result
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -24,7 +24,8 @@ def draw_sensitivity(accuracies: Mapping[tuple[Budget, str], Mapping[float, floa
         for name in CONTENDERS:
             line = accuracies[budget, name]
             axes.semilogx(line.keys(), line.values(), DASHES.get(name, "-"), color=COLORS[name], label=name)
-            axes.plot(best(line), line[best(line)], "*", color=COLORS[name], markersize=11)
+            best = max(line, key=line.__getitem__)
+            axes.plot(best, line[best], "*", color=COLORS[name], markersize=11)
         decorate(axes, "learning rate", "", f"after {budget}")
     picture.axes[0].set_ylabel("validation accuracy")
     picture.legend(*axes.get_legend_handles_labels(), loc="outside right center", frameon=False)
@@ -45,7 +46,7 @@ def draw_curves(results: Sequence[Result]) -> Figure:
                     low, high = [min(seen) for seen in seeds], [max(seen) for seen in seeds]
                     axes.fill_between(steps, low, high, color=COLORS[name], alpha=0.2, linewidth=0)
         axes.axhline(contest.budget.target, color="0.4", linestyle=":", label="target")
-        decorate(axes, "step", "", contest.name)
+        decorate(axes, "step", "", str(contest))
     picture.axes[0].set_ylabel("validation accuracy, mean of the seeds")
     picture.suptitle("Bands, for Adam and Momentum only: from the worst seed to the best", fontsize=11)
     picture.legend(*axes.get_legend_handles_labels(), loc="outside right center", frameon=False)
@@ -63,6 +64,6 @@ def draw_spread(results: Sequence[Result]) -> Figure:
                 percent = [100 * accuracy for accuracy in result.tests]
                 axes.plot(percent, [name] * len(percent), "o", color=COLORS[name], alpha=0.6)
                 axes.plot(fmean(percent), name, "|", color=COLORS[name], markersize=22, markeredgewidth=2.5)
-        decorate(axes, "test accuracy in %", "", contest.name)
+        decorate(axes, "test accuracy in %", "", str(contest))
     picture.axes[0].invert_yaxis()  # shared, so in all: the first name on top
     return picture
