@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -68,6 +69,7 @@ class Data:
         return digest.hexdigest()
 
 
+@cache  # an experiment trains many times on the same rows
 def load_data(
     name: DataName, split: Split, device: torch.device | str = "cpu", data_dir: Path | None = None
 ) -> Data:

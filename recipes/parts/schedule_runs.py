@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache
 from statistics import fmean, stdev
 from typing import Generic, TypeVar
 
@@ -38,7 +37,6 @@ class Size:
     seeds: int
     """Trainings of each finished choice, measured on the test rows."""
 
-    @cache  # noqa: B019  # a worker trains many times on the same rows
     def load(self, split: Split) -> Data:
         """The rows."""
         data = load_data(self.data, split)

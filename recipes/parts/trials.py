@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import partial
 from statistics import median
 from typing import Literal
 
@@ -155,7 +155,6 @@ def run_trial(trial: Trial) -> Outcome:
     return Outcome(steps, list(accuracy.values()), test)
 
 
-@cache  # a worker runs many trials
 def rows_of(task: Task, split: Split) -> Data:
     """The rows to train on, and those of the split to measure on."""
     data = load_data(task.data, split)

@@ -43,7 +43,7 @@ def errors() -> Errors:
 
 @pytest.fixture(scope="module")
 def measured() -> list[Cost]:
-    return [cost for n in COUNTS for cost in costs(n, repeats=1)]
+    return [cost for n in COUNTS for cost in costs(n)]
 
 
 def test_the_result_is_complete(result: dict[str, Any]) -> None:
