@@ -153,10 +153,6 @@ class Board:
                 tag, decades = f"log10_effective_step_size/{name}", part.step_sizes.log10()
                 self.writer.add_histogram(tag, decades, epoch.epoch, bins=50)
 
-    def picture(self, name: str, pixels: Any, epoch: int) -> None:
-        """A drawing, as it was after an epoch: height x width x 3."""
-        self.writer.add_image(name, pixels, epoch, dataformats="HWC")
-
     def end(self) -> None:
         """Tell the table of runs that this one has come to its end."""
         from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import math
+import time
 from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
@@ -62,11 +63,13 @@ class Training:
     def step(self) -> Step:
         """Forward, backward, step, schedule; and after an epoch's last step the measuring."""
         rows, last = self._next_batch()
-        with self.meter.looking_on(self, last):
-            self.optimizer.zero_grad()
-            loss = self.loss(rows)
-            loss.backward()
-            self.optimizer.step(*self._closure(rows))
+        began = time.perf_counter()
+        self.optimizer.zero_grad()
+        loss = self.loss(rows)
+        loss.backward()
+        self.meter.before_step(self, last)
+        self.optimizer.step(*self._closure(rows))
+        self.meter.after_step(self, began)
         if self.scheduler is not None and self.schedule_goes_on_every == "batch":
             self.scheduler.step()
         self.steps_done += 1

@@ -250,9 +250,7 @@ def log_three_epochs(path):
     folder.begin(training.state_dict(), training.data)
     while training.epochs_done < 3:
         step = training.step()
-        folder.log_step(step)
-        if step.epoch:
-            folder.log_epoch(step.epoch, training.meter.closeups)
+        folder.log(step, training)
     return folder
 
 for way in ("sys.exit", "exception", "os._exit"):
