@@ -27,7 +27,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 if not __package__:  # run by its path: Python looks for modules in recipes/, the package lies one higher
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -41,14 +41,11 @@ import torchopt_course as optim
 from recipes.common.data import Data
 from recipes.common.errors import UserError
 from recipes.common.loop import train
-from recipes.common.pictures import decorate, figure
+from recipes.common.pictures import Figure, decorate, figure
 from recipes.common.report import Report, Verdict, main
 from recipes.common.table import table_of
 from recipes.parts.schedule_runs import Ending, Job, Run, Size, compete, ending, recorded
 from recipes.parts.statistics import mean_curve
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 CLAIM = "A cyclical learning rate reaches the accuracy of the best constant rate in half the epochs."
 SIZES = {

@@ -16,7 +16,6 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 if not __package__:  # run by its path: Python looks for modules in recipes/, the package lies one higher
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -30,12 +29,9 @@ import torchopt_course as optim
 from recipes.common.data import Data, load_data
 from recipes.common.loop import train
 from recipes.common.model import make_model
-from recipes.common.pictures import COLORS, decorate, figure, stars
+from recipes.common.pictures import COLORS, Figure, decorate, figure, stars
 from recipes.common.report import Report, Verdict, main
 from recipes.common.table import table_of
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 CLAIM = "The loss of a real network is not convex: between two minima lies a ridge"
 

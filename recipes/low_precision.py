@@ -30,7 +30,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 if not __package__:  # run by its path: Python looks for modules in recipes/, the package lies one higher
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -43,13 +43,10 @@ import torchopt_course as optim
 from recipes.common.data import DataName, load_data
 from recipes.common.loop import train
 from recipes.common.model import ModelName, make_model
-from recipes.common.pictures import decorate, figure
+from recipes.common.pictures import Figure, decorate, figure
 from recipes.common.report import Report, Verdict, main
 from recipes.common.table import table_of
 from recipes.parts.statistics import mean_curve, paired_lead
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 CLAIM = (
     "Weights of 16 bits that are rounded to the nearest stop learning when steps are small, "
@@ -210,9 +207,8 @@ def draw(outcomes: Mapping[str, Sequence[Outcome]]) -> Figure:
 
 def run(report: Report, size: Size, seed: int) -> None:
     """Train in all ways, draw, judge."""
-    seeds = range(seed, seed + size.seeds)
-    learnt = iter(report.train_all(learn, [Job(size, way, one) for way in WAYS for one in seeds], "ways"))
-    outcomes = {way: [next(learnt) for _ in seeds] for way in WAYS}
+    jobs = {way: [Job(size, way, seed + n) for n in range(size.seeds)] for way in WAYS}
+    outcomes = report.train_all(learn, jobs, "ways")
     for way, runs in outcomes.items():
         tag = f"training_loss/{way.replace(', ', '_').replace(' ', '_')}"
         report.curve(tag, "Of each epoch; mean over the seeds.", mean_curve(one.losses for one in runs))

@@ -81,20 +81,17 @@ SIZES = {
 def run(report: Report, size: Size, seed: int) -> None:
     """Tune, train the choices from fresh seeds, judge."""
     trials = [t for budget in (size.short, size.long) for t in tuning_trials(size, budget, seed)]
-    tuning = report.train_all(run_trial, trials, "tuning")
-    accuracies = {trial: outcome.accuracy[-1] for trial, outcome in zip(trials, tuning, strict=True)}
+    tuning = report.train_all(run_trial, {trial: [trial] for trial in trials}, "tuning")
+    accuracies = {trial: outcome.accuracy[-1] for trial, [outcome] in tuning.items()}
 
     contests = (
         Contest(size.short, tuned=False),
         Contest(size.short, tuned=True),
         Contest(size.long, tuned=True),
     )
-    choices = [
-        (contest, choice(size, contest, name, accuracies)) for contest in contests for name in CONTENDERS
-    ]
-    finals = [trial for _, chosen in choices for trial in final_trials(size, chosen, seed)]
-    outcomes = iter(report.train_all(run_trial, finals, "final"))
-    results = [Result(*pair, [next(outcomes) for _ in range(size.seeds)]) for pair in choices]
+    chosen = {(c, name): choice(size, c, name, accuracies) for c in contests for name in CONTENDERS}
+    finals = {(c, trial): final_trials(size, trial, seed) for (c, _), trial in chosen.items()}
+    results = [Result(*key, outs) for key, outs in report.train_all(run_trial, finals, "final").items()]
 
     for result in results:
         tag = f"{result.contest}/{result.choice.optimizer}".replace(", ", "/").replace(" ", "_")

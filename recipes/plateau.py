@@ -29,7 +29,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 if not __package__:  # run by its path: Python looks for modules in recipes/, the package lies one higher
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -38,14 +38,11 @@ from torch.optim.lr_scheduler import LRScheduler, StepLR
 
 import torchopt_course as optim
 from recipes.common.loop import Epoch, train
-from recipes.common.pictures import decorate, figure
+from recipes.common.pictures import Figure, decorate, figure
 from recipes.common.report import Report, Verdict, main
 from recipes.common.table import table_of
 from recipes.parts.schedule_runs import Ending, Job, Run, Size, compete, ending, recorded
 from recipes.parts.statistics import mean_curve
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 CLAIM = (
     "Dropping the learning rate tenfold once the loss has stopped improving beats a constant rate, "

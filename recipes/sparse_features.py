@@ -177,16 +177,20 @@ def compete(
     Also gives the losses behind each choice, in the order of the grid.
     """
     pairs = [(condition, name) for condition in (ALL, COMMON) for name in OPTIMIZERS]
-    search = [Job(size.documents, *pair, lr, seed, tuning=True) for pair in pairs for lr in size.rates]
-    searched = iter(report.train_all(learn, search, "tuning"))
-    losses = {pair: [next(searched).regret[-1] for _ in size.rates] for pair in pairs}
+    tuning = {
+        pair: [Job(size.documents, *pair, lr, seed, tuning=True) for lr in size.rates] for pair in pairs
+    }
+    tuned = report.train_all(learn, tuning, "tuning")
+    losses = {pair: [outcome.regret[-1] for outcome in tuned[pair]] for pair in pairs}
     best = {pair: size.rates[row.index(min(row))] for pair, row in losses.items()}
-    streams = range(seed + 1, seed + 1 + size.streams)
-    finals = [Job(size.documents, *pair, best[pair], one, tuning=False) for pair in pairs for one in streams]
-    learnt = iter(report.train_all(learn, finals, "streams"))
+    seeds = range(seed + 1, seed + 1 + size.streams)
+    streams = {
+        pair: [Job(size.documents, *pair, best[pair], one, tuning=False) for one in seeds] for pair in pairs
+    }
     edges = (size.rates[0], size.rates[-1])
     return [
-        Contender(*pair, best[pair], best[pair] in edges, [next(learnt) for _ in streams]) for pair in pairs
+        Contender(*pair, best[pair], best[pair] in edges, outcomes)
+        for pair, outcomes in report.train_all(learn, streams, "streams").items()
     ], losses
 
 

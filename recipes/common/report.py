@@ -10,7 +10,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 
@@ -28,6 +28,7 @@ from recipes.common.folder import (
 )
 from recipes.common.loop import one_thread
 from recipes.common.parallel import done_jobs
+from recipes.common.pictures import Figure
 from recipes.common.table import finite
 from recipes.common.tensorboard import (
     EVENT_SUFFIX,
@@ -38,12 +39,10 @@ from recipes.common.tensorboard import (
     tensorboard_command,
 )
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
 SizeName = Literal["smoke", "gallery", "full"]
 Job = TypeVar("Job")
 Outcome = TypeVar("Outcome")
+Key = TypeVar("Key")
 Size = TypeVar("Size")
 
 # What does not matter to an outcome that is there.
@@ -142,9 +141,14 @@ class Report:
             raise StoppedError(f"interrupted; the same command (without --fresh) {kept}", 2) from None
 
     def train_all(
-        self, function: Callable[[Job], Outcome], jobs: Sequence[Job], name: str, parallel: bool = True
-    ) -> list[Outcome]:
+        self,
+        function: Callable[[Job], Outcome],
+        jobs_of: Mapping[Key, Sequence[Job]],
+        name: str,
+        parallel: bool = True,
+    ) -> dict[Key, list[Outcome]]:
         """`function` of every job, under a progress bar; what an interrupted recipe did is not done again."""
+        jobs = [job for some in jobs_of.values() for job in some]
         with progress_bar(len(jobs), "training", name) as bar, one_thread():
 
             def done() -> None:
@@ -153,7 +157,8 @@ class Report:
 
             # To start processes takes longer than a few small trainings.
             cores = parallel and self.size != "smoke"
-            return done_jobs(function, jobs, done, self.folder / "trainings", cores)
+            outcomes = iter(done_jobs(function, jobs, done, self.folder / "trainings", cores))
+        return {key: [next(outcomes) for _ in some] for key, some in jobs_of.items()}
 
     def curve(
         self, tag: str, description: str, values: Iterable[float], steps: Iterable[int] | None = None

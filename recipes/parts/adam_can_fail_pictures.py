@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from recipes.common.pictures import COLORS, decorate, figure
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from recipes.common.pictures import COLORS, Figure, decorate, figure
 
 
 @dataclass(frozen=True)

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from statistics import median
-from typing import TYPE_CHECKING
 
-from recipes.common.pictures import decorate, figure
+from recipes.common.pictures import Figure, decorate, figure
 from recipes.parts.gradient_noise import Noise, predicted_variance
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 BLUE, ORANGE = "#0072B2", "#D55E00"
 

@@ -11,12 +11,10 @@ import torch
 
 import torchopt_course as optim
 from recipes.common.pictures import COLORS as OPTIMIZER_COLORS
-from recipes.common.pictures import decorate, figure, stars
+from recipes.common.pictures import Axes, Figure, decorate, figure, stars
 from recipes.parts.ground import LANDSCAPES, Landscape, Walk
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
     from torch.utils.tensorboard import SummaryWriter
 
 COLORS = {**OPTIMIZER_COLORS, "Gradient descent": OPTIMIZER_COLORS["SGD"]}

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 import torchopt_course as optim
 from recipes.common.data import Data
-from recipes.common.pictures import COLORS, figure, stars
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from recipes.common.pictures import COLORS, Figure, figure, stars
 
 STEPS, LR = 120, 0.25
 

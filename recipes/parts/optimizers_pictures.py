@@ -4,13 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from statistics import fmean
-from typing import TYPE_CHECKING
 
-from recipes.common.pictures import COLORS, decorate, figure
+from recipes.common.pictures import COLORS, Figure, decorate, figure
 from recipes.parts.trials import CONTENDERS, Budget, Result
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 # Adam's relatives often take Adam's very path: broken lines let it be seen below them.
 DASHES = {"AMSGrad": "--", "AdamW": ":"}

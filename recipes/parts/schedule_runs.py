@@ -106,10 +106,8 @@ def compete(
     """
 
     def train_all(settings: Iterable[Setting], split: Split, seeds: int) -> dict[Setting, list[Run]]:
-        settings = list(settings)
-        jobs = [Job(setting, size, split, seed + n) for setting in settings for n in range(seeds)]
-        runs = iter(report.train_all(train_once, jobs, split, parallel=size.data != "digits"))
-        return {setting: [next(runs) for _ in range(seeds)] for setting in settings}
+        jobs = {setting: [Job(setting, size, split, seed + n) for n in range(seeds)] for setting in settings}
+        return report.train_all(train_once, jobs, split, parallel=size.data != "digits")
 
     searched = train_all((one for some in tried.values() for one in some), "validation", size.search_seeds)
     accuracies = {setting: ending(runs).mean for setting, runs in searched.items()}

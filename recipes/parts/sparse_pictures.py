@@ -8,11 +8,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from recipes.common.pictures import COLORS, decorate, figure
+from recipes.common.pictures import COLORS, Figure, decorate, figure
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
     from recipes.sparse_features import Contender
 
 LOOKS = {**COLORS, "SGD, η/√t": "#999999", "SparseAdam": COLORS["Adam"]}

@@ -177,8 +177,8 @@ def test_a_training_that_diverges_counts_as_nothing_right(
 class Alone:
     """A report that only has jobs done."""
 
-    def train_all(self, function: Any, jobs: Any, name: str, parallel: bool = True) -> list[Any]:
-        return [function(job) for job in jobs]
+    def train_all(self, function: Any, jobs_of: Any, name: str, parallel: bool = True) -> dict[Any, Any]:
+        return {key: [function(job) for job in jobs] for key, jobs in jobs_of.items()}
 
     def curve(self, *_: Any) -> None:
         """Nobody looks."""
