@@ -118,7 +118,8 @@ class Report:
             if earlier and not fresh:
                 refuse_other_settings(folder, earlier, plain, MAY_CHANGE)
                 if outcome := read_json(folder / "result.json"):
-                    raise AlreadyFinished(told_again(folder, outcome))
+                    again = f"{folder} had this outcome already, finished; --fresh computes it anew."
+                    raise AlreadyFinished(f"{told(folder, outcome)}\n{again}")
             clear(folder, trainings=fresh)
             write_json(folder / "config.json", {"written_by": WRITTEN_BY, "recipe": recipe, **plain})
             self.tensorboard = summary_writer(folder)
@@ -217,11 +218,6 @@ def told(folder: Path, result: Mapping[str, Any]) -> str:
         f"Pictures and result.json: {folder}",
         f"To look at the run: {tensorboard_command(folder)}",
     ])  # fmt: skip
-
-
-def told_again(folder: Path, result: Mapping[str, Any]) -> str:
-    """The same for an outcome that was there before."""
-    return f"{told(folder, result)}\n{folder} had this outcome already, finished; --fresh computes it anew."
 
 
 def clear(folder: Path, trainings: bool) -> None:

@@ -42,7 +42,7 @@ from recipes.common.folder import (
 from recipes.common.model import make_model
 from recipes.common.tensorboard import EVENT_SUFFIX, rendered
 from recipes.trainer.board import Board
-from recipes.trainer.checkpoint import Checkpoints, step_of
+from recipes.trainer.checkpoint import Checkpoints
 from recipes.trainer.measure import Closeup, Epoch, Step
 from recipes.trainer.pictures import confusion_figure, sample_figure
 
@@ -101,7 +101,8 @@ class RunFolder:
         """The newest valid state of the run in this folder, with the logs as they were at that moment."""
         config = earlier_settings(self.path, "train")
         saved = self.checkpoints.paths()
-        if fresh or (config is None and not any(step_of(path) for path in saved)):
+        went_on = any(int(path.name[5:15]) for path in saved)  # the step after which it was made
+        if fresh or (config is None and not went_on):
             clear(self.path)  # nothing worth going on from: a run that was killed before its first step
             return None
         if config is None or not saved:

@@ -19,16 +19,14 @@ from recipes.landscapes import (
     OPTIMIZERS,
     SIZES,
     TARGET,
-    best_settings,
-    measured_factor,
     minima_found,
     quality,
-    steps_per_digit,
     steps_until,
     symptoms,
     walk,
 )
 from recipes.parts.ground import LANDSCAPES, Landscape, Walk, turned
+from recipes.parts.quadratic import best_settings, measured_factor, steps_per_digit
 
 from .conftest import SmokeRun
 
