@@ -47,7 +47,7 @@ from recipes.common.command_line import progress_bar
 from recipes.common.data import Data, DataName, load_data
 from recipes.common.loop import evaluate
 from recipes.common.model import make_model
-from recipes.common.pictures import Figure, decorate, figure
+from recipes.common.pictures import Figure, decorate, figure, plain_log
 from recipes.common.report import Report, Verdict, main
 from recipes.common.table import table_of
 from recipes.parts.gradient_noise import Noise, noise, predicted_variance
@@ -272,6 +272,8 @@ def draw_cost(panels: Mapping[str, Mapping[int, Sequence[float]]]) -> Figure:
         axes.loglog(list(values), [median(seeds) for seeds in values.values()], color=BLUE)
         for batch_size, seeds in values.items():
             axes.loglog([batch_size] * len(seeds), seeds, "o", color=BLUE, alpha=0.4, markersize=4)
+        if "seconds" in title:
+            plain_log(axes.yaxis)
         decorate(axes, "batch size", "", title)
     return picture
 
@@ -289,7 +291,7 @@ def draw_race(looks: Mapping[int, Sequence[tuple[int, float, float]]], target: f
         axes.axhline(target, color="0.4", linestyle=":", label="target")
         decorate(axes, label, "")
     picture.axes[0].set_ylabel("validation loss")
-    picture.axes[0].legend()
+    picture.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=4)
     return picture
 
 

@@ -96,7 +96,7 @@ def draw_plane(x: Tensor, y: Tensor, losses: Tensor, path: Tensor, minima: Tenso
     """Height lines at equal ratios, the way of the first training, a star at each minimum."""
     from matplotlib.colors import LogNorm
 
-    picture = figure(9, 5.2)
+    picture = figure(9, 4.2)
     axes = picture.subplots()
     levels = torch.logspace(float(losses.min().log10()), float(losses.max().log10()), 25).tolist()
     ground = axes.contourf(x, y, losses, levels, cmap="Greys_r", norm=LogNorm())
@@ -104,7 +104,7 @@ def draw_plane(x: Tensor, y: Tensor, losses: Tensor, path: Tensor, minima: Tenso
     words = "the first training, an epoch a dot"
     axes.plot(*path.T, "o-", color=COLORS["Momentum"], markersize=3, label=words)
     stars(axes, minima, size=20, label="where two trainings ended")
-    bar = picture.colorbar(ground, ax=axes, label="training loss", format="%.0e")
+    bar = picture.colorbar(ground, ax=axes, label="training loss", format="%.1g")
     bar.minorticks_off()
     axes.set_aspect("equal")
     title = "A plane through two minima of a real network"

@@ -44,6 +44,15 @@ def stars(axes: Axes, places: Any, size: float = 15, label: str = "") -> None:
     axes.plot(*zip(*places, strict=True), "*", zorder=5, label=label, **look)
 
 
+def plain_log(axis: Any) -> None:
+    """Write 1, 2 and 5 in each decade of a logarithmic axis, as plain numbers."""
+    from matplotlib.ticker import LogLocator
+
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_formatter("")
+
+
 def decorate(axes: Axes, xlabel: str, ylabel: str, title: str = "") -> None:
     """Labels, a light grid behind the data, and only the two spines that are axes."""
     axes.set_xlabel(xlabel)
