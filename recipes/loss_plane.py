@@ -143,7 +143,7 @@ def run(report: Report, size: Size, seed: int) -> None:
     line = losses_at(model, data, first[-1] + shares[:, None] * (second[-1] - first[-1]))
 
     words = "Loss of all training rows; the step is the percent of the way."
-    report.curve("line_between_minima", words, line.tolist(), range(101))
+    report.curve("loss/line_between_minima", words, line.tolist(), range(101))
     report.picture("plane", draw_plane(x, y, ground, plane.seen(first), corners[1:]))
     report.picture("line", draw_line(shares, line))
     top, ends = float(line.max()), (float(line[0]), float(line[-1]))

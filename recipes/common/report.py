@@ -10,7 +10,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import torch
 
@@ -38,6 +38,9 @@ from recipes.common.tensorboard import (
     summary_writer,
     tensorboard_command,
 )
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 SizeName = Literal["smoke", "gallery", "full"]
 Job = TypeVar("Job")
@@ -92,7 +95,8 @@ class Report:
 
     - `config.json`: the settings, written first
     - `NAME.png`: the pictures, which TensorBoard shows as well
-    - `events.out...`: TensorBoard's file with curves, pictures, settings and the verdict
+    - `events.out...`: TensorBoard's file with pictures, settings and the verdict
+    - `curves/NAME/events.out...`: the curves of each contender, which TensorBoard takes for a run
     - `trainings/`: outcomes of single trainings, to go on from; deleted at the end
     - `result.json`: the outcome, written last; it is there only if the recipe came to its end
     """
@@ -108,7 +112,7 @@ class Report:
         self.pictures: list[str] = []
         self.started = time.perf_counter()
         self.kept = 0
-        self._charts: dict[str, None] = {}
+        self._writers: dict[str, SummaryWriter] = {}
         plain = plain_settings(settings)
         fresh = plain.pop("fresh", False)
         need("matplotlib", "tensorboard")
@@ -166,15 +170,19 @@ class Report:
     ) -> None:
         """A curve in TensorBoard, and what it shows; without `steps` they count from 1.
 
-        The curves whose tags differ in the part after the last "/" only share a chart in the tab "custom
-        scalars": the contenders of one claim lie over one another.
+        What follows the last "/" of the tag is the contender, a run of its own: the curves of all contenders
+        share a chart, each in its colour.
         """
         if steps is None:
             values = list(values)
             steps = range(1, len(values) + 1)
-        self._charts[tag.rpartition("/")[0]] = None
+        chart, _, contender = tag.rpartition("/")
+        if contender not in self._writers:
+            with told_where(self.folder):
+                self._writers[contender] = summary_writer(self.folder / "curves" / contender)
+            self._open.callback(self._writers[contender].close)
         for step, value in zip(steps, values, strict=True):
-            add_scalar(self.tensorboard, tag, value, step, description)
+            add_scalar(self._writers[contender], f"{self.recipe}/{chart}", value, step, description)
 
     def picture(self, name: str, figure: Figure, dpi: int = 100) -> None:
         """Save a figure as `name.png` and show it in TensorBoard's images."""
@@ -188,13 +196,11 @@ class Report:
         """Write result.json and print the outcome. `rows` are the table's numbers, for programs."""
         if self.size == "smoke":
             verdict = dataclasses.replace(verdict, borne_out=None)
-        layout = {chart: ["Multiline", [f"^{chart}/[^/]*$"]] for chart in self._charts}
-        if layout:
-            self.tensorboard.add_custom_scalars({self.recipe: layout})
         self.tensorboard.add_text("table", as_code(table))
         self.tensorboard.add_text("verdict", str(verdict))
         with told_where(self.folder):
-            self.tensorboard.flush()
+            for writer in (self.tensorboard, *self._writers.values()):
+                writer.flush()
         result = {
             "recipe": self.recipe,
             **dataclasses.asdict(verdict),
@@ -226,6 +232,7 @@ def clear(folder: Path, trainings: bool) -> None:
         (folder / Path(picture).name).unlink(missing_ok=True)
     for path in (folder / "result.json", *folder.glob(f"events.out.tfevents.*{EVENT_SUFFIX}")):
         path.unlink(missing_ok=True)
+    shutil.rmtree(folder / "curves", ignore_errors=True)
     if trainings:
         shutil.rmtree(folder / "trainings", ignore_errors=True)
 

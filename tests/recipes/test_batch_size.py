@@ -20,7 +20,7 @@ from recipes.batch_size import CLAIM, SIZES, Descent, descend, verdict
 from recipes.parts.gradient_noise import measured_variance, population, predicted_variance
 from recipes.parts.statistics import loglog_slope
 
-from .conftest import SmokeRun
+from .conftest import SmokeRun, curves_of
 
 ROWS = 6
 
@@ -169,9 +169,10 @@ def test_pictures_and_curves(folder: Path) -> None:
     assert set(tags["images"]) == {
         f"batch_size/{name}" for name in ("gradient_variance", "steps_and_seconds", "race", "paths")
     }
-    assert set(tags["scalars"]) == {
+    curves = curves_of(folder)
+    assert set(curves) == {
         *(f"validation_loss/batch_{size}" for size in (1, 32, 1149)),
         *(f"gradient_variance/{place}_weights" for place in ("initial", "trained")),
     }
-    variance = events.Scalars("gradient_variance/initial_weights")
+    variance = curves["gradient_variance/initial_weights"]
     assert [event.step for event in variance] == [2**power for power in range(11)]

@@ -34,7 +34,7 @@ from recipes.parts.trials import (
     run_trial,
 )  # fmt: skip
 
-from .conftest import SmokeRun
+from .conftest import SmokeRun, curves_of
 
 NAN, MISSED = math.nan, math.inf
 TASK = Task("digits", train_rows=100, validation_rows=50, model="mlp", batch_size=32)
@@ -246,4 +246,4 @@ def test_pictures_and_curves(folder: Path) -> None:
     pictures = ("sensitivity", "validation_accuracy", "test_accuracy")
     assert set(tags["images"]) == {f"optimizers/{name}" for name in pictures}
     contests = ("1_epoch/default_rate", "1_epoch/tuned", "3_epochs/tuned")
-    assert set(tags["scalars"]) == {f"{contest}/{name}" for contest in contests for name in CONTENDERS}
+    assert set(curves_of(folder)) == {f"{contest}/{name}" for contest in contests for name in CONTENDERS}

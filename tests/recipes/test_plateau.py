@@ -15,7 +15,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.image import imread
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from recipes import plateau
 from recipes.common.data import Data, load_data
@@ -26,7 +25,7 @@ from recipes.parts.schedule_runs import Ending, Job, Lead, Run, compete, ending
 from recipes.parts.statistics import mean_curve
 from recipes.plateau import TRIED, Setting, first_drop, judge, span, too_early, train_once
 
-from .conftest import SmokeRun
+from .conftest import SmokeRun, curves_of
 
 SMOKE = plateau.SIZES["smoke"]
 NAMES = ["constant", "step decay", "plateau", "no patience", "watches one batch", "both", "threshold 0.3"]
@@ -64,12 +63,12 @@ def test_the_result_holds_together(folder: Path) -> None:
 
 def test_pictures_and_curves_can_be_looked_at(folder: Path) -> None:
     assert imread(folder / "schedules.png").shape[1] == 900
-    board = EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload()
+    curves = curves_of(folder)
     steps = SMOKE.epochs * math.ceil((SMOKE.rows or 0) / SMOKE.batch_size)
     for name in NAMES:
-        assert len(board.Scalars(f"learning_rate/{name}")) == steps
-        assert len(board.Scalars(f"training_loss/{name}")) == SMOKE.epochs
-        assert len(board.Scalars(f"test_accuracy/{name}")) == SMOKE.epochs
+        assert len(curves[f"learning_rate/{name}"]) == steps
+        assert len(curves[f"training_loss/{name}"]) == SMOKE.epochs
+        assert len(curves[f"test_accuracy/{name}"]) == SMOKE.epochs
 
 
 def test_all_contenders_try_as_many_settings() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
+import itertools
 import json
 import math
 import os
@@ -195,6 +196,17 @@ def test_pictures_show_the_predictions_of_the_final_weights(logdir: Path) -> Non
         assert [image.step for image in shown] == [1, 2]
         assert np.array_equal(pixels(shown[-1].encoded_image_string), drawn(figure(data, predicted)))
         assert not np.array_equal(*(pixels(image.encoded_image_string) for image in shown))
+
+
+def test_the_graph_opens_with_the_layers_side_by_side(logdir: Path) -> None:
+    events = EventAccumulator(str(logdir / "adam")).Reload()
+    graph = {node.name: list(node.input) for node in events.Graph().node}
+    assert {name.partition("/")[0] for name in graph} == {
+        "input", "Linear[hidden]", "ReLU[relu]", "Linear[output]", "output"
+    }  # fmt: skip
+    boxes = {(name.partition("/")[0], source.partition("/")[0]) for name in graph for source in graph[name]}
+    chain = ["input", "Linear[hidden]", "ReLU[relu]", "Linear[output]", "output"]
+    assert {(after, before) for before, after in itertools.pairwise(chain)} <= boxes
 
 
 def test_confusion_counts_are_those_of_scikit_learn() -> None:
