@@ -50,9 +50,8 @@ class Data:
 
     def first(self, rows: int) -> Data:
         """The same with fewer rows to train on: a random part, for experiments that need many runs."""
-        chosen = torch.randperm(len(self.train_rows), generator=torch.Generator().manual_seed(SPLIT_SEED))[
-            :rows
-        ]
+        dice = torch.Generator().manual_seed(SPLIT_SEED)
+        chosen = torch.randperm(len(self.train_rows), generator=dice)[:rows]
         return replace(
             self,
             train_inputs=self.train_inputs[chosen],

@@ -64,7 +64,7 @@ def test_the_result_holds_together(folder: Path) -> None:
 def test_pictures_and_curves_can_be_looked_at(folder: Path) -> None:
     assert imread(folder / "schedules.png").shape[1] == 900
     curves = curves_of(folder)
-    steps = SMOKE.epochs * math.ceil((SMOKE.rows or 0) / SMOKE.batch_size)
+    steps = SMOKE.epochs * math.ceil((SMOKE.rows or 0) * 4 / 5 / SMOKE.batch_size)
     for name in NAMES:
         assert len(curves[f"learning_rate/{name}"]) == steps
         assert len(curves[f"training_loss/{name}"]) == SMOKE.epochs
@@ -79,15 +79,18 @@ def test_all_contenders_try_as_many_settings() -> None:
 
 
 def pretend(monkeypatch: pytest.MonkeyPatch, curve: list[tuple[float, float]]) -> None:
-    """Trainings whose epochs have these mean losses and these losses of the last batch."""
+    """Trainings whose epochs have these losses of the held-out rows and these of the last batch."""
+    held_out = [math.nan]
 
     def train(model: Any, optimizer: torch.optim.Optimizer, *_: Any, **__: Any) -> Iterator[Epoch]:
         for number, (mean, last) in enumerate(curve, start=1):
             lr = float(optimizer.param_groups[0]["lr"])
             optimizer.step()
-            yield Epoch(number, mean, math.nan, 0.5, [mean, last], [lr, lr])
+            held_out[0] = mean
+            yield Epoch(number, math.nan, math.nan, 0.5, [mean, last], [lr, lr])
 
     monkeypatch.setattr(plateau, "train", train)
+    monkeypatch.setattr(plateau, "evaluate", lambda *_: (held_out[0], 0.5))
 
 
 def rates(setting: Setting, data: Data, epochs: int) -> list[float]:
@@ -109,7 +112,7 @@ LOSS = st.floats(0.01, 10.0)
     lr=st.sampled_from([0.1, 0.025]),
     patience=st.integers(0, 3),
     threshold=st.sampled_from([1e-4, 0.3]),
-    watched=st.sampled_from(["epoch", "batch"]),
+    watched=st.sampled_from(["held out", "batch"]),
 )
 def test_plateaus_have_the_rates_of_torch(
     digits: Data, curve: list[tuple[float, float]], lr: float, patience: int, threshold: float, watched: Any
@@ -124,8 +127,16 @@ def test_plateaus_have_the_rates_of_torch(
     scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, patience=patience, threshold=threshold)
     for mean, last in curve:
         theirs.append(optimizer.param_groups[0]["lr"])
-        scheduler.step(mean if watched == "epoch" else last)
+        scheduler.step(mean if watched == "held out" else last)
     assert ours == pytest.approx(theirs, rel=1e-12)
+
+
+def test_what_is_watched_is_neither_trained_on_nor_measured(digits: Data) -> None:
+    train, inputs, targets = plateau.held_out(digits)
+    assert (len(train.train_rows), len(inputs), len(targets)) == (51, 13, 13)
+    assert torch.equal(torch.cat([train.train_inputs, inputs]), digits.train_inputs)
+    assert torch.equal(torch.cat([train.train_targets, targets]), digits.train_targets)
+    assert torch.equal(train.eval_inputs, digits.eval_inputs)
 
 
 def test_constant_and_step_decay_have_the_rates_written_down(
