@@ -21,8 +21,8 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +34,9 @@ if not __package__:  # run by its path: Python looks for modules in recipes/, th
 
 import torchopt_course as optim
 from recipes.common.command_line import progress_bar
+from recipes.common.pictures import COLORS, Figure, decorate, figure
 from recipes.common.report import Report, Verdict, main
 from recipes.common.table import table_of
-from recipes.parts.adam_can_fail_pictures import Course, draw_games, draw_memory
 
 
 @dataclass(frozen=True)
@@ -88,13 +88,6 @@ COLUMNS = {
 }
 
 
-def make_optimizer(name: str, x: Tensor, problem: Problem) -> torch.optim.Optimizer:
-    """AMSGrad is Adam with one word more."""
-    if name == "Adagrad":
-        return optim.Adagrad([x], lr=problem.lr)
-    return optim.Adam([x], lr=problem.lr, betas=problem.betas, amsgrad=name == "AMSGrad")
-
-
 def draw_spikes(problem: Problem, rounds: int, games: int, seed: int) -> Tensor:
     """When the gradient is large: rounds x (1 + games). Column 0 is periodic, the others are random."""
     t = torch.arange(1, rounds + 1).unsqueeze(1)
@@ -102,13 +95,29 @@ def draw_spikes(problem: Problem, rounds: int, games: int, seed: int) -> Tensor:
     return torch.cat([t % problem.period == 1, chance], dim=1)
 
 
+@dataclass(frozen=True)
+class Course:
+    """How one optimizer fared in several games, at the rounds that are kept for the curves."""
+
+    rounds: list[int]
+    x: Tensor
+    """Where it stood after each kept round, kept rounds x games."""
+    regret: Tensor
+    """Paid so far beyond what the best point would have paid, for each round on average; same shape."""
+
+
 def play(name: str, spikes: Tensor, problem: Problem, on_round: Callable[[], object]) -> Course:
     """Round after round: pay f_t(x), follow its gradient, go back into [-1, 1]."""
     # The update rules are elementwise, so one tensor plays all games at once and none sees the others.
     x = torch.zeros(spikes.shape[1], dtype=torch.float64, requires_grad=True)
-    optimizer = make_optimizer(name, x, problem)
+    optimizer: torch.optim.Optimizer
+    if name == "Adagrad":
+        optimizer = optim.Adagrad([x], lr=problem.lr)
+    else:  # AMSGrad is Adam with one word more
+        optimizer = optim.Adam([x], lr=problem.lr, betas=problem.betas, amsgrad=name == "AMSGrad")
     large, small = torch.tensor([problem.spike, -problem.dip], dtype=torch.float64)
-    kept = rounds_to_keep(len(spikes))
+    # Some 300 rounds, evenly spread on a logarithmic axis, with the first and the last.
+    kept = {round(len(spikes) ** (i / 299)) for i in range(300)}
     positions, regrets = [], []
     regret = torch.zeros(spikes.shape[1], dtype=torch.float64)
     for t, spike in enumerate(spikes, start=1):
@@ -127,11 +136,6 @@ def play(name: str, spikes: Tensor, problem: Problem, on_round: Callable[[], obj
     return Course(sorted(kept), torch.stack(positions), torch.stack(regrets))
 
 
-def rounds_to_keep(rounds: int, points: int = 300) -> set[int]:
-    """About `points` rounds, evenly spread on a logarithmic axis, with the first and the last."""
-    return {round(rounds ** (i / (points - 1))) for i in range(points)}
-
-
 def worst_regret(problem: Problem, chance: float) -> float:
     """Average regret of standing at x = +1 for ever: twice the mean slope. 2 (C - P + 1) / P for c = 1."""
     return 2 * (chance * problem.spike - (1 - chance) * problem.dip)
@@ -147,26 +151,6 @@ def drift(amsgrad: bool, beta2: float, problem: Problem) -> float:
     above = (1 - beta2) * (problem.spike**2 - c**2) / (1 - beta2**p)
     scales = [c**2 + (1 if amsgrad else beta2**k) * above for k in range(p)]
     return -problem.spike / math.sqrt(scales[0]) + sum(c / math.sqrt(s) for s in scales[1:])
-
-
-def sweep_memory(beta2s: Sequence[float]) -> dict[str, list[float]]:
-    """Where Adam and AMSGrad end on Theorem 1's periodic game for each β₂: one parameter group for each."""
-    spikes = draw_spikes(THEOREM_1, MEMORY_ROUNDS, games=0, seed=0)
-    ends = {}
-    for name in ("Adam", "AMSGrad"):
-        xs = [torch.zeros(1, dtype=torch.float64, requires_grad=True) for _ in beta2s]
-        groups = [{"params": [x], "betas": (0.0, b)} for x, b in zip(xs, beta2s, strict=True)]
-        optimizer = optim.Adam(groups, amsgrad=name == "AMSGrad")
-        for t, spike in enumerate(spikes, start=1):
-            for x, group in zip(xs, optimizer.param_groups, strict=True):
-                x.grad = torch.where(spike, THEOREM_1.spike, -THEOREM_1.dip).double()
-                group["lr"] = THEOREM_1.lr / math.sqrt(t)
-            optimizer.step()
-            with torch.no_grad():
-                for x in xs:
-                    x.clamp_(-1, 1)
-        ends[name] = [x.item() for x in xs]
-    return ends
 
 
 def row_of(game: str, name: str, course: Course, worst: float) -> dict[str, Any]:
@@ -205,6 +189,62 @@ def in_words(rows: Sequence[dict[str, Any]]) -> str:
     return f"{names} stood at x = {places} with {paid} of the worst point's regret"
 
 
+def draw_games(title: str, courses: Mapping[str, Course], worst: float) -> Figure:
+    """x and average regret over the rounds; of many games the median and the middle 80 %."""
+    picture = figure(11, 4.6)
+    picture.suptitle(title)
+    left, right = picture.subplots(1, 2)
+    start = 10  # before that one round decides everything
+    for name, course in courses.items():
+        for axes, values in ((left, course.x), (right, course.regret)):
+            low, middle, high = values.quantile(torch.tensor([0.1, 0.5, 0.9]).double(), dim=1).numpy()
+            axes.plot(course.rounds, middle, color=COLORS[name], label=name, linewidth=2)
+            if values.shape[1] > 1:
+                axes.fill_between(course.rounds, low, high, color=COLORS[name], alpha=0.2, linewidth=0)
+            axes.set(xscale="log", xlim=(start, course.rounds[-1]))
+    decorate(left, "round t", "x", "Where it stands")
+    decorate(right, "round t", "average regret", "What it paid beyond the best point, per round")
+    for axes, height, words in (
+        (left, 1, "worst\npoint"),
+        (left, -1, "best\npoint"),
+        (right, worst, f"worst point\n{worst:.3g}"),
+        (right, 0, "best point\n0"),
+    ):
+        axes.axhline(height, color="0.5", linestyle=":", linewidth=1.2)
+        # Beside the axes, where no curve runs.
+        axes.text(1.02, height, words, transform=axes.get_yaxis_transform(), va="center")
+    left.set_ylim(-1.3, 1.3)
+    right.set_ylim(-worst / 3, 2.5 * worst)
+    right.legend(loc="upper right")
+    return picture
+
+
+def draw_memory(
+    fine: Sequence[float],
+    drifts: Mapping[str, Sequence[float]],
+    beta2s: Sequence[float],
+    ends: Mapping[str, Sequence[float]],
+    when: str,
+) -> Figure:
+    """Theory and measurement against β₂: the drift of one period, and the point where x ends."""
+    picture = figure(11, 4.6)
+    picture.suptitle("Forgetting is the reason: in Theorem 1's game a longer memory of squares heals Adam")
+    left, right = picture.subplots(1, 2)
+    for name, drift in drifts.items():
+        color = COLORS[name]
+        left.plot(fine, drift, color=color, label=name, linewidth=2)
+        goal = [1 if value > 0 else -1 for value in drift]
+        right.plot(fine, goal, color=color, alpha=0.5, label=f"{name}, where the drift leads")
+        right.plot(beta2s, ends[name], "o", color=color, label=f"{name}, {when}")
+    left.axhline(0, color="0.5", linestyle=":", linewidth=1.2)
+    decorate(left, "β₂", "drift in one period / learning rate", "Above zero: towards the worst point")
+    decorate(right, "β₂", "x", "Where it ends")
+    right.set(ylim=(-1.3, 2.6), yticks=(-1, 0, 1))
+    left.legend()
+    right.legend(loc="upper right")
+    return picture
+
+
 def run(report: Report, size: Size, seed: int) -> None:
     """Play, draw, judge."""
     problem, (beta1, beta2) = size.problem, size.problem.betas
@@ -227,23 +267,22 @@ def run(report: Report, size: Size, seed: int) -> None:
         courses = {n: Course(c.rounds, c.x[:, columns], c.regret[:, columns]) for n, c in played.items()}
         report.picture(game, draw_games(title, courses, worst))
         for name, course in courses.items():
-            for tag, values, words in (
-                ("x", course.x, "Where it stands after the round; median of the games."),
-                (
-                    "average_regret",
-                    course.regret,
-                    "Paid beyond the best point, per round; median of the games.",
-                ),
-            ):
-                report.curve(
-                    f"{tag}_{game}/{name}", words, values.median(dim=1).values.tolist(), course.rounds
-                )
+            stood, paid = (values.median(dim=1).values.tolist() for values in (course.x, course.regret))
+            words = "Where it stands after the round; median of the games."
+            report.curve(f"x_{game}/{name}", words, stood, course.rounds)
+            words = "Paid beyond the best point, per round; median of the games."
+            report.curve(f"average_regret_{game}/{name}", words, paid, course.rounds)
             rows.append(row_of(game, name, course, worst))
 
     beta2s = [i / size.memories for i in range(size.memories)]
-    ends = sweep_memory(beta2s)
+    periodic = draw_spikes(THEOREM_1, MEMORY_ROUNDS, games=0, seed=0)
+    ends: dict[str, list[float]] = {"Adam": [], "AMSGrad": []}
+    for name, places in ends.items():
+        for beta2 in beta2s:
+            course = play(name, periodic, replace(THEOREM_1, betas=(0.0, beta2)), lambda: None)
+            places.append(course.x[-1, 0].item())
     fine = [i / 500 for i in range(500)]
-    theory = {name: [drift(name == "AMSGrad", beta2, THEOREM_1) for beta2 in fine] for name in ends}
+    theory = {name: [drift(name == "AMSGrad", b, THEOREM_1) for b in fine] for name in ends}
     report.picture("memory", draw_memory(fine, theory, beta2s, ends, f"after {MEMORY_ROUNDS} rounds"))
     memory = {"beta2": beta2s, "x": ends}
     text = table_of(rows, COLUMNS)

@@ -26,7 +26,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 if not __package__:  # run by its path: Python looks for modules in recipes/, the package lies one higher
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -36,13 +36,10 @@ import torch as xp
 from torch import Tensor
 
 import torchopt_course as optim
-from recipes.common.pictures import COLORS, decorate, figure
+from recipes.common.pictures import COLORS, Figure, decorate, figure
 from recipes.common.report import Report, Verdict, main
 from recipes.common.table import table_of
-from recipes.parts.power_law import loglog_slope
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from recipes.parts.statistics import loglog_slope
 
 CLAIM = "Adagrad's steps die out, RMSprop's stay; without its correction Adam's first steps would be too long"
 BETAS = (0.9, 0.999)

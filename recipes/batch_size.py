@@ -47,10 +47,10 @@ from recipes.common.command_line import progress_bar
 from recipes.common.data import Data, DataName, load_data
 from recipes.common.loop import evaluate
 from recipes.common.model import make_model
+from recipes.common.pictures import Figure, decorate, figure, plain_log
 from recipes.common.report import Report, Verdict, main
 from recipes.common.table import table_of
-from recipes.parts.batch_size_pictures import draw_cost, draw_noise, draw_race
-from recipes.parts.gradient_noise import noise
+from recipes.parts.gradient_noise import Noise, noise, predicted_variance
 from recipes.parts.noisy_paths import draw_paths
 from recipes.parts.trials import batches
 
@@ -134,11 +134,6 @@ def descend(data: Data, size: Size, batch_size: int, lr: float, seed: int) -> De
     return Descent(step if reached else math.inf, seconds if reached else math.inf, speed, looks, model)
 
 
-def fewest_steps(steps: Mapping[float, float]) -> float:
-    """The rate that needed the fewest; of equals the smaller."""
-    return min(sorted(steps), key=steps.__getitem__)
-
-
 def run(report: Report, size: Size, seed: int) -> None:
     """Choose the rates, measure the noise, race, judge."""
     data = load_data(size.data, "validation")
@@ -151,7 +146,7 @@ def run(report: Report, size: Size, seed: int) -> None:
             for lr in size.rates:
                 steps[lr] = descend(data, size, batch_size, lr, seed).steps
                 bar.update()
-            rates[batch_size] = fewest_steps(steps)
+            rates[batch_size] = min(steps, key=steps.__getitem__)  # of equals the smaller
 
     races: dict[int, list[Descent]] = {batch_size: [] for batch_size in sizes}
     with progress_bar(len(sizes) * size.seeds, "training", "race") as bar:
@@ -219,8 +214,7 @@ def verdict(races: Mapping[int, Sequence[Descent]], slopes: Mapping[str, float])
         single: "single rows",
     }
     costs = ", ".join(
-        f"{name} {told(median(d.steps for d in races[size]), ',.0f')} steps and "
-        f"{told(median(seconds[size]), '.2g')} CPU s"
+        f"{name} {median(d.steps for d in races[size]):,.0f} steps and {median(seconds[size]):.2g} CPU s"
         for size, name in names.items()
     )
     evidence = (
@@ -229,11 +223,6 @@ def verdict(races: Mapping[int, Sequence[Descent]], slopes: Mapping[str, float])
         f"(medians of {len(races[single])} seeds)"
     )
     return Verdict(CLAIM, falls and wins, evidence)
-
-
-def told(number: float, form: str) -> str:
-    """A number, or that there is none."""
-    return format(number, form) if math.isfinite(number) else "infinitely many"
 
 
 def text(rows: Sequence[Mapping[str, Any]], size: Size, slopes: Mapping[str, float]) -> str:
@@ -249,6 +238,61 @@ def text(rows: Sequence[Mapping[str, Any]], size: Size, slopes: Mapping[str, flo
     notes = [f"medians of {size.seeds} seeds; the last batch is all rows; !: the end of the grid of rates"]
     notes += [f"slope of log variance against log B, {place}: {slope:.3f}" for place, slope in slopes.items()]
     return "\n".join([table_of(rows, columns, missing="missed"), "", *notes])
+
+
+BLUE, ORANGE = "#0072B2", "#D55E00"
+
+
+def draw_noise(noises: Sequence[Noise], rows: int) -> Figure:
+    """Theory as lines, measurements as dots."""
+    picture = figure(9, 4)
+    for axes, measured in zip(picture.subplots(1, len(noises), sharey=True), noises, strict=True):
+        sizes = measured.batch_sizes
+        for replacement, color, dots in (
+            (True, BLUE, measured.with_replacement),
+            (False, ORANGE, measured.without_replacement),
+        ):
+            theory = [predicted_variance(measured.variance, b, rows, replacement=replacement) for b in sizes]
+            how = "with" if replacement else "without"
+            formula = "σ²/B" if replacement else "σ²/B · (N - B)/(N - 1)"
+            axes.loglog(sizes, theory, "-", color=color, label=formula)
+            axes.loglog(
+                sizes, dots, "o", color=color, markersize=5, label=f"measured, drawn {how} replacement"
+            )
+        decorate(axes, "batch size B", "", f"{measured.place}: slope {measured.slope:.3f}")
+        axes.legend(fontsize="small", frameon=False)
+    picture.axes[0].set_ylabel("variance of the gradient, E|g_B - ∇f|²")
+    return picture
+
+
+def draw_cost(panels: Mapping[str, Mapping[int, Sequence[float]]]) -> Figure:
+    """A panel for each quantity: its median against the batch size, and a dot for each seed."""
+    picture = figure(11, 3.8)
+    for axes, (title, values) in zip(picture.subplots(1, len(panels)), panels.items(), strict=True):
+        axes.loglog(list(values), [median(seeds) for seeds in values.values()], color=BLUE)
+        for batch_size, seeds in values.items():
+            axes.loglog([batch_size] * len(seeds), seeds, "o", color=BLUE, alpha=0.4, markersize=4)
+        if "seconds" in title:
+            plain_log(axes.yaxis)
+        decorate(axes, "batch size", "", title)
+    return picture
+
+
+def draw_race(looks: Mapping[int, Sequence[tuple[int, float, float]]], target: float) -> Figure:
+    """The loss on the way against the clock and against the number of steps: one row, some, all of them."""
+    picture = figure(10, 4.4)
+    labels = {1: "CPU seconds of training", 0: "steps"}
+    names = ("single rows", "mini-batches of {:,}", "gradient descent on all {:,}")
+    for axes, (column, label) in zip(picture.subplots(1, 2, sharey=True), labels.items(), strict=True):
+        for name, color, (batch_size, seen) in zip(names, ("0.6", BLUE, ORANGE), looks.items(), strict=False):
+            x, losses = [look[column] for look in seen], [look[2] for look in seen]
+            axes.semilogx(x, losses, color=color, linewidth=1.8, label=name.format(batch_size))
+            axes.plot(x[-1], losses[-1], "o", color=color)
+        axes.axhline(target, color="0.4", linestyle=":", label="target")
+        decorate(axes, label, "")
+    picture.axes[0].set_ylabel("validation loss")
+    picture.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=4)
+    return picture
 
 
 if __name__ == "__main__":

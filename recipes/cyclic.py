@@ -27,7 +27,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Any, Literal
 
 if not __package__:  # run by its path: Python looks for modules in recipes/, the package lies one higher
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -35,40 +35,24 @@ if not __package__:  # run by its path: Python looks for modules in recipes/, th
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.optim.lr_scheduler import ConstantLR, LinearLR, LRScheduler
+from torch.optim.lr_scheduler import LinearLR, LRScheduler
 
 import torchopt_course as optim
 from recipes.common.data import Data
 from recipes.common.errors import UserError
 from recipes.common.loop import train
-from recipes.common.pictures import decorate, figure
+from recipes.common.pictures import Figure, decorate, figure
 from recipes.common.report import Report, Verdict, main
 from recipes.common.table import table_of
-from recipes.parts.schedule_runs import (
-    Ending,
-    Job,
-    Run,
-    Size,
-    compete,
-    ending,
-    mean_curve,
-    recorded,
-    write_curves,
-)
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from recipes.parts.schedule_runs import Ending, Job, Run, Size, compete, ending, recorded
+from recipes.parts.statistics import mean_curve
 
 CLAIM = "A cyclical learning rate reaches the accuracy of the best constant rate in half the epochs."
-
-
 SIZES = {
     "smoke": Size("digits", "mlp", rows=300, epochs=8, batch_size=32, search_seeds=1, seeds=2),
     "gallery": Size("fashion-mnist", "mlp", 8_000, epochs=12, batch_size=128, search_seeds=2, seeds=3),
     "full": Size("fashion-mnist", "cnn", None, epochs=8, batch_size=128, search_seeds=1, seeds=3),
 }
-
-
 ScheduleName = Literal["constant", "linear decay", "triangular", "triangular2", "exp_range"]
 
 
@@ -106,10 +90,10 @@ def to_try(found: optim.RangeTest, epochs: int) -> dict[str, list[Setting]]:
     }
 
 
-def make_scheduler(setting: Setting, optimizer: torch.optim.Optimizer, steps: int) -> LRScheduler:
+def make_scheduler(setting: Setting, optimizer: optim.SGD, steps: int) -> LRScheduler | None:
     """The schedule of a training of so many steps; it goes on after each of them."""
     if setting.schedule == "constant":
-        return ConstantLR(optimizer, factor=1.0)
+        return None
     if setting.schedule == "linear decay":
         return LinearLR(optimizer, start_factor=1.0, end_factor=0.0, total_iters=steps)
     return optim.CyclicLR(
@@ -124,19 +108,13 @@ def make_scheduler(setting: Setting, optimizer: torch.optim.Optimizer, steps: in
 
 
 def train_once(job: Job[Setting]) -> Run:
-    """Train with this schedule; it goes on after every batch."""
+    """Train with this schedule."""
     data, epochs, batch_size = job.size.load(job.split), job.setting.epochs, job.size.batch_size
     model, optimizer = job.size.model_and_optimizer(data, job.setting.lr, job.seed)
-    scheduler = make_scheduler(
-        job.setting, optimizer, epochs * math.ceil(len(data.train_inputs) / batch_size)
-    )
-    return recorded(
-        train(
-            model, optimizer, data, epochs=epochs, batch_size=batch_size, seed=job.seed,
-            scheduler=scheduler, every="batch",
-        ),
-        epochs,
-    )  # fmt: skip
+    how: dict[str, Any] = {"epochs": epochs, "batch_size": batch_size, "seed": job.seed}
+    steps = epochs * math.ceil(len(data.train_inputs) / batch_size)
+    scheduler = make_scheduler(job.setting, optimizer, steps)
+    return recorded(train(model, optimizer, data, scheduler=scheduler, every="batch", **how), epochs)
 
 
 def range_test(size: Size, data: Data, seed: int) -> optim.RangeTest:
@@ -197,7 +175,7 @@ def draw(tested: dict[str, list[Run]]) -> Figure:
         lrs, epochs = runs[0].lrs, len(runs[0].losses)
         look = {"linewidth": 1.8, "label": name, **LOOKS[name]}
         rates.plot([epochs * step / len(lrs) for step in range(len(lrs))], lrs, **look)
-        percent = [100 * value for value in mean_curve([run.accuracies for run in runs])]
+        percent = [100 * value for value in mean_curve(run.accuracies for run in runs)]
         accuracies.plot(range(1, epochs + 1), percent, marker="o", markersize=3, **look)
     accuracies.axhline(100 * ending(tested["constant"]).mean, color="0.5", linestyle="--", linewidth=1)
     rates.locator_params(axis="x", integer=True)
@@ -212,7 +190,6 @@ def run(report: Report, size: Size, seed: int) -> None:
     found = range_test(size, size.load("validation"), seed)
     report.picture("range_test", found.figure())
     chosen, tested, searched = compete(report, train_once, to_try(found, size.epochs), size, seed)
-    write_curves(report, tested)
     report.picture("schedules", draw(tested))
 
     endings = {name: ending(runs) for name, runs in tested.items()}
@@ -222,7 +199,7 @@ def run(report: Report, size: Size, seed: int) -> None:
             "name": name,
             **asdict(chosen[name]),
             **asdict(endings[name]),
-            "epochs_to_constant": epochs_to(target, mean_curve([one.accuracies for one in runs])),
+            "epochs_to_constant": epochs_to(target, mean_curve(one.accuracies for one in runs)),
         }
         for name, runs in tested.items()
     ]

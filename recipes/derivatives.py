@@ -11,7 +11,7 @@ The lecture's program, its derivatives by hand, and what it says of the four way
     round-off."
 
 Cost is counted, not timed: how many numbers torch's operations compute, compared with one evaluation of the
-program. Seconds are reported, but decide nothing.
+program.
 
 - Many inputs, one result: x and y are vectors, the result is the sum of all z. n inputs are n / 2 pairs.
 - One input, many results: x is one number, y a constant vector of n, and so is z.
@@ -28,7 +28,7 @@ The claim is borne out if all of this holds:
 5. Written out as a formula, the derivative of an iterated map more than doubles with every iteration; in
    reverse mode its cost does not.
 
-There is no chance in it: all figures but the seconds are the same in every run. Also leaves the dependency
+There is no chance in it: all figures are the same in every run. Also leaves the dependency
 graph (graph.svg, graph.dot, graph.txt).
 """
 
@@ -49,11 +49,10 @@ if not __package__:  # run by its path: Python looks for modules in recipes/, th
 from recipes.common.report import Report, Verdict, main
 from recipes.common.table import table_of
 from recipes.parts import derivative_pictures as pictures
-from recipes.parts.counted_work import Cost, shortest, work
-from recipes.parts.derivative_tables import COLUMNS, SWELL, distance, tables
+from recipes.parts.counted_work import Cost, work
 from recipes.parts.difference_errors import Errors, Y, errors_against_h
 from recipes.parts.expression_swell import Swell, grows_by, swell
-from recipes.parts.power_law import loglog_slope
+from recipes.parts.statistics import loglog_slope
 from torchopt_course import autograd
 from torchopt_course.autograd import Variable, numerical, symbolic
 
@@ -75,16 +74,14 @@ class Size:
     """Numbers of inputs, or of results; even."""
     points: int
     """At how many x the error of finite differences is measured."""
-    repeats: int
-    """Of how many timings the shortest is reported."""
     iterations: int
     """Of the logistic map, whose derivative is written out."""
 
 
 SIZES: dict[str, Size] = {
-    "smoke": Size(counts=(8, 32, 128), points=50, repeats=1, iterations=4),
-    "gallery": Size(counts=(2, 8, 32, 128, 512), points=200, repeats=3, iterations=6),
-    "full": Size(counts=(2, 8, 32, 128, 512, 2048, 8192), points=2000, repeats=5, iterations=8),
+    "smoke": Size(counts=(8, 32, 128), points=50, iterations=4),
+    "gallery": Size(counts=(2, 8, 32, 128, 512), points=200, iterations=6),
+    "full": Size(counts=(2, 8, 32, 128, 512, 2048, 8192), points=2000, iterations=8),
 }
 
 
@@ -132,7 +129,7 @@ def dependency_graph() -> autograd.graph.Graph:  # type: ignore[name-defined]
 # -- cost against the number of inputs and of results --------------------------------------------------------
 
 
-def costs(n: int, repeats: int) -> list[Cost]:
+def costs(n: int) -> list[Cost]:
     """The same program with n inputs and one result, and with one input and n results."""
     numbers = torch.linspace(0.5, 2.5, n, dtype=torch.float64)
     x, y = numbers[: n // 2], numbers[n // 2 :]
@@ -163,7 +160,7 @@ def costs(n: int, repeats: int) -> list[Cost]:
         ),
     }
     return [
-        Cost(shape, n, way, work(derive) / work(evaluate), shortest(derive, repeats))
+        Cost(shape, n, way, work(derive) / work(evaluate))
         for shape, (evaluate, ways) in shapes.items()
         for way, derive in ways.items()
     ]
@@ -224,33 +221,65 @@ def judge(
     )
 
 
+def distance(found: tuple[Tensor, Tensor], exact: tuple[Tensor, Tensor]) -> float:
+    """The larger one of the two errors."""
+    return max(float((f - e).abs()) for f, e in zip(found, exact, strict=True))
+
+
+def tables(
+    ways: dict[str, tuple[Tensor, Tensor]],
+    off: dict[str, float],
+    measured: Sequence[Cost],
+    swollen: Sequence[Swell],
+) -> str:
+    """The four ways at one point, their costs, how a formula swells, and the lecture's two tables."""
+    points = [{"way": way, "dx": dx, "dy": dy, "error": off[way] or None} for way, (dx, dy) in ways.items()]
+    at_point = {"": "{way}", "dz/dx": "{dx:.15f}", "dz/dy": "{dy:.15f}", "error": "{error:.0e}"}
+    evaluations: dict[int, dict[str, float]] = {}
+    for c in measured:
+        evaluations.setdefault(c.n, {"n": c.n})[f"{c.shape}, {c.way}"] = c.evaluations
+    kinds = dict.fromkeys(f"{c.shape}, {c.way}" for c in measured)
+    costs_of = {kind.replace(", ", "\n"): f"{{{kind}:,.2f}}" for kind in kinds}
+    swell_of = {
+        "iterations of\n4 x (1 - x)": "{iterations}",
+        "operations in the\nderivative's formula": "{formula:,}",
+        "in reverse\nmode": "{reverse}",
+    }
+    return "\n\n".join([
+        table_of(points, at_point, missing="0"),
+        "All derivatives, in evaluations of the program:",
+        table_of(evaluations.values(), {"n": "{n}", **costs_of}),
+        table_of(map(vars, swollen), swell_of),
+        str(autograd.trace(program, x=X, y=Y)),
+    ])  # fmt: skip
+
+
 def run(report: Report, size: Size) -> None:
     """Four ways, errors, costs, graph; then the verdict."""
     ways = four_ways()
     errors = errors_against_h(program, size.points)
-    measured = [cost for n in size.counts for cost in costs(n, size.repeats)]
+    measured = [cost for n in size.counts for cost in costs(n)]
     graph = dependency_graph()
 
     graph.svg(report.folder / "graph.svg", graphviz=False)
     (report.folder / "graph.dot").write_text(graph.dot() + "\n", encoding="utf-8")
     (report.folder / "graph.txt").write_text(graph.text() + "\n", encoding="utf-8")
     graph.tensorboard(report.tensorboard)
-    for shape, way in COLUMNS:
+    for shape, way in dict.fromkeys((c.shape, c.way) for c in measured):
         chosen = [c for c in measured if (c.shape, c.way) == (shape, way)]
-        tag = f"{shape}/{way}".replace(", ", "_").replace(" ", "_")
+        tag = f"evaluations/{shape}/{way}".replace(", ", "_").replace(" ", "_")
         words = "Cost of all derivatives, in evaluations of the program; the step is n."
-        report.curve(f"evaluations/{tag}", words, [c.evaluations for c in chosen], [c.n for c in chosen])
+        report.curve(tag, words, [c.evaluations for c in chosen], [c.n for c in chosen])
     report.picture("graph", pictures.graph_picture(graph))
     report.picture("error_against_h", pictures.errors_picture(errors))
     report.picture("cost", pictures.cost_picture(measured))
     swollen = swell(size.iterations)
     report.picture("swell", pictures.swell_picture(swollen))
-    off = {way: distance(found, ways["by hand"]) for way, found in ways.items() if way != "by hand"}
-    texts = (tables(ways, measured), table_of(map(vars, swollen), SWELL), autograd.trace(program, x=X, y=Y))
+    off = {way: distance(found, ways["by hand"]) for way, found in ways.items()}
     report.finish(
-        "\n\n".join(map(str, texts)),
+        tables(ways, off, measured, swollen),
         [asdict(cost) for cost in measured],
-        judge(off, errors, measured, swollen),
+        judge({way: error for way, error in off.items() if way != "by hand"}, errors, measured, swollen),
         formula=str(symbolic.formula(program)).splitlines(),
         ways={way: [float(d) for d in found] for way, found in ways.items()},
         slopes=errors.slopes,

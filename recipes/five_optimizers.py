@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,27 +36,6 @@ class Options:
     """Replace the five runs instead of going on with them."""
 
 
-def train_all(options: Options) -> tuple[list[Result], int]:
-    """The five runs, one after the other, under one progress bar; and how many epochs were new."""
-    configs = [
-        Config(optimizer=name, seed=options.seed, fresh=options.fresh, logdir=options.logdir / name)
-        for name in FIVE
-    ]
-    results, new = [], 0
-    with progress_bar(sum(config.epochs for config in configs), "epoch") as bar:
-        for number, config in enumerate(configs):
-
-            def advance(epoch: Epoch, before: int = number * configs[0].epochs) -> None:
-                nonlocal new
-                new += 1
-                bar.set_postfix_str(f"accuracy {epoch.accuracy:.1%}", refresh=False)
-                bar.update(before + epoch.epoch - bar.n)
-
-            bar.set_description(f"{config.optimizer:8}")
-            results.append(run(config, advance))
-    return results, new
-
-
 COLUMNS = {
     "optimizer": "{name}",
     "learning\nrate": "{lr:g}",
@@ -68,20 +46,32 @@ COLUMNS = {
 }
 
 
-def outcomes(results: Sequence[Result]) -> str:
-    """Side by side."""
-    rows = [{**vars(r), "name": OPTIMIZERS[name].__name__} for name, r in zip(FIVE, results, strict=True)]
-    compiling = sum(result.first_step_seconds for result in results)
-    note = f"\n\n{compiling:.1f} of the seconds went into compiling; a new run finds that in the cache."
-    return table_of(rows, COLUMNS) + (note if compiling > 1 else "")
-
-
 def main() -> None:
-    """Train all five and print the table."""
+    """Train one after the other, or find them finished, and print them side by side."""
     options = parse(Options)
     with plain_endings():
-        results, new = train_all(options)
-        print(outcomes(results))
+        results: list[Result] = []
+        new = 0
+        with progress_bar(len(FIVE) * Config.epochs, "epoch") as bar:
+            for name in FIVE:
+                before = len(results) * Config.epochs
+
+                def advance(epoch: Epoch, before: int = before) -> None:
+                    nonlocal new
+                    new += 1
+                    bar.set_postfix_str(f"accuracy {epoch.accuracy:.1%}", refresh=False)
+                    bar.update(before + epoch.epoch - bar.n)
+
+                bar.set_description(f"{name:8}")
+                logdir = options.logdir / name
+                config = Config(optimizer=name, seed=options.seed, fresh=options.fresh, logdir=logdir)
+                results.append(run(config, advance))
+        names = [OPTIMIZERS[name].__name__ for name in FIVE]
+        rows = [{**vars(r), "name": name} for name, r in zip(names, results, strict=True)]
+        print(table_of(rows, COLUMNS))
+        compiling = sum(result.first_step_seconds for result in results)
+        if compiling > 1:
+            print(f"\n{compiling:.1f} of the seconds went into compiling; a new run finds that in the cache.")
         if not new:
             print(f"\n{options.logdir} had these five already, finished; --fresh trains them anew.")
         print(f"\nTo see the runs side by side:\n\n    {tensorboard_command(options.logdir)}")

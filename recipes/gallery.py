@@ -97,8 +97,8 @@ PAGE = """\
 
 Written by `make gallery` from runs at the size `{size}`, with torch {torch_version}. Each recipe is one \
 script that reads from top to bottom; `--help` explains its options, `--size full` takes a larger \
-experiment. Every run can be looked at in TensorBoard, with all contenders of a claim in one chart under \
-*Custom Scalars*: `tensorboard --logdir runs`.
+experiment. Every run can be looked at in TensorBoard, with all contenders of a claim in one chart: \
+`tensorboard --logdir runs`.
 
 | recipe | the lecture says | borne out by this run |
 |---|---|---|

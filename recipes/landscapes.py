@@ -33,6 +33,7 @@ from recipes.common.report import Report, Verdict, main
 from recipes.common.table import table, table_of
 from recipes.parts import landscape_pictures as pictures
 from recipes.parts.ground import LANDSCAPES, Landscape, Walk, turned
+from recipes.parts.quadratic import draw_quadratic, speeds_at
 
 
 @dataclass(frozen=True)
@@ -98,43 +99,6 @@ def quality(walk: Walk) -> tuple[float, bool, float]:
     """Fewest steps first; among those that miss the target, those that stay in sight, then the lowest end."""
     end = walk.heights[-1].item()
     return walk.steps_to_target, not walk.inside, end if math.isfinite(end) else math.inf  # NaN is the worst
-
-
-def best_settings(kappa: float) -> dict[str, tuple[float, float, float]]:
-    """Learning rate, momentum, and the factor by which the distance to the minimum shrinks in a step.
-
-    For curvatures from μ = 1 to L = κ. Gradient descent and Polyak's heavy ball (1964) with the settings that
-    are the best on a quadratic; Nesterov's method (2004) with its constants for any convex function.
-    """
-    root = math.sqrt(kappa)
-    heavy = (root - 1) / (root + 1)
-    return {
-        "Gradient descent": (2 / (kappa + 1), 0.0, (kappa - 1) / (kappa + 1)),
-        "Momentum": (4 / (root + 1) ** 2, heavy**2, heavy),
-        "Nesterov": (1 / kappa, heavy, 1 - 1 / root),
-    }
-
-
-def measured_factor(name: str, kappa: float, most_steps: int = 4000) -> float:
-    """The same factor, measured on f(x) = (x_1² + κ x_2²) / 2."""
-    lr, momentum, factor = best_settings(kappa)[name]
-    x = torch.ones(2, dtype=torch.float64, requires_grad=True)
-    curvature = torch.tensor([1.0, kappa], dtype=torch.float64)
-    optimizer = optim.SGD([x], lr=lr, momentum=momentum, nesterov=name == "Nesterov")
-    # Until some e^-400 is left, far from the smallest float64. Momentum's distance is (a + b t) factor^t:
-    # the ratio of two late distances is free of a and b, but for 2^(1 / half).
-    half = min(most_steps // 2, math.ceil(200 / -math.log(factor)))
-    distances = []
-    for _ in range(2 * half):
-        x.grad = curvature * x.detach()
-        optimizer.step()
-        distances.append(x.detach().abs().max().item())
-    return float((distances[-1] / distances[half - 1]) ** (1 / half))
-
-
-def steps_per_digit(factor: float) -> float:
-    """Steps until a tenth of the distance is left."""
-    return -math.log(10) / math.log(factor)
 
 
 def symptoms(walk: Walk) -> tuple[float, float]:
@@ -253,20 +217,13 @@ def run(report: Report, size: Size) -> None:
                 words = "Height above the lowest point, with the best learning rate."
                 report.curve(tag, words, best.heights.tolist(), range(size.steps + 1))
                 bar.update()
-    speeds = []
-    for kappa in size.kappas:
-        for name, (_, _, theory) in best_settings(kappa).items():
-            speed = {"kappa": kappa, "optimizer": name, "theory": theory}
-            measured = measured_factor(name, kappa)
-            speeds.append({**speed, "measured": measured, "steps": steps_per_digit(measured)})
+    speeds = speeds_at(size.kappas)
 
-    report.picture("paths", pictures.draw_paths(walks))
+    report.picture("paths", pictures.draw_paths(walks)[0])
     report.picture("velocity", pictures.draw_velocity(LANDSCAPES["ravine"]))
     both = {"ravine": LANDSCAPES["ravine"], "turned ravine": ravine}
     report.picture("turned", pictures.draw_turned(both, walks))
-    report.picture("quadratic", pictures.draw_quadratic(speeds, lambda kappa: {
-        name: steps_per_digit(factor) for name, (_, _, factor) in best_settings(kappa).items()
-    }))  # fmt: skip
+    report.picture("quadratic", draw_quadratic(speeds))
     pictures.animate(walks, report.folder / "paths.gif", size.frames)
     pictures.show_gif(report.tensorboard, "landscapes/animation", report.folder / "paths.gif")
     rows = [row_of(name, other, way) for name, ways in walks.items() for other, way in ways.items()]

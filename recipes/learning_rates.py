@@ -21,7 +21,6 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING
 
 if not __package__:  # run by its path: Python looks for modules in recipes/, the package lies one higher
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -33,12 +32,9 @@ from recipes.common.data import load_data
 from recipes.common.errors import TrainingDivergedError
 from recipes.common.loop import evaluate, train
 from recipes.common.model import make_model
-from recipes.common.pictures import decorate, figure
+from recipes.common.pictures import Figure, decorate, figure
 from recipes.common.report import Report, Verdict, main
 from recipes.common.table import table_of
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 CLAIM = "A learning rate that is too small crawls, one that is too large diverges; a good one lies between"
 CURVATURE = 4.0
@@ -157,9 +153,8 @@ def draw_network(courses: dict[float, list[Course]], best: float) -> Figure:
 
 def run(report: Report, size: Size, seed: int) -> None:
     """Descend, train, draw, judge."""
-    jobs = [Job(lr, seed + n, size.epochs) for lr in size.rates for n in range(size.seeds)]
-    done = iter(report.train_all(train_once, jobs, "rates", parallel=False))
-    courses = {lr: [next(done) for _ in range(size.seeds)] for lr in size.rates}
+    jobs = {lr: [Job(lr, seed + n, size.epochs) for n in range(size.seeds)] for lr in size.rates}
+    courses = report.train_all(train_once, jobs, "rates", parallel=False)
     ends = {lr: median(course.losses[-1] for course in some) for lr, some in courses.items()}
     start = median(course.losses[0] for some in courses.values() for course in some)
     for lr, some in courses.items():

@@ -16,7 +16,6 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 if not __package__:  # run by its path: Python looks for modules in recipes/, the package lies one higher
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -30,12 +29,9 @@ import torchopt_course as optim
 from recipes.common.data import Data, load_data
 from recipes.common.loop import train
 from recipes.common.model import make_model
-from recipes.common.pictures import COLORS, decorate, figure, stars
+from recipes.common.pictures import COLORS, Figure, decorate, figure, stars
 from recipes.common.report import Report, Verdict, main
 from recipes.common.table import table_of
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 CLAIM = "The loss of a real network is not convex: between two minima lies a ridge"
 
@@ -100,7 +96,7 @@ def draw_plane(x: Tensor, y: Tensor, losses: Tensor, path: Tensor, minima: Tenso
     """Height lines at equal ratios, the way of the first training, a star at each minimum."""
     from matplotlib.colors import LogNorm
 
-    picture = figure(9, 5.2)
+    picture = figure(9, 4.2)
     axes = picture.subplots()
     levels = torch.logspace(float(losses.min().log10()), float(losses.max().log10()), 25).tolist()
     ground = axes.contourf(x, y, losses, levels, cmap="Greys_r", norm=LogNorm())
@@ -108,7 +104,7 @@ def draw_plane(x: Tensor, y: Tensor, losses: Tensor, path: Tensor, minima: Tenso
     words = "the first training, an epoch a dot"
     axes.plot(*path.T, "o-", color=COLORS["Momentum"], markersize=3, label=words)
     stars(axes, minima, size=20, label="where two trainings ended")
-    bar = picture.colorbar(ground, ax=axes, label="training loss", format="%.0e")
+    bar = picture.colorbar(ground, ax=axes, label="training loss", format="%.1g")
     bar.minorticks_off()
     axes.set_aspect("equal")
     title = "A plane through two minima of a real network"
@@ -147,7 +143,7 @@ def run(report: Report, size: Size, seed: int) -> None:
     line = losses_at(model, data, first[-1] + shares[:, None] * (second[-1] - first[-1]))
 
     words = "Loss of all training rows; the step is the percent of the way."
-    report.curve("line_between_minima", words, line.tolist(), range(101))
+    report.curve("loss/line_between_minima", words, line.tolist(), range(101))
     report.picture("plane", draw_plane(x, y, ground, plane.seen(first), corners[1:]))
     report.picture("line", draw_line(shares, line))
     top, ends = float(line.max()), (float(line[0]), float(line[-1]))

@@ -35,23 +35,11 @@ import torch
 if not __package__:  # run by its path: Python looks for modules in recipes/, the package lies one higher
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from recipes.common.pictures import COLORS, Figure, decorate, figure
 from recipes.common.report import Report, Verdict, main
 from recipes.common.table import table_of
-from recipes.parts.optimizers_pictures import draw_curves, draw_sensitivity, draw_spread
-from recipes.parts.trials import (
-    CONTENDERS,
-    Budget,
-    Contest,
-    Outcome,
-    Result,
-    Schedule,
-    Task,
-    Trial,
-    best,
-    lead,
-    median_steps,
-    run_trial,
-)
+from recipes.parts.statistics import lead
+from recipes.parts.trials import CONTENDERS, Budget, Contest, Result, Schedule, Task, Trial, run_trial
 
 CLAIM = "In a hurry: Adam; with time: SGD with momentum, tuned"
 SCHEDULES: tuple[Schedule, ...] = ("constant", "cosine")
@@ -93,31 +81,31 @@ SIZES = {
 def run(report: Report, size: Size, seed: int) -> None:
     """Tune, train the choices from fresh seeds, judge."""
     trials = [t for budget in (size.short, size.long) for t in tuning_trials(size, budget, seed)]
-    tuning = dict(zip(trials, report.train_all(run_trial, trials, "tuning"), strict=True))
+    tuning = report.train_all(run_trial, {trial: [trial] for trial in trials}, "tuning")
+    accuracies = {trial: outcome.accuracy[-1] for trial, [outcome] in tuning.items()}
 
     contests = (
-        Contest(f"{size.short}, default rate", size.short, tuned=False),
-        Contest(f"{size.short}, tuned", size.short, tuned=True),
-        Contest(f"{size.long}, tuned", size.long, tuned=True),
+        Contest(size.short, tuned=False),
+        Contest(size.short, tuned=True),
+        Contest(size.long, tuned=True),
     )
-    choices = [(contest, choice(size, contest, name, tuning)) for contest in contests for name in CONTENDERS]
-    finals = [trial for _, chosen in choices for trial in final_trials(size, chosen, seed)]
-    outcomes = iter(report.train_all(run_trial, finals, "final"))
-    results = [Result(*pair, [next(outcomes) for _ in range(size.seeds)]) for pair in choices]
+    chosen = {(c, name): choice(size, c, name, accuracies) for c in contests for name in CONTENDERS}
+    finals = {(c, trial): final_trials(size, trial, seed) for (c, _), trial in chosen.items()}
+    results = [Result(*key, outs) for key, outs in report.train_all(run_trial, finals, "final").items()]
 
     for result in results:
-        tag = f"{result.contest.name.replace(', ', '/')}/{result.choice.optimizer}".replace(" ", "_")
+        tag = f"{result.contest}/{result.choice.optimizer}".replace(", ", "/").replace(" ", "_")
         words = "Validation accuracy after the step; mean over the seeds."
         report.curve(tag, words, result.mean_curve, result.outcomes[0].steps)
     by_rate = {
-        (budget, name): sensitivity(name, budget, tuning)
+        (budget, name): sensitivity(name, budget, accuracies)
         for budget in (size.short, size.long)
         for name in CONTENDERS
     }
     report.picture("sensitivity", draw_sensitivity(by_rate))
     report.picture("validation_accuracy", draw_curves(results))
     report.picture("test_accuracy", draw_spread(results))
-    rows = [row(result, tuning) for result in results]
+    rows = [row(result, by_rate[result.contest.budget, result.choice.optimizer]) for result in results]
     report.finish(text(rows), rows, verdict(results))
 
 
@@ -131,28 +119,26 @@ def tuning_trials(size: Size, budget: Budget, seed: int) -> list[Trial]:
     ]
 
 
-def choice(size: Size, contest: Contest, name: str, tuning: Mapping[Trial, Outcome]) -> Trial:
+def choice(size: Size, contest: Contest, name: str, accuracies: Mapping[Trial, float]) -> Trial:
     """What did best on the validation rows, or what the optimizer does if it is told nothing."""
+    epochs = contest.budget.epochs
     if not contest.tuned:
-        return Trial(size.task, name, None, "constant", contest.budget.epochs, looks=1, seed=0)
-    return best(final_accuracies(name, contest.budget, tuning))
+        return Trial(size.task, name, default_rate(name), "constant", epochs, looks=1, seed=0)
+    mine = [trial for trial in accuracies if (trial.optimizer, trial.epochs) == (name, epochs)]
+    return max(mine, key=accuracies.__getitem__)
 
 
-def final_accuracies(name: str, budget: Budget, tuning: Mapping[Trial, Outcome]) -> dict[Trial, float]:
-    """Validation accuracy at the end of each training that one optimizer was tuned with."""
-    return {
-        trial: outcome.accuracy[-1]
-        for trial, outcome in tuning.items()
-        if trial.optimizer == name and trial.epochs == budget.epochs
-    }
+def default_rate(name: str) -> float:
+    """The learning rate of an optimizer that is told nothing."""
+    return float(CONTENDERS[name]([torch.nn.Parameter(torch.zeros(1))]).defaults["lr"])
 
 
-def sensitivity(name: str, budget: Budget, tuning: Mapping[Trial, Outcome]) -> dict[float, float]:
-    """The better schedule's accuracy at each rate."""
+def sensitivity(name: str, budget: Budget, accuracies: Mapping[Trial, float]) -> dict[float, float]:
+    """The better schedule's validation accuracy at each rate."""
     by_rate: dict[float, float] = {}
-    for trial, accuracy in final_accuracies(name, budget, tuning).items():
-        assert trial.lr is not None
-        by_rate[trial.lr] = max(accuracy, by_rate.get(trial.lr, 0.0))
+    for trial, accuracy in accuracies.items():
+        if (trial.optimizer, trial.epochs) == (name, budget.epochs):
+            by_rate[trial.lr] = max(accuracy, by_rate.get(trial.lr, 0.0))
     return by_rate
 
 
@@ -168,59 +154,44 @@ def verdict(results: Sequence[Result]) -> Verdict:
         [result.tests for result in results if result.choice.optimizer == name]
         for name in ("Adam", "Momentum")
     )
+    # Adam's leads; below minus two standard errors Momentum is ahead.
     default, short, long = (lead(ours, theirs) for ours, theirs in zip(adam, momentum, strict=True))
-    hurry = ahead(default) and not ahead(minus(short))
-    time = ahead(minus(long))
+    hurry = default[0] > 2 * default[1] and short[0] >= -2 * short[1]
+    time = long[0] < -2 * long[1]
     budgets = [result.contest.budget for result in results]
     held = {True: "held", False: "did not hold"}
     evidence = (
         f"the first half {held[hurry]}, the second {held[time]}; "
-        f"Adam's lead over Momentum in test accuracy was {points(default)} after {budgets[0]} "
-        f"with default rates, {points(short)} with tuned ones, and {points(long)} after {budgets[-1]} "
+        f"Adam's lead over Momentum in test accuracy was {points(*default)} after {budgets[0]} "
+        f"with default rates, {points(*short)} with tuned ones, and {points(*long)} after {budgets[-1]} "
         f"with tuned ones (means of {len(adam[0])} seeds ± standard error)"
     )
     return Verdict(CLAIM, hurry and time, evidence)
 
 
-def ahead(lead: tuple[float, float]) -> bool:
-    """By more than two standard errors."""
-    return lead[0] > 2 * lead[1]
-
-
-def minus(lead: tuple[float, float]) -> tuple[float, float]:
-    """The other's lead."""
-    return -lead[0], lead[1]
-
-
-def points(lead: tuple[float, float]) -> str:
+def points(mean: float, error: float) -> str:
     """In percentage points; never a lead of "-0.0"."""
-    return f"{round(100 * lead[0], 1) + 0.0:+.1f} ± {100 * lead[1]:.1f} points"
+    return f"{round(100 * mean, 1) + 0.0:+.1f} ± {100 * error:.1f} points"
 
 
-def row(result: Result, tuning: Mapping[Trial, Outcome]) -> dict[str, Any]:
+def row(result: Result, by_rate: Mapping[float, float]) -> dict[str, Any]:
     """A line of the table as numbers."""
-    name, budget = result.choice.optimizer, result.contest.budget
-    accuracies = sensitivity(name, budget, tuning)
+    contest, chosen = result.contest, result.choice
     return {
-        "contest": result.contest.name,
-        "epochs": budget.epochs,
-        "optimizer": name,
-        "lr": default_rate(name) if result.choice.lr is None else result.choice.lr,
-        "schedule": result.choice.schedule,
-        "rate_at_edge": result.choice.lr in (min(accuracies), max(accuracies)),
-        "target_accuracy": budget.target,
-        "median_steps_to_target": median_steps(budget.target, result.outcomes),
+        "contest": str(contest),
+        "epochs": contest.budget.epochs,
+        "optimizer": chosen.optimizer,
+        "lr": chosen.lr,
+        "schedule": chosen.schedule,
+        "rate_at_edge": contest.tuned and chosen.lr in (min(by_rate), max(by_rate)),
+        "target_accuracy": contest.budget.target,
+        "median_steps_to_target": result.median_steps,
         "test_accuracy": fmean(result.tests),
         "test_accuracy_spread": stdev(result.tests),
         "test_accuracy_of_seeds": result.tests,
-        "good_rates": sum(accuracy >= max(accuracies.values()) - 0.02 for accuracy in accuracies.values()),
-        "rates": len(accuracies),
+        "good_rates": sum(accuracy >= max(by_rate.values()) - 0.02 for accuracy in by_rate.values()),
+        "rates": len(by_rate),
     }
-
-
-def default_rate(name: str) -> float:
-    """The learning rate of an optimizer that is told nothing."""
-    return float(CONTENDERS[name]([torch.nn.Parameter(torch.zeros(1))]).defaults["lr"])
 
 
 def text(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -242,6 +213,63 @@ def text(rows: Sequence[Mapping[str, Any]]) -> str:
         "good rates: within 2 points of the best on the validation rows; !: the end of the grid"
     )
     return "\n\n".join([*parts, notes])
+
+
+# Adam's relatives often take Adam's very path: broken lines let it be seen below them.
+DASHES = {"AMSGrad": "--", "AdamW": ":"}
+
+
+def draw_sensitivity(accuracies: Mapping[tuple[Budget, str], Mapping[float, float]]) -> Figure:
+    """How much it matters to know the learning rate: accuracy at each rate, for each budget and optimizer."""
+    budgets = list(dict.fromkeys(budget for budget, _ in accuracies))
+    picture = figure(9, 4)
+    for axes, budget in zip(picture.subplots(1, len(budgets), sharey=True), budgets, strict=True):
+        for name in CONTENDERS:
+            line = accuracies[budget, name]
+            axes.semilogx(line.keys(), line.values(), DASHES.get(name, "-"), color=COLORS[name], label=name)
+            best = max(line, key=line.__getitem__)
+            axes.plot(best, line[best], "*", color=COLORS[name], markersize=11)
+        decorate(axes, "learning rate", "", f"after {budget}")
+    picture.axes[0].set_ylabel("validation accuracy")
+    picture.legend(*axes.get_legend_handles_labels(), loc="outside right center", frameon=False)
+    return picture
+
+
+def draw_curves(results: Sequence[Result]) -> Figure:
+    """Accuracy on the way: mean over the seeds, and the band between the worst and the best."""
+    contests = list(dict.fromkeys(result.contest for result in results))
+    picture = figure(11, 4)
+    for axes, contest in zip(picture.subplots(1, len(contests)), contests, strict=True):
+        for result in results:
+            if result.contest == contest:
+                name, steps = result.choice.optimizer, result.outcomes[0].steps
+                axes.plot(steps, result.mean_curve, DASHES.get(name, "-"), color=COLORS[name], label=name)
+                if name in ("Adam", "Momentum"):  # eight bands would hide each other
+                    seeds = list(zip(*(outcome.accuracy for outcome in result.outcomes), strict=True))
+                    low, high = [min(seen) for seen in seeds], [max(seen) for seen in seeds]
+                    axes.fill_between(steps, low, high, color=COLORS[name], alpha=0.2, linewidth=0)
+        axes.axhline(contest.budget.target, color="0.4", linestyle=":", label="target")
+        decorate(axes, "step", "", str(contest))
+    picture.axes[0].set_ylabel("validation accuracy, mean of the seeds")
+    picture.suptitle("Bands, for Adam and Momentum only: from the worst seed to the best", fontsize=11)
+    picture.legend(*axes.get_legend_handles_labels(), loc="outside right center", frameon=False)
+    return picture
+
+
+def draw_spread(results: Sequence[Result]) -> Figure:
+    """Test accuracy: a dot for each seed, a bar for their mean."""
+    contests = list(dict.fromkeys(result.contest for result in results))
+    picture = figure(11, 4)
+    for axes, contest in zip(picture.subplots(1, len(contests), sharey=True), contests, strict=True):
+        for result in results:
+            if result.contest == contest:
+                name = result.choice.optimizer
+                percent = [100 * accuracy for accuracy in result.tests]
+                axes.plot(percent, [name] * len(percent), "o", color=COLORS[name], alpha=0.6)
+                axes.plot(fmean(percent), name, "|", color=COLORS[name], markersize=22, markeredgewidth=2.5)
+        decorate(axes, "test accuracy in %", "", str(contest))
+    picture.axes[0].invert_yaxis()  # shared, so in all: the first name on top
+    return picture
 
 
 if __name__ == "__main__":

@@ -82,28 +82,14 @@ def main() -> None:
             return
 
         def cyclic(optimizer: torch.optim.Optimizer) -> optim.CyclicLR:
-            return optim.CyclicLR(
-                optimizer,
-                base_lr,
-                max_lr,
-                step_size_up=4 * len(loader),
-                mode="triangular2",
-                cycle_momentum=uses_momentum(optimizer),
-            )
+            how: Any = {"mode": "triangular2", "cycle_momentum": uses_momentum(optimizer)}
+            return optim.CyclicLR(optimizer, base_lr, max_lr, step_size_up=4 * len(loader), **how)
 
         schedule = optim.preview_schedule(cyclic, options.epochs * len(loader), like=optimizer)
         save(schedule.figure(), options.out / "cyclic_lr.png")
-        epochs = train(
-            model,
-            optimizer,
-            data,
-            epochs=options.epochs,
-            batch_size=options.batch_size,
-            seed=options.seed,
-            scheduler=cyclic(optimizer),
-        )
+        how: Any = {"epochs": options.epochs, "batch_size": options.batch_size, "seed": options.seed}
         with progress_bar(options.epochs, "epoch", options.optimizer) as bar:
-            for last in epochs:  # noqa: B007  # the last one is read below
+            for last in train(model, optimizer, data, scheduler=cyclic(optimizer), **how):  # noqa: B007
                 bar.update()
         print(
             f"{options.optimizer} between these bounds: test accuracy {last.accuracy:.1%}, training loss "

@@ -50,6 +50,7 @@ from recipes.common.report import Report, Verdict, main
 from recipes.common.table import table_of
 from recipes.parts import sparse_pictures as pictures
 from recipes.parts.docstrings import LIBRARIES, load_documents
+from recipes.parts.statistics import mean_curve, paired_lead
 
 CLAIM = "Adagrad is particularly effective for sparse features"
 ALL, COMMON = "all words", "50 commonest words"
@@ -113,9 +114,8 @@ def learn(job: Job) -> Outcome:
     """Document by document: say, pay, learn."""
     data = load_documents(job.documents)
     half = len(data.words) // 2
-    order = torch.randperm(half, generator=torch.Generator().manual_seed(job.seed)) + (
-        0 if job.tuning else half
-    )
+    order = torch.randperm(half, generator=torch.Generator().manual_seed(job.seed))
+    order += 0 if job.tuning else half
     make, falling = OPTIMIZERS[job.optimizer]
     features = len(data.counts) if job.condition == ALL else COMMONEST
     model = nn.EmbeddingBag(features, len(LIBRARIES), mode="sum", sparse=job.optimizer != "Momentum")
@@ -177,31 +177,30 @@ def compete(
     Also gives the losses behind each choice, in the order of the grid.
     """
     pairs = [(condition, name) for condition in (ALL, COMMON) for name in OPTIMIZERS]
-    search = [Job(size.documents, *pair, lr, seed, tuning=True) for pair in pairs for lr in size.rates]
-    searched = iter(report.train_all(learn, search, "tuning"))
-    losses = {pair: [next(searched).regret[-1] for _ in size.rates] for pair in pairs}
+    tuning = {
+        pair: [Job(size.documents, *pair, lr, seed, tuning=True) for lr in size.rates] for pair in pairs
+    }
+    tuned = report.train_all(learn, tuning, "tuning")
+    losses = {pair: [outcome.regret[-1] for outcome in tuned[pair]] for pair in pairs}
     best = {pair: size.rates[row.index(min(row))] for pair, row in losses.items()}
-    streams = range(seed + 1, seed + 1 + size.streams)
-    finals = [Job(size.documents, *pair, best[pair], one, tuning=False) for pair in pairs for one in streams]
-    learnt = iter(report.train_all(learn, finals, "streams"))
+    seeds = range(seed + 1, seed + 1 + size.streams)
+    streams = {
+        pair: [Job(size.documents, *pair, best[pair], one, tuning=False) for one in seeds] for pair in pairs
+    }
     edges = (size.rates[0], size.rates[-1])
     return [
-        Contender(*pair, best[pair], best[pair] in edges, [next(learnt) for _ in streams]) for pair in pairs
+        Contender(*pair, best[pair], best[pair] in edges, outcomes)
+        for pair, outcomes in report.train_all(learn, streams, "streams").items()
     ], losses
-
-
-def lead(one: Contender, other: Contender) -> tuple[float, float]:
-    """By how much less `one` paid, stream by stream: the mean, and its standard error."""
-    differences = [theirs - ours for ours, theirs in zip(one.regrets, other.regrets, strict=True)]
-    return fmean(differences), stdev(differences) / math.sqrt(len(differences))
 
 
 def judge(contenders: Sequence[Contender]) -> Verdict:
     """The criterion of the docstring on top, point by point."""
     by = {(c.condition, c.optimizer): c for c in contenders}
     adagrad = by[ALL, "Adagrad"]
-    leads = {name: lead(adagrad, by[ALL, name]) for name in OPTIMIZERS if name != "Adagrad"}
-    common = lead(by[COMMON, "Adagrad"], by[COMMON, "SGD"])
+    rivals = [name for name in OPTIMIZERS if name != "Adagrad"]
+    leads = {name: paired_lead(by[ALL, name].regrets, adagrad.regrets) for name in rivals}
+    common = paired_lead(by[COMMON, "SGD"].regrets, by[COMMON, "Adagrad"].regrets)
     ahead = all(leads[name][0] > 2 * leads[name][1] for name in ("SGD", "SGD, η/√t", "Momentum"))
     unbeaten = all(mean > -2 * error for mean, error in leads.values())
     listed = ", ".join(f"{name} {mean:+.3f} ± {error:.3f}" for name, (mean, error) in leads.items())
@@ -212,23 +211,6 @@ def judge(contenders: Sequence[Contender]) -> Verdict:
         f"standard error over {len(adagrad.outcomes)} streams, was over {listed}; from the {COMMONEST} "
         f"commonest words its lead over SGD was {common[0]:+.3f} ± {common[1]:.3f}",
     )
-
-
-def row(contender: Contender) -> dict[str, Any]:
-    """A line of the table as numbers; means over the streams, ± one standard deviation."""
-    c = contender
-    accuracies = [outcome.accuracy for outcome in c.outcomes]
-    return {
-        "condition": c.condition,
-        "optimizer": c.optimizer,
-        "lr": c.lr,
-        "at_edge": c.at_edge,
-        "regrets": c.regrets,
-        "accuracies": accuracies,
-        "accuracy": fmean(accuracies),
-        "regret": fmean(c.regrets),
-        "spread": stdev(c.regrets),
-    }
 
 
 COLUMNS = {
@@ -243,8 +225,9 @@ def run(report: Report, size: Size, seed: int) -> None:
     """Let them all learn, draw, judge."""
     contenders, losses = compete(report, size, seed)
     for c in contenders:
-        mean = [fmean(values) for values in zip(*(o.regret for o in c.outcomes), strict=True)]
-        tag = f"regret/{c.condition}/{c.optimizer}".replace(" ", "_").replace(",", "")
+        name = c.optimizer.replace("/", "_")  # or it would have a chart of its own
+        tag = f"regret/{c.condition}/{name}".replace(" ", "_").replace(",", "")
+        mean = mean_curve(outcome.regret for outcome in c.outcomes)
         report.curve(tag, "Average loss so far; mean over the streams.", mean, c.outcomes[0].seen)
     sparse = [c for c in contenders if c.condition == ALL]
     data = load_documents(size.documents)
@@ -253,7 +236,19 @@ def run(report: Report, size: Size, seed: int) -> None:
     report.picture("regret", pictures.regret_picture(contenders, (ALL, COMMON)))
     report.picture("rare_words", pictures.steps_picture(sparse, counts))
     report.picture("learning_rates", pictures.rates_picture(losses, size.rates))
-    rows = [row(contender) for contender in contenders]
+    rows = [
+        {
+            "condition": c.condition,
+            "optimizer": c.optimizer,
+            "lr": c.lr,
+            "at_edge": c.at_edge,
+            "accuracy": fmean(outcome.accuracy for outcome in c.outcomes),
+            "regrets": c.regrets,
+            "regret": fmean(c.regrets),
+            "spread": stdev(c.regrets),
+        }
+        for c in contenders
+    ]
     text = f"{table_of(rows, COLUMNS)}\n\n!: the chosen rate is at the edge of the grid."
     report.finish(text, rows, judge(contenders), documents_sha256=data.sha256())
 

@@ -6,7 +6,6 @@ The script checks them against torch's, on every engine, and times them. Copy on
 
 from __future__ import annotations
 
-import inspect
 import math
 import sys
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ if not __package__:  # run by its path: Python looks for modules in recipes/, th
 
 from recipes.common.command_line import check_counts, parse, plain_endings
 from recipes.common.errors import UserError
+from recipes.common.lines import lines_of
 from recipes.common.table import table_of
 from torchopt_course import ElementwiseOptimizer
 from torchopt_course.testing import OptimizerError, assert_optimizer_agrees
@@ -92,16 +92,9 @@ class RAdam(ElementwiseOptimizer):
 
     @staticmethod
     def rule(
-        p: Any,
-        g: Any,
-        exp_avg: Any,
-        exp_avg_sq: Any,
-        size: Any,
-        mix: Any,
-        fresh: Any,
-        eps: Any,
-        rectified: Any,
-    ) -> Any:
+        p: Any, g: Any, exp_avg: Any, exp_avg_sq: Any,
+        size: Any, mix: Any, fresh: Any, eps: Any, rectified: Any,
+    ) -> Any:  # fmt: skip
         exp_avg = exp_avg + mix * (g - exp_avg)
         exp_avg_sq = exp_avg_sq + fresh * (g * g - exp_avg_sq)
         if rectified is None:
@@ -152,20 +145,17 @@ class Options:
     """Steps of each contender; they take turns."""
 
 
-def of_torch(cls: type[ElementwiseOptimizer]) -> Any:
-    """Torch's class of the same name."""
-    return getattr(torch.optim, cls.__name__)
-
-
 def check(cls: type[ElementwiseOptimizer]) -> None:
-    """The same steps as torch's, and all that `assert_optimizer_agrees` asks for."""
-    assert_optimizer_agrees(cls, reference=lambda params: of_torch(cls)(params, foreach=False), steps=12)
+    """The same steps as torch's class of that name, and all that `assert_optimizer_agrees` asks for."""
+    theirs = partial(getattr(torch.optim, cls.__name__), foreach=False)
+    assert_optimizer_agrees(cls, reference=theirs, steps=12)
 
 
 def milliseconds(cls: Any, options: Options) -> list[float]:
     """A step of ours, of torch's, and of torch's with foreach=True: medians, taken in turns."""
     contenders: list[Optimizer] = []
-    for make in (cls, of_torch(cls), partial(of_torch(cls), foreach=True)):
+    theirs = getattr(torch.optim, cls.__name__)
+    for make in (cls, theirs, partial(theirs, foreach=True)):
         params = [Parameter(torch.randn(options.elements)) for _ in range(4)]
         for param in params:
             param.grad = torch.randn_like(param)
@@ -178,11 +168,6 @@ def milliseconds(cls: Any, options: Options) -> list[float]:
             if turn >= 0:
                 taken.append(1000 * (perf_counter() - start))
     return [median(taken) for taken in samples]
-
-
-def lines_of(cls: type[ElementwiseOptimizer]) -> int:
-    """How many lines there were to write."""
-    return sum(bool(line.strip()) for line in inspect.getsource(cls).splitlines())
 
 
 COLUMNS = {

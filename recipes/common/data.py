@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -49,9 +50,8 @@ class Data:
 
     def first(self, rows: int) -> Data:
         """The same with fewer rows to train on: a random part, for experiments that need many runs."""
-        chosen = torch.randperm(len(self.train_rows), generator=torch.Generator().manual_seed(SPLIT_SEED))[
-            :rows
-        ]
+        dice = torch.Generator().manual_seed(SPLIT_SEED)
+        chosen = torch.randperm(len(self.train_rows), generator=dice)[:rows]
         return replace(
             self,
             train_inputs=self.train_inputs[chosen],
@@ -68,6 +68,7 @@ class Data:
         return digest.hexdigest()
 
 
+@cache  # an experiment trains many times on the same rows
 def load_data(
     name: DataName, split: Split, device: torch.device | str = "cpu", data_dir: Path | None = None
 ) -> Data:

@@ -36,9 +36,12 @@ MEAN, STANDARD_DEVIATION = 0.2860, 0.3530
 def load_fashion_mnist(data_dir: Path | None = None) -> tuple[Tensor, Tensor]:
     """70000 x 784 grey values, mean 0 and variance 1; and the kinds. The first 60,000 are to train on."""
     folder = find(data_dir)
-    contents = {name: verified(folder, name) for name in SHA256}
-    images = [pictures(contents[name]) for name in SHA256 if "images" in name]
-    labels = [kinds(contents[name]) for name in SHA256 if "labels" in name]
+    contents = {
+        name: torch.frombuffer(bytearray(verified(folder, name)), dtype=torch.uint8) for name in SHA256
+    }
+    # IDX: a header of 16 bytes for pictures, of 8 for labels, then a byte for each pixel or label.
+    images = [content[16:].view(-1, 784) for name, content in contents.items() if "images" in name]
+    labels = [content[8:] for name, content in contents.items() if "labels" in name]
     return (torch.cat(images).float() / 255 - MEAN) / STANDARD_DEVIATION, torch.cat(labels).long()
 
 
@@ -94,13 +97,3 @@ def verified(folder: Path, name: str) -> bytes:
             f"{path} is not Fashion-MNIST's: its content has SHA-256 {digest}, not {SHA256[name]}"
         )
     return content
-
-
-def pictures(idx: bytes) -> Tensor:
-    """IDX: a header of 16 bytes for pictures, then a byte for each pixel. rows x 784."""
-    return torch.frombuffer(bytearray(idx), dtype=torch.uint8, offset=16).view(-1, 784)
-
-
-def kinds(idx: bytes) -> Tensor:
-    """IDX: a header of 8 bytes for labels, then a byte for each."""
-    return torch.frombuffer(bytearray(idx), dtype=torch.uint8, offset=8)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    import matplotlib.axes
+    import matplotlib.figure
+
+# Names only: to import matplotlib takes most of a second, which `--help` need not wait.
+Axes: TypeAlias = "matplotlib.axes.Axes"
+Figure: TypeAlias = "matplotlib.figure.Figure"
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart; grey instead of its yellow, which a
 # white page swallows.
@@ -22,12 +26,11 @@ COLORS = {
 }
 
 
-def figure(width: float, height: float) -> Figure:
+def figure(width: float, height: float, layout: Any = "constrained") -> Figure:
     """An empty figure of that many inches, apart from pyplot, so that nothing keeps it in memory."""
-    # Imported here because it takes most of a second, which `--help` need not wait.
-    from matplotlib.figure import Figure
+    import matplotlib.figure
 
-    return Figure(figsize=(width, height), layout="constrained")
+    return matplotlib.figure.Figure(figsize=(width, height), layout=layout)
 
 
 def stars(axes: Axes, places: Any, size: float = 15, label: str = "") -> None:
@@ -39,6 +42,15 @@ def stars(axes: Axes, places: Any, size: float = 15, label: str = "") -> None:
         "linestyle": "none",
     }
     axes.plot(*zip(*places, strict=True), "*", zorder=5, label=label, **look)
+
+
+def plain_log(axis: Any) -> None:
+    """Write 1, 2 and 5 in each decade of a logarithmic axis, as plain numbers."""
+    from matplotlib.ticker import LogLocator
+
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_formatter("")
 
 
 def decorate(axes: Axes, xlabel: str, ylabel: str, title: str = "") -> None:

@@ -28,6 +28,7 @@ from recipes.common.folder import (
 )
 from recipes.common.loop import one_thread
 from recipes.common.parallel import done_jobs
+from recipes.common.pictures import Figure
 from recipes.common.table import finite
 from recipes.common.tensorboard import (
     EVENT_SUFFIX,
@@ -39,11 +40,12 @@ from recipes.common.tensorboard import (
 )
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from torch.utils.tensorboard import SummaryWriter
 
 SizeName = Literal["smoke", "gallery", "full"]
 Job = TypeVar("Job")
 Outcome = TypeVar("Outcome")
+Key = TypeVar("Key")
 Size = TypeVar("Size")
 
 # What does not matter to an outcome that is there.
@@ -93,7 +95,8 @@ class Report:
 
     - `config.json`: the settings, written first
     - `NAME.png`: the pictures, which TensorBoard shows as well
-    - `events.out...`: TensorBoard's file with curves, pictures, settings and the verdict
+    - `events.out...`: TensorBoard's file with pictures, settings and the verdict
+    - `curves/NAME/events.out...`: the curves of each contender, which TensorBoard takes for a run
     - `trainings/`: outcomes of single trainings, to go on from; deleted at the end
     - `result.json`: the outcome, written last; it is there only if the recipe came to its end
     """
@@ -109,7 +112,7 @@ class Report:
         self.pictures: list[str] = []
         self.started = time.perf_counter()
         self.kept = 0
-        self._charts: dict[str, None] = {}
+        self._writers: dict[str, SummaryWriter] = {}
         plain = plain_settings(settings)
         fresh = plain.pop("fresh", False)
         need("matplotlib", "tensorboard")
@@ -119,7 +122,8 @@ class Report:
             if earlier and not fresh:
                 refuse_other_settings(folder, earlier, plain, MAY_CHANGE)
                 if outcome := read_json(folder / "result.json"):
-                    raise AlreadyFinished(told_again(folder, outcome))
+                    again = f"{folder} had this outcome already, finished; --fresh computes it anew."
+                    raise AlreadyFinished(f"{told(folder, outcome)}\n{again}")
             clear(folder, trainings=fresh)
             write_json(folder / "config.json", {"written_by": WRITTEN_BY, "recipe": recipe, **plain})
             self.tensorboard = summary_writer(folder)
@@ -142,9 +146,14 @@ class Report:
             raise StoppedError(f"interrupted; the same command (without --fresh) {kept}", 2) from None
 
     def train_all(
-        self, function: Callable[[Job], Outcome], jobs: Sequence[Job], name: str, parallel: bool = True
-    ) -> list[Outcome]:
+        self,
+        function: Callable[[Job], Outcome],
+        jobs_of: Mapping[Key, Sequence[Job]],
+        name: str,
+        parallel: bool = True,
+    ) -> dict[Key, list[Outcome]]:
         """`function` of every job, under a progress bar; what an interrupted recipe did is not done again."""
+        jobs = [job for some in jobs_of.values() for job in some]
         with progress_bar(len(jobs), "training", name) as bar, one_thread():
 
             def done() -> None:
@@ -153,22 +162,27 @@ class Report:
 
             # To start processes takes longer than a few small trainings.
             cores = parallel and self.size != "smoke"
-            return done_jobs(function, jobs, done, self.folder / "trainings", cores)
+            outcomes = iter(done_jobs(function, jobs, done, self.folder / "trainings", cores))
+        return {key: [next(outcomes) for _ in some] for key, some in jobs_of.items()}
 
     def curve(
         self, tag: str, description: str, values: Iterable[float], steps: Iterable[int] | None = None
     ) -> None:
         """A curve in TensorBoard, and what it shows; without `steps` they count from 1.
 
-        The curves whose tags differ in the part after the last "/" only share a chart in the tab "custom
-        scalars": the contenders of one claim lie over one another.
+        What follows the last "/" of the tag is the contender, a run of its own: the curves of all contenders
+        share a chart, each in its colour.
         """
         if steps is None:
             values = list(values)
             steps = range(1, len(values) + 1)
-        self._charts[tag.rpartition("/")[0]] = None
+        chart, _, contender = tag.rpartition("/")
+        if contender not in self._writers:
+            with told_where(self.folder):
+                self._writers[contender] = summary_writer(self.folder / "curves" / contender)
+            self._open.callback(self._writers[contender].close)
         for step, value in zip(steps, values, strict=True):
-            add_scalar(self.tensorboard, tag, value, step, description)
+            add_scalar(self._writers[contender], f"{self.recipe}/{chart}", value, step, description)
 
     def picture(self, name: str, figure: Figure, dpi: int = 100) -> None:
         """Save a figure as `name.png` and show it in TensorBoard's images."""
@@ -182,13 +196,11 @@ class Report:
         """Write result.json and print the outcome. `rows` are the table's numbers, for programs."""
         if self.size == "smoke":
             verdict = dataclasses.replace(verdict, borne_out=None)
-        layout = {chart: ["Multiline", [f"^{chart}/[^/]*$"]] for chart in self._charts}
-        if layout:
-            self.tensorboard.add_custom_scalars({self.recipe: layout})
         self.tensorboard.add_text("table", as_code(table))
         self.tensorboard.add_text("verdict", str(verdict))
         with told_where(self.folder):
-            self.tensorboard.flush()
+            for writer in (self.tensorboard, *self._writers.values()):
+                writer.flush()
         result = {
             "recipe": self.recipe,
             **dataclasses.asdict(verdict),
@@ -214,17 +226,13 @@ def told(folder: Path, result: Mapping[str, Any]) -> str:
     ])  # fmt: skip
 
 
-def told_again(folder: Path, result: Mapping[str, Any]) -> str:
-    """The same for an outcome that was there before."""
-    return f"{told(folder, result)}\n{folder} had this outcome already, finished; --fresh computes it anew."
-
-
 def clear(folder: Path, trainings: bool) -> None:
     """Remove an earlier outcome, the result first, and nothing that is not a recipe's."""
     for picture in (read_json(folder / "result.json") or {}).get("pictures", []):
         (folder / Path(picture).name).unlink(missing_ok=True)
     for path in (folder / "result.json", *folder.glob(f"events.out.tfevents.*{EVENT_SUFFIX}")):
         path.unlink(missing_ok=True)
+    shutil.rmtree(folder / "curves", ignore_errors=True)
     if trainings:
         shutil.rmtree(folder / "trainings", ignore_errors=True)
 

@@ -11,8 +11,9 @@ import types
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from recipes.common.pictures import Figure
+
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
     from torch.utils.tensorboard import SummaryWriter
 
 # How the recipes know their own event files: no other is ever cut or deleted.

@@ -1,8 +1,7 @@
-"""What a computation costs: counted, and timed."""
+"""What a computation costs, counted."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -26,13 +25,12 @@ Way = Literal["reverse mode", "forward mode", "finite differences"]
 
 @dataclass(frozen=True)
 class Cost:
-    """Of all derivatives of a program with n inputs, or n results: in evaluations of the program; seconds."""
+    """Of all derivatives of a program with n inputs, or n results, in evaluations of the program."""
 
     shape: Shape
     n: int
     way: Way
     evaluations: float
-    seconds: float
 
 
 class CountedWork(TorchDispatchMode):
@@ -59,13 +57,3 @@ def work(compute: Callable[[], object]) -> int:
     with counted:
         compute()
     return counted.numbers
-
-
-def shortest(compute: Callable[[], object], repeats: int) -> float:
-    """Seconds of the fastest of several runs: the others were disturbed."""
-    seconds = []
-    for _ in range(repeats):
-        started = time.perf_counter()
-        compute()
-        seconds.append(time.perf_counter() - started)
-    return min(seconds)

@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-from recipes.common.pictures import decorate, figure
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-    from recipes.parts.counted_work import Cost
-    from recipes.parts.difference_errors import Errors
-    from recipes.parts.expression_swell import Swell
-    from torchopt_course.autograd.graph import Graph
+from recipes.common.pictures import Figure, decorate, figure
+from recipes.parts.counted_work import Cost
+from recipes.parts.difference_errors import Errors
+from recipes.parts.expression_swell import Swell
+from torchopt_course.autograd.graph import Graph
 
 # Okabe and Ito's, as in the other pictures.
 WAYS = {

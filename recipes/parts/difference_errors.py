@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from recipes.parts.power_law import loglog_slope
+from recipes.parts.statistics import loglog_slope
 from torchopt_course.autograd import numerical
 
 Y = 3.0

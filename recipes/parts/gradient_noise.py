@@ -13,7 +13,7 @@ from torch.func import functional_call, grad, vmap
 from torch.nn import functional as F
 
 from recipes.common.data import Data
-from recipes.parts.power_law import loglog_slope
+from recipes.parts.statistics import loglog_slope
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -39,9 +39,16 @@ def population(
 
 
 def measured_variance(
-    model: nn.Module, inputs: Tensor, targets: Tensor, mean: Tensor, *,
-    batch_size: int, draws: int, replacement: bool, generator: torch.Generator, loss: Loss = F.cross_entropy,
-) -> float:  # fmt: skip
+    model: nn.Module,
+    inputs: Tensor,
+    targets: Tensor,
+    mean: Tensor,
+    batch_size: int,
+    draws: int,
+    replacement: bool,
+    generator: torch.Generator,
+    loss: Loss = F.cross_entropy,
+) -> float:
     """E|g_B - ∇f|², estimated from the gradients of that many batches."""
     total = 0.0
     for _ in range(draws):
@@ -89,12 +96,9 @@ def noise(place: str, model: nn.Module, data: Data, draws: int, seed: int) -> No
     sizes = [2**power for power in range(int(math.log2(len(inputs))) + 1)]
     with_, without = (
         [
-            measured_variance(
-                model, inputs, targets, mean,
-                batch_size=size, draws=draws, replacement=replacement, generator=generator,
-            )
+            measured_variance(model, inputs, targets, mean, size, draws, replacement, generator)
             for size in sizes
         ]
         for replacement in (True, False)
-    )  # fmt: skip
+    )
     return Noise(place, sizes, with_, without, variance)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,17 +11,13 @@ import torch
 
 import torchopt_course as optim
 from recipes.common.pictures import COLORS as OPTIMIZER_COLORS
-from recipes.common.pictures import decorate, figure, stars
+from recipes.common.pictures import Axes, Figure, figure, stars
 from recipes.parts.ground import LANDSCAPES, Landscape, Walk
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
     from torch.utils.tensorboard import SummaryWriter
 
 COLORS = {**OPTIMIZER_COLORS, "Gradient descent": OPTIMIZER_COLORS["SGD"]}
-
-
 Walks = Mapping[str, Mapping[str, Walk]]
 """By the landscape's name and the optimizer's."""
 
@@ -56,15 +52,9 @@ def draw_walks(axes: Axes, landscape: Landscape, walks: Mapping[str, Walk]) -> l
     return drawn
 
 
-def draw_paths(walks: Walks) -> Figure:
-    """All optimizers on all landscapes."""
+def draw_paths(walks: Walks) -> tuple[Figure, list[tuple[Any, Any, Any, Any]]]:
+    """All optimizers on all landscapes; and the axes, lines, heads and points that an animation redraws."""
     picture = figure(12, 8.4)
-    draw_all(picture, walks)
-    return picture
-
-
-def draw_all(picture: Figure, walks: Walks) -> list[tuple[Any, Any, Any, Any]]:
-    """Fill the picture; the axes, lines, heads and points that an animation redraws."""
     moving = []
     for axes, (name, landscape) in zip(picture.subplots(2, 3).flat, LANDSCAPES.items(), strict=True):
         moving += [(axes, *drawn) for drawn in draw_walks(axes, landscape, walks[name])]
@@ -72,7 +62,7 @@ def draw_all(picture: Figure, walks: Walks) -> list[tuple[Any, Any, Any, Any]]:
         axes.set_title(landscape.failure, fontsize=9.5, loc="right")
     handles, labels = axes.get_legend_handles_labels()
     picture.legend(handles, labels, loc="outside lower center", ncols=len(labels), fontsize=12)
-    return moving
+    return picture, moving
 
 
 def animate(walks: Walks, path: Path, frames: int) -> None:
@@ -80,10 +70,9 @@ def animate(walks: Walks, path: Path, frames: int) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from PIL import Image
 
-    picture = figure(12, 8.4)
+    picture, moving = draw_paths(walks)
     picture.set_dpi(75)  # 900 pixels wide
     canvas = FigureCanvasAgg(picture)
-    moving = draw_all(picture, walks)
     for _, line, head, _ in moving:
         line.set_animated(True)  # left out by draw()
         head.set_animated(True)
@@ -168,30 +157,4 @@ def draw_velocity(ravine: Landscape, lr: float = 0.04, momentum: float = 0.8, st
         axes.quiver(*(path[:-1] + kept).T, *pull.T, color=COLORS["Adam"], label="gradient, -ηg", **arrows)
         axes.set_title(f"Momentum, β = {beta}" if beta else "Gradient descent")
         axes.legend(loc="lower right")
-    return picture
-
-
-def draw_quadratic(
-    speeds: Sequence[Mapping[str, Any]], steps_of_theory: Callable[[float], Mapping[str, float]]
-) -> Figure:
-    """Steps for one more decimal digit against the condition number: slope 1 and slope 1/2."""
-    picture = figure(9, 6)
-    axes = picture.subplots()
-    fine = torch.logspace(math.log10(2), math.log10(1.5 * max(p["kappa"] for p in speeds)), 200).tolist()
-    formulas = {"Gradient descent": "(κ-1) / (κ+1)", "Momentum": "(√κ-1) / (√κ+1)", "Nesterov": "1 - 1/√κ"}
-    for name, formula in formulas.items():
-        theory = [steps_of_theory(kappa)[name] for kappa in fine]
-        axes.plot(fine, theory, color=COLORS[name], alpha=0.6, label=f"{name}, theory: factor {formula}")
-        mine = [p for p in speeds if p["optimizer"] == name]
-        axes.plot(
-            [p["kappa"] for p in mine],
-            [p["steps"] for p in mine],
-            "o",
-            color=COLORS[name],
-            label=f"{name}, measured",
-        )
-    axes.set(xscale="log", yscale="log")
-    title = "Convex quadratic: gradient descent pays with κ, momentum with its root"
-    decorate(axes, "condition number κ = L / μ", "steps for one more digit", title)
-    axes.legend()
     return picture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache
 from statistics import fmean, stdev
 from typing import Generic, TypeVar
 
@@ -18,24 +17,9 @@ from recipes.common.errors import TrainingDivergedError
 from recipes.common.loop import Epoch
 from recipes.common.model import ModelName, make_model
 from recipes.common.report import Report
+from recipes.parts.statistics import mean_curve
 
 Setting = TypeVar("Setting")
-
-
-@dataclass(frozen=True)
-class Run:
-    """One training. The learning rate of every step; loss and accuracy of every epoch."""
-
-    lrs: list[float]
-    losses: list[float]
-    """Mean over the training rows, each measured just before the step that used it."""
-    accuracies: list[float]
-    """Of the rows that are only measured."""
-
-    def diverged(self, epochs: int) -> Run:
-        """The same with the epochs that are missing: an infinite loss, nothing right."""
-        missing = epochs - len(self.losses)
-        return Run(self.lrs, self.losses + [math.inf] * missing, self.accuracies + [0.0] * missing)
 
 
 @dataclass(frozen=True)
@@ -53,7 +37,6 @@ class Size:
     seeds: int
     """Trainings of each finished choice, measured on the test rows."""
 
-    @cache  # noqa: B019  # a worker trains many times on the same rows
     def load(self, split: Split) -> Data:
         """The rows."""
         data = load_data(self.data, split)
@@ -76,10 +59,24 @@ class Job(Generic[Setting]):
     seed: int
 
 
+@dataclass(frozen=True)
+class Run:
+    """One training. The learning rate of every step; loss and accuracy of every epoch."""
+
+    lrs: list[float]
+    losses: list[float]
+    """Mean over the training rows, each measured just before the step that used it."""
+    accuracies: list[float]
+    """Of the rows that are only measured."""
+
+
 def recorded(
     epochs: Iterable[Epoch], total: int, after: Callable[[Epoch], object] = lambda epoch: None
 ) -> Run:
-    """Let a training of `total` epochs run to its end, or until it diverges; `after` sees every epoch."""
+    """Let a training of `total` epochs run to its end; `after` sees every epoch.
+
+    The epochs that are missing because it diverged have an infinite loss, and nothing right.
+    """
     run = Run([], [], [])
     try:
         for epoch in epochs:
@@ -88,22 +85,10 @@ def recorded(
             run.accuracies.append(epoch.accuracy)
             after(epoch)
     except TrainingDivergedError:
-        return run.diverged(total)
+        missing = total - len(run.losses)
+        run.losses.extend([math.inf] * missing)
+        run.accuracies.extend([0.0] * missing)
     return run
-
-
-def train_all(
-    report: Report,
-    train_once: Callable[[Job[Setting]], Run],
-    settings: Sequence[Setting],
-    size: Size,
-    split: Split,
-    seeds: Sequence[int],
-) -> list[list[Run]]:
-    """For each setting the runs from all seeds."""
-    jobs = [Job(setting, size, split, seed) for setting in settings for seed in seeds]
-    runs = report.train_all(train_once, jobs, split, parallel=size.data != "digits")
-    return [runs[i : i + len(seeds)] for i in range(0, len(runs), len(seeds))]
 
 
 def compete(
@@ -116,38 +101,31 @@ def compete(
 ) -> tuple[dict[str, Setting], dict[str, list[Run]], list[dict[str, object]]]:
     """Choose each contender's setting on validation rows, and measure it, and `more`, on the test rows.
 
-    Gives the choices, their runs, and as lines for result.json what was tried.
+    The choice is the setting with the highest mean accuracy at the end, the first of equals. Gives the
+    choices, their runs, which TensorBoard shows too, and as lines for result.json what was tried.
     """
-    chosen, accuracies = search(report, train_once, tried, size, seed)
+
+    def train_all(settings: Iterable[Setting], split: Split, seeds: int) -> dict[Setting, list[Run]]:
+        jobs = {setting: [Job(setting, size, split, seed + n) for n in range(seeds)] for setting in settings}
+        return report.train_all(train_once, jobs, split, parallel=size.data != "digits")
+
+    searched = train_all((one for some in tried.values() for one in some), "validation", size.search_seeds)
+    accuracies = {setting: ending(runs).mean for setting, runs in searched.items()}
+    chosen = {name: max(some, key=accuracies.__getitem__) for name, some in tried.items()}
     chosen |= more(chosen)
-    seeds = range(seed, seed + size.seeds)
-    tested = train_all(report, train_once, list(chosen.values()), size, "test", seeds)
-    searched = [{**vars(one), "validation_accuracy": accuracy} for one, accuracy in accuracies.items()]
-    return chosen, dict(zip(chosen, tested, strict=True)), searched
+    runs_of = train_all(chosen.values(), "test", size.seeds)
+    tested = {name: runs_of[setting] for name, setting in chosen.items()}
+    write_curves(report, tested)
+    return chosen, tested, [{**vars(one), "validation_accuracy": acc} for one, acc in accuracies.items()]
 
 
-def search(
-    report: Report,
-    train_once: Callable[[Job[Setting]], Run],
-    tried: dict[str, list[Setting]],
-    size: Size,
-    seed: int,
-) -> tuple[dict[str, Setting], dict[Setting, float]]:
-    """The best setting of each contender, and the mean validation accuracy of all that were tried."""
-    settings = [setting for some in tried.values() for setting in some]
-    runs = train_all(report, train_once, settings, size, "validation", range(seed, seed + size.search_seeds))
-    accuracies = {setting: ending(same).mean for setting, same in zip(settings, runs, strict=True)}
-    return {name: choose({one: accuracies[one] for one in some}) for name, some in tried.items()}, accuracies
-
-
-def choose(accuracies: dict[Setting, float]) -> Setting:
-    """The setting with the highest accuracy; the first of equals."""
-    return max(accuracies, key=accuracies.__getitem__)
-
-
-def mean_curve(curves: Sequence[Sequence[float]]) -> list[float]:
-    """Mean over the seeds, epoch by epoch."""
-    return [fmean(values) for values in zip(*curves, strict=True)]
+def write_curves(report: Report, tested: dict[str, list[Run]]) -> None:
+    """TensorBoard's curves: the rate of the first seed, means of the others over all seeds."""
+    for name, runs in tested.items():
+        report.curve(f"learning_rate/{name}", "Of every step; the first seed.", runs[0].lrs)
+        losses, accuracies = mean_curve(run.losses for run in runs), mean_curve(r.accuracies for r in runs)
+        report.curve(f"training_loss/{name}", "Of every epoch; mean over the seeds.", losses)
+        report.curve(f"test_accuracy/{name}", "After every epoch; mean over the seeds.", accuracies)
 
 
 @dataclass(frozen=True)
@@ -178,18 +156,6 @@ class Lead:
 
     def __str__(self) -> str:
         return f"{100 * self.points:+.1f} points (spread {100 * self.spread:.1f})"
-
-
-def write_curves(report: Report, tested: dict[str, list[Run]]) -> None:
-    """TensorBoard's curves: the rate of the first seed, means of the others over all seeds."""
-    for name, runs in tested.items():
-        losses, accuracies = (mean_curve([getattr(run, n) for run in runs]) for n in ("losses", "accuracies"))
-        for tag, words, values in (
-            ("learning_rate", "Of every step; the first seed.", runs[0].lrs),
-            ("training_loss", "Of every epoch; mean over the seeds.", losses),
-            ("test_accuracy", "After every epoch; mean over the seeds.", accuracies),
-        ):
-            report.curve(f"{tag}/{name}", words, values)
 
 
 def ending(runs: Sequence[Run]) -> Ending:

@@ -8,11 +8,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from recipes.common.pictures import COLORS, decorate, figure
+from recipes.common.pictures import COLORS, Figure, decorate, figure, plain_log
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
     from recipes.sparse_features import Contender
 
 LOOKS = {**COLORS, "SGD, η/√t": "#999999", "SparseAdam": COLORS["Adam"]}
@@ -75,7 +73,7 @@ def rates_picture(losses: Mapping[tuple[str, str], Sequence[float]], rates: Sequ
             axes.loglog(rates[best], row[best], color=LOOKS[name], marker="o", markersize=9, fillstyle="none")
         lowest = min(map(min, rows.values()))
         axes.set_ylim(lowest * 0.9, lowest * 4)
-        axes.yaxis.set_minor_formatter("{x:.1f}")
+        plain_log(axes.yaxis)
         decorate(axes, "learning rate", "", condition)
     picture.axes[0].set_ylabel("average loss on the tuning stream")
     picture.axes[-1].legend()

@@ -1,23 +1,24 @@
-"""One training in a comparison of optimizers, and the arithmetic by which trainings are compared."""
+"""One training in a comparison of optimizers, under the same conditions for all of them."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import cache, partial
-from statistics import fmean, median, stdev
-from typing import Any, Literal, TypeVar
+from functools import partial
+from statistics import median
+from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.lr_scheduler import CosineAnnealingLR
 
 import torchopt_course as optim
 from recipes.common.data import Data, DataName, Split, load_data
 from recipes.common.loop import evaluate
 from recipes.common.model import ModelName, make_model
+from recipes.parts.statistics import mean_curve
 
 CONTENDERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "SGD": optim.SGD,
@@ -31,7 +32,6 @@ CONTENDERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
 }
 
 Schedule = Literal["constant", "cosine"]
-Option = TypeVar("Option")
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,7 @@ class Trial:
 
     task: Task
     optimizer: str
-    lr: float | None
-    """None: the optimizer's own default."""
+    lr: float
     schedule: Schedule
     epochs: int
     looks: int
@@ -75,6 +74,11 @@ class Outcome:
     test_accuracy: float
     """Of the last weights, never the best; NaN if it was not asked for."""
 
+    def steps_to(self, target: float) -> float:
+        """The first step at which the validation accuracy was seen at the target, or infinity."""
+        looks = zip(self.steps, self.accuracy, strict=True)
+        return next((step for step, accuracy in looks if accuracy >= target), math.inf)
+
 
 @dataclass(frozen=True)
 class Budget:
@@ -91,9 +95,12 @@ class Budget:
 class Contest:
     """A situation in which all optimizers are compared."""
 
-    name: str
     budget: Budget
     tuned: bool
+    """With the rate and schedule that did best, or with the optimizer's default rate."""
+
+    def __str__(self) -> str:
+        return f"{self.budget}, {'tuned' if self.tuned else 'default rate'}"
 
 
 @dataclass(frozen=True)
@@ -108,14 +115,17 @@ class Result:
     @property
     def mean_curve(self) -> list[float]:
         """Validation accuracy at each look."""
-        return [
-            fmean(values) for values in zip(*(outcome.accuracy for outcome in self.outcomes), strict=True)
-        ]
+        return mean_curve(outcome.accuracy for outcome in self.outcomes)
 
     @property
     def tests(self) -> list[float]:
         """Test accuracy of every seed."""
         return [outcome.test_accuracy for outcome in self.outcomes]
+
+    @property
+    def median_steps(self) -> float:
+        """Steps to the target over the seeds; a miss counts as infinite, as in DeepOBS and AlgoPerf."""
+        return median(outcome.steps_to(self.contest.budget.target) for outcome in self.outcomes)
 
 
 def run_trial(trial: Trial) -> Outcome:
@@ -123,10 +133,9 @@ def run_trial(trial: Trial) -> Outcome:
     data = rows_of(trial.task, "validation")
     torch.manual_seed(trial.seed)
     model = make_model(trial.task.model, data)
-    options: dict[str, Any] = {} if trial.lr is None else {"lr": trial.lr}
-    optimizer = CONTENDERS[trial.optimizer](model.parameters(), **options)
+    optimizer = CONTENDERS[trial.optimizer](model.parameters(), lr=trial.lr)
     total = trial.epochs * math.ceil(len(data.train_rows) / trial.task.batch_size)
-    scheduler = LambdaLR(optimizer, lambda step: share_of_rate(trial.schedule, step / total))
+    scheduler = CosineAnnealingLR(optimizer, total) if trial.schedule == "cosine" else None
     steps = [round(total * look / trial.looks) for look in range(1, trial.looks + 1)]
     accuracy = dict.fromkeys(steps, 0.0)
 
@@ -137,7 +146,8 @@ def run_trial(trial: Trial) -> Outcome:
             break
         loss.backward()
         optimizer.step()
-        scheduler.step()
+        if scheduler is not None:
+            scheduler.step()
         if step in accuracy:
             accuracy[step] = right_answers(model, data)
             model.train()
@@ -145,7 +155,6 @@ def run_trial(trial: Trial) -> Outcome:
     return Outcome(steps, list(accuracy.values()), test)
 
 
-@cache  # a worker runs many trials
 def rows_of(task: Task, split: Split) -> Data:
     """The rows to train on, and those of the split to measure on."""
     data = load_data(task.data, split)
@@ -171,36 +180,7 @@ def batches(rows: int, batch_size: int, steps: int, seed: int) -> Iterator[tuple
             yield step, batch
 
 
-def share_of_rate(schedule: Schedule, progress: float) -> float:
-    """What is left of the learning rate when that share of all steps is done."""
-    return 1.0 if schedule == "constant" else (1 + math.cos(math.pi * progress)) / 2
-
-
 def right_answers(model: torch.nn.Module, data: Data) -> float:
     """Share of right answers; 0 if the scores are not numbers any more, whatever is then the largest."""
     loss, accuracy = evaluate(model, data.eval_inputs, data.eval_targets)
     return accuracy if math.isfinite(loss) else 0.0
-
-
-def best(accuracies: Mapping[Option, float]) -> Option:
-    """The option with the highest accuracy; NaN is worse than any number, of equals the first wins."""
-    return max(
-        accuracies, key=lambda option: -math.inf if math.isnan(accuracies[option]) else accuracies[option]
-    )
-
-
-def steps_to(target: float, outcome: Outcome) -> float:
-    """The first step at which the validation accuracy was seen at the target, or infinity."""
-    reached = (step for step, value in zip(outcome.steps, outcome.accuracy, strict=True) if value >= target)
-    return next(reached, math.inf)
-
-
-def median_steps(target: float, outcomes: Sequence[Outcome]) -> float:
-    """Over the seeds; a missed target counts as infinite, as in DeepOBS and AlgoPerf."""
-    return median(steps_to(target, outcome) for outcome in outcomes)
-
-
-def lead(ours: Sequence[float], theirs: Sequence[float]) -> tuple[float, float]:
-    """How far our mean is above theirs, and the standard error of that difference (Welch)."""
-    error = math.sqrt(stdev(ours) ** 2 / len(ours) + stdev(theirs) ** 2 / len(theirs))
-    return fmean(ours) - fmean(theirs), error

@@ -98,9 +98,20 @@ class Board:
         self._hparams(metadata.SESSION_START_INFO_TAG, session_start_info=row)
         self.writer.add_custom_scalars(LAYOUT)
         self.config(settings, 0)
+        self._graph(model.eval(), example)
+
+    def _graph(self, model: nn.Module, example: Tensor) -> None:
+        """The model's layers side by side, as TensorBoard shows what is not inside of one closed box."""
+        from torch.utils.tensorboard._pytorch_graph import graph
+
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of the end of torch.jit.trace, which TensorBoard's writer uses
-            self.writer.add_graph(model.eval(), example)
+            warnings.simplefilter("ignore")  # of the end of torch.jit.trace, which is used here
+            traced, times = graph(model, example)
+        box = f"{type(model).__name__}/"
+        for node in traced.node:
+            node.name = node.name.removeprefix(box)
+            node.input[:] = [name.removeprefix(box) for name in node.input]
+        self.writer.file_writer.add_graph((traced, times))  # type: ignore[attr-defined]
 
     def config(self, settings: dict[str, Any], step: int) -> None:
         """The settings as text, from this step on."""
@@ -152,10 +163,6 @@ class Board:
             if len(part.step_sizes):  # decades: they differ by factors
                 tag, decades = f"log10_effective_step_size/{name}", part.step_sizes.log10()
                 self.writer.add_histogram(tag, decades, epoch.epoch, bins=50)
-
-    def picture(self, name: str, pixels: Any, epoch: int) -> None:
-        """A drawing, as it was after an epoch: height x width x 3."""
-        self.writer.add_image(name, pixels, epoch, dataformats="HWC")
 
     def end(self) -> None:
         """Tell the table of runs that this one has come to its end."""

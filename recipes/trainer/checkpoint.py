@@ -90,11 +90,6 @@ class Checkpoints:
                 path.unlink()
 
 
-def step_of(path: Path) -> int:
-    """The step after which a checkpoint was made, by its name."""
-    return int(path.name[5:15])
-
-
 def serialised(content: dict[str, Any]) -> bytes:
     """The bytes of the file. To memory first: on a full disk `torch.save` itself says nothing."""
     buffer = io.BytesIO()

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import math
 import os
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
 import torch
 
 from recipes.common.command_line import check_counts, check_seed, need
-from recipes.common.data import DataName, Split
 from recipes.common.errors import OptionError
-from recipes.common.model import ModelName
-from recipes.common.optimizers import OPTIMIZERS, learning_rate, make_optimizer, options_of
-from recipes.common.schedulers import SchedulerName
-from recipes.trainer.training import AutogradName
+from recipes.common.optimizers import learning_rate, make_optimizer, options_of
 
 if TYPE_CHECKING:
     from recipes.train import Config
@@ -25,17 +21,9 @@ OPTIMIZER_OPTIONS = ("momentum", "nesterov", "betas", "weight_decay")
 
 def check(config: Config) -> None:
     """Raise `OptionError`, which names the option, its value and what was expected."""
-    named: dict[str, Any] = {
-        "data": get_args(DataName),
-        "split": get_args(Split),
-        "model": get_args(ModelName),
-        "autograd": get_args(AutogradName),
-        "optimizer": tuple(OPTIMIZERS),
-        "scheduler": get_args(SchedulerName),
-    }
-    for option, choices in named.items():
-        if (value := getattr(config, option)) not in choices:
-            raise OptionError(f"--{option} must be one of {', '.join(choices)}, not {value!r}")
+    for option, kind in get_type_hints(type(config)).items():
+        if get_origin(kind) is Literal and (value := getattr(config, option)) not in get_args(kind):
+            raise OptionError(f"--{option} must be one of {', '.join(get_args(kind))}, not {value!r}")
     if config.lr is not None and not (0 <= config.lr < math.inf):
         raise OptionError(f"--lr must be a number from 0 up, not {config.lr}")
     if config.max_lr is not None and not (

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import hashlib
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -78,37 +77,12 @@ class Meter:
         self.closeups: dict[str, Closeup] = {}
         """Every parameter in the last step of the last epoch."""
 
-    @contextlib.contextmanager
-    def looking_on(self, training: Training, last: bool) -> Iterator[None]:
-        """Measure the step that is taken in this block: hooks see it right before and right after the update.
+    def before_step(self, training: Training, last: bool) -> None:
+        """Look at loss, gradient and weights as they are right before the update.
 
-        Raises `TrainingDivergedError` before it, if the loss or the gradient is not finite. The last step of
-        an epoch is looked at more closely.
+        Raises `TrainingDivergedError` if the loss or the gradient is not finite. The last step of an epoch is
+        looked at more closely.
         """
-        depth = 0  # a step that calls its base's calls hooks twice
-
-        def before(*_: object) -> None:
-            nonlocal depth
-            depth += 1
-            if depth == 1:
-                self._before_step(training, last)
-
-        def after(*_: object) -> None:
-            nonlocal depth
-            depth -= 1
-            if depth == 0:
-                self._after_step(training)
-
-        optimizer = training.optimizer
-        hooks = optimizer.register_step_pre_hook(before), optimizer.register_step_post_hook(after)
-        self._began = time.perf_counter()
-        try:
-            yield
-        finally:
-            for hook in hooks:
-                hook.remove()
-
-    def _before_step(self, training: Training, last: bool) -> None:
         place = f"epoch {training.epochs_done + 1}, step {len(self.losses) + 1}"
         if not math.isfinite(self.loss):
             raise TrainingDivergedError(
@@ -124,11 +98,12 @@ class Meter:
         wait_for(training.device)
         self._step_began = time.perf_counter()
 
-    def _after_step(self, training: Training) -> None:
+    def after_step(self, training: Training, began: float) -> None:
+        """Look at the clock and the weights right after the update of an iteration that began then."""
         wait_for(training.device)
         now = time.perf_counter()
         self.step_seconds.append(now - self._step_began)
-        self.seconds += now - self._began
+        self.seconds += now - began
         self.loss = self.losses[-1]  # LBFGS has looked elsewhere since
         if self._before:
             self.closeups = {

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
 from recipes.common.data import Data
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from recipes.common.pictures import Figure, figure
 
 SAMPLES = 24
 SAMPLE_COLUMNS = 6
@@ -18,16 +14,14 @@ SAMPLE_COLUMNS = 6
 
 def sample_figure(data: Data, predicted: Tensor) -> Figure:
     """The first rows as pictures; a wrong answer is red and followed by the right one."""
-    from matplotlib.figure import Figure
-
     side = frame = data.side  # as much room for two lines of words as for the picture
     lines = -(-SAMPLES // SAMPLE_COLUMNS)
     pictures = data.eval_inputs[:SAMPLES].cpu().view(-1, side, side)
     cell = side + frame
     # One large picture, which is drawn ten times as fast as one after the other.
     wall = torch.full((lines * cell, SAMPLE_COLUMNS * cell), pictures.min().item())
-    figure = Figure(figsize=(SAMPLE_COLUMNS * 1.2, lines * 1.2))
-    axes = figure.add_axes((0, 0, 1, 1))
+    drawn = figure(SAMPLE_COLUMNS * 1.2, lines * 1.2, layout="none")
+    axes = drawn.add_axes((0, 0, 1, 1))
     for i, picture in enumerate(pictures):
         top, left = i // SAMPLE_COLUMNS * cell + frame, i % SAMPLE_COLUMNS * cell + frame // 2
         wall[top : top + side, left : left + side] = picture
@@ -37,19 +31,17 @@ def sample_figure(data: Data, predicted: Tensor) -> Figure:
         axes.text(x, y, words, ha="center", va="bottom", fontsize=10, color=color)
     axes.imshow(wall.numpy(), cmap="gray_r")
     axes.set_axis_off()
-    return figure
+    return drawn
 
 
 def confusion_figure(data: Data, predicted: Tensor) -> Figure:
     """How often each kind was taken for each other; shades are shares of a row."""
-    from matplotlib.figure import Figure
-
     kinds = len(data.classes)
     pairs = data.eval_targets.cpu() * kinds + predicted
     counts = torch.bincount(pairs, minlength=kinds * kinds).view(kinds, kinds)
     shares = counts / counts.sum(dim=1, keepdim=True).clamp(min=1)
-    figure = Figure(figsize=(5, 4.8))  # a card is half as wide: larger letters
-    axes = figure.add_axes((0.2, 0.2, 0.78, 0.78))
+    drawn = figure(5, 4.8, layout="none")  # a card is half as wide: larger letters
+    axes = drawn.add_axes((0.2, 0.2, 0.78, 0.78))
     axes.imshow(shares.numpy(), cmap="Blues", vmin=0, vmax=1)
     for row in range(kinds):
         for column in range(kinds):
@@ -63,4 +55,4 @@ def confusion_figure(data: Data, predicted: Tensor) -> Figure:
             label.set(rotation=45, ha="right")
     axes.set_yticks(range(kinds), data.classes)
     axes.set(xlabel="answer", ylabel="truth")
-    return figure
+    return drawn

@@ -28,11 +28,6 @@ class World:
     rank: int = 0
     size: int = 1
 
-    @property
-    def is_first(self) -> bool:
-        """Is this the process that logs and saves?"""
-        return self.rank == 0
-
     def share(self, rows: Tensor) -> Tensor:
         """The rows of a batch that this process takes."""
         return rows[self.rank :: self.size]
@@ -50,7 +45,7 @@ class World:
         if self.size == 1:
             return function()
         box: list[Any] = [None, None]
-        if self.is_first:
+        if self.rank == 0:
             try:
                 box[0] = function()
             except Exception as error:

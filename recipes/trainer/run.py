@@ -101,16 +101,12 @@ def train_on(
     saved = time.monotonic()
     while training.epochs_done < config.epochs:
         step = training.step()
+        due = step.epoch and pictures_are_due(step.epoch.epoch, config.epochs)
+        predicted = training.predictions() if due else None  # every process takes its part
         if folder:
-            folder.log_step(step)
-        if epoch := step.epoch:
-            due = pictures_are_due(epoch.epoch, config.epochs)
-            predicted = training.predictions() if due else None
-            if folder:
-                folder.log_epoch(epoch, training.meter.closeups)
-                if predicted is not None:
-                    folder.log_pictures(training.data, predicted, epoch.epoch)
-            on_epoch(epoch)
+            folder.log(step, training, predicted)
+        if step.epoch:
+            on_epoch(step.epoch)
         # All processes stop, or save, after the same step.
         due_now = folder is not None and time.monotonic() - saved >= config.save_every
         stopping, saving = training.world.sum(stop.number != 0, due_now, device=training.device)

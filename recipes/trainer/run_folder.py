@@ -20,7 +20,7 @@ import os
 import statistics
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
@@ -42,9 +42,12 @@ from recipes.common.folder import (
 from recipes.common.model import make_model
 from recipes.common.tensorboard import EVENT_SUFFIX, rendered
 from recipes.trainer.board import Board
-from recipes.trainer.checkpoint import Checkpoints, step_of
+from recipes.trainer.checkpoint import Checkpoints
 from recipes.trainer.measure import Closeup, Epoch, Step
 from recipes.trainer.pictures import confusion_figure, sample_figure
+
+if TYPE_CHECKING:
+    from recipes.trainer.training import Training
 
 PICTURES = ("predictions", "confusion")
 
@@ -98,7 +101,8 @@ class RunFolder:
         """The newest valid state of the run in this folder, with the logs as they were at that moment."""
         config = earlier_settings(self.path, "train")
         saved = self.checkpoints.paths()
-        if fresh or (config is None and not any(step_of(path) for path in saved)):
+        went_on = any(int(path.name[5:15]) for path in saved)  # the step after which it was made
+        if fresh or (config is None and not went_on):
             clear(self.path)  # nothing worth going on from: a run that was killed before its first step
             return None
         if config is None or not saved:
@@ -134,30 +138,32 @@ class RunFolder:
         self.save(training)
         write_json(self.path / "config.json", {"written_by": WRITTEN_BY, **self.settings})
 
-    def log_step(self, step: Step) -> None:
-        """Write a step to TensorBoard's file."""
+    def log(self, step: Step, training: Training, predicted: Tensor | None = None) -> None:
+        """Write a step to the logs, and the epoch that it ended, with pictures of what was predicted then."""
         with told_where(self.path, INTACT):
             self.board.step(step)
+            if step.epoch:
+                self.log_epoch(step.epoch, training.meter.closeups)
+            if predicted is not None:
+                self.log_pictures(training.data, predicted.cpu(), training.epochs_done)
 
     def log_epoch(self, epoch: Epoch, closeups: dict[str, Closeup]) -> None:
         """Write an epoch to both logs, all the way to the disk."""
         line = {name: value for name, value in vars(epoch).items() if not isinstance(value, list)}
         line["step_microseconds"] = 1e6 * statistics.median(epoch.step_seconds)
         line["first_step_seconds"] = epoch.step_seconds[0]
-        with told_where(self.path, INTACT):
-            self.board.epoch(epoch, closeups, self.settings["epochs"])
-            self.board.flush()
-            self.metrics.write(json.dumps(line) + "\n")
-            self.metrics.flush()
+        self.board.epoch(epoch, closeups, self.settings["epochs"])
+        self.board.flush()
+        self.metrics.write(json.dumps(line) + "\n")
+        self.metrics.flush()
 
     def log_pictures(self, data: Data, predicted: Tensor, epoch: int) -> None:
         """Draw what the model sees, for TensorBoard and as PICTURES."""
-        figures = sample_figure(data, predicted.cpu()), confusion_figure(data, predicted.cpu())
-        with told_where(self.path, INTACT):
-            for name, figure in zip(PICTURES, figures, strict=True):
-                png, pixels = rendered(figure)
-                (self.path / f"{name}.png").write_bytes(png)
-                self.board.picture(name, pixels, epoch)
+        figures = sample_figure(data, predicted), confusion_figure(data, predicted)
+        for name, figure in zip(PICTURES, figures, strict=True):
+            png, pixels = rendered(figure)
+            (self.path / f"{name}.png").write_bytes(png)
+            self.board.writer.add_image(name, pixels, epoch, dataformats="HWC")
 
     def save(self, training: dict[str, Any]) -> None:
         """Write a checkpoint, and before it all that was logged."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import math
+import time
 from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
@@ -62,11 +63,13 @@ class Training:
     def step(self) -> Step:
         """Forward, backward, step, schedule; and after an epoch's last step the measuring."""
         rows, last = self._next_batch()
-        with self.meter.looking_on(self, last):
-            self.optimizer.zero_grad()
-            loss = self.loss(rows)
-            loss.backward()
-            self.optimizer.step(*self._closure(rows))
+        began = time.perf_counter()
+        self.optimizer.zero_grad()
+        loss = self.loss(rows)
+        loss.backward()
+        self.meter.before_step(self, last)
+        self.optimizer.step(*self._closure(rows))
+        self.meter.after_step(self, began)
         if self.scheduler is not None and self.schedule_goes_on_every == "batch":
             self.scheduler.step()
         self.steps_done += 1
@@ -76,7 +79,9 @@ class Training:
         """Mean loss of this process's share of a batch, for `backward` to average over the processes."""
         mine = self.world.share(rows)
         throw_dice(self.device, self.seed, "step", self.steps_done, self.world.rank)
-        with recorded_by(self.autograd, self.model), self._mixed_precision():
+        # bfloat16 where torch thinks it safe: it has float32's range, so no gradient needs scaling.
+        mixed_precision = torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.amp)
+        with recorded_by(self.autograd, self.model), mixed_precision:
             scores = self.forward(self.data.train_inputs[mine])
             loss = F.cross_entropy(scores, self.data.train_targets[mine], reduction="sum")
             loss = loss * (self.world.size / len(rows))  # shares may differ by a row
@@ -139,12 +144,6 @@ class Training:
         set_mode(self.model, self.optimizer, training=False)
         inputs = self.data.eval_inputs.split(EVAL_ROWS)
         return torch.cat([self.model(some).argmax(dim=1) for some in inputs])
-
-    def _mixed_precision(self) -> contextlib.AbstractContextManager[Any]:
-        """bfloat16 where torch thinks it safe: it has float32's range, so no gradient needs scaling."""
-        if self.amp:
-            return torch.autocast(self.device.type, dtype=torch.bfloat16)
-        return contextlib.nullcontext()
 
     # -- to be left and taken up again -----------------------------------------------------------------------
 

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
@@ -62,6 +63,16 @@ def smoke(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], SmokeRun]
         return SmokeRun(folder, *json.loads(said.read_text()))
 
     return of
+
+
+def curves_of(folder: Path) -> dict[str, list[Any]]:
+    """The points of every curve of a recipe, by chart and contender: "chart/contender"."""
+    curves = {}
+    for run in (folder / "curves").iterdir():
+        events = EventAccumulator(str(run), size_guidance={"scalars": 0}).Reload()
+        for tag in events.Tags()["scalars"]:
+            curves[f"{tag.partition('/')[2]}/{run.name}"] = events.Scalars(tag)
+    return curves
 
 
 def call_main(recipe: str) -> None:

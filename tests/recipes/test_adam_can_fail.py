@@ -9,12 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from recipes import adam_can_fail
 from recipes.adam_can_fail import FIGURE_1, THEOREM_1, Problem, draw_spikes, drift, play, worst_regret
 
-from .conftest import SmokeRun
+from .conftest import SmokeRun, curves_of
 
 
 @pytest.fixture(scope="module")
@@ -42,12 +41,12 @@ def test_adam_ends_at_the_worst_point_and_the_others_at_the_best(folder: Path) -
 def test_the_curves_end_at_the_rows_of_the_table(folder: Path) -> None:
     result = json.loads((folder / "result.json").read_text())
     assert result["pictures"] == ["periodic.png", "random.png", "memory.png"]
-    events = EventAccumulator(str(folder)).Reload()
+    curves = curves_of(folder)
     for row in result["rows"]:
-        last = events.Scalars(f"x_{row['game']}/{row['optimizer']}")[-1]
+        last = curves[f"x_{row['game']}/{row['optimizer']}"][-1]
         assert last.step == adam_can_fail.SIZES["smoke"].rounds
         assert last.value == pytest.approx(row["x"])
-        paid = events.Scalars(f"average_regret_{row['game']}/{row['optimizer']}")[-1].value
+        paid = curves[f"average_regret_{row['game']}/{row['optimizer']}"][-1].value
         assert paid == pytest.approx(row["average_regret"])
 
 

@@ -16,11 +16,11 @@ from torch import nn
 from torch.nn import functional as F
 
 from recipes import batch_size
-from recipes.batch_size import CLAIM, SIZES, Descent, descend, fewest_steps, verdict
+from recipes.batch_size import CLAIM, SIZES, Descent, descend, verdict
 from recipes.parts.gradient_noise import measured_variance, population, predicted_variance
-from recipes.parts.power_law import loglog_slope
+from recipes.parts.statistics import loglog_slope
 
-from .conftest import SmokeRun
+from .conftest import SmokeRun, curves_of
 
 ROWS = 6
 
@@ -93,12 +93,6 @@ def test_all_rows_without_replacement_leave_no_noise(toy: tuple[Any, ...]) -> No
 
 def test_the_slope_of_a_power_law_is_its_exponent() -> None:
     assert loglog_slope([1, 2, 8, 64], [5 * b**-1.5 for b in (1, 2, 8, 64)]) == pytest.approx(-1.5)
-
-
-def test_the_rate_with_the_fewest_steps_wins_the_smaller_of_equals() -> None:
-    assert fewest_steps({0.1: 50, 0.3: 20, 1.0: math.inf}) == 0.3
-    assert fewest_steps({1.0: 20, 0.3: 20}) == 0.3
-    assert fewest_steps({0.3: math.inf, 0.1: math.inf}) == 0.1
 
 
 def fake(steps: float, seconds: float) -> Descent:
@@ -175,9 +169,10 @@ def test_pictures_and_curves(folder: Path) -> None:
     assert set(tags["images"]) == {
         f"batch_size/{name}" for name in ("gradient_variance", "steps_and_seconds", "race", "paths")
     }
-    assert set(tags["scalars"]) == {
+    curves = curves_of(folder)
+    assert set(curves) == {
         *(f"validation_loss/batch_{size}" for size in (1, 32, 1149)),
         *(f"gradient_variance/{place}_weights" for place in ("initial", "trained")),
     }
-    variance = events.Scalars("gradient_variance/initial_weights")
+    variance = curves["gradient_variance/initial_weights"]
     assert [event.step for event in variance] == [2**power for power in range(11)]

@@ -21,7 +21,7 @@ from recipes.common.loop import train
 from recipes.cyclic import Setting, epochs_to, judge, range_test, to_try, train_once
 from recipes.parts.schedule_runs import Ending, Job, Size
 
-from .conftest import SmokeRun
+from .conftest import SmokeRun, curves_of
 
 SMOKE = cyclic.SIZES["smoke"]
 NAMES = ["constant", "constant, half", "linear decay", "triangular", "triangular2", "exp_range"]
@@ -62,14 +62,14 @@ def test_the_result_holds_together(folder: Path) -> None:
 
 
 def test_pictures_and_curves_can_be_looked_at(folder: Path) -> None:
-    board = EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload()
+    board, curves = EventAccumulator(str(folder)).Reload(), curves_of(folder)
     assert set(board.Tags()["images"]) == {"cyclic/range_test", "cyclic/schedules"}
     batches = math.ceil((SMOKE.rows or 0) / SMOKE.batch_size)
     for name in NAMES:
         epochs = SMOKE.epochs if name == "constant" else SMOKE.epochs // 2
-        assert len(board.Scalars(f"learning_rate/{name}")) == epochs * batches
-        assert len(board.Scalars(f"training_loss/{name}")) == epochs
-        assert len(board.Scalars(f"test_accuracy/{name}")) == epochs
+        assert len(curves[f"learning_rate/{name}"]) == epochs * batches
+        assert len(curves[f"training_loss/{name}"]) == epochs
+        assert len(curves[f"test_accuracy/{name}"]) == epochs
 
 
 def found(base_lr: float | None = 0.001, max_lr: float | None = 0.02) -> optim.lr_scheduler.RangeTest:

@@ -69,6 +69,7 @@ def test_inputs_and_targets_are_the_source_rows_scaled_to_one(split: Split) -> N
 
 def test_the_split_does_not_depend_on_the_random_state_of_the_run() -> None:
     def load(seed: int) -> Data:
+        load_data.cache_clear()
         torch.manual_seed(seed)
         np.random.seed(seed)
         return load_data("digits", "test", CPU)
@@ -95,6 +96,7 @@ def idx_files(folder: Path, compressed: bool = False) -> None:
 @pytest.fixture
 def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A machine without Debian's package, and with an empty cache; small files count as the right ones."""
+    load_data.cache_clear()
     monkeypatch.setattr(fashion_mnist, "DEBIAN", tmp_path / "debian")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     idx_files(tmp_path / "model")

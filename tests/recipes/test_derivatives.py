@@ -19,7 +19,7 @@ from recipes.parts.counted_work import work
 from recipes.parts.difference_errors import Errors, errors_against_h
 from recipes.parts.expression_swell import swell
 
-from .conftest import SmokeRun
+from .conftest import SmokeRun, curves_of
 
 COUNTS = derivatives.SIZES["smoke"].counts
 
@@ -43,7 +43,7 @@ def errors() -> Errors:
 
 @pytest.fixture(scope="module")
 def measured() -> list[Cost]:
-    return [cost for n in COUNTS for cost in costs(n, repeats=1)]
+    return [cost for n in COUNTS for cost in costs(n)]
 
 
 def test_the_result_is_complete(result: dict[str, Any]) -> None:
@@ -57,11 +57,10 @@ def test_pictures_curves_and_graph_are_there(folder: Path, result: dict[str, Any
     events = EventAccumulator(str(folder))
     events.Reload()
     tags = events.Tags()
-    assert {f"evaluations/n_inputs_1_result/{way}_mode" for way in ("reverse", "forward")} <= set(
-        tags["scalars"]
-    )
+    curves = curves_of(folder)
+    assert {f"evaluations/n_inputs_1_result/{way}_mode" for way in ("reverse", "forward")} <= set(curves)
     assert tags["graph"]
-    reverse = events.Scalars("evaluations/n_inputs_1_result/reverse_mode")
+    reverse = curves["evaluations/n_inputs_1_result/reverse_mode"]
     assert [event.step for event in reverse] == list(COUNTS)
 
     assert "<svg" in (folder / "graph.svg").read_text()

@@ -19,18 +19,16 @@ from recipes.landscapes import (
     OPTIMIZERS,
     SIZES,
     TARGET,
-    best_settings,
-    measured_factor,
     minima_found,
     quality,
-    steps_per_digit,
     steps_until,
     symptoms,
     walk,
 )
 from recipes.parts.ground import LANDSCAPES, Landscape, Walk, turned
+from recipes.parts.quadratic import best_settings, measured_factor, steps_per_digit
 
-from .conftest import SmokeRun
+from .conftest import SmokeRun, curves_of
 
 pytestmark = pytest.mark.slow
 
@@ -68,12 +66,12 @@ def test_pictures_animation_and_curves_are_there_and_in_tensorboard(folder: Path
         animation.seek(animation.n_frames - 1)
         assert (first != np.asarray(animation.convert("RGB"))).any()
     assert (folder / "paths.gif").stat().st_size < 3e6
-    events = EventAccumulator(str(folder)).Reload()
+    events, curves = EventAccumulator(str(folder)).Reload(), curves_of(folder)
     tags = {*(name[:-4] for name in result["pictures"]), "animation"}
     assert set(events.Tags()["images"]) == {f"landscapes/{name}" for name in tags}
     for row in result["rows"]:
         tag = f"{row['landscape']}/{row['optimizer']}".replace(" ", "_")
-        last = events.Scalars(tag)[-1]
+        last = curves[tag][-1]
         assert last.step == SIZES["smoke"].steps
         assert last.value == pytest.approx(row["height_left"])
 

@@ -19,7 +19,8 @@ from torch.nn import functional as F
 
 from recipes.common.model import make_model
 from recipes.common.pictures import COLORS
-from recipes.optimizers import CLAIM, SIZES, default_rate, final_trials, tuning_trials, verdict
+from recipes.optimizers import CLAIM, SIZES, choice, default_rate, final_trials, tuning_trials, verdict
+from recipes.parts.statistics import lead
 from recipes.parts.trials import (
     CONTENDERS,
     Budget,
@@ -29,16 +30,11 @@ from recipes.parts.trials import (
     Task,
     Trial,
     batches,
-    best,
-    lead,
-    median_steps,
     rows_of,
     run_trial,
-    share_of_rate,
-    steps_to,
 )  # fmt: skip
 
-from .conftest import SmokeRun
+from .conftest import SmokeRun, curves_of
 
 NAN, MISSED = math.nan, math.inf
 TASK = Task("digits", train_rows=100, validation_rows=50, model="mlp", batch_size=32)
@@ -57,7 +53,7 @@ TASK = Task("digits", train_rows=100, validation_rows=50, model="mlp", batch_siz
     ],
 )
 def test_steps_to_the_target(accuracy: list[float], steps: float) -> None:
-    assert steps_to(0.8, Outcome([10, 20, 30], accuracy, NAN)) == steps
+    assert Outcome([10, 20, 30], accuracy, NAN).steps_to(0.8) == steps
 
 
 @pytest.mark.parametrize(
@@ -72,14 +68,20 @@ def test_steps_to_the_target(accuracy: list[float], steps: float) -> None:
 def test_the_median_over_seeds_takes_a_miss_for_infinite(first_steps: list[float], median: float) -> None:
     looks = [10, 20, 30, 40, 50]
     outcomes = [Outcome(looks, [float(step >= first) for step in looks], NAN) for first in first_steps]
-    assert median_steps(0.8, outcomes) == median
+    contest = Contest(Budget(epochs=1, target=0.8), tuned=True)
+    chosen = Trial(TASK, "Adam", 0.1, "constant", epochs=1, looks=5, seed=0)
+    assert Result(contest, chosen, outcomes).median_steps == median
 
 
-def test_the_choice_is_the_highest_accuracy_and_never_nan() -> None:
-    assert best({0.1: 0.5, 0.3: 0.9, 1.0: 0.7}) == 0.3
-    assert best({0.1: NAN, 0.3: 0.2, 1.0: NAN}) == 0.3
-    assert best({0.3: 0.2, 0.1: 0.2}) == 0.3  # of equals the first
-    assert best({0.3: NAN, 0.1: NAN}) == 0.3
+def test_the_choice_is_the_highest_accuracy_of_the_optimizers_own_trials() -> None:
+    size = SIZES["smoke"]
+    trials = [t for budget in (size.short, size.long) for t in tuning_trials(size, budget, seed=0)]
+    adams = [t for t in trials if (t.optimizer, t.epochs) == ("Adam", size.long.epochs)]
+    accuracies = {**dict.fromkeys(trials, 0.9), **dict.fromkeys(adams, 0.0), adams[2]: 0.5, adams[4]: 0.5}
+    tuned = choice(size, Contest(size.long, tuned=True), "Adam", accuracies)
+    assert tuned == adams[2]  # of equals the first
+    default = choice(size, Contest(size.long, tuned=False), "Adam", accuracies)
+    assert (default.lr, default.schedule, default.epochs) == (0.001, "constant", size.long.epochs)
 
 
 def test_the_lead_and_its_error_are_welchs() -> None:
@@ -152,16 +154,6 @@ def test_an_epoch_sees_every_row_once() -> None:
     assert epochs[0] != epochs[1]
 
 
-def test_the_cosine_is_torchs() -> None:
-    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
-    cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=20)
-    for step in range(20):
-        assert share_of_rate("cosine", step / 20) == pytest.approx(cosine.get_last_lr()[0])
-        assert share_of_rate("constant", step / 20) == 1
-        optimizer.step()
-        cosine.step()
-
-
 def test_a_trial_is_the_plain_loop_with_torchs_optimizer_and_schedule() -> None:
     trial = Trial(TASK, "Nesterov", 0.3, "cosine", epochs=6, looks=3, seed=4, test=True)
     outcome = run_trial(trial)
@@ -195,9 +187,7 @@ def test_weights_that_diverged_answer_nothing_rightly() -> None:
 
 
 def test_without_being_asked_no_test_row_is_measured() -> None:
-    assert math.isnan(
-        run_trial(Trial(TASK, "SGD", None, "constant", epochs=1, looks=1, seed=0)).test_accuracy
-    )
+    assert math.isnan(run_trial(Trial(TASK, "SGD", 0.1, "constant", epochs=1, looks=1, seed=0)).test_accuracy)
 
 
 def results(*pairs: tuple[float, float]) -> list[Result]:
@@ -207,7 +197,7 @@ def results(*pairs: tuple[float, float]) -> list[Result]:
     """
     made = []
     for number, pair in enumerate(pairs):
-        contest = Contest(f"contest {number}", Budget(epochs=number + 1, target=0.5), tuned=True)
+        contest = Contest(Budget(epochs=number + 1, target=0.5), tuned=True)
         for name, mean in zip(("Adam", "Momentum"), pair, strict=True):
             choice = Trial(TASK, name, 0.1, "constant", epochs=1, looks=1, seed=0)
             outcomes = [Outcome([1], [0.5], mean + side) for side in (-0.01, 0.01)]
@@ -256,4 +246,4 @@ def test_pictures_and_curves(folder: Path) -> None:
     pictures = ("sensitivity", "validation_accuracy", "test_accuracy")
     assert set(tags["images"]) == {f"optimizers/{name}" for name in pictures}
     contests = ("1_epoch/default_rate", "1_epoch/tuned", "3_epochs/tuned")
-    assert set(tags["scalars"]) == {f"{contest}/{name}" for contest in contests for name in CONTENDERS}
+    assert set(curves_of(folder)) == {f"{contest}/{name}" for contest in contests for name in CONTENDERS}

@@ -15,17 +15,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.image import imread
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from recipes import plateau
 from recipes.common.data import Data, load_data
 from recipes.common.errors import TrainingDivergedError
 from recipes.common.loop import Epoch
 from recipes.parts import schedule_runs
-from recipes.parts.schedule_runs import Ending, Job, Lead, Run, choose, ending, mean_curve, search, train_all
+from recipes.parts.schedule_runs import Ending, Job, Lead, Run, compete, ending
+from recipes.parts.statistics import mean_curve
 from recipes.plateau import TRIED, Setting, first_drop, judge, span, too_early, train_once
 
-from .conftest import SmokeRun
+from .conftest import SmokeRun, curves_of
 
 SMOKE = plateau.SIZES["smoke"]
 NAMES = ["constant", "step decay", "plateau", "no patience", "watches one batch", "both", "threshold 0.3"]
@@ -63,12 +63,12 @@ def test_the_result_holds_together(folder: Path) -> None:
 
 def test_pictures_and_curves_can_be_looked_at(folder: Path) -> None:
     assert imread(folder / "schedules.png").shape[1] == 900
-    board = EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload()
-    steps = SMOKE.epochs * math.ceil((SMOKE.rows or 0) / SMOKE.batch_size)
+    curves = curves_of(folder)
+    steps = SMOKE.epochs * math.ceil((SMOKE.rows or 0) * 4 / 5 / SMOKE.batch_size)
     for name in NAMES:
-        assert len(board.Scalars(f"learning_rate/{name}")) == steps
-        assert len(board.Scalars(f"training_loss/{name}")) == SMOKE.epochs
-        assert len(board.Scalars(f"test_accuracy/{name}")) == SMOKE.epochs
+        assert len(curves[f"learning_rate/{name}"]) == steps
+        assert len(curves[f"training_loss/{name}"]) == SMOKE.epochs
+        assert len(curves[f"test_accuracy/{name}"]) == SMOKE.epochs
 
 
 def test_all_contenders_try_as_many_settings() -> None:
@@ -79,15 +79,18 @@ def test_all_contenders_try_as_many_settings() -> None:
 
 
 def pretend(monkeypatch: pytest.MonkeyPatch, curve: list[tuple[float, float]]) -> None:
-    """Trainings whose epochs have these mean losses and these losses of the last batch."""
+    """Trainings whose epochs have these losses of the held-out rows and these of the last batch."""
+    held_out = [math.nan]
 
     def train(model: Any, optimizer: torch.optim.Optimizer, *_: Any, **__: Any) -> Iterator[Epoch]:
         for number, (mean, last) in enumerate(curve, start=1):
             lr = float(optimizer.param_groups[0]["lr"])
             optimizer.step()
-            yield Epoch(number, mean, math.nan, 0.5, [mean, last], [lr, lr])
+            held_out[0] = mean
+            yield Epoch(number, math.nan, math.nan, 0.5, [mean, last], [lr, lr])
 
     monkeypatch.setattr(plateau, "train", train)
+    monkeypatch.setattr(plateau, "evaluate", lambda *_: (held_out[0], 0.5))
 
 
 def rates(setting: Setting, data: Data, epochs: int) -> list[float]:
@@ -109,7 +112,7 @@ LOSS = st.floats(0.01, 10.0)
     lr=st.sampled_from([0.1, 0.025]),
     patience=st.integers(0, 3),
     threshold=st.sampled_from([1e-4, 0.3]),
-    watched=st.sampled_from(["epoch", "batch"]),
+    watched=st.sampled_from(["held out", "batch"]),
 )
 def test_plateaus_have_the_rates_of_torch(
     digits: Data, curve: list[tuple[float, float]], lr: float, patience: int, threshold: float, watched: Any
@@ -124,8 +127,16 @@ def test_plateaus_have_the_rates_of_torch(
     scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, patience=patience, threshold=threshold)
     for mean, last in curve:
         theirs.append(optimizer.param_groups[0]["lr"])
-        scheduler.step(mean if watched == "epoch" else last)
+        scheduler.step(mean if watched == "held out" else last)
     assert ours == pytest.approx(theirs, rel=1e-12)
+
+
+def test_what_is_watched_is_neither_trained_on_nor_measured(digits: Data) -> None:
+    train, inputs, targets = plateau.held_out(digits)
+    assert (len(train.train_rows), len(inputs), len(targets)) == (51, 13, 13)
+    assert torch.equal(torch.cat([train.train_inputs, inputs]), digits.train_inputs)
+    assert torch.equal(torch.cat([train.train_targets, targets]), digits.train_targets)
+    assert torch.equal(train.eval_inputs, digits.eval_inputs)
 
 
 def test_constant_and_step_decay_have_the_rates_written_down(
@@ -176,43 +187,57 @@ def test_a_training_that_diverges_counts_as_nothing_right(
 class Alone:
     """A report that only has jobs done."""
 
-    def train_all(self, function: Any, jobs: Any, name: str, parallel: bool = True) -> list[Any]:
-        return [function(job) for job in jobs]
+    def train_all(self, function: Any, jobs_of: Any, name: str, parallel: bool = True) -> dict[Any, Any]:
+        return {key: [function(job) for job in jobs] for key, jobs in jobs_of.items()}
+
+    def curve(self, *_: Any) -> None:
+        """Nobody looks."""
+
+
+A, B, C, D = (Setting("constant", lr) for lr in (0.1, 0.2, 0.3, 0.4))
 
 
 def test_the_search_sees_validation_rows_only() -> None:
-    seen: list[Job[str]] = []
+    seen: list[Job[Setting]] = []
 
-    def remember(job: Job[str]) -> Run:
+    def remember(job: Job[Setting]) -> Run:
         seen.append(job)
-        return Run([0.1], [1.0], [0.1, {"a": 0.6, "b": 0.7, "c": 0.7, "d": 0.5}[job.setting]])
+        return Run([0.1], [1.0, 0.9], [0.1, {A: 0.6, B: 0.7, C: 0.7, D: 0.5}[job.setting]])
 
-    chosen, accuracies = search(Alone(), remember, {"one": ["a", "b"], "two": ["c", "d"]}, SMOKE, seed=5)
-    assert chosen == {"one": "b", "two": "c"}
-    assert accuracies == {"a": 0.6, "b": 0.7, "c": 0.7, "d": 0.5}
-    assert [job.seed for job in seen] == [5] * 4
+    contenders = {"one": [A, B], "two": [C, D]}
+    chosen, tested, searched = compete(
+        Alone(), remember, contenders, SMOKE, 5, lambda chosen: {"three": replace(chosen["one"], lr=0.1)}
+    )
+    assert chosen == {"one": B, "two": C, "three": A}
+    assert [(line["lr"], line["validation_accuracy"]) for line in searched] == [
+        (0.1, 0.6), (0.2, 0.7), (0.3, 0.7), (0.4, 0.5)
+    ]  # fmt: skip
+    assert [(job.setting, job.seed, job.split) for job in seen] == [
+        *((setting, 5, "validation") for setting in (A, B, C, D)),
+        *((setting, seed, "test") for setting in (B, C, A) for seed in (5, 6)),
+    ]
+    assert {name: [run.accuracies[-1] for run in runs] for name, runs in tested.items()} == {
+        "one": [0.7, 0.7], "two": [0.7, 0.7], "three": [0.6, 0.6]
+    }  # fmt: skip
     test_rows = set(load_data("digits", "test").eval_rows.tolist())
-    assert {job.split for job in seen} == {"validation"}
     data = SMOKE.load("validation")
     assert len(data.train_rows) == SMOKE.rows
     assert test_rows.isdisjoint(data.train_rows.tolist() + data.eval_rows.tolist())
+    assert set(SMOKE.load("test").eval_rows.tolist()) == test_rows
 
-    def noisy(job: Job[str]) -> Run:  # a has the best single training, b the better mean
-        return Run([0.1], [1.0], [{"a": [0.9, 0.1], "b": [0.6, 0.7]}[job.setting][job.seed]])
 
-    chosen, accuracies = search(Alone(), noisy, {"one": ["a", "b"]}, replace(SMOKE, search_seeds=2), seed=0)
-    assert chosen == {"one": "b"}
-    assert accuracies == pytest.approx({"a": 0.5, "b": 0.65})
+def test_the_choice_is_the_best_mean_and_of_equals_the_first() -> None:
+    def noisy(job: Job[Setting]) -> Run:  # A has the best single training, B and C the better mean
+        values = {A: [0.9, 0.1], B: [0.6, 0.7], C: [0.7, 0.6]}[job.setting]
+        return Run([0.1], [1.0], [values[job.seed]])
 
-    seen.clear()
-    runs = train_all(Alone(), remember, ["a", "b"], SMOKE, "test", [3, 4])
-    assert [(job.setting, job.seed) for job in seen] == [("a", 3), ("a", 4), ("b", 3), ("b", 4)]
-    assert [[run.accuracies[-1] for run in of_seeds] for of_seeds in runs] == [[0.6, 0.6], [0.7, 0.7]]
-    assert set(SMOKE.load(seen[0].split).eval_rows.tolist()) == test_rows
+    size = replace(SMOKE, search_seeds=2)
+    chosen, _, searched = compete(Alone(), noisy, {"one": [A, B, C]}, size, seed=0)
+    assert chosen == {"one": B}
+    assert [line["validation_accuracy"] for line in searched] == pytest.approx([0.5, 0.65, 0.65])
 
 
 def test_arithmetic_of_curves() -> None:
-    assert choose({"a": 0.5, "b": 0.75, "c": 0.75}) == "b"
     assert mean_curve([[0.0, 4.0], [1.0, 8.0]]) == [0.5, 6.0]
     two_steps_an_epoch = Run([0.1, 0.1, 0.1, 0.1, 0.01, 0.01], [3.0, 2.0, 1.0], [0.1, 0.2, 0.3])
     assert first_drop(two_steps_an_epoch) == 2

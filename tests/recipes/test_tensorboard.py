@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
+import itertools
 import json
 import math
 import os
@@ -197,6 +198,17 @@ def test_pictures_show_the_predictions_of_the_final_weights(logdir: Path) -> Non
         assert not np.array_equal(*(pixels(image.encoded_image_string) for image in shown))
 
 
+def test_the_graph_opens_with_the_layers_side_by_side(logdir: Path) -> None:
+    events = EventAccumulator(str(logdir / "adam")).Reload()
+    graph = {node.name: list(node.input) for node in events.Graph().node}
+    assert {name.partition("/")[0] for name in graph} == {
+        "input", "Linear[hidden]", "ReLU[relu]", "Linear[output]", "output"
+    }  # fmt: skip
+    boxes = {(name.partition("/")[0], source.partition("/")[0]) for name in graph for source in graph[name]}
+    chain = ["input", "Linear[hidden]", "ReLU[relu]", "Linear[output]", "output"]
+    assert {(after, before) for before, after in itertools.pairwise(chain)} <= boxes
+
+
 def test_confusion_counts_are_those_of_scikit_learn() -> None:
     data = load_data("digits", "test")
     predicted = (data.eval_targets + (torch.arange(360) % 7 == 0) * torch.arange(360)) % 10
@@ -250,9 +262,7 @@ def log_three_epochs(path):
     folder.begin(training.state_dict(), training.data)
     while training.epochs_done < 3:
         step = training.step()
-        folder.log_step(step)
-        if step.epoch:
-            folder.log_epoch(step.epoch, training.meter.closeups)
+        folder.log(step, training)
     return folder
 
 for way in ("sys.exit", "exception", "os._exit"):

@@ -279,9 +279,9 @@ def test_other_data_under_the_same_name_are_noticed(tmp_path: Path, monkeypatch:
     from recipes.trainer import run as runner
 
     def brighter(*arguments: Any) -> Any:
-        data = load(*arguments)
-        data.train_inputs[7, 7] += 1 / 16
-        return data
+        inputs = load(*arguments).train_inputs.clone()
+        inputs[7, 7] += 1 / 16
+        return replace(load(*arguments), train_inputs=inputs)
 
     load = runner.load_data
     monkeypatch.setattr(runner, "load_data", brighter)
