@@ -277,6 +277,7 @@ print(sorted(os.waitstatus_to_exitcode(os.wait()[1]) for _ in range(3)))
 """
 
 
+@pytest.mark.slow
 def test_nothing_is_lost_when_the_process_ends_without_closing_the_writer(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", ENDS, tmp_path],

@@ -34,6 +34,7 @@ def test_a_wrong_formula_is_found(
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_script_prints_a_table(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
