@@ -244,7 +244,7 @@ def test_words_that_mean_nothing_are_refused(capsys: pytest.CaptureFixture[str])
 
 def test_what_does_not_fit_into_memory_is_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cases, "free_bytes", lambda: 1_000_000)
-    with pytest.raises(NotEnoughMemoryError, match=r"needs 10\.0 GB of memory, 0\.0 are free"):
+    with pytest.raises(NotEnoughMemoryError, match=r"needs 3\.0 GB of memory, 0\.0 are free"):
         measure(Case("alone", "Adam", "gpt2", 1), Pace(0, 1))
 
 

@@ -101,6 +101,18 @@ def run_rows(_typing: Any) -> Any:
     return types.int64(), generate
 
 
+@intrinsic
+def narrow_vectors(_typing: Any) -> Any:
+    """The function that calls this computes with vectors of 256 bits at most; results are the same."""
+
+    def generate(context: Any, builder: Any, _signature: Any, _arguments: Any) -> Any:
+        # llvmlite's own `add` knows LLVM's keywords only.
+        set.add(builder.function.attributes, '"prefer-vector-width"="256"')
+        return context.get_dummy_value()
+
+    return types.void(), generate
+
+
 def on_the_stack(kind: Any, count: int) -> Any:
     """A function for compiled code: a place for so many numbers, for as long as the caller runs."""
 

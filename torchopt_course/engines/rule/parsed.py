@@ -8,11 +8,9 @@ as it stands.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping
 from functools import cached_property
-from types import FunctionType
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -22,6 +20,7 @@ from .program import Program
 from .reads import Reads
 from .rebinding import with_torch
 from .searches import Search
+from .signature import arguments, kind, results
 from .tracing import Reading, read
 
 Rule = Callable[..., Any]
@@ -62,7 +61,7 @@ class ParsedRule:
         self.rule = rule
         self.states = states
         self.renews = renews
-        self.arguments = _arguments(owner, rule, states)
+        self.arguments = arguments(owner, rule, states)
         self.reads = Reads(rule)  # type: ignore[arg-type]
         self._changes: int = 0 if before is None or before.rule is not rule else before._changes + 1
         self._variants: dict[object, Specialization] = {}
@@ -239,67 +238,12 @@ class Specialization:
 
     def _call(self, p: Any, g: Any, states: Mapping[str, Any], numbers: Mapping[str, Any]) -> list[Any]:
         values = {**numbers, **self.fixed, **states}
-        result = self._rule(p, g, **{name: values[name] for name in self.formula.arguments})
-        several = issubclass(type(result), tuple | list)
-        after_p = (*self.formula.states, *self.formula.renews)
-        if several != bool(after_p):
-            self._refuse(f"{len(result)} values" if several else "None" if result is None else "one value")
-        new = list(result) if several else [result]
-        if len(new) != 1 + len(after_p):
-            self._refuse(f"{len(new)} values")
-        tensors, options = new[: 1 + len(self.formula.states)], new[1 + len(self.formula.states) :]
-        named = dict(zip(("p", *self.formula.states), tensors, strict=True))
-        kept = {name: named[name] for name in ("p", *self.states)}
-        for name, value in kept.items():
-            if value is None and name in states and states[name] is None:
-                continue  # a state that this parameter does not keep
-            if issubclass(type(value), type(None) | tuple | list | dict | str):
-                self._refuse(f"{kind(value)} for {name!r}")
-        return [*kept.values(), *options]
-
-    def _refuse(self, what: str) -> NoReturn:
-        states = (*self.formula.states, *self.formula.renews)
-        expected = f"({', '.join(('p', *states))}), one new value for each" if states else "the new p alone"
-        raise RuleError(f"{self.formula.owner}.rule returned {what}, expected {expected}")
-
-
-def _arguments(owner: str, rule: Rule, states: tuple[str, ...]) -> tuple[str, ...]:
-    """The names of a rule's parameters after ``p, g``."""
-    if type(rule) is not FunctionType:
-        raise TypeError(f"{owner}.rule is {kind(rule)}, expected a plain function, with @staticmethod")
-    parameters = inspect.signature(rule).parameters
-    names = tuple(parameters)
-    expected = ("p", "g", *states)
-    if names[: len(expected)] != expected:
-        hint = ": is @staticmethod missing?" if names[:1] in (("self",), ("cls",)) else ""
-        raise TypeError(
-            f"{owner}.rule must start with the parameters ({', '.join(expected)}), the states in the "
-            f"order in which they are declared; got ({', '.join(names)}){hint}"
-        )
-    for name, parameter in parameters.items():
-        if parameter.kind in _STARRED:
-            raise TypeError(f"{owner}.rule takes {parameter}, expected each coefficient by its name")
-        if parameter.kind is inspect.Parameter.POSITIONAL_ONLY and name not in ("p", "g"):
-            raise TypeError(f"{owner}.rule takes {name!r} by position only, expected it by name")
-        if parameter.default is not inspect.Parameter.empty:
-            raise TypeError(
-                f"{owner}.rule has a default for {name!r}, expected none: what coefficients() returns counts"
-            )
-    return names[2:]
-
-
-_STARRED = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+        returned = self._rule(p, g, **{name: values[name] for name in self.formula.arguments})
+        given = {name: states[name] for name in self.states}
+        return results(self.formula.owner, returned, self.formula.states, self.formula.renews, given)
 
 
 def say_where(error: Exception, where: str) -> None:
     """Begin the message of an error of a user's function with what it came from."""
     if error.args and isinstance(error.args[0], str):
         error.args = (f"{where}: {error.args[0]}", *error.args[1:])
-
-
-def kind(value: object) -> str:
-    """A value and its type, for error messages."""
-    if value is None:
-        return "None"
-    text = repr(value)
-    return f"a {type(value).__name__}" + (f", {text}" if len(text) <= 40 else "")
