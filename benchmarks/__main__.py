@@ -76,14 +76,14 @@ def _measure(
         report.startup = measure_startup(imports=3 if quick else 7, first_steps=1 if quick else 3)
         return f"import {report.startup.ratio.median:.3f} of torch's"
     seconds = options.seconds or (0.4 if quick else SECONDS[case.where, MODELS[case.model].large])
-    report.results.pop(label, None)
     report.skipped.pop(label, None)
     try:
         result = measure(case, Pace(seconds, least_rounds=3 if quick else 9))
     except NotEnoughMemoryError as error:
+        report.results.pop(label, None)
         report.skipped[label] = str(error)
         return f"skipped: {error}"
-    report.results[label] = result
+    report.results[label] = result  # in the place of an older one
     ratios = ", ".join(f"{name} {ratio.median:.2f}" for name, ratio in result.step.ratios.items())
     busy = f", others had {result.others:.0%} of the machine" * is_disturbed(result)
     return f"{ratios}{', below target' * bool(targets.missed(result))}{busy}"

@@ -178,3 +178,14 @@ def copies(params: Iterable[nn.Parameter]) -> list[nn.Parameter]:
         copy.grad = None if param.grad is None else param.grad.clone()
         new.append(copy)
     return new
+
+
+def share_states(optimizers: Iterable[Optimizer]) -> None:
+    """Give the states of the first optimizer, which has taken a step, to the others, as a checkpoint would.
+
+    They stay the same tensors: torch's optimizers and ours keep them under the same names.
+    """
+    first, *others = optimizers
+    for other in others:
+        other.state.clear()
+        other.state.update(first.state)
