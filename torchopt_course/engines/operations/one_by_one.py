@@ -20,7 +20,8 @@ from torch import Tensor
 
 from ..interception import interceptor
 from ..layout import is_sparse
-from ..rule.parsed import Specialization, kind
+from ..rule.messages import kind
+from ..rule.parsed import Specialization
 from ..rule.placeholders import RuleError
 from ..rule.program import STATE
 from ..rule.words import TENSORS, Function

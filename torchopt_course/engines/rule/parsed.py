@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 import numpy as np
 from torch import Tensor
 
+from .messages import kind, line_of, said, say_where
 from .placeholders import RuleError
 from .program import Program
 from .reads import Reads
@@ -213,7 +214,7 @@ class Specialization:
         except RuleError:
             raise
         except Exception as error:
-            say_where(error, f"{self.formula.owner}.rule")
+            say_where(error, f"{self.formula.owner}.rule({said(coefficients)}){line_of(error)}")
             raise
 
     def stage(self, number: int | None) -> Program | None:
@@ -289,17 +290,3 @@ def _arguments(owner: str, rule: Rule, states: tuple[str, ...]) -> tuple[str, ..
 
 
 _STARRED = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-
-
-def say_where(error: Exception, where: str) -> None:
-    """Begin the message of an error of a user's function with what it came from."""
-    if error.args and isinstance(error.args[0], str):
-        error.args = (f"{where}: {error.args[0]}", *error.args[1:])
-
-
-def kind(value: object) -> str:
-    """A value and its type, for error messages."""
-    if value is None:
-        return "None"
-    text = repr(value)
-    return f"a {type(value).__name__}" + (f", {text}" if len(text) <= 40 else "")
