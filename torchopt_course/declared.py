@@ -13,7 +13,8 @@ from .engines.bucket import Coefficients, GroupOptions
 from .engines.eight_bits import EIGHT_BITS, keys_of
 from .engines.group import sparse_made_dense
 from .engines.layout import is_sparse
-from .engines.rule.parsed import ParsedRule, say_where
+from .engines.rule.messages import line_of, said, say_where
+from .engines.rule.parsed import ParsedRule
 from .engines.rule.whole import WholeRule
 from .engines.storage import wanted_storage
 from .transformed import TransformedOptimizer
@@ -171,8 +172,8 @@ class DeclaredOptimizer(TransformedOptimizer):
             try:
                 values = evaluate(**options)
             except Exception as error:
-                given = ", ".join(f"{name}={value!r}" for name, value in options.items())
-                say_where(error, f"{type(self).__name__}.coefficients({given})")
+                where = f"{type(self).__name__}.coefficients({said(options)})"
+                say_where(error, where + line_of(error))
                 raise
             if are_plain or differentiable or isinstance(age, Tensor) or not isinstance(values, Mapping):
                 return values

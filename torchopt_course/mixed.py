@@ -9,8 +9,7 @@ from typing import Any, NamedTuple, TypeAlias
 from torch import Tensor
 from torch.optim import Optimizer
 
-from .engines.rule.parsed import say_where
-from .engines.rule.signature import kind
+from .engines.rule.messages import kind, say_where
 from .engines.step import Stepper
 from .optimizer import Params, RuleOptimizer, Transforms
 from .stepped import SteppedOptimizer

@@ -8,7 +8,8 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from .engines.rule.parsed import Rule, say_where
+from .engines.rule.messages import say_where
+from .engines.rule.parsed import Rule
 from .engines.rule.whole import WholeRule, for_transforms
 from .engines.storage import OPTIONS as STORAGE
 from .optimizer import RuleOptimizer

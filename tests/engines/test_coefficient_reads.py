@@ -189,6 +189,8 @@ OF_TWO = [
         "math.copysign(x, y)",
         "x ** y",
         "math.pow(x, y)",
+        "x % y",
+        "x // y",
         "float(y) / x",
     ),
     *("int(x) * int(y)", "-int(y)", "2 - int(x) * y"),
@@ -221,7 +223,8 @@ def test_functions_of_math(word: str, x: float, y: float) -> None:
 def test_whole_numbers(start: int, other: int) -> None:
     """They are followed as long as double precision has them all, the one zero included."""
     for source in ("n * n + n", "-n", "abs(n) - 3 * n", "n * 0", "n / 7", "n * 0.5", "n * 2**52", "n < 2.5",
-                   "math.floor(n)", "int(n)", "math.sqrt(abs(n))"):  # fmt: skip
+                   "math.floor(n)", "int(n)", "math.sqrt(abs(n))", "n % 3",
+                   "-7 // (n or 1)", "n // -2"):  # fmt: skip
         program, function = program_of(source, {"n": start})
         if isinstance(program, str):
             assert "no finite number of double precision" in program
@@ -240,8 +243,6 @@ def test_whole_numbers_that_double_precision_does_not_have() -> None:
 
 
 REFUSED = {
-    "step % 10": "__mod__",
-    "step // 2": "__floordiv__",
     "round(lr, 3)": "__round__",
     "float(f'{lr:.3f}')": "__format__",
     "float(str(lr))": "__str__",

@@ -500,7 +500,8 @@ def test_a_rule_of_whole_tensors_has_no_numbers_of_several() -> None:
 
     param = Parameter(torch.ones(3))
     param.grad = torch.ones(3)
-    with pytest.raises(TypeError, match=r"Wants\.rule: norm\(\) got .* keyword argument 'over'"):
+    words = r"Wants\.rule\(lr=0\.1\), in .*: norm\(\) got .* keyword argument 'over'"
+    with pytest.raises(TypeError, match=words):
         Wants([param], {"lr": 0.1}).step()
     assert torch.equal(param, torch.ones(3))
 

@@ -391,3 +391,60 @@ class Memoryless(ElementwiseOptimizer):
 def test_first_without_a_state_that_could_tell() -> None:
     with pytest.raises(TypeError, match=r"Memoryless\.coefficients asks for 'first', but .* no states"):
         Memoryless([nn.Parameter(torch.ones(2))])
+
+
+class Dividing(oc.ElementwiseOptimizer):
+    """Divides by nothing: in its coefficients, in its rule, or where torch runs it."""
+
+    def __init__(self, params: Any, **options: Any) -> None:
+        super().__init__(params, {"lr": 0.5, "power": 0.0, "eps": 0.0, "where": "nowhere", **options})
+
+    @staticmethod
+    def coefficients(lr: Any, power: Any, eps: Any, where: Any) -> Any:
+        return {
+            "lr": lr / eps if where == "coefficients" else lr,
+            "scale": 10.0**power,
+            "eps": eps,
+            "by_torch": where == "torch",
+            "in_rule": where == "rule",
+        }
+
+    @staticmethod
+    def rule(p: Any, g: Any, lr: Any, scale: Any, eps: Any, by_torch: Any, in_rule: Any) -> Any:
+        if in_rule:
+            return p - lr / eps * g
+        return p - torch.erf(g) * (lr / eps if by_torch else scale)
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "words"),
+    [
+        (
+            {"where": "coefficients"},
+            ZeroDivisionError,
+            r"Dividing\.coefficients\(.*eps=0\.0.*`\"lr\": lr / eps ",
+        ),
+        (
+            {"power": 400.0},
+            OverflowError,
+            r"Dividing\.coefficients\(.*power=400\.0.*`\"scale\": 10\.0\*\*power`",
+        ),
+        ({"where": "rule"}, ZeroDivisionError, r"Dividing\.rule\(lr=0\.5, .*eps=0\.0.*div\(0\.5, 0\.0\)"),
+        (
+            {"where": "torch"},
+            ZeroDivisionError,
+            r"Dividing\.rule\(lr=0\.5, .*eps=0\.0.*`return p - torch\.erf",
+        ),
+    ],
+    ids=["coefficients", "overflow", "rule", "torch"],
+)
+def test_an_error_of_arithmetic_names_class_values_and_line(
+    options: dict[str, Any], kind: type[Exception], words: str
+) -> None:
+    param = torch.nn.Parameter(torch.ones(2))
+    optimizer = Dividing([param], **options)
+    param.grad = torch.ones(2)
+    with pytest.raises(kind, match=words) as found:
+        optimizer.step()
+    assert type(found.value) is kind
+    assert torch.equal(param, torch.ones(2))

@@ -110,10 +110,12 @@ class Ahead(NamedTuple):
         words: of the bucket's frame: the kernel that compiled code is to run.
         update: where there is no kernel: given the numbers of the rule's program, what the coming step has to
             do; ``None`` if it must be prepared for itself.
+        searches: the kernels of the rule's searches, as ``words``, where there are any.
     """
 
     words: Mapping[int, int]
     update: Callable[[Sequence[float]], Update | None] | None = None
+    searches: Sequence[Mapping[int, int]] = ()
 
 
 class Size(NamedTuple):

@@ -10,6 +10,7 @@ usual way again. A schedule that changes ``lr`` or ``betas`` is no change: numbe
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +19,9 @@ from .group import Group
 from .interception import interceptor
 from .native import frame as f
 from .native import step as native
-from .prepared_group import ImpossibleError, Optimizer, PreparedGroup
+from .prepared_group import Optimizer, PreparedGroup
+from .register_code import ImpossibleError
+from .rule.searches import Wanted
 
 # So often the time until a step is prepared again is doubled.
 MOST_DOUBLED = 7
@@ -39,6 +42,18 @@ class PreparedStep:
         self._frame = np.zeros(f.ALL_WORDS, dtype=np.int64)
         self._frame[f.GROUP_COUNT], self._frame[f.GROUPS] = len(groups), self._addresses.ctypes.data
         self._address = int(self._frame.ctypes.data)
+        self._renews = optimizer._parsed_rule.renews
+        searches = self._groups[0].searches
+        if any(group.searches != searches for group in self._groups):
+            raise ImpossibleError
+        self._wanted = _rows(searches)
+        for word, value in {
+            f.SEARCHES: len(searches),
+            f.WANTED: self._wanted.ctypes.data,
+            f.WANTED_COUNT: len(self._wanted),
+            f.RENEWS: len(self._renews),
+        }.items():
+            self._frame[word] = value
         self._is_compiled = all(group.is_compiled for group in self._groups)
         self._is_on_device = any(group.is_on_device for group in self._groups)
         self._ask = native.step if self._is_compiled else native.ready
@@ -83,6 +98,9 @@ class PreparedStep:
             return False
         if verdict == f.HOLDS and (self._is_compiled or self._by_torch(optimizer)):
             self.has_held = True
+            if self._renews:
+                for options, group in zip(groups, self._groups, strict=True):
+                    options.update(zip(self._renews, group.renewed.tolist(), strict=False))
             return True
         self._needs_another = verdict in (f.OPTIONS, f.COEFFICIENTS)
         return False
@@ -112,6 +130,15 @@ class PreparedStep:
         finally:
             torch._C._set_grad_enabled(recording)
         return True
+
+
+def _rows(searches: Sequence[Sequence[Wanted]]) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """The numbers that are wanted, as rows for compiled code; those of each search follow one another."""
+    every = [(number, part, one) for number, wanted in enumerate(searches) for part, one in enumerate(wanted)]
+    rows = [
+        (number, part, one.number, f.WANTED_CODES[one.word], one.over == "all") for number, part, one in every
+    ]
+    return np.array(rows, dtype=np.int64).reshape(-1, f.WANTED_WORDS)
 
 
 class Preparation:

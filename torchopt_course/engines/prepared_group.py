@@ -15,13 +15,10 @@ from .bucket import Bucket, Update
 from .group import Group
 from .native import frame as f
 from .native import step as native
+from .register_code import ImpossibleError, RegisterCode
 from .rule.coefficients import read_coefficients
 from .rule.number_program import NumberProgram
-from .rule.program import NUMBER, Program
-
-
-class ImpossibleError(Exception):
-    """The step has to go the usual way."""
+from .rule.searches import Wanted
 
 
 class Optimizer(Declared, Protocol):
@@ -44,6 +41,8 @@ class PreparedGroup:
             instead, if that must be prepared in the usual way.
         is_compiled: whether compiled code can do that by itself.
         is_on_device: whether a parameter is not on the CPU.
+        searches: the numbers over several tensors that its rule asks for, search by search.
+        renewed: the new values of the options that the rule renews, after a step.
 
     Raises:
         ImpossibleError: the group has to be stepped the usual way.
@@ -63,6 +62,9 @@ class PreparedGroup:
         self.programs: list[NumberProgram] = []
         self._words: list[dict[int, int]] = []
         self._inputs: dict[tuple[str, int | None], list[int]] = {}
+
+        self.renewed = np.zeros(len(optimizer._parsed_rule.renews) + 1)
+        self.searches: tuple[tuple[Wanted, ...], ...] = ()
 
         self._guard_fixed(optimizer)
         for bucket in self._buckets:
@@ -85,6 +87,7 @@ class PreparedGroup:
             f.VALUES: self._keep(np.zeros(len(self._inputs) + 1)),
             f.UNKNOWN: self._keep(unknown),
             f.UNKNOWN_COUNT: len(unknown),
+            f.RENEWED: self._keep(self.renewed),
         }.items():
             self._frame[word] = value
         del self._options
@@ -150,31 +153,47 @@ class PreparedGroup:
         program, values = self._read(optimizer, None if age is None else age + 1)
         specialize = optimizer._parsed_rule.specialize
         specialization = specialize(group.options.states, bool(self._options["maximize"]), values)
-        if specialization.program is None or optimizer._parsed_rule.sees_several:
+        if specialization.program is None or specialization.renewal is None:
             raise ImpossibleError
-        code = _Code(program, specialization.program, self)
-        count = len(bucket.positions)
-        width = len(specialization.program.numbers)
-        numbers = np.zeros(count * width + 1)
         ahead = bucket.prepare_ahead(specialization)
+        searches = specialization.searches
+        if (searches or optimizer._parsed_rule.renews) and (
+            ahead.update or len(ahead.searches) < len(searches)
+        ):
+            raise ImpossibleError
+        wanted = tuple(search.wanted for search in searches)
+        if self.programs[1:] and wanted != self.searches:
+            raise ImpossibleError
+        self.searches = wanted
+        programs = [*(search.program for search in searches), specialization.program, specialization.renewal]
+        code = RegisterCode(program, programs, sum(map(len, wanted)), self._input_number)
+        results = [each.numbers for each in programs[:-1]] + [specialization.renewal.results]
+        stages = [
+            {**words, f.WIDTH: len(names), f.RESULTS: self._keep(code.registers_of(names))}
+            for words, names in zip([*ahead.searches, ahead.words, {}], results, strict=True)
+        ]
+        rows = [[stage.get(f.KERNEL + k, 0) for k in range(f.STAGE_WORDS)] for stage in stages]
+        count, width = len(bucket.positions), max(map(len, results))
+        numbers = np.zeros(count * width + 1)
         self.updates.append(
             partial(_by_compiled_code, bucket.guards.address)
             if ahead.update is None
-            else partial(_by_torch, ahead.update, numbers[:width])
+            else partial(_by_torch, ahead.update, numbers[: len(specialization.program.numbers)])
         )
         self.is_compiled &= ahead.update is None
         return {
-            **ahead.words,
-            f.WIDTH: width,
+            **stages[-2],
+            f.STAGES: self._keep(np.array(rows, dtype=np.int64)),
+            f.FOUND: code.found,
             f.NUMBERS: self._keep(numbers),
             f.SETS: self._keep(np.zeros(count, dtype=np.int64)),
             f.ASKS_FIRST: optimizer._asks_first,
             f.PROGRAM: self._keep(code.text),
             f.OPERATIONS: code.operations,
+            f.OF_OPTIONS: code.of_options,
             f.CONDITIONS: code.conditions,
             f.FIRST_RESULT: code.first_result,
             f.REGISTERS: self._keep(code.registers),
-            f.RESULTS: self._keep(code.results),
             f.STEP_REGISTER: code.step_register,
             f.REGISTER_INPUTS: self._keep(code.inputs),
             f.REGISTER_INPUT_COUNT: len(code.inputs) // 2,
@@ -201,7 +220,7 @@ class PreparedGroup:
         self.programs.append(program)
         return program, program.coefficients(registers)
 
-    def input_number(self, place: tuple[str, int | None]) -> int:
+    def _input_number(self, place: tuple[str, int | None]) -> int:
         """Where a number of the options stands among the values that are read in each step."""
         self._input(place)
         return list(self._inputs).index(place)
@@ -215,59 +234,3 @@ def _by_torch(
     update: Callable[[list[float]], Update | None], numbers: np.ndarray[Any, np.dtype[np.float64]]
 ) -> Update | None:
     return update(numbers.tolist())
-
-
-class _Code:
-    """The program of the coefficients, and what the rule computes of them, as words for compiled code.
-
-    Registers are numbered as in :class:`~.number_program.NumberProgram`; the rule's own arithmetic follows.
-    """
-
-    def __init__(self, numbers: NumberProgram, rule: Program, group: PreparedGroup) -> None:
-        n_inputs = len(numbers.inputs)
-        constants = list(numbers.constants)
-        literals = [o for line in rule.arithmetic for o in line.operands if not isinstance(o, str)]
-        self.first_result = n_inputs + len(constants) + len(literals)
-
-        def moved(register: int) -> int:
-            """Results stand further behind: the rule's literals come in between."""
-            return register + (len(literals) if register >= n_inputs + len(constants) else 0)
-
-        text: list[tuple[int, ...]] = []
-        for operation in numbers.operations:
-            operands = [moved(register) for register in operation.operands]
-            text.append((_code(operation.word), operands[0], operands[-1]))
-        known = {
-            NUMBER.format(name): moved(register)
-            for name, register in numbers.results.items()
-            if type(register) is int
-        }
-        next_literal = iter(range(n_inputs + len(constants), self.first_result))
-        for line in rule.arithmetic:
-            operands = [known[o] if isinstance(o, str) else next(next_literal) for o in line.operands]
-            known[line.out] = self.first_result + len(text)
-            text.append((_code(line.word), operands[0], operands[-1]))
-        self.operations = len(text)
-        conditions = [
-            (_code(each.word), *map(moved, each.operands), int(each.holds)) for each in numbers.conditions
-        ]
-        self.conditions = len(conditions)
-        flat = [word for row in [*text, *conditions] for word in row]
-        self.text = np.array([*flat, 0], dtype=np.int64)
-        self.registers = np.zeros(self.first_result + len(text) + 1)
-        self.registers[n_inputs : self.first_result] = [*constants, *literals]
-        self.results = np.array([known[name] for name in rule.numbers], dtype=np.int64)
-        self.step_register = -1
-        inputs = []
-        for register, place in enumerate(numbers.inputs):
-            if place == ("step", None):
-                self.step_register = register
-            else:
-                inputs += [group.input_number(place), register]
-        self.inputs = np.array(inputs, dtype=np.int64)
-
-
-def _code(word: str) -> int:
-    if word not in f.OPCODES:
-        raise ImpossibleError
-    return f.OPCODES[word]

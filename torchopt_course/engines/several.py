@@ -165,7 +165,7 @@ def _together(word: str, place: int, parts: Sequence[Part]) -> Any:
     tensors = [value for value in values if isinstance(value, Tensor)]
     if not tensors:
         with np.errstate(all="ignore"):
-            number = _OF_NUMBERS.get(word, np.sum)(np.array(values))
+            number = _OF_NUMBERS[word](np.array(values))
             return number / np.float64(size) if word == "mean" else number
     home = next((each.device for each in tensors if each.device.type != "cpu"), tensors[0].device)
     every = torch.cat(
@@ -179,14 +179,24 @@ def _together(word: str, place: int, parts: Sequence[Part]) -> Any:
     return every.sum() / size if word == "mean" else _OF_TENSOR.get(word, torch.sum)(every)
 
 
-# Those that are no sums.
+def _sum(values: Any) -> Any:
+    """One after the other, as compiled code does it (:mod:`.native.search`)."""
+    return np.add.accumulate(values)[-1]
+
+
+def _length(values: Any) -> Any:
+    return np.sqrt(_sum(values * values))
+
+
 _OF_NUMBERS: Mapping[str, Callable[..., Any]] = {
-    "norm": np.linalg.norm,
+    **dict.fromkeys(("sum", "mean", "count_nonzero"), _sum),
+    "norm": _length,
     "amax": np.max,
     "amin": np.min,
     "any": np.any,
     "all": np.all,
 }
+# Those that are no sums.
 _OF_TENSOR: Mapping[str, Callable[[Tensor], Tensor]] = {
     "norm": torch.linalg.vector_norm,
     "amax": torch.amax,

@@ -11,7 +11,7 @@ from ..engines.rule.number_program import NumberProgram
 from ..engines.rule.program import Line, Program
 
 # JavaScript has one kind of number, double precision, and raises no errors: what Python refuses is NaN or an
-# infinity there. `pow` and `copysign` are in page/numbers.js.
+# infinity there. `pow`, `copysign`, `mod` and `floordiv` are in page/numbers.js.
 _TEXTS = {
     "add": "{0} + {1}", "sub": "{0} - {1}", "mul": "{0} * {1}", "div": "{0} / {1}", "pow": "pow({0}, {1})",
     "neg": "-{0}", "square": "{0} * {0}", "reciprocal": "1 / {0}", "rsqrt": "1 / Math.sqrt({0})",
@@ -22,7 +22,8 @@ _TEXTS = {
     "sigmoid": "1 / (1 + Math.exp(-{0}))", "maximum": "Math.max({0}, {1})", "minimum": "Math.min({0}, {1})",
     "clamp": "Math.min(Math.max({0}, {1}), {2})", "where": "{0} ? {1} : {2}",
     "fill": "{1}", "real": "Number({0})",
-    "fmod": "{0} % {1}", "copysign": "copysign({0}, {1})", "atan2": "Math.atan2({0}, {1})",
+    "fmod": "{0} % {1}", "mod": "mod({0}, {1})", "floordiv": "floordiv({0}, {1})",
+    "copysign": "copysign({0}, {1})", "atan2": "Math.atan2({0}, {1})",
 }  # fmt: skip
 _OF_MATH = (
     "abs sign sqrt exp expm1 log log2 log10 log1p sin cos tan asin acos atan sinh cosh tanh floor ceil trunc"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..engines.rule.signature import kind
+from ..engines.rule.messages import kind
 from .transform import Transform
 
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import torch as xp
 from torch import Tensor
 
 from ..validation.options import at_least_zero
@@ -38,15 +39,17 @@ class lookahead(Transform):
 
     @staticmethod
     def coefficients(step: Value, lookahead_steps: int, lookahead_alpha: Value) -> dict[str, Any]:
-        is_turn = bool(lookahead_steps) and math.fmod(step, lookahead_steps) == 0
-        return {"alpha": lookahead_alpha, "is_turn": is_turn}
+        # 0 in each k-th step and else 1: a number, so that one kernel and one program are for all steps.
+        between = math.ceil(step % lookahead_steps / lookahead_steps) if lookahead_steps else None
+        return {"alpha": lookahead_alpha, "between": between}
 
     @staticmethod
-    def after(p: Value, new: Value, g: Value, slow: Value, alpha: Value, is_turn: bool) -> Value:
-        if is_turn:
-            slow = slow + alpha * (new - slow)
-            return slow, slow
-        return new, slow
+    def after(p: Value, new: Value, g: Value, slow: Value, alpha: Value, between: Value) -> Value:
+        if between is None:
+            return new, slow
+        is_between = xp.full_like(p, between) > 0
+        slow = xp.where(is_between, slow, slow + alpha * (new - slow))
+        return xp.where(is_between, new, slow), slow
 
     def initial_state(self, name: str, param: Tensor, group: Mapping[str, Any]) -> Tensor:
         return copy_of(param)

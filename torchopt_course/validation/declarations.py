@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from ..engines.rule.signature import kind
+from ..engines.rule.messages import kind
 from .tensors import is_on_the_host, refuse_unwritable
 
 _EXPECTED = {

@@ -71,6 +71,7 @@ class CpuBucket(Bucket):
     def _set_up(self, params: Sequence[Tensor], state: Mapping[Tensor, State]) -> None:
         self._kernels: dict[Program, Mapping[int, int]] = {}
         self._partials: dict[Program, Any] = {}  # what the blocks of all tensors give to reductions
+        self._places: dict[Program, Any] = {}  # where among these the results of a search stand
         # Threads cut tensors where cache lines end; where a rule reduces, no block is cut.
         self._grain = eight_bits.BLOCK if self._scales else 64
         self._arrays: dict[int, Any] = {}  # what the frame has the addresses of
@@ -111,7 +112,8 @@ class CpuBucket(Bucket):
             verdict = native.prepare(self.guards.address)
 
     def prepare_ahead(self, specialization: Specialization) -> Ahead:
-        return Ahead(self.kernel(specialization))
+        searches = [self.kernel(specialization, i) for i in range(len(specialization.searches))]
+        return Ahead(self.kernel(specialization), searches=searches)
 
     def search(
         self,
@@ -132,7 +134,7 @@ class CpuBucket(Bucket):
                 continue
             if native.is_ready():
                 self._put_pass(visit)
-                native.search(self.guards.address)
+                native.visit(self.guards.address)
             else:
                 self._visit_from_python(visit)
             is_last = number + 1 == len(specialization.searches)
@@ -146,7 +148,7 @@ class CpuBucket(Bucket):
         if not stepped.all():
             blocks = blocks[np.repeat(stepped, self._block_counts)]
         size = int(self._sizes[stepped].sum())
-        places = [[line.out for line in program.reductions].index(name) for name in program.results]
+        places = _places(program)
         values = [whole(program.reductions[place].word, blocks[:, place], size) for place in places]
         return Part(search.wanted, values, size, is_last)
 
@@ -167,10 +169,13 @@ class CpuBucket(Bucket):
             address: Address = kernel(specialization, program, self._stored, self._step_dtype, self._rounding)
             width = len(program.reductions)
             partials = self._partials[program] = np.zeros(int(self._block_counts.sum()) * max(width, 1))
+            places = self._places[program] = np.array([*_places(program), 0], dtype=np.int64)
             words = self._kernels[program] = {
                 f.KERNEL: address,
                 f.SWEEPS: len(sweeps(program)),
                 f.PARTIALS: partials.ctypes.data,
+                f.REDUCTIONS: width,
+                f.PLACES: places.ctypes.data,
             }
             if width and self._grain != BLOCK:
                 self._grain = BLOCK
@@ -280,3 +285,9 @@ class CpuBucket(Bucket):
             f.GRADS_MOVED: 1,
         }
         self._put({f.BOUNDS: np.concatenate([bounds.ravel(), sizes])}, numbers)
+
+
+def _places(program: Program) -> list[int]:
+    """Which of its reductions the results of a search are."""
+    reductions = [line.out for line in program.reductions]
+    return [reductions.index(name) for name in program.results] if program.is_search else []

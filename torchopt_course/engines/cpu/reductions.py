@@ -69,6 +69,7 @@ def block_text(
         f"{lane} = {_TEXTS[line.word].format(a=lane, x=line.operands[0])}"
         for lane, line in zip(lanes, reductions, strict=True)
     ]
+    each = [*reading, *lines, *add]
     return [
         f"block = blocks[2 * item] + offset // {BLOCK}",
         f"for start in range(0, n, {BLOCK}):",
@@ -77,10 +78,15 @@ def block_text(
         f"    used = min({LANES}, stop - start)",
         "    for lane in range(used):",
         *(f"        {lane} = {_beginning(line)}" for lane, line in zip(lanes, reductions, strict=True)),
-        f"    for row_of_lanes in range(start, stop, {LANES}):",
-        f"        for lane in range(min({LANES}, stop - row_of_lanes)):",
+        # Whole rows by themselves: how often their inner loop runs is known when it is compiled.
+        f"    whole_rows = start + (stop - start) // {LANES} * {LANES}",
+        f"    for row_of_lanes in range(start, whole_rows, {LANES}):",
+        f"        for lane in range({LANES}):",
         "            i = row_of_lanes + lane",
-        *(f"            {line}" for line in (*reading, *lines, *add)),
+        *(f"            {line}" for line in each),
+        "    for lane in range(stop - whole_rows):",
+        "        i = whole_rows + lane",
+        *(f"        {line}" for line in each),
         *(f"    {line}" for line in _joined("lane in range(used)", reductions, lanes)),
         *(
             f"    partials[block * {width} + {place}] = whole_{line.out}"
@@ -105,11 +111,11 @@ def whole_text(known: Sequence[Line], places: Sequence[int], width: int) -> list
 
 
 def whole(word: str, blocks: np.ndarray[Any, np.dtype[np.float64]], size: int) -> float:
-    """A number of several tensors, of what their blocks gave in order; numpy's sums know no threads."""
+    """A number of several tensors, of what their blocks gave in order, as :mod:`..native.search` makes it."""
     if word in ("amax", "amin"):
         extreme = np.max if word == "amax" else np.min
         return float(extreme(blocks, initial=float(_BEGINNINGS[word])))
-    total = float(np.sum(blocks))
+    total = float(np.cumsum(blocks)[-1]) if len(blocks) else 0.0
     if word == "norm":
         return math.sqrt(total)
     truths = {"any": total > 0, "all": total == size}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..native.compiler import NoWord
 from ..rule.program import Line
 
 # `xp` is the module `.triton`; `tl.REAL` becomes the precision in which is computed.
@@ -15,11 +14,11 @@ _TEXTS = {
     "eq": "{0} == {1}", "ne": "{0} != {1}",
     "logical_and": "{0} & {1}", "logical_or": "{0} | {1}", "logical_xor": "{0} ^ {1}",
     "logical_not": "{0} == 0",
-    "where": "tl.where({0}, {1}, {2})", "pow": "xp.whole_power({0}, {1})",
+    "where": "tl.where({0}, {1}, {2})", "pow": "xp.power({0}, {1})",
     "fill": "tl.where(i >= 0, {1}, {1})", "real": "{0}.to(tl.REAL)",
 }  # fmt: skip
 # A power of more is no few products any more.
-MOST = 64
+MOST_PRODUCTS = 64
 
 
 class SourceText:
@@ -33,9 +32,6 @@ class SourceText:
     Attributes:
         constants: lines that give the numbers in them that precision.
         per_tensor, lines: the operations.
-
-    Raises:
-        NoWord: Triton has no word for one of them.
     """
 
     def __init__(self, per_tensor: Sequence[Line], lines: Sequence[Line], real: str) -> None:
@@ -52,12 +48,10 @@ class SourceText:
             self.lines.insert(after, f"{name} = {name}.to(tl.{kind}).to(tl.{self._real})")
 
     def _text(self, line: Line) -> str:
+        exponent = line.operands[-1]
+        if line.word == "pow" and exponent in range(1, MOST_PRODUCTS + 1):
+            return f"{line.out} = xp.whole_power({line.operands[0]}, {int(exponent)})"
         operands = [name if isinstance(name, str) else self._constant(float(name)) for name in line.operands]
-        if line.word == "pow":
-            exponent = line.operands[1]
-            if isinstance(exponent, str) or not (float(exponent).is_integer() and 1 <= exponent <= MOST):
-                raise NoWord(f"Triton has no powers but whole ones and roots, {exponent} is neither")
-            operands[1] = str(int(exponent))
         places = ", ".join(f"{{{i}}}" for i in range(len(operands)))
         template = _TEXTS.get(line.word, f"xp.{line.word}({places})").replace("REAL", self._real)
         if line.word == "fill" and line.per_tensor:

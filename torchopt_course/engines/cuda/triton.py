@@ -32,6 +32,17 @@ def whole_power(x, n: tl.constexpr):
 
 
 @triton.jit
+def power(x, y):
+    # In double precision: the digits that a logarithm lacks are those that the exponential makes visible.
+    base, exponent = x.to(tl.float64), y.to(tl.float64)
+    size = tl.exp(exponent * tl.log(tl.abs(base)))
+    is_whole = tl.floor(exponent) == exponent
+    is_odd = tl.floor(exponent / 2) * 2 != exponent
+    of_negative = tl.where(is_whole, tl.where(is_odd, -size, size), float("nan"))
+    return tl.where(exponent == 0, 1.0, tl.where(base < 0, of_negative, size)).to(x.dtype)
+
+
+@triton.jit
 def abs(x):
     return tl.abs(x)
 

@@ -32,14 +32,19 @@ SAME_AGE, PRESENT, COUNT, STATES, COLUMNS, AGE_BITS = (_word() for _ in range(6)
 EXPECTED, NAMES, TABLE, AGES, ABSENT, SCRATCH = (_word() for _ in range(6))
 WRITTEN, READ, GONE, TARGETS_MOVED, GRADS_MOVED, STRIDES_COUNT = (_word() for _ in range(6))
 # ... and how they are updated.
-KERNEL, WORK, ROWS, SHARED_WORK, SHARED_STARTS, PARTS, ELEMENTS = (_word() for _ in range(7))
-NUMBERS, SETS, WIDTH, COUNTS_STEPS, ASKS_FIRST = (_word() for _ in range(5))
-PROGRAM, OPERATIONS, CONDITIONS, FIRST_RESULT, REGISTERS, RESULTS, STEP_REGISTER = (_word() for _ in range(7))
+WORK, ROWS, SHARED_WORK, SHARED_STARTS, PARTS, ELEMENTS = (_word() for _ in range(6))
+NUMBERS, SETS, COUNTS_STEPS, ASKS_FIRST = (_word() for _ in range(4))
+PROGRAM, OPERATIONS, OF_OPTIONS, CONDITIONS, FIRST_RESULT, REGISTERS, STEP_REGISTER = (
+    _word() for _ in range(7)
+)
 REGISTER_INPUTS, REGISTER_INPUT_COUNT = (_word() for _ in range(2))
 BOUNDS, BOUND_COUNT, TARGETS_OVERLAP, GRADS_APART = (_word() for _ in range(4))
 USED_WORK, USED_STARTS, SELF, THREADS = (_word() for _ in range(4))
-SWEEPS, SWEEP, PARTIALS, BLOCKS = (_word() for _ in range(4))
+SWEEP, BLOCKS, STAGES, FOUND = (_word() for _ in range(4))
+# What is done at present, a *stage*: a search, the update, or what gives options their new values.
+KERNEL, SWEEPS, PARTIALS, WIDTH, RESULTS, REDUCTIONS, PLACES = (_word() for _ in range(7))
 BUCKET_WORDS = _word()
+STAGE_WORDS = BUCKET_WORDS - KERNEL
 
 # Words of one row of `expected`; the ids of the state tensors follow, then that of the step, then the
 # addresses of their layouts.
@@ -52,11 +57,24 @@ VIEW_WORDS = 6
 _word = count().__next__
 GROUP_BUCKETS, BUCKET_COUNT, PARAM_COUNT, PARAMS_NAME = (_word() for _ in range(4))
 FIXED, FIXED_COUNT, INPUTS, INPUT_COUNT, VALUES, UNKNOWN, UNKNOWN_COUNT = (_word() for _ in range(7))
+RENEWED = _word()
 GROUP_WORDS = _word()
 
 # Words of the frame of all groups of an optimizer.
-GROUP_COUNT, GROUPS = VERDICT + 1, VERDICT + 2
-ALL_WORDS = VERDICT + 3
+_word = count(VERDICT + 1).__next__
+GROUP_COUNT, GROUPS, SEARCHES, WANTED, WANTED_COUNT, RENEWS = (_word() for _ in range(6))
+ALL_WORDS = _word()
+
+# Words of one row of its `wanted`: a number over several tensors, by the search that finds it, its place
+# among those of that search and among all.
+SEARCH, PART, NUMBER, WORD, OVER_ALL = range(5)
+WANTED_WORDS = 5
+# How it is made.
+SUM_OF, MEAN_OF, LENGTH_OF, LARGEST, SMALLEST, ANY_OF, ALL_OF = range(7)
+WANTED_CODES = {
+    "sum": SUM_OF, "count_nonzero": SUM_OF, "mean": MEAN_OF, "norm": LENGTH_OF,
+    "amax": LARGEST, "amin": SMALLEST, "any": ANY_OF, "all": ALL_OF,
+}  # fmt: skip
 
 # Words of one row of a group's `inputs`: an option, or an item of a tuple (else -1) of so many.
 NAME, INDEX, LENGTH, TYPE, IS_WHOLE, TRUTH = range(6)
@@ -67,10 +85,23 @@ ANY, NOT_ZERO, ZERO = range(3)
 # Up to here every whole number is a number of double precision.
 MOST_EXACT = 2.0**53
 
-# Operations on coefficients; the first six compare.
+# Operations on numbers: rows of a code and the registers of at most three operands. Codes up to `NE` compare.
+ROW_WORDS = 4
 LT, LE, GT, GE, EQ, NE, ADD, SUB, MUL, DIV, POW, NEG, ABS, SQRT, EXP, LOG, SIN, COS = range(18)
-OPCODES = {
-    "lt": LT, "le": LE, "gt": GT, "ge": GE, "eq": EQ, "ne": NE,
+FLOOR, CEIL, TRUNC, FMOD, MOD, FLOORDIV = range(18, 24)
+RECIPROCAL, SIGN, MAXIMUM, MINIMUM, WHERE, AND, OR, XOR, NOT = range(24, 33)
+COMPARISONS = {"lt": LT, "le": LE, "gt": GT, "ge": GE, "eq": EQ, "ne": NE}
+# Of coefficients: as Python and its `math` compute them.
+OPCODES = COMPARISONS | {
     "add": ADD, "sub": SUB, "mul": MUL, "div": DIV, "pow": POW, "neg": NEG, "abs": ABS,
     "sqrt": SQRT, "exp": EXP, "log": LOG, "sin": SIN, "cos": COS,
+    "floor": FLOOR, "ceil": CEIL, "trunc": TRUNC, "fmod": FMOD,
+    "mod": MOD, "floordiv": FLOORDIV,
+}  # fmt: skip
+# Of numbers over several tensors: as numpy computes them. (Its exponentials and the like are its own.)
+OPCODES_OF_SEVERAL = COMPARISONS | {
+    "add": ADD, "sub": SUB, "mul": MUL, "div": DIV, "pow": POW, "neg": NEG, "abs": ABS,
+    "sqrt": SQRT, "reciprocal": RECIPROCAL, "floor": FLOOR, "ceil": CEIL, "sign": SIGN,
+    "maximum": MAXIMUM, "minimum": MINIMUM, "where": WHERE,
+    "logical_and": AND, "logical_or": OR, "logical_xor": XOR, "logical_not": NOT,
 }  # fmt: skip

@@ -15,14 +15,14 @@ from functools import partial
 from typing import Any, ClassVar
 
 from . import frame as f
-from . import guards, update
+from . import guards, numbers, search, update
 from .api import api, can_look, layout
 from .compiler import Address, CompilationError, callable_at, known, native
 
 __all__ = ["can_look", "layout"]
 
-LOOK, PREPARE, ANNOUNCE, RUN, READY, ALL, SEARCH = range(7)
-_FILES = ("frame.py", "guards.py", "update.py", "step.py")
+LOOK, PREPARE, ANNOUNCE, RUN, READY, ALL, VISIT = range(7)
+_FILES = ("frame.py", "guards.py", "numbers.py", "update.py", "search.py", "step.py")
 
 
 # Compiling takes some 3 seconds, once on a machine: in a short run Python is sooner done. How much it has
@@ -91,9 +91,9 @@ def run(bucket: int) -> None:
     _Compiled.ask(RUN, bucket, 0, 0, 0)
 
 
-def search(bucket: int) -> None:
+def visit(bucket: int) -> None:
     """Visit all elements for a kernel that writes to none of them."""
-    _Compiled.ask(SEARCH, bucket, 0, 0, 0)
+    _Compiled.ask(VISIT, bucket, 0, 0, 0)
 
 
 def step(groups: int, param_groups: list[dict[str, Any]], state: dict[Any, Any]) -> int:
@@ -135,8 +135,10 @@ def _build() -> Callable[..., Any]:
     from .intrinsics import call1, call2, call_for_double, njit, pointer_to
 
     look = njit(guards.build())
-    *updating, visit = update.build()
+    evaluate, coefficients = numbers.build()
+    *updating, visit = update.build(coefficients)
     prepare, announce, run = map(njit, updating)
+    find_several = njit(search.build(evaluate, coefficients, visit))
     words, doubles = pointer_to(numba.int64), pointer_to(numba.float64)
 
     @njit
@@ -220,7 +222,7 @@ def _build() -> Callable[..., Any]:
             verdict = group_ready(api, words(groups[i]), options, state)
             if verdict != f.HOLDS:
                 return verdict
-        return f.HOLDS
+        return find_several(api, frame) if frame[f.SEARCHES] or frame[f.RENEWS] else f.HOLDS
 
     @njit
     def run_all(api: Any, frame: Any) -> Any:
@@ -247,7 +249,7 @@ def _build() -> Callable[..., Any]:
             verdict = announce(api, frame)
             if verdict == f.HOLDS:
                 run(api, frame)
-        elif what == SEARCH:
+        elif what == VISIT:
             verdict = visit(api, frame)
         else:
             verdict = all_ready(api, frame, first, second)

@@ -1,8 +1,7 @@
-"""The compiled update of a bucket: the coefficients, the threads, the kernel."""
+"""The compiled update of a bucket: the threads, the kernel."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -12,117 +11,22 @@ from . import frame as f
 SHARED_FROM = 30_000
 # Below this many elements a step is over before another Python thread would have had a turn.
 GIL_FREE_FROM = 1 << 16
-# So many different ages are told apart; further parameters get coefficients of their own.
-DISTINCT_AGES = 32
 
 
-def build() -> tuple[Callable[..., Any], ...]:
+def build(coefficients: Any) -> tuple[Callable[..., Any], ...]:
     """Four functions of ``(api, bucket)``.
 
     ``prepare`` and ``announce`` give a verdict and change no tensor; ``announce`` tells autograd which ones
     ``run`` is going to write to behind its back. ``visit`` is ``run`` for a kernel that writes to none.
+
+    Args:
+        coefficients: of :mod:`.numbers`.
     """
     import numba
 
     from .intrinsics import call0, call1, call2, call3, call4, call5, njit, pointer_to, run_rows
 
     words, doubles = pointer_to(numba.int64), pointer_to(numba.float64)
-
-    @njit
-    def compare(code: Any, x: Any, y: Any) -> Any:
-        if code == f.LT:
-            return x < y
-        if code == f.LE:
-            return x <= y
-        if code == f.GT:
-            return x > y
-        if code == f.GE:
-            return x >= y
-        if code == f.EQ:
-            return x == y
-        return x != y
-
-    @njit
-    def operate(code: Any, x: Any, y: Any) -> Any:
-        if code == f.ADD:
-            return x + y
-        if code == f.SUB:
-            return x - y
-        if code == f.MUL:
-            return x * y
-        if code == f.DIV:
-            return x / y
-        if code == f.POW:
-            return x**y
-        if code == f.NEG:
-            return -x
-        if code == f.ABS:
-            return abs(x)
-        if code == f.SQRT:
-            return math.sqrt(x)
-        if code == f.EXP:
-            return math.exp(x)
-        if code == f.LOG:
-            return math.log(x)
-        if code == f.SIN:
-            return math.sin(x)
-        return math.cos(x)
-
-    @njit
-    def evaluate(bucket: Any, age: Any, numbers: Any) -> Any:
-        """The coefficients after ``age`` steps; false if only Python can say what they are."""
-        registers = doubles(bucket[f.REGISTERS])
-        operations, conditions = (
-            words(bucket[f.PROGRAM]),
-            words(bucket[f.PROGRAM] + 24 * bucket[f.OPERATIONS]),
-        )
-        results = words(bucket[f.RESULTS])
-        if bucket[f.STEP_REGISTER] >= 0:
-            registers[bucket[f.STEP_REGISTER]] = age + 1
-        for k in range(bucket[f.OPERATIONS]):
-            x, y = registers[operations[3 * k + 1]], registers[operations[3 * k + 2]]
-            value = operate(operations[3 * k], x, y)
-            if not math.isfinite(value):  # where Python would raise an error, or compute a complex number
-                return False
-            registers[bucket[f.FIRST_RESULT] + k] = value
-        for k in range(bucket[f.CONDITIONS]):
-            x, y = registers[conditions[4 * k + 1]], registers[conditions[4 * k + 2]]
-            if compare(conditions[4 * k], x, y) != (conditions[4 * k + 3] != 0):
-                return False
-        for k in range(bucket[f.WIDTH]):
-            numbers[k] = registers[results[k]]
-        return True
-
-    @njit
-    def coefficients(bucket: Any) -> Any:
-        """Write down the coefficients of each parameter; equal ones once."""
-        sets, ages, absent = words(bucket[f.SETS]), doubles(bucket[f.AGES]), words(bucket[f.ABSENT])
-        width, counts, first = bucket[f.WIDTH], bucket[f.COUNTS_STEPS], -1
-        n = 0
-        for i in range(bucket[f.COUNT]):
-            sets[i] = -1
-            if absent[i]:
-                continue
-            if bucket[f.ASKS_FIRST] and ages[i] == 0:
-                return False
-            if not math.isfinite(ages[i]):
-                return False
-            if counts or n == 0:
-                for j in range(min(i, DISTINCT_AGES)):
-                    if sets[j] >= 0 and ages[j] == ages[i]:
-                        sets[i] = sets[j]
-                        break
-                if first >= 0 and ages[first] == ages[i]:
-                    sets[i] = sets[first]
-                if sets[i] < 0:
-                    if not evaluate(bucket, ages[i], doubles(bucket[f.NUMBERS] + 8 * n * width)):
-                        return False
-                    sets[i] = n
-                    n += 1
-                first = i
-            else:
-                sets[i] = 0
-        return True
 
     @njit
     def gradients_apart(bucket: Any) -> Any:

@@ -20,10 +20,10 @@ from torch import Tensor
 
 from ..interception import interceptor
 from ..layout import is_sparse
+from ..rule.messages import kind
 from ..rule.parsed import Specialization
 from ..rule.placeholders import RuleError
 from ..rule.program import STATE
-from ..rule.signature import kind
 from ..rule.words import TENSORS, Function
 
 

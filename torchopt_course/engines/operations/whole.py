@@ -14,9 +14,9 @@ from torch import Tensor
 
 from ..bucket import GroupOptions
 from ..local import LocalGroup, gathered, shared_out
-from ..rule.parsed import Specialization, say_where
+from ..rule.messages import kind, say_where
+from ..rule.parsed import Specialization
 from ..rule.placeholders import RuleError
-from ..rule.signature import kind
 from ..rule.whole import WholeRule
 from .one_by_one import Write
 from .rest import Rest

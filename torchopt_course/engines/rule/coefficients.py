@@ -145,9 +145,9 @@ class _NoTorch(TorchFunctionMode):
 
 # -- what stands behind names while a function is read ---------------------------------------------------
 
-_OF_MATH = {
-    getattr(math, name): name for name in WORDS if name not in ("add", "sub", "mul", "div", "neg", "abs")
-} | {math.fabs: "abs"}
+_OF_MATH = {getattr(math, name): name for name in WORDS if name != "abs" and hasattr(math, name)} | {
+    math.fabs: "abs"
+}
 _OF_FINITE_NUMBERS = {math.isfinite: True, math.isinf: False, math.isnan: False}
 
 

@@ -20,10 +20,11 @@ from .reads import Reads
 Place = tuple[str, int | None]
 
 # What Python's numbers, and its `math`, get from the processor and from the C library as it is. (Not there:
-# what Python computes in a way of its own, such as `hypot`, `gamma`, `%`, and `sum` from 3.12 on.)
+# what Python computes in a way of its own, such as `hypot`, `gamma`, and `sum` from 3.12 on.)
 WORDS: dict[str, Callable[..., Any]] = {
     "add": operator.add, "sub": operator.sub, "mul": operator.mul, "div": operator.truediv,
-    "pow": operator.pow, "neg": operator.neg, "abs": operator.abs,
+    "pow": operator.pow, "mod": operator.mod, "floordiv": operator.floordiv,
+    "neg": operator.neg, "abs": operator.abs,
     "floor": math.floor, "ceil": math.ceil, "trunc": math.trunc,
     "sqrt": math.sqrt, "exp": math.exp, "expm1": math.expm1,
     "log": math.log, "log2": math.log2, "log10": math.log10, "log1p": math.log1p,

@@ -194,7 +194,8 @@ def _refused(name: str) -> Callable[..., Any]:
     return method
 
 
-for _name, _word in {"add": "add", "sub": "sub", "mul": "mul", "truediv": "div", "pow": "pow"}.items():
+_ARITHMETIC = {"truediv": "div"} | {name: name for name in ("add", "sub", "mul", "pow", "mod", "floordiv")}
+for _name, _word in _ARITHMETIC.items():
     setattr(Number, f"__{_name}__", _operator(_word))
     setattr(Number, f"__r{_name}__", _operator(_word, reverse=True))
 for _word in COMPARISONS:
@@ -202,7 +203,7 @@ for _word in COMPARISONS:
 # All else that Python, numpy and torch may ask of a number.
 _REFUSED = """
 float int index complex round trunc floor ceil str repr format hash iter len getitem contains divmod rdivmod
-mod rmod floordiv rfloordiv matmul rmatmul lshift rlshift rshift rrshift and rand or ror xor rxor invert
+matmul rmatmul lshift rlshift rshift rrshift and rand or ror xor rxor invert
 array array_ufunc array_function torch_function
 """
 for _name in _REFUSED.split():

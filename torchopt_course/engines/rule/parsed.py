@@ -15,12 +15,13 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from .messages import kind, line_of, said, say_where
 from .placeholders import RuleError
 from .program import Program
 from .reads import Reads
 from .rebinding import with_torch
 from .searches import Search
-from .signature import arguments, kind, results
+from .signature import arguments, results
 from .tracing import Reading, read
 
 Rule = Callable[..., Any]
@@ -212,7 +213,7 @@ class Specialization:
         except RuleError:
             raise
         except Exception as error:
-            say_where(error, f"{self.formula.owner}.rule")
+            say_where(error, f"{self.formula.owner}.rule({said(coefficients)}){line_of(error)}")
             raise
 
     def stage(self, number: int | None) -> Program | None:
@@ -241,9 +242,3 @@ class Specialization:
         returned = self._rule(p, g, **{name: values[name] for name in self.formula.arguments})
         given = {name: states[name] for name in self.states}
         return results(self.formula.owner, returned, self.formula.states, self.formula.renews, given)
-
-
-def say_where(error: Exception, where: str) -> None:
-    """Begin the message of an error of a user's function with what it came from."""
-    if error.args and isinstance(error.args[0], str):
-        error.args = (f"{where}: {error.args[0]}", *error.args[1:])

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from .arithmetic import computed, plain
+from .messages import said, say_where
 from .words import OVER, REDUCTIONS
 
 Number = float | int
@@ -50,6 +51,7 @@ class Program:
         lines: the operations, in order.
         results: the registers of the new ``p`` and the new states.
         truths: the registers of numbers that are true or false.
+        owner: whose rule it is, for error messages.
 
     Attributes:
         lines: the operations on tensors that the results need.
@@ -62,8 +64,14 @@ class Program:
     """
 
     def __init__(
-        self, lines: list[Line], results: tuple[str, ...], truths: Collection[str] = frozenset()
+        self,
+        lines: list[Line],
+        results: tuple[str, ...],
+        truths: Collection[str] = frozenset(),
+        *,
+        owner: str = "",
     ) -> None:
+        self._owner = owner
         self.results = results
         needed = set(results)
         kept: list[Line] = []
@@ -103,7 +111,12 @@ class Program:
         registers = {_register(name): value for name, value in coefficients.items()}
         for line in self.arithmetic:
             operands = [registers[name] if isinstance(name, str) else name for name in line.operands]
-            registers[line.out] = computed(line.word, operands)
+            try:
+                registers[line.out] = computed(line.word, operands)
+            except Exception as error:
+                of = f"{self._owner}.rule({said(coefficients)})"
+                say_where(error, f"{of}, in {line.word}({', '.join(map(repr, operands))})")
+                raise
         return registers
 
 

@@ -36,6 +36,11 @@ class Wanted(NamedTuple):
     word: str
     over: str
 
+    @property
+    def number(self) -> int:
+        """Its place among all that the rule asks for."""
+        return int(self.key.rpartition(" ")[2])
+
 
 class Search(NamedTuple):
     """A program that finds numbers over several tensors.
@@ -67,10 +72,11 @@ class Cut(NamedTuple):
 _OF_ONE = {"mean": "sum"}
 
 
-def cut(lines: Sequence[Line], results: tuple[str, ...], renewed: Mapping[str, str]) -> Cut:
+def cut(owner: str, lines: Sequence[Line], results: tuple[str, ...], renewed: Mapping[str, str]) -> Cut:
     """Cut a rule at its numbers over several tensors.
 
     Args:
+        owner: whose rule it is, for error messages.
         lines: all that it does, in order.
         results: the registers of the new ``p`` and states.
         renewed: the registers of the options that it renews, by name.
@@ -78,17 +84,18 @@ def cut(lines: Sequence[Line], results: tuple[str, ...], renewed: Mapping[str, s
     Raises:
         TypeError: one of these is not the same for all tensors.
     """
-    whole = Program([*lines], (*results, *renewed.values()))
+    whole = Program([*lines], (*results, *renewed.values()), owner=owner)
     if not renewed and all(line.over == OVER[0] for line in whole.reductions):
-        return Cut((), whole, Program([], ()))
+        return Cut((), whole, Program([], (), owner=owner))
     needed = {line.out for line in (*whole.lines, *whole.arithmetic)}
-    return _Cutter([line for line in lines if line.out in needed]).cut(results, renewed)
+    return _Cutter(owner, [line for line in lines if line.out in needed]).cut(results, renewed)
 
 
 class _Cutter:
     """What is known of the registers on the way through a rule."""
 
-    def __init__(self, lines: Iterable[Line]) -> None:
+    def __init__(self, owner: str, lines: Iterable[Line]) -> None:
+        self._owner = owner
         self.lines: list[Line] = []
         self._names: dict[Operand, Operand] = {}  # what a register of the rule is called in the programs
         self._rounds: dict[Operand, int] = {}  # how many searches come before it
@@ -105,7 +112,7 @@ class _Cutter:
                 Line(f"part_{k}", _OF_ONE.get(line.word, line.word), line.operands, per_tensor=True)
                 for k, (line, _) in enumerate(found)
             ]
-            program = Program([*self.lines, *parts], tuple(part.out for part in parts), self._truths)
+            program = self._program([*self.lines, *parts], tuple(part.out for part in parts))
             searches.append(Search(program, tuple(wanted for _, wanted in found)))
         registers = {name: str(self._names.get(register, register)) for name, register in renewed.items()}
         for name, register in registers.items():
@@ -114,8 +121,11 @@ class _Cutter:
                     f"renewed {name!r} with a number that is not the same for all tensors: make it one of "
                     "coefficients and of numbers with over='group' or over='all'"
                 )
-        update = Program(self.lines, results, self._truths)
-        return Cut(tuple(searches), update, Program(self.lines, tuple(registers.values())))
+        update, renewal = (self._program(self.lines, of) for of in (results, tuple(registers.values())))
+        return Cut(tuple(searches), update, renewal)
+
+    def _program(self, lines: list[Line], results: tuple[str, ...]) -> Program:
+        return Program(lines, results, self._truths, owner=self._owner)
 
     def _take(self, line: Line) -> None:
         before = max((self._rounds.get(operand, 0) for operand in line.operands), default=0)

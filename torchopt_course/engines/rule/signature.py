@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import FunctionType
 from typing import Any, NoReturn
 
+from .messages import kind
 from .placeholders import RuleError
 
 _STARRED = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
@@ -76,11 +77,3 @@ def results(
         if issubclass(type(value), type(None) | tuple | list | dict | str):
             refuse(f"{kind(value)} for {name!r}")
     return [*kept.values(), *new[1 + len(states) :]]
-
-
-def kind(value: object) -> str:
-    """A value and its type, for error messages."""
-    if value is None:
-        return "None"
-    text = repr(value)
-    return f"a {type(value).__name__}" + (f", {text}" if len(text) <= 40 else "")

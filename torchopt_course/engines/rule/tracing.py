@@ -93,7 +93,7 @@ def _read(
         return _left_to_torch(notes, notes.stranger, is_elementwise=not notes.reduces)
     reason = notes.reduces and f"{owner}.rule makes a number of a whole tensor, by {notes.reduces}()"
     try:
-        return Reading(cut(notes.lines, registers, renewed), reason, not notes.reduces)
+        return Reading(cut(owner, notes.lines, registers, renewed), reason, not notes.reduces)
     except RuleError as error:
         raise RuleError(f"{owner}.rule {error}") from None
 

@@ -9,6 +9,21 @@ function copysign(x, y) {
   return y < 0 || Object.is(y, -0) ? -Math.abs(x) : Math.abs(x);
 }
 
+// Python's x % y and x // y, as it computes them.
+function mod(x, y) {
+  const rest = x % y;
+  if (rest === 0) return copysign(0, y);
+  return y < 0 !== rest < 0 ? rest + y : rest;
+}
+
+function floordiv(x, y) {
+  const rest = x % y;
+  const quotient = (x - rest) / y - (rest !== 0 && y < 0 !== rest < 0 ? 1 : 0);
+  if (quotient === 0) return copysign(0, x / y);
+  const below = Math.floor(quotient);
+  return quotient - below > 0.5 ? below + 1 : below;
+}
+
 // Uniform in (0, 1): a hash of a counter.
 function uniform(counter) {
   let z = (counter + 0x9e3779b9) | 0;

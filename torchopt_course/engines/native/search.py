@@ -1,0 +1,165 @@
+"""The compiled search for numbers over several tensors, see :mod:`..several` for what it is in Python.
+
+A search is a stage of each bucket, as the update is: kernel, numbers, and where the blocks of its tensors are
+written down. These are put together here in the same order as there, so both give the same bits.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from . import frame as f
+
+
+def build(evaluate: Any, coefficients: Any, visit: Any) -> Callable[..., Any]:
+    """``search(api, frame)``, which leaves each bucket ready for its update; gives a verdict.
+
+    Args:
+        evaluate, coefficients: of :mod:`.numbers`.
+        visit: of :mod:`.update`.
+    """
+    import numba
+
+    from ..cpu.reductions import BLOCK
+    from .intrinsics import njit, pointer_to
+
+    words, doubles = pointer_to(numba.int64), pointer_to(numba.float64)
+
+    @njit
+    def put(bucket: Any, stage: Any) -> Any:
+        row = words(bucket[f.STAGES] + 8 * f.STAGE_WORDS * stage)
+        for k in range(f.STAGE_WORDS):
+            bucket[f.KERNEL + k] = row[k]
+
+    @njit
+    def joined(word: Any, a: Any, x: Any) -> Any:
+        if word == f.LARGEST:
+            return x if (x > a) | (x != x) else a
+        if word == f.SMALLEST:
+            return x if (x < a) | (x != x) else a
+        return a + x
+
+    @njit
+    def beginning(word: Any) -> Any:
+        return -math.inf if word == f.LARGEST else math.inf if word == f.SMALLEST else 0.0
+
+    @njit
+    def of_bucket(bucket: Any, word: Any, place: Any) -> Any:
+        """What the blocks of a bucket's tensors give, as :func:`..cpu.reductions.whole`; and its elements."""
+        partials, blocks, sets = doubles(bucket[f.PARTIALS]), words(bucket[f.BLOCKS]), words(bucket[f.SETS])
+        width, column = bucket[f.REDUCTIONS], words(bucket[f.PLACES])[place]
+        value, size = beginning(word), 0
+        for i in range(bucket[f.COUNT]):
+            if sets[i] < 0:
+                continue
+            first, elements = blocks[2 * i], blocks[2 * i + 1]
+            size += elements
+            for block in range(first, first + (elements + BLOCK - 1) // BLOCK):
+                value = joined(word, value, partials[block * width + column])
+        if word == f.LENGTH_OF:
+            value = math.sqrt(value)
+        elif word == f.ANY_OF:
+            value = 1.0 if value > 0 else 0.0
+        elif word == f.ALL_OF:
+            value = 1.0 if value == size else 0.0
+        return value, size
+
+    @njit
+    def find(frame: Any, wanted: Any, only: Any) -> Any:
+        """One number: of the group with the index ``only``, or of all groups, if that is -1."""
+        groups, word = words(frame[f.GROUPS]), wanted[f.WORD]
+        total, size, count = beginning(word), 0, 0.0
+        for i in range(frame[f.GROUP_COUNT]):
+            if only >= 0 and i != only:
+                continue
+            group = words(groups[i])
+            buckets = words(group[f.GROUP_BUCKETS])
+            for k in range(group[f.BUCKET_COUNT]):
+                bucket = words(buckets[k])
+                if bucket[f.PRESENT] == 0:
+                    continue
+                value, elements = of_bucket(bucket, word, wanted[f.PART])
+                size += elements
+                count += 1
+                total = joined(word, total, value * value if word == f.LENGTH_OF else value)
+        if word == f.MEAN_OF:
+            total /= size
+        elif word == f.LENGTH_OF:
+            total = math.sqrt(total)
+        elif word == f.ANY_OF:
+            total = 1.0 if total > 0 else 0.0
+        elif word == f.ALL_OF:
+            total = 1.0 if total == count else 0.0
+        for i in range(frame[f.GROUP_COUNT]):
+            if only >= 0 and i != only:
+                continue
+            group = words(groups[i])
+            buckets = words(group[f.GROUP_BUCKETS])
+            for k in range(group[f.BUCKET_COUNT]):
+                bucket = words(buckets[k])
+                doubles(bucket[f.REGISTERS])[bucket[f.FOUND] + wanted[f.NUMBER]] = total
+
+    @njit
+    def each_bucket(api: Any, frame: Any, stage: Any, is_search: Any) -> Any:
+        """Put a stage into the buckets; if it is a search, visit their tensors."""
+        groups = words(frame[f.GROUPS])
+        for i in range(frame[f.GROUP_COUNT]):
+            group = words(groups[i])
+            buckets = words(group[f.GROUP_BUCKETS])
+            for k in range(group[f.BUCKET_COUNT]):
+                bucket = words(buckets[k])
+                put(bucket, stage)
+                if not coefficients(bucket):
+                    return f.COEFFICIENTS
+                if is_search and bucket[f.PRESENT]:
+                    visit(api, bucket)
+        return f.HOLDS
+
+    @njit
+    def oldest(frame: Any) -> Any:
+        """The most steps that a parameter has taken that is stepped; -1 if a bucket has none."""
+        groups, age = words(frame[f.GROUPS]), 0.0
+        for i in range(frame[f.GROUP_COUNT]):
+            group = words(groups[i])
+            buckets = words(group[f.GROUP_BUCKETS])
+            for k in range(group[f.BUCKET_COUNT]):
+                bucket = words(buckets[k])
+                if bucket[f.PRESENT] == 0:
+                    return -1.0
+                ages, absent = doubles(bucket[f.AGES]), words(bucket[f.ABSENT])
+                for j in range(bucket[f.COUNT]):
+                    if not absent[j]:
+                        age = max(age, ages[j])
+        return age
+
+    @njit
+    def renew(frame: Any) -> Any:
+        """Write down the options that rules renew, for Python to set; their stage is the last."""
+        groups, age = words(frame[f.GROUPS]), oldest(frame)
+        if age < 0:
+            return f.CHANGED
+        for i in range(frame[f.GROUP_COUNT]):
+            group = words(groups[i])
+            bucket = words(words(group[f.GROUP_BUCKETS])[0])
+            put(bucket, frame[f.SEARCHES] + 1)
+            if not evaluate(bucket, age, doubles(group[f.RENEWED])):
+                return f.COEFFICIENTS
+            put(bucket, frame[f.SEARCHES])
+        return f.HOLDS
+
+    def search(api: Any, frame: Any) -> Any:
+        for stage in range(frame[f.SEARCHES] + 1):
+            verdict = each_bucket(api, frame, stage, stage < frame[f.SEARCHES])
+            if verdict != f.HOLDS:
+                return verdict
+            for k in range(frame[f.WANTED_COUNT]):
+                wanted = words(frame[f.WANTED] + 8 * f.WANTED_WORDS * k)
+                if wanted[f.SEARCH] == stage:
+                    begin, end = (-1, 0) if wanted[f.OVER_ALL] else (0, frame[f.GROUP_COUNT])
+                    for only in range(begin, end):
+                        find(frame, wanted, only)
+        return renew(frame) if frame[f.RENEWS] else f.HOLDS
+
+    return search
