@@ -104,6 +104,8 @@ class Adagrad(ElementwiseOptimizer, optim.Adagrad):
         at_least_zero("initial_accumulator_value value", options["initial_accumulator_value"])
 
     def share_memory(self) -> None:
-        """Move the sums into shared memory, for training from several processes."""
+        """Move the sums, however they are stored, into shared memory, for training from several processes."""
         for state in self.state.values():
-            state["sum"].share_memory_()
+            for name, tensor in state.items():
+                if name != "step":  # as in torch: each process counts its own
+                    tensor.share_memory_()

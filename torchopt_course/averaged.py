@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from .engines.storage import as_read
 from .stepped import SteppedOptimizer
 from .transforms.average import ema
 
@@ -40,7 +41,7 @@ def averaged_weights(optimizer: SteppedOptimizer) -> Iterator[None]:
         if not any(isinstance(each, ema) for each in optimizer._part(i).transforms):
             continue
         has_average = True
-        own = [(param, optimizer.state.get(param, {}).get("ema")) for param in group["params"]]
+        own = [(param, as_read(optimizer.state.get(param, {}), "ema")) for param in group["params"]]
         pairs += [(param, average) for param, average in own if average is not None]
     if not has_average:
         raise ValueError(

@@ -6,6 +6,7 @@ import sys
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from threading import Lock
 from types import FrameType
 from typing import Any
 
@@ -39,6 +40,7 @@ class ReleasedGradients:
         self._accumulates = False
         self._backward_pass = -1
         self._rounding_steps: dict[int, int] = {}  # of each group that is stepped in this pass
+        self._lock = Lock()  # autograd has a thread for each device
         self._supported_scaling = optimizer._step_supports_amp_scaling
 
     def remove(self) -> None:
@@ -62,15 +64,16 @@ class ReleasedGradients:
         if self._accumulates:
             return
         self._optimizer._refuse_while_paused()
-        backward_pass = torch._C._current_graph_task_id()
-        if backward_pass != self._backward_pass:
-            _refuse_pass_in_a_pass()
-            _refuse_hooks_before(self._optimizer)
-            self._backward_pass = backward_pass
-            self._rounding_steps = {}
-        place = single.find(param)
-        if place is not None:  # else it has been taken out of the optimizer
-            single.step(param, place, self._rounding_step(place[0]))
+        with self._lock:
+            backward_pass = torch._C._current_graph_task_id()
+            if backward_pass != self._backward_pass:
+                _refuse_pass_in_a_pass()
+                _refuse_hooks_before(self._optimizer)
+                self._backward_pass = backward_pass
+                self._rounding_steps = {}
+            place = single.find(param)
+            if place is not None:  # else it has been taken out of the optimizer
+                single.step(param, place, self._rounding_step(place[0]))
 
     def _rounding_step(self, index: int) -> int:
         """How many steps a group has taken, of which chance is a function: one in each backward pass."""

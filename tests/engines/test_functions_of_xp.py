@@ -17,7 +17,15 @@ from torchopt_course.engines.native.compiler import CompilationError, native
 EXPRESSIONS = [
     *("xp.sqrt(xp.abs(g))", "xp.rsqrt(1 + g * g)", "xp.reciprocal(g)", "xp.square(g)", "xp.abs(g)"),
     *("xp.exp(-xp.abs(g))", "xp.log(1 + g * g)", "xp.sin(p)", "xp.cos(p)", "xp.sigmoid(g)", "xp.tanh(g)"),
-    *("xp.sign(p)", "xp.floor(g)", "xp.ceil(g)", "xp.maximum(p, g)", "xp.minimum(p, g)"),
+    *(
+        "xp.sign(g)",
+        "xp.sin(g)",
+        "xp.cos(g)",
+        "xp.floor(g)",
+        "xp.ceil(g)",
+        "xp.maximum(p, g)",
+        "xp.minimum(p, g)",
+    ),
     *("xp.clamp(g, -lr, 0.5)", "xp.clip(g, -lr, 0.5)", "g**2", "-(g**3)", "(1 + g * g) ** -0.5", "+g"),
     *("xp.where(g > 0, g, -2 * g)", "xp.where(g < 0, 0 * p, xp.where(p > 0, lr * g, p))"),
     *("xp.where(g > p, 1.0, 0.1)", "xp.where(g >= 0, lr, 0)", "0.3 * (g > 0) + (p <= 0.1)", "p * ~(g > 0)"),

@@ -143,3 +143,24 @@ def test_a_hook_before_the_step_that_comes_later_is_refused() -> None:
     optimizer.register_step_pre_hook(lambda *_: None)
     with pytest.raises(RuntimeError, match="a hook before its step"):
         train(model, optimizer)
+
+
+def test_shards_of_fsdp(tmp_path: Any) -> None:
+    """It calls such hooks itself, in the backward pass of a node of its own."""
+    import torch.distributed as dist
+    from torch.distributed.fsdp import fully_shard
+    from torch.distributed.tensor import init_device_mesh
+
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        model, twin = network(), network()
+        for module in (model[0], model[2], model):  # type: ignore[index]
+            fully_shard(module, mesh=init_device_mesh("cpu", (1,)))
+        optimizer, other = (oc.Adam(m.parameters(), lr=0.1) for m in (model, twin))
+        release_gradients(model, optimizer)
+        train(model, optimizer, steps=3)
+        train(twin, other, steps=3)
+        for param, expected in zip(model.parameters(), twin.parameters(), strict=True):
+            assert param.full_tensor().equal(expected)  # type: ignore[operator]
+    finally:
+        dist.destroy_process_group()

@@ -136,3 +136,14 @@ def test_sparse_gradients_update_their_rows() -> None:
                 param.grad = value
                 optimizer.step()
         torch.testing.assert_close(sparse, dense, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"state_dtype": "8bit"}, {"state_dtype": B, "rounding": "kahan"}], ids=str
+)
+def test_shared_memory_has_all_of_a_state(options: dict[str, Any]) -> None:
+    param = Parameter(torch.ones(5000))
+    optimizer = oc.Adagrad([param], **options)
+    optimizer.share_memory()
+    for name, tensor in optimizer.state[param].items():
+        assert tensor.is_shared() == (name != "step"), name

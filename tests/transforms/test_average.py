@@ -143,3 +143,25 @@ def test_who_keeps_none_is_told() -> None:
         pass
     with pytest.raises(ValueError, match="ema_decay"):
         oc.Adam(params, transforms=[ema(1.0)])
+
+
+@pytest.mark.parametrize(
+    ("options", "share"),
+    [
+        ({"state_dtype": "8bit"}, 1 / 12),  # a sixteenth in each step, and a fifth of the one before
+        ({"state_dtype": torch.bfloat16, "rounding": "kahan"}, 2**-13),
+    ],
+    ids=str,
+)
+def test_it_is_read_as_it_is_stored(options: dict[str, Any], share: float) -> None:
+    """In 8 bits there is no state of that name, and Kahan's rest belongs to it."""
+    torch.manual_seed(0)
+    model = nn.Linear(70, 60, bias=False)
+    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.2))
+    optimizer = oc.SGD(model.parameters(), lr=0.5, transforms=[ema(0.2)], **options)
+    for step in range(4):
+        model.weight.grad = torch.randn(60, 70, generator=torch.Generator().manual_seed(step))
+        optimizer.step()
+        average.update_parameters(model)
+    with oc.averaged_weights(optimizer):
+        torch.testing.assert_close(model.weight, average.module.weight, rtol=share, atol=share)

@@ -121,8 +121,8 @@ def encode(numbers: Tensor, bits: Tensor | None = None) -> tuple[Tensor, Tensor]
 def _chosen(signed: Tensor, what: str) -> Tensor:
     """A number of each element's format."""
     one, other = getattr(SIGNED, what), getattr(UNSIGNED, what)
-    dtype = torch.int32 if isinstance(one, int) else torch.float32
-    return torch.where(signed, torch.tensor(one, dtype=dtype), torch.tensor(other, dtype=dtype))
+    how: Any = {"dtype": torch.int32 if isinstance(one, int) else torch.float32, "device": signed.device}
+    return torch.where(signed, torch.tensor(one, **how), torch.tensor(other, **how))
 
 
 def _of_each(of_blocks: Tensor, count: int) -> Tensor:

@@ -135,7 +135,7 @@ class Guards:
         for dtype in {self._grad_dtype, *self._dtypes}.difference(self._layouts):
             others = self._layouts[dtype] = words.copy()
             ranks = np.array([param.dim() for param in params])
-            others[starts + 1] = native.layout(torch.empty((), dtype=dtype))[1] + ranks
+            others[starts + 1] = native.layout(torch.empty((), dtype=dtype, device="cpu"))[1] + ranks
         self._step_layout = np.array([] if step is None else native.layout(step), dtype=np.int64)
         places = [self._layouts[dtype].ctypes.data + 8 * starts for dtype in self._dtypes]
         self._scale_layouts = [

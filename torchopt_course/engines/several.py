@@ -132,7 +132,7 @@ def renewals(
 def _oldest(ages: Sequence[Any]) -> Tensor:
     """The largest, where some are on a device."""
     home = next(age.device for age in ages if isinstance(age, Tensor))
-    return torch.stack([torch.as_tensor(age, dtype=torch.float64).to(home) for age in ages]).amax()
+    return torch.stack([torch.as_tensor(age, dtype=torch.float64, device=home) for age in ages]).amax()
 
 
 def _renewal(options: dict[str, Any], name: str, value: Any, scaling: Scaling | None) -> Update:

@@ -111,6 +111,16 @@ def compensations(
     return {compensation(name): tensors[name] for name in kept}
 
 
+def as_read(own: Mapping[str, Any], name: str) -> Tensor | None:
+    """A state as the rule sees it: its codes read, with what rounding has kept; ``None`` if there is none."""
+    keys = keys_of(own, name)
+    if not keys:
+        return None
+    state: Tensor = decode(*(own[key] for key in keys)) if len(keys) == 2 else own[name]
+    lost = own.get(compensation(name))
+    return state if lost is None else state.to(torch.float32) + lost
+
+
 class Chance(NamedTuple):
     """What the random bits of a step are a function of, besides parameter and element.
 

@@ -37,7 +37,7 @@ def not_finite(grads: Iterable[Tensor]) -> Tensor:
     norms += [_norms(several) for several in alike.values()]
     device = next((norm.device for norm in norms if norm.device.type != "cpu"), torch.device("cpu"))
     found = [norm.isfinite().all().logical_not().to(device) for norm in norms]
-    return torch.stack(found).any().float() if found else torch.zeros(())
+    return torch.stack(found).any().float() if found else torch.zeros((), device=device)
 
 
 def _norms(several: list[Tensor]) -> Tensor:

@@ -11,6 +11,8 @@ from ..rule.program import Line
 # `real` gives a number the precision of the arrays: numba would compute with Python's in double precision.
 _TEXTS = {
     "add": "{0} + {1}", "sub": "{0} - {1}", "mul": "{0} * {1}", "div": "{0} / {1}", "pow": "{0} ** {1}",
+    # (As torch's: that of NaN is zero. numpy's is NaN.)
+    "sign": "real({0} > real(0)) - real({0} < real(0))",
     "neg": "-{0}", "square": "{0} * {0}", "reciprocal": "real(1) / {0}", "rsqrt": "real(1) / sqrt({0})",
     "lt": "{0} < {1}", "le": "{0} <= {1}", "gt": "{0} > {1}", "ge": "{0} >= {1}",
     "eq": "{0} == {1}", "ne": "{0} != {1}",
@@ -25,7 +27,6 @@ FUNCTIONS = {
     name: getattr(np, name)
     for name in (
         "abs",
-        "sign",
         "sqrt",
         "exp",
         "log",

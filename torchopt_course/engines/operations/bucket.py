@@ -80,7 +80,7 @@ class OperationsBucket(Bucket):
 
     def _set_up(self, params: Sequence[Tensor], state: Mapping[Tensor, State]) -> None:
         # A number of Python's would become a tensor for each step count.
-        self._one = torch.ones((), dtype=self._step_dtype)
+        self._one = torch.ones((), dtype=self._step_dtype, device="cpu")
         self._targets: frozenset[int] = frozenset()  # where parameters and states lie
 
     def prepare(
