@@ -158,12 +158,8 @@ def run(report: Report, size: Size, seed: int) -> None:
     ends = {lr: median(course.losses[-1] for course in some) for lr, some in courses.items()}
     start = median(course.losses[0] for some in courses.values() for course in some)
     for lr, some in courses.items():
-        report.curve(
-            f"training_loss/{lr:.2g}",
-            "After the epoch; the first seed.",
-            some[0].losses,
-            range(size.epochs + 1),
-        )
+        words = "After the epoch; the first seed."
+        report.curve(f"training_loss/{lr:.2g}", words, some[0].losses, range(size.epochs + 1))
     report.picture("parabola", draw_parabola())
     report.picture("network", draw_network(courses, min(ends, key=ends.__getitem__)))
     rows = [{"lr": lr, "loss": end} for lr, end in ends.items()]
