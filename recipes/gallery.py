@@ -26,13 +26,11 @@ RECIPES = (
     *("derivatives", "batch_size", "learning_rates", "loss_plane", "landscapes", "plateau", "cyclic"),
     *("sparse_features", "adaptive_steps", "adam_can_fail", "optimizers", "low_precision"),
 )
-TRAIN = {
-    "smoke": "--epochs 2",
-    "gallery": "--data fashion-mnist --model cnn --optimizer momentum --lr 0.005 --max-lr 0.1 "
-    "--scheduler cyclic --cycle-epochs 4 --epochs 4 --batch-size 128",
-    "full": "--data fashion-mnist --model cnn --optimizer momentum --lr 0.005 --max-lr 0.1 "
-    "--scheduler cyclic --cycle-epochs 8 --epochs 8 --batch-size 128",
-}
+ONE_CYCLE = (
+    "--data fashion-mnist --model cnn --optimizer momentum --lr 0.005 --max-lr 0.1 "
+    "--scheduler cyclic --cycle-epochs {0} --epochs {0} --batch-size 128"
+)
+TRAIN = {"smoke": "--epochs 2", "gallery": ONE_CYCLE.format(4), "full": ONE_CYCLE.format(8)}
 
 
 @dataclass(frozen=True)

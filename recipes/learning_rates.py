@@ -118,7 +118,7 @@ def judge(ends: dict[float, float], start: float) -> Verdict:
         boundary and inside and ends[small] >= 10 * ends[best] and not ends[rates[-1]] <= start,
         f"on the parabola {'exactly the' if boundary else 'not just the'} rates below 2 / L converged; the "
         f"network came from a loss of {start:.2g} to {ends[best]:.2g} with the best rate, {best:.2g}, to "
-        f"{ends[small]:.2g} with {small:.2g} and to {ends[rates[-1]]:.2g} with {rates[-1]:.2g}",
+        f"{ends[small]:.2g} with {small:.2g} and to {ends[rates[-1]]:.2g} with {rates[-1]:.3g}",
     )
 
 
@@ -147,7 +147,7 @@ def draw_network(courses: dict[float, list[Course]], best: float) -> Figure:
         (rates[-1], "too large", "#D55E00"),
     ):
         near = min(rates, key=lambda rate: abs(math.log(rate / lr)))
-        left.semilogy(courses[near][0].losses, color=color, linewidth=2, label=f"{name}: {near:.2g}")
+        left.semilogy(courses[near][0].losses, color=color, linewidth=2, label=f"{name}: {near:.3g}")
     ends = [[course.losses[-1] for course in courses[lr]] for lr in rates]
     right.loglog(rates, [median(end) for end in ends], color="#0072B2")
     for lr, end in zip(rates, ends, strict=True):
@@ -165,17 +165,13 @@ def run(report: Report, size: Size, seed: int) -> None:
     ends = {lr: median(course.losses[-1] for course in some) for lr, some in courses.items()}
     start = median(course.losses[0] for some in courses.values() for course in some)
     for lr, some in courses.items():
-        report.curve(
-            f"training_loss/{lr:.2g}",
-            "After the epoch; the first seed.",
-            some[0].losses,
-            range(size.epochs + 1),
-        )
+        words = "After the epoch; the first seed."
+        report.curve(f"training_loss/{lr:.3g}", words, some[0].losses, range(size.epochs + 1))
     report.picture("parabola", draw_parabola())
     report.picture("network", draw_network(courses, min(ends, key=ends.__getitem__)))
     rows = [{"lr": lr, "loss": end} for lr, end in ends.items()]
     columns = {
-        "learning rate": "{lr:.2g}",
+        "learning rate": "{lr:.3g}",
         f"training loss after\n{size.epochs} epochs (median)": "{loss:.3g}",
     }
     report.finish(table_of(rows, columns, missing="inf"), rows, judge(ends, start), start=start)

@@ -50,6 +50,7 @@ Size = TypeVar("Size")
 
 # What does not matter to an outcome that is there.
 MAY_CHANGE = {"logdir"}
+TRAININGS = f"trainings{EVENT_SUFFIX}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,7 +98,7 @@ class Report:
     - `NAME.png`: the pictures, which TensorBoard shows as well
     - `events.out...`: TensorBoard's file with pictures, settings and the verdict
     - `curves/NAME/events.out...`: the curves of each contender, which TensorBoard takes for a run
-    - `trainings/`: outcomes of single trainings, to go on from; deleted at the end
+    - `trainings.torchopt_course/`: outcomes of single trainings, to go on from; deleted at the end
     - `result.json`: the outcome, written last; it is there only if the recipe came to its end
     """
 
@@ -162,7 +163,7 @@ class Report:
 
             # To start processes takes longer than a few small trainings.
             cores = parallel and self.size != "smoke"
-            outcomes = iter(done_jobs(function, jobs, done, self.folder / "trainings", cores))
+            outcomes = iter(done_jobs(function, jobs, done, self.folder / TRAININGS, cores))
         return {key: [next(outcomes) for _ in some] for key, some in jobs_of.items()}
 
     def curve(
@@ -213,7 +214,7 @@ class Report:
             "torch_version": torch.__version__,
         }
         write_json(self.folder / "result.json", result)
-        shutil.rmtree(self.folder / "trainings", ignore_errors=True)
+        shutil.rmtree(self.folder / TRAININGS, ignore_errors=True)
         print(told(self.folder, result))
 
 
@@ -230,11 +231,11 @@ def clear(folder: Path, trainings: bool) -> None:
     """Remove an earlier outcome, the result first, and nothing that is not a recipe's."""
     for picture in (read_json(folder / "result.json") or {}).get("pictures", []):
         (folder / Path(picture).name).unlink(missing_ok=True)
-    for path in (folder / "result.json", *folder.glob(f"events.out.tfevents.*{EVENT_SUFFIX}")):
+    events = f"events.out.tfevents.*{EVENT_SUFFIX}"
+    for path in (folder / "result.json", *folder.glob(events), *folder.glob(f"curves/*/{events}")):
         path.unlink(missing_ok=True)
-    shutil.rmtree(folder / "curves", ignore_errors=True)
     if trainings:
-        shutil.rmtree(folder / "trainings", ignore_errors=True)
+        shutil.rmtree(folder / TRAININGS, ignore_errors=True)
 
 
 def main(text: str | None, sizes: Mapping[str, Size], run: Callable[..., None]) -> None:

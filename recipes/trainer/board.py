@@ -83,15 +83,11 @@ class Board:
 
         # The same columns in every run, in the run's own file: then the runs are rows of one table.
         table, row = api_pb2.Experiment(), plugin_data_pb2.SessionStartInfo()
+        kinds = {str: ("string", api_pb2.DATA_TYPE_STRING), bool: ("bool", api_pb2.DATA_TYPE_BOOL)}
         for name, kind in HPARAMS.items():
-            value = kind(settings[name])
-            info = table.hparam_infos.add(name=name, differs=name in SHOWN_AT_ONCE)
-            if kind is str:
-                info.type, row.hparams[name].string_value = api_pb2.DATA_TYPE_STRING, value
-            elif kind is bool:
-                info.type, row.hparams[name].bool_value = api_pb2.DATA_TYPE_BOOL, value
-            else:
-                info.type, row.hparams[name].number_value = api_pb2.DATA_TYPE_FLOAT64, value
+            field, data_type = kinds.get(kind, ("number", api_pb2.DATA_TYPE_FLOAT64))
+            table.hparam_infos.add(name=name, type=data_type, differs=name in SHOWN_AT_ONCE)
+            setattr(row.hparams[name], f"{field}_value", kind(settings[name]))
         for tag in METRICS:
             table.metric_infos.add(name=api_pb2.MetricName(tag=tag))
         self._hparams(metadata.EXPERIMENT_TAG, experiment=table)

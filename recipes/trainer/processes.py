@@ -2,7 +2,9 @@
 
 Every process takes its share of each batch and has the same weights before and after the step
 (DistributedDataParallel), or its part of them (`--shard`, FSDP2). The first one logs and saves. Checkpoints
-hold whole tensors, so that any number of processes can go on from them.
+hold whole tensors, so that any number of processes can go on from them. They are put together here and not by
+`torch.distributed.checkpoint.state_dict`: to have states to gather it takes a step with zero gradients, which
+Adam counts as one of its own (torch 2.14), and LBFGS refuses.
 """
 
 from __future__ import annotations

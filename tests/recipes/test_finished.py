@@ -65,9 +65,15 @@ def test_other_settings_are_refused_with_the_difference(
 
 
 def test_fresh_replaces(finished: Path) -> None:
+    theirs = [finished / name for name in ("curves/b/events.out.theirs", "curves/notes", "trainings/weights")]
+    for path in theirs:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("mine")
     tiny(Config(size="smoke", seed=1, logdir=finished, fresh=True))
     assert json.loads((finished / "config.json").read_text())["seed"] == 1
     assert len(list(finished.glob("events.out*"))) == 1
+    assert len(list(finished.glob("curves/b/*.torchopt_course"))) == 1
+    assert [path.read_text() for path in theirs] == ["mine"] * 3
 
 
 SIZE = Size("digits", "mlp", rows=64, epochs=1, batch_size=32, search_seeds=1, seeds=1)
