@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import linecache
 import math
 from collections.abc import Callable, Iterator, Mapping
-from functools import cache
 from typing import Any
 
 import pytest
 import torch
 import torch as xp
 from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import Parameter
 
 from torchopt_course import ElementwiseOptimizer
 from torchopt_course.engines.cpu.reductions import BLOCK
 from torchopt_course.engines.cuda import bucket as cuda
+
+from .formulas import formulas, rule_of
 
 ENGINES = {
     "fused CPU engine": {"fused": True},
@@ -139,70 +138,14 @@ def test_each_reduction_is_torchs(engine: str) -> None:
 # -- formulas by lot --------------------------------------------------------------------------------------
 
 
-def _said(templates: tuple[str, ...], *parts: Any) -> Any:
-    return st.builds(lambda template, *values: template.format(*values), st.sampled_from(templates), *parts)
-
-
-_NUMBERS = st.sampled_from(["lr", "0.5", "-1.5", "2"])
 _REDUCTIONS = (
     *(f"xp.{name}({{}})" for name in ("sum", "mean", "norm", "max", "min", "count_nonzero")),
     *("xp.sqrt(xp.mean(xp.square({})))", "1.0 * xp.any({} > lr)", "(0.5 * xp.all({} < 2))"),
 )
 
 
-@cache
-def _elements(depth: int) -> Any:
-    """Something for each element."""
-    leaf = st.sampled_from(["p", "g", "m"])
-    if not depth:
-        return leaf
-    element, number = _elements(depth - 1), _reduced(depth - 1)
-    return st.one_of(
-        leaf,
-        _said(("({} * {})", "({} + {})", "({} / (1 + xp.abs({})))", "xp.maximum({}, {})"), element, element),
-        _said(
-            ("({} * {})", "({} - {})", "xp.minimum({1}, {0})", "({0} / (1 + xp.abs({1})))"), number, element
-        ),
-        _said(("({} - {})", "xp.maximum({}, {})", "xp.clamp({}, max={})"), element, number),
-        _said(("({} + {} * {})", "({} - lr * {} * {})"), element, number, element),
-        _said(("xp.where({} > {}, {}, {})",), element, number, element, number),
-    )
-
-
-@cache
-def _reduced(depth: int) -> Any:
-    """A number of the whole tensor."""
-    reduction = _said(_REDUCTIONS, _elements(depth))
-    if not depth:
-        return reduction
-    number = _reduced(depth - 1)
-    return st.one_of(
-        reduction,
-        _said(("({} + {})", "({} - {})"), number, number | _NUMBERS),
-        _said(("({} / (1 + xp.abs({})))", "xp.where(xp.isfinite({}), {}, 0.3)"), number, number),
-        _said(("xp.where({} > {}, {}, 0.5)",), number, number, number),
-        _said(("xp.sqrt(xp.abs({}))",), number),
-    )
-
-
-_formulas = st.tuples(
-    _said(("p - 0.1 * xp.tanh({} * {})",), _reduced(2), _elements(1)),
-    _said(("xp.tanh({} - {})",), _elements(1), _reduced(1)),
-)
-
-
-def rule_of(formula: tuple[str, str]) -> Callable[..., Any]:
-    source = f"def rule(p, g, m, lr):\n    return {formula[0]}, {formula[1]}\n"
-    file = f"<formula {hash(source):x}>"
-    linecache.cache[file] = len(source), None, source.splitlines(keepends=True), file
-    names: dict[str, Any] = {"xp": torch}
-    exec(compile(source, file, "exec"), names)
-    rule: Callable[..., Any] = names["rule"]
-    return rule
-
-
 @settings(max_examples=4, deadline=None, derandomize=True)
-@given(_formulas)
+@given(formulas(_REDUCTIONS))
 def test_every_engine_computes_what_torch_does(formula: tuple[str, str]) -> None:
     rule = rule_of(formula)
     expected = []

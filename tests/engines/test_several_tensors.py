@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable, Sequence
-from functools import cache
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,7 +12,6 @@ import pytest
 import torch
 import torch as xp
 from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import Parameter
 
@@ -21,7 +19,8 @@ from torchopt_course import Adam, ElementwiseOptimizer, Mixed, TensorOptimizer
 from torchopt_course.engines.cpu.reductions import BLOCK
 from torchopt_course.engines.rule.namespace import XP
 
-from .test_reductions import ENGINES, engine, interpret_cuda, normal, optimizer_of, rule_of, threads
+from .formulas import formulas, rule_of
+from .test_reductions import ENGINES, engine, interpret_cuda, normal, optimizer_of, threads
 
 __all__ = ["engine", "threads"]  # fixtures
 
@@ -225,57 +224,16 @@ def test_elements_meet_numbers_of_several_tensors(engine: str) -> None:
 # -- formulas by lot --------------------------------------------------------------------------------------
 
 
-def _said(templates: tuple[str, ...], *parts: Any) -> Any:
-    return st.builds(lambda template, *values: template.format(*values), st.sampled_from(templates), *parts)
-
-
 _OVER = (', over="all"', ', over="group"', "")
 _REDUCTIONS = tuple(
     f"xp.{name}({{}}{over})"
     for name in ("sum", "mean", "norm", "max", "min", "count_nonzero")
     for over in _OVER
 ) + tuple(f"(0.5 * xp.any({{}} > lr{over}))" for over in _OVER)
-_NUMBERS = st.sampled_from(["lr", "0.5", "-1.5", "2"])
-
-
-@cache
-def _elements(depth: int) -> Any:
-    leaf = st.sampled_from(["p", "g", "m"])
-    if not depth:
-        return leaf
-    element, number = _elements(depth - 1), _reduced(depth - 1)
-    return st.one_of(
-        leaf,
-        _said(("({} * {})", "({} + {})", "({} / (1 + xp.abs({})))", "xp.maximum({}, {})"), element, element),
-        _said(
-            ("({} * {})", "({} - {})", "xp.minimum({1}, {0})", "({0} / (1 + xp.abs({1})))"), number, element
-        ),
-        _said(("xp.where({} > {}, {}, {})",), element | number, number, element, number | element),
-    )
-
-
-@cache
-def _reduced(depth: int) -> Any:
-    reduction = _said(_REDUCTIONS, _elements(depth))
-    if not depth:
-        return reduction
-    number = _reduced(depth - 1)
-    return st.one_of(
-        reduction,
-        _said(("({} + {})", "({} - {})"), number, number | _NUMBERS),
-        _said(("({} / (1 + xp.abs({})))", "xp.where(xp.isfinite({}), {}, 0.3)"), number, number),
-        _said(("xp.where({} > {}, {}, 0.5)", "xp.maximum({}, {} + {})"), number, number, number),
-    )
-
-
-_formulas = st.tuples(
-    _said(("p - 0.1 * xp.tanh({} * {})",), _reduced(2), _elements(1)),
-    _said(("xp.tanh({} - {})",), _elements(1), _reduced(1)),
-)
 
 
 @settings(max_examples=3, deadline=None, derandomize=True)
-@given(_formulas)
+@given(formulas(_REDUCTIONS))
 def test_every_engine_computes_what_torch_does(formula: tuple[str, str]) -> None:
     rule = rule_of(formula)
     truth = expected(rule)
