@@ -1,4 +1,4 @@
-"""Formulas with numbers of whole tensors, made by lot, that nobody would write and every engine must compute."""
+"""Formulas with reductions, made by lot: nobody would write them, and every engine must compute them."""
 
 from __future__ import annotations
 

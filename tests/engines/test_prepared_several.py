@@ -15,8 +15,8 @@ from torch.nn import Parameter
 from torchopt_course import ElementwiseOptimizer
 from torchopt_course.engines.prepared import PreparedStep
 
-from .test_prepared import taken
 from .formulas import rule_of
+from .test_prepared import taken
 from .test_reductions import normal, optimizer_of
 from .test_several_tensors import ClippedAdam, in_two_groups, parameters, set_gradients
 
