@@ -40,6 +40,17 @@ def _state(param: nn.Parameter, optimizer: oc.Adam) -> None:
     optimizer.state[param]["exp_avg"] = optimizer.state[param]["exp_avg"].clone()
 
 
+def _state_beside(param: nn.Parameter, optimizer: oc.Adam) -> None:
+    optimizer.state[param]["before"] = optimizer.state[param]["exp_avg"]  # it lives on
+    _state(param, optimizer)
+
+
+def _state_shape(param: nn.Parameter, optimizer: oc.Adam) -> None:
+    state = optimizer.state[param]["exp_avg"]
+    if state.dim():  # the same strides
+        state.data = state.new_zeros((len(state) + 1, *state.shape[1:]))
+
+
 def _state_memory(param: nn.Parameter, optimizer: oc.Adam) -> None:
     optimizer.state[param]["exp_avg"].data = optimizer.state[param]["exp_avg_sq"].clone()
 
@@ -112,7 +123,7 @@ def test_the_compiled_look_is_what_its_definition_says(changes: list[tuple[str, 
             CHANGES[name](params[i], optimizer)
     compiled = verdict(bucket, optimizer, "look")
     assert compiled == verdict(bucket, optimizer, "look_from_python")
-    surely = {"dtype", "state", "no_state"}
+    surely = {"dtype", "state", "state_beside", "no_state"}
     if any(name in surely and params[i].grad is not None for name, i in changes):
         assert compiled == (frame.CHANGED,)
     if not changes:
