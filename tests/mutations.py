@@ -105,7 +105,7 @@ MUTATIONS = [
         "engines/native/step.py",
         "if (row[f.TRUTH] == f.NOT_ZERO and number == 0) or (row[f.TRUTH] == f.ZERO and number != 0):",
         "if False:",
-        (PREPARED, "option_changes"),
+        (PREPARED, "option_keeps"),
     ),
     Mutation(
         "the prepared step does not tell autograd what it writes",

@@ -109,6 +109,28 @@ def test_an_option_changes(edit: str, taken: list[bool]) -> None:
         torch.testing.assert_close(param, twin, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("momenta", [(0.0, 0.5, 0.0), (0.5, 0.0, 0.5)], ids=str)
+@pytest.mark.parametrize("name", ["SGD", "RMSprop"])
+def test_an_option_keeps_a_state_or_not(name: str, momenta: tuple[float, ...], taken: list[bool]) -> None:
+    """Of momentum 0 there is no buffer, or one that rests."""
+    mine, reference = parameters(KINDS, torch.float64), parameters(KINDS, torch.float64)
+    optimizers = [
+        make(name)(two_groups(params), lr=0.1) for make, params in ((ours, mine), (theirs, reference))
+    ]
+    for step in range(9):
+        set_gradients(step, mine, reference)
+        for optimizer in optimizers:
+            optimizer.param_groups[1]["momentum"] = momenta[step // 3]
+            if type(optimizer) is torch.optim.RMSprop and momenta[step // 3]:
+                for param in reference[2:]:  # torch makes it in the first step alone
+                    if optimizer.state[param]:
+                        optimizer.state[param].setdefault("momentum_buffer", torch.zeros_like(param))
+            optimizer.step()
+    assert taken.count(True) >= 3
+    for param, twin in zip(mine, reference, strict=True):
+        torch.testing.assert_close(param, twin, rtol=1e-12, atol=1e-12)
+
+
 def test_nothing_is_done_if_the_last_of_the_groups_has_changed(taken: list[bool]) -> None:
     """Otherwise the groups before would be stepped twice."""
     mine, reference = parameters(KINDS, torch.float64), parameters(KINDS, torch.float64)
