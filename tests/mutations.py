@@ -203,7 +203,7 @@ MUTATIONS = [
         "engines/storage.py",
         "for number in (self.group, self.step, self.seed):",
         "for number in (self.group, self.seed):",
-        (STORAGE, "same_numbers"),
+        ("optimizers/test_rounding.py", "another_in_each_step"),
     ),
     Mutation(
         "a block's last lanes are left out of a sum",
