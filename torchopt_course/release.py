@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Lock
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -42,6 +42,12 @@ class ReleasedGradients:
         self._rounding_steps: dict[int, int] = {}  # of each group that is stepped in this pass
         self._lock = Lock()  # autograd has a thread for each device
         self._supported_scaling = optimizer._step_supports_amp_scaling
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "this belongs to hooks of these very parameters, which are not copied or pickled with them: call "
+            "release_gradients() for the copies"
+        )
 
     def remove(self) -> None:
         """Go back to gradients that wait for ``optimizer.step()``."""

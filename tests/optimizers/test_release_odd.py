@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import weakref
 from typing import Any
@@ -134,6 +135,18 @@ def test_an_optimizer_that_nobody_has_kept_is_missed() -> None:
     model(torch.ones(2, 6)).sum().backward()
     assert not model[0].weight.equal(before), "the handle keeps it"  # type: ignore[index]
     handle.remove()
+
+
+def test_copies_are_not_released() -> None:
+    model = network()
+    optimizer = oc.SGD(model.parameters(), lr=0.1)
+    handle = release_gradients(model, optimizer)
+    twin, other = copy.deepcopy((model, optimizer))
+    twin(torch.ones(2, 6)).sum().backward()
+    assert all(param.grad is not None for param in twin.parameters())
+    release_gradients(twin, other)
+    with pytest.raises(TypeError, match="which are not copied"):
+        copy.deepcopy(handle)
 
 
 def test_a_hook_before_the_step_that_comes_later_is_refused() -> None:

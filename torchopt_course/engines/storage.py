@@ -42,13 +42,17 @@ def reads_back(program: Program, stored: Sequence[torch.dtype], rounding: str | 
     """Whether what a rule does with the new parameter is done with the number that is kept of it.
 
     In 16 bits torch's own operations round the sum before anything else is done with it, and what a rule
-    computes of it, what rounding has lost say, relies on that. Who names a ``rounding`` has it done for him.
+    computes of it, what rounding has lost say, relies on that. So it is in a wide step that rounds to the
+    nearest; the other ways of rounding see to what is lost themselves.
 
     Args:
         program: an update.
         stored: the dtypes of all tensors.
     """
-    is_half = rounding is None and set(stored) in ({torch.bfloat16}, {torch.float16})
+    if rounding is None:
+        is_half = set(stored) in ({torch.bfloat16}, {torch.float16})
+    else:
+        is_half = rounding == "nearest" and stored[0] in HALVES
     return is_half and any(program.results[0] in line.operands for line in program.lines)
 
 

@@ -44,6 +44,7 @@ def compute(
     *,
     differentiable: bool = False,
     words: Mapping[str, Function] = TENSORS,
+    kept_of_p: torch.dtype | None = None,
 ) -> list[Write]:
     """Apply a rule to a parameter and its states; nothing is changed yet.
 
@@ -55,11 +56,13 @@ def compute(
         differentiable: let gradients flow through the update: what autograd saves of the old values is
             then a copy, for the originals will be overwritten.
         words: what the words of a program mean.
+        kept_of_p: what the new parameter will be stored in, if what a rule computes of it shall be computed
+            of the number that is kept; ``None``: of the one that it has computed.
     """
     targets = [param, *(states[name] for name in specialization.states)]
     grad = widened(grad, param)
     if is_sparse(param):
-        return _sparse(specialization, targets, grad, coefficients, words)
+        return _sparse(specialization, targets, grad, coefficients, words, kept_of_p)
     if param.is_complex():
         specialization.refuse_parts("a parameter is complex, and is seen as pairs of real numbers")
     if grad.is_sparse:
@@ -67,11 +70,11 @@ def compute(
         grad = grad.coalesce()
         rows = tuple(grad.indices())
         old = [target[rows] for target in targets]
-        new = _applied(specialization, old, grad.values(), coefficients, words)
+        new = _applied(specialization, old, grad.values(), coefficients, words, kept_of_p)
         return [Write(target, values, rows) for target, values in zip(targets, new, strict=True)]
     real = [as_real(target) for target in targets]
     old = [tensor.clone() for tensor in real] if differentiable else real
-    new = _applied(specialization, old, as_real(grad), coefficients, words)
+    new = _applied(specialization, old, as_real(grad), coefficients, words, kept_of_p)
     if not differentiable:
         new = _apart(new, real)
     _refuse_wrappers(param, grad, new)
@@ -112,10 +115,11 @@ def _sparse(
     grad: Tensor,
     coefficients: Mapping[str, Any],
     words: Mapping[str, Function],
+    kept_of_p: torch.dtype | None,
 ) -> list[Write]:
     """A parameter that is sparse itself: in coordinates, for torch cannot subtract compressed tensors."""
     *old, g = (tensor.to_sparse(layout=torch.sparse_coo) for tensor in (*targets, grad))
-    new = _applied(specialization, old, g, coefficients, words)
+    new = _applied(specialization, old, g, coefficients, words, kept_of_p)
     writes = []
     for target, values in zip(targets, new, strict=True):
         values = values.coalesce().to_sparse(layout=target.layout)
@@ -143,6 +147,7 @@ def _applied(
     grad: Tensor,
     coefficients: Mapping[str, Any],
     words: Mapping[str, Function],
+    kept_of_p: torch.dtype | None,
 ) -> list[Tensor]:
     """The new values of a parameter and its kept states, given the old ones."""
     if specialization.program is None:
@@ -154,7 +159,9 @@ def _applied(
     }
     for line in specialization.program.lines:
         operands = [registers[name] if isinstance(name, str) else name for name in line.operands]
-        registers[line.out] = words[line.word](*operands)
+        registers[line.out] = made = words[line.word](*operands)
+        if kept_of_p is not None and line.out == specialization.program.results[0]:
+            registers[line.out] = made.to(kept_of_p).to(made.dtype)
         for name in line.dying:
             del registers[name]
     return [registers[name] for name in specialization.program.results]

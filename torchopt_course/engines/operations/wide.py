@@ -79,6 +79,7 @@ def compute(
         coefficients,
         differentiable=differentiable,
         words=EXACT,
+        kept_of_p=param.dtype if rounding == "nearest" else None,
     )
     by_chance = [name for name in targets if rounding == "stochastic" and dtypes[name] in (*HALVES, CODE)]
     words = _words(param, keys, (len(by_chance) + 1) // 2) if by_chance else []
