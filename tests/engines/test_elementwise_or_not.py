@@ -208,7 +208,7 @@ def test_distributed_tensors(one_process: Any) -> None:
         torch.testing.assert_close(step(RULES["elementwise"], **engine), expected)
         for name, rule in (WHOLE | REDUCING).items():
             if name == "a tensor of its own":
-                with pytest.raises(RuntimeError, match=r"User\.rule: .*mixed torch\.Tensor and DTensor"):
+                with pytest.raises(RuntimeError, match=r"User\.rule\(.*mixed torch\.Tensor and DTensor"):
                     step(rule, **engine)
                 continue
             whole = rule(torch.ones(3, 3), torch.full((3, 3), 0.5), 0.25)

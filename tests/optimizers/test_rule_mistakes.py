@@ -182,7 +182,7 @@ def test_coefficients_with_names_that_are_none() -> None:
 def test_an_error_in_coefficients_tells_what_they_were_given(make: Any, error: type[Exception]) -> None:
     optimizer = with_changes(coefficients=make)([parameter()])
     optimizer.step()
-    with pytest.raises(error, match=r"^Mine\.coefficients\(lr=0\.5, step=2\.0\): "):
+    with pytest.raises(error, match=r"^Mine\.coefficients\(lr=0\.5, step=2\.0\), in `.*`: "):
         optimizer.step()
 
 
