@@ -146,8 +146,7 @@ PAGE_TEXT = """\
 <!-- `python -m recipes.zoo` writes this page. -->
 
 Optimizers from their papers: the formula, and what it takes to make a class of it. Each takes the steps of an
-independent implementation over 60 steps in float64, within 1e-9, and passes `assert_optimizer_agrees`,
-but for MADGRAD's cube root, for which the CUDA kernel has no word: on a GPU torch takes its steps
+independent implementation over 60 steps in float64, within 1e-9, and passes `assert_optimizer_agrees`
 (Prodigy with `d0=0.1`: in float16 the square of its usual 10⁻⁶ is zero).
 [From paper to optimizer](from_paper_to_optimizer.md) shows how to write one.
 

@@ -53,17 +53,19 @@ class Adafactor(TensorOptimizer):
 
     @staticmethod
     def rule(p, g, row_var, col_var, variance, rho, fresh, least, least_rms, d, decay):
+        # All that is given are copies: what ends in _ writes over them, which saves a matrix each time.
         least = torch.finfo(p.dtype).eps if least is None else least
         square = g * g
         if variance is None:
             row_var = row_var.lerp(square.mean(dim=-1, keepdim=True), fresh)
             col_var = col_var.lerp(square.mean(dim=-2, keepdim=True), fresh)
-            estimate = row_var * col_var / row_var.mean(dim=-2, keepdim=True).clamp(min=least)
+            estimate = row_var * (col_var / row_var.mean(dim=-2, keepdim=True).clamp(min=least))
         else:
-            estimate = variance = variance.lerp(square, fresh)
-        update = g / estimate.clamp(min=least * least).sqrt()
+            variance = variance.lerp(square, fresh)
+            estimate = variance.clone()
+        update = g.div_(estimate.clamp_(min=least * least).sqrt_())
         size = rho * rms(p).clamp(min=least_rms) / (rms(update) / d).clamp(min=1)
-        return p - decay * p - size * update, row_var, col_var, variance
+        return p.mul_(1 - decay).sub_(update.mul_(size)), row_var, col_var, variance
 
 
 def rms(x):
