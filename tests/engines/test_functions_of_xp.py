@@ -43,6 +43,7 @@ EXPRESSIONS = [
         "xp.abs(g) ** -1",
         "g**-2",
     ),
+    *("g ** (1 / 3)", "xp.abs(g) ** -1.7", "g**-3", "g**-4", "g**lr", "xp.abs(p) ** g", "g ** (lr - lr)"),
     *("-0.0 * g", "g * 1e300 * 1e-300", "g + 10**15", "g - 1e-45", "xp.minimum(g, xp.abs(p) * xp.inf)"),
     *("0.1 * lr**2 * g", "g * (1 - lr) / (3 - lr)", "p + (-lr) * g", "xp.special.expit(g) + xp.sgn(g)"),
     *("g.mul(2).sub(p).div(3)", "torch_sqrt(xp.abs(g))", "xp.add(p, other=g)", "xp.pow(g, exponent=2)"),

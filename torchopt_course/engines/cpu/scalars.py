@@ -51,5 +51,7 @@ def text(line: Line) -> str:
     operands = [name if isinstance(name, str) else f"real({float(name)!r})" for name in line.operands]
     exponent = line.operands[-1]
     if line.word == "pow" and isinstance(exponent, int):
-        operands[1] = f"({exponent})"  # a whole one is a few products
+        operands[1] = f"({abs(exponent)})"  # a whole one is a few products
+        # Of a negative one numba's own way raises an error where x is 0, which ends the kernel in the middle.
+        template = "real(1) / {0} ** {1}" if exponent < 0 else template
     return f"{line.out} = {template.format(*operands)}"

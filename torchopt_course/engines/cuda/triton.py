@@ -38,8 +38,10 @@ def power(x, y):
     size = tl.exp(exponent * tl.log(tl.abs(base)))
     is_whole = tl.floor(exponent) == exponent
     is_odd = tl.floor(exponent / 2) * 2 != exponent
-    of_negative = tl.where(is_whole, tl.where(is_odd, -size, size), float("nan"))
-    return tl.where(exponent == 0, 1.0, tl.where(base < 0, of_negative, size)).to(x.dtype)
+    is_negative = tl.where(base == 0, 1.0 / base, base) < 0  # also -0
+    of_whole = tl.where(is_odd, tl.where(is_negative, -size, size), size)
+    of_others = tl.where(base < 0, tl.where(base > float("-inf"), float("nan"), size), size)
+    return tl.where(exponent == 0, 1.0, tl.where(is_whole, of_whole, of_others)).to(x.dtype)
 
 
 @triton.jit
