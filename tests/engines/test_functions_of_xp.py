@@ -138,3 +138,24 @@ def test_a_kernel_that_allocates_memory_is_refused() -> None:
 
     with pytest.raises(CompilationError, match="for single numbers: one of the functions in it makes arrays"):
         native("allocating", "allocating", build, 1)
+
+
+def test_a_function_that_numba_compiled_and_that_can_raise_is_for_no_kernel() -> None:
+    """A kernel would end there, with the rest of the numbers as they were."""
+    numba = pytest.importorskip("numba")
+
+    @numba.njit  # type: ignore[untyped-decorator]
+    def root(x: float) -> float:
+        if x < 0:
+            raise ValueError("negative")
+        return x**0.5
+
+    def build() -> Any:
+        def kernel(at: int, n: int) -> None:
+            for i in range(n):
+                root(float(at + i))
+
+        return kernel
+
+    with pytest.raises(CompilationError, match="can raise an error in the middle"):
+        native("raising", "test_functions_of_xp: raising", build, 2)

@@ -132,6 +132,9 @@ def _compiled(name: str, digest: str, build: Callable[[], Callable[..., Any]], a
         raise CompilationError(
             f"numba cannot compile {name} for single numbers: one of the functions in it makes arrays"
         )
+    # What numba would make an exception of: nobody hears of one, and what comes after it would not be done.
+    if any(".const.picklebuf" in each.name for each in library._final_module.global_variables):
+        raise NoWord(f"{name} can raise an error in the middle, which compiled code cannot tell")
     _kept_alive.append(compiled)
     _keep_on_disk(name, digest, symbol, needs, library._get_compiled_object())
     return int(address)

@@ -96,8 +96,10 @@ def build(coefficients: Any) -> tuple[Callable[..., Any], ...]:
         else:
             bucket[f.USED_WORK], bucket[f.USED_STARTS] = bucket[f.WORK], bucket[f.ROWS]
             # With several sweeps a tensor is done before the next begins: it is in the cache.
-            at_once = bucket[f.COUNT] if bucket[f.SWEEPS] == 1 else 1
-            for item in range(0, bucket[f.COUNT], at_once):
+            turns, at_once = bucket[f.COUNT], 1
+            if bucket[f.SWEEPS] == 1:
+                turns, at_once = 1, bucket[f.COUNT]
+            for item in range(turns):
                 for sweep in range(bucket[f.SWEEPS]):
                     bucket[f.SWEEP] = sweep
                     call3(run_rows(), item, item + at_once, frame)
