@@ -99,7 +99,8 @@ def test_segmentation(name: str):
 
 @pytest.mark.parametrize("name", DETECTION)
 def test_detection(name: str):
-    model = made(name, weights_backbone=None, num_classes=3)
+    few = {"rpn_post_nms_top_n_train": 30, "box_batch_size_per_image": 16} if "rcnn" in name else {}
+    model = made(name, weights_backbone=None, num_classes=3, **few)
     if hasattr(model, "transform"):
         model.transform.min_size, model.transform.max_size = (96,), 128
     box = torch.tensor([[8.0, 8.0, 60.0, 70.0], [30.0, 20.0, 90.0, 88.0]], dtype=torch.float64)
@@ -116,7 +117,7 @@ def test_detection(name: str):
 
 @pytest.mark.parametrize("name", VIDEO)
 def test_video(name: str):
-    frames, size = {"s3d": (14, 64), "mvit_v1_b": (16, 224), "swin3d_t": (4, 32)}.get(name, (4, 32))
+    frames, size = {"s3d": (14, 224), "mvit_v1_b": (16, 224), "swin3d_t": (4, 32)}.get(name, (4, 32))
     agrees(made(name, num_classes=3), numbers(1 if size > 100 else 2, 3, frames, size, size))
 
 
