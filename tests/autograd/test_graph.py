@@ -168,9 +168,25 @@ def test_a_module_in_tensorboard_s_graph_tab(tmp_path):
     events = EventAccumulator(str(tmp_path)).Reload()
     definition = GraphDef.FromString(events.Graph().SerializeToString())
     nodes = {node.name: node for node in definition.node}
-    assert list(nodes["linear_1"].input) == ["flatten_1", "3/weight", "3/bias"]
+    assert [name.split("=")[0] for name in nodes["linear_1"].input] == ["flatten_1", "3/weight", "3/bias"]
     assert nodes["0/weight"].op == "Parameter"
     assert [d.size for d in nodes["0/weight"].attr["_output_shapes"].list.shape[0].dim] == [2, 1, 3, 3]
+
+
+def test_values_in_tensorboard_s_graph_tab(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.compat.proto.graph_pb2 import GraphDef
+    from torch.utils.tensorboard import SummaryWriter
+
+    drawn = graph(lambda x, y: torch.sigmoid(x * y) - y, x=[1.0, 2.0], y=3.0)
+    with SummaryWriter(tmp_path) as writer:
+        drawn.tensorboard(writer)
+    events = EventAccumulator(str(tmp_path)).Reload()
+    definition = GraphDef.FromString(events.Graph().SerializeToString())
+    inputs = {node.name: list(node.input) for node in definition.node}
+    assert inputs["mul_1=[3,6]"] == ["x=[1,2]", "y=3"]
+    assert inputs["sub_1=[-2.047,-2.002]"] == ["sigmoid_1=[0.9526,0.9975]", "y=3"]
+    assert [node.attr["value"].s for node in definition.node if node.op == "mul"] == [b"[3, 6]"]
 
 
 def test_only_variables_have_a_graph():

@@ -244,6 +244,45 @@ def test_all_that_requires_a_gradient_gets_what_it_gets_in_torch(program: Callab
     assert type(setting.free * 2) is Tensor  # after the block all is as before
 
 
+@torch.library.custom_op("torchopt_course_tests::cube", mutates_args=())
+def cube(x: Tensor) -> Tensor:
+    return x**3
+
+
+cube.register_autograd(
+    lambda ctx, g: 3 * g * ctx.saved_tensors[0] ** 2,
+    setup_context=lambda ctx, inputs, output: ctx.save_for_backward(*inputs),
+)
+
+
+@torch.library.custom_op("torchopt_course_tests::doubled_", mutates_args=("x",))
+def doubled_(x: Tensor) -> None:
+    x.mul_(2)
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_operators_of_libraries_have_their_own_derivatives(inside: bool):
+    leaves = [X.clone().requires_grad_(), Variable(X.clone())]
+    for x in leaves:
+        with autograd.record() if inside else contextlib.nullcontext():
+            (cube(2 * x) * x).sum().backward()
+    torch.testing.assert_close(leaves[1].grad, leaves[0].grad)
+    with pytest.raises(NotImplementedError, match="doubled_"):
+        doubled_(leaves[1] * 2)
+    with pytest.raises(NotImplementedError, match=r"cube.* in a transform"):
+        autograd.grad(lambda x: cube(x).sum())(X)
+
+
+def test_regions_of_torchvision():
+    ops = pytest.importorskip("torchvision.ops")
+    boxes, gradients = torch.tensor([[0.0, 0, 0, 6, 6], [0, 2, 2, 5, 7]]).double(), []
+    for make in (lambda x: x.requires_grad_(), Variable):
+        x = make(torch.linspace(0, 1, 256).double().reshape(1, 4, 8, 8))
+        (ops.roi_align(x.square(), boxes, (2, 2)) ** 2).sum().backward()
+        gradients.append(x.grad)
+    torch.testing.assert_close(gradients[1], gradients[0])
+
+
 def test_what_is_computed_from_parameters_alone_is_recorded_here():
     p, q = nn.Parameter(torch.tensor([1.0, 2.0])), torch.ones(2)
     with autograd.record():

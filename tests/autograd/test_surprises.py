@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import copy
+from functools import partial
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from torchopt_course import autograd as ag
@@ -83,6 +84,36 @@ def test_cross_entropy_of_no_rows_is_torch_s_nan():
     for target in (torch.zeros(0, 3), torch.zeros(0, dtype=torch.long)):
         for x in (torch.zeros(0, 3, requires_grad=True), Variable(torch.zeros(0, 3))):
             assert F.cross_entropy(x, target).isnan()
+
+
+def test_of_nothing_it_is_as_in_torch():
+    """Attention of no features, no values, no heads; probabilities of no classes; the blocks of no pixels."""
+    attention = F.scaled_dot_product_attention
+    shapes = [(3 * ((2, 3, 0),), {}), (((0, 3, 8), (0, 6, 8), (0, 6, 8)), {"enable_gqa": True}),
+              (((3, 8), (4, 0, 8), (4, 0, 8)), {}), (((2, 3, 0), (2, 3, 0), (2, 3, 2)), {})]  # fmt: skip
+    programs = [
+        *[([torch.rand(s) for s in each], partial(attention, **how)) for each, how in shapes],
+        *[([torch.rand(2, 0)], lambda x, r=r: F.cross_entropy(x, torch.zeros(2, 0), reduction=r))
+          for r in ("none", "mean", "sum")],
+        ([torch.rand(0, 1, 4, 4)], lambda x: F.pixel_unshuffle(x, 2)),
+    ]  # fmt: skip
+    for inputs, program in programs:
+        y, mine = (program(*[make(x.clone()) for x in inputs]) for make in (Tensor.requires_grad_, Variable))
+        assert str(mine.detach()) == str(y.detach())
+    x = torch.zeros(0, 3)
+    assert ag.jvp(torch.var, (x,), (x,))[1] == 0
+
+
+def test_cross_entropy_of_logits_has_the_dtype_of_its_targets():
+    for logits, target in ((torch.float64, torch.float32), (torch.float32, torch.float64)):
+        results = [
+            F.binary_cross_entropy_with_logits(
+                make(torch.zeros(2, dtype=logits)), torch.ones(2, dtype=target)
+            )
+            for make in (Tensor.requires_grad_, Variable)
+        ]
+        assert results[0].dtype == results[1].dtype == target
+        torch.testing.assert_close(results[1].detach(), results[0].detach())
 
 
 def test_out_of_a_recorded_function_is_torch_s_error():

@@ -9,13 +9,14 @@ import torch
 from torch import Tensor
 
 from .dispatch import means
+from .distributed import AVERAGED, is_averaged, let_torch_add
 from .foreign import TorchNode, gradients_by_torch, node_of
 from .reverse import Leaf, Node, sweep
 from .traced import Traced, Value, raw
 from .variable import BASE, Variable, tracked_variable
 
 
-@means(Tensor.backward)
+@means(Tensor.backward, checked=True)
 def backward(
     self: Value,
     gradient: Value = None,
@@ -29,7 +30,7 @@ def backward(
         gradient: the cotangent to start with, shaped like this variable; 1 for a scalar.
         retain_graph: keep what the sweep would free, for another one (default: ``create_graph``).
         create_graph: record the sweep itself, so that gradients can be differentiated again.
-        inputs: the leaves to write to, one or a sequence (default: all).
+        inputs: whose ``grad`` to write to, one or a sequence (default: all leaves).
 
     Raises:
         RuntimeError: not a scalar and no ``gradient``; a gradient of another shape; a second sweep
@@ -48,23 +49,42 @@ def backward_all(
     """The same for several results, in one sweep."""
     only = None
     if inputs is not None:
-        only = {_node(v) for v in ([inputs] if isinstance(inputs, Tensor) else inputs)}
-        if not only or not all(isinstance(node, Leaf) for node in only):
-            raise RuntimeError("backward(inputs=...) must be one or more leaves: Variables you made yourself")
+        only = {_node(v): v for v in ([inputs] if isinstance(inputs, Tensor) else inputs)}
+        if not only:
+            raise RuntimeError("backward(inputs=...) must be one or more tensors")
     ends = [(_node(y), seed_for(y, seed)) for y, seed in zip(outputs, seeds, strict=True)]
     with torch.set_grad_enabled(create_graph):
-        gradients = _sweep(ends, retain_graph, create_graph)
+        results = [] if only is None else [node for node in only if not isinstance(node, Leaf)]
+        gradients = _sweep(ends, retain_graph, create_graph, keep=bool(results))
         # The sweep may hand the same memory to several leaves (z = x + y); whoever writes into x.grad later
         # must not change y.grad, nor what the caller passed in.
         taken = {raw(seed).untyped_storage().data_ptr() for _, seed in ends}
+        averaged: dict[Tensor, Value] = {}
         for leaf, g in gradients.items():
             if leaf.op is None and (only is None or leaf in only):
+                if AVERAGED and is_averaged(leaf.tensor):  # type: ignore[attr-defined]
+                    averaged[leaf.tensor] = g  # type: ignore[attr-defined]
+                    continue
                 memory = raw(g).untyped_storage().data_ptr() if raw(g).layout is torch.strided else None
                 leaf.accumulate(g.clone() if memory in taken else g)  # type: ignore[attr-defined]
                 taken.add(memory)
+        if averaged:
+            let_torch_add(averaged)
+        for node in results:
+            if node in gradients:
+                _leave(only[node], gradients[node].clone())  # type: ignore[index]
 
 
-@means(torch.autograd.grad)
+def _leave(x: Value, g: Value) -> None:
+    """Add to the ``grad`` of a result, for which nobody but ``backward(inputs=...)`` asks."""
+    if not isinstance(x, Variable):
+        raise NotImplementedError(
+            "backward(inputs=...) of a tensor that torch computed; use torch.autograd.grad"
+        )
+    x._grad = g if x._grad is None else x._grad + g
+
+
+@means(torch.autograd.grad, checked=True)
 def grad(
     outputs: Any,
     inputs: Any,
@@ -83,8 +103,7 @@ def grad(
         )
     outputs = [outputs] if isinstance(outputs, Tensor) else list(outputs)
     inputs = [inputs] if isinstance(inputs, Tensor) else list(inputs)
-    given = [grad_outputs] if grad_outputs is None or isinstance(grad_outputs, Tensor) else list(grad_outputs)
-    seeds = given if len(given) == len(outputs) else given * len(outputs)
+    seeds = seeds_of(grad_outputs, len(outputs))
     ends = [(_node(y), seed_for(y, seed)) for y, seed in zip(outputs, seeds, strict=True)]
     nodes = [_node(x) for x in inputs]
     with torch.set_grad_enabled(create_graph):
@@ -145,6 +164,14 @@ def rewrap(node: Node, saved: Sequence[Value]) -> Sequence[Value]:
         value if past is None or value is None else tracked_variable(value, BASE, pasts[past])
         for value, past in zip(saved, node.plan.pasts, strict=True)
     ]
+
+
+def seeds_of(given: Any, count: int) -> list[Value]:
+    """The gradients to start with, one for each result; ``None`` stands for all of them."""
+    seeds = [given] if isinstance(given, Tensor) else [None] * count if given is None else list(given)
+    if len(seeds) != count:
+        raise RuntimeError(f"got {count} tensors and {len(seeds)} gradients")
+    return seeds
 
 
 def seed_for(output: Value, gradient: Value) -> Value:

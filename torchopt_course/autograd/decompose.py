@@ -10,6 +10,7 @@ is looked up once more: in :data:`OPERATORS`, by its name in the table, or in to
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import MethodType
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from . import dispatch
+from .refusals import ask
 from .traced import Traced, Value, raw
 from .variable import lift
 
@@ -115,9 +117,11 @@ def perform(operator: Any, args: Any, kwargs: Any) -> Any:
     meaning = OPERATORS.get(operator)
     if meaning is None:
         meaning = OPERATORS[operator] = meaning_of(operator)
+    values, named = pytree.tree_map(_value, (args, kwargs))
+    if type(meaning) is not MethodType:  # no primitive
+        ask(operator, values, named)
     if hasattr(meaning, "of_torch"):  # made of simpler operators in turn
         return meaning(*args, **kwargs)
-    values, named = pytree.tree_map(_value, (args, kwargs))
     with torch._C._SetExcludeDispatchKeyGuard(NOTES_VIEWS, False):
         result = dispatch.bound(meaning, values, named, Unknown(str(operator)))
     if operator._schema.is_mutable and values and result is values[0]:

@@ -17,6 +17,7 @@ from torch.nn import functional
 from torch.utils import _pytree as pytree
 
 from .memory import as_taken_under_no_grad
+from .refusals import WRITTEN, ask
 
 # torch function -> what to call instead of it: a primitive, or a function written in terms of primitives.
 TABLE: dict[Any, Callable[..., Any]] = {}
@@ -73,11 +74,17 @@ def register(meaning: Callable[..., Any], overrides: Iterable[Any]) -> None:
             TABLE[function] = meaning
 
 
-def means(*names: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Decorator: this function, written with torch functions that are in the table, stands for `names`."""
+def means(*names: Any, checked: bool = False) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Decorator: this function, written with torch functions that are in the table, stands for `names`.
+
+    Before it runs, torch is asked whether it takes such arguments, unless it is certain to raise by itself
+    (``checked``), as one that hands all of them to a kernel of torch's.
+    """
 
     def enter(meaning: Callable[..., Any]) -> Callable[..., Any]:
         register(meaning, names)
+        if not checked:
+            WRITTEN.add(meaning)
         return meaning
 
     return enter
@@ -104,6 +111,8 @@ def call(func: Any, /, *args: Any, **kwargs: Any) -> Any:
     """Call a torch function some of whose arguments are traced."""
     meaning = TABLE.get(func) or look_up(func)
     if meaning is not None:
+        if meaning in WRITTEN:
+            ask(func, args, kwargs)
         try:
             return meaning(*args, **kwargs)
         except TypeError as error:
@@ -116,8 +125,12 @@ def otherwise(func: Any, args: Any, kwargs: Any) -> Any:
     """No entry, or called in a form that it does not take: torch reads the arguments and takes it apart."""
     if is_attribute(func):
         raise NotImplementedError(unknown(func))
-    values = pytree.tree_leaves((args, kwargs))
-    if not torch.is_grad_enabled() and not any(getattr(x, "is_forward_mode", False) for x in values):
+    values, out = pytree.tree_leaves((args, kwargs)), pytree.tree_leaves(kwargs.get("out", ()))
+    nothing_recorded = not torch.is_grad_enabled() and not any(
+        getattr(x, "is_forward_mode", False) for x in values
+    )
+    of_integers = bool(out) and not any(isinstance(x, Tensor) and x.is_floating_point() for x in out)
+    if nothing_recorded or of_integers:
         plain = pytree.tree_map(lambda x: x.detach() if isinstance(x, Tensor) else x, (args, kwargs))
         result = func(*plain[0], **plain[1])
         if kwargs.get("out") is not None:

@@ -208,7 +208,7 @@ def jvp(
     )
 
 
-@means("_make_dual")
+@means("_make_dual", checked=True)
 def _make_dual(*args: Any, **kwargs: Any) -> NoReturn:
     raise NotImplementedError(
         "torch.autograd.forward_ad does not see how variables are made; use autograd.jvp"

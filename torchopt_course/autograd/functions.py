@@ -13,11 +13,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._ops import OpOverload, OpOverloadPacket
 from torch.autograd import Function
+from torch.autograd.graph import GradientEdge
 from torch.utils import _pytree as pytree
 from torch.utils.checkpoint import CheckpointFunction
 
-from .backward import backward_all
+from . import dispatch
+from .backward import backward_all, seeds_of
 from .backward import grad as grad_of_variables
 from .dispatch import TABLE
 from .foreign import Part, TorchNode, reaches_variables, stand_for
@@ -39,8 +42,17 @@ def apply(cls: type[Function], *args: Any, **kwargs: Any) -> Any:
         return run_function(*inputs)  # computed once, and kept: checkpointing saves memory, not values
     if not recorded:
         return _left_to_torch(by_torch, *args, **kwargs)
+    # One that writes into its arguments may not write into a leaf.
+    names = {name for part in (cls.forward, cls.setup_context) for name in part.__code__.co_names}
+    return _one_operation(
+        by_torch, f"torch.autograd.Function {cls.__name__}", "mark_dirty" in names, args, kwargs
+    )
+
+
+def _one_operation(by_torch: Callable[..., Any], name: str, writes: bool, args: Any, kwargs: Any) -> Any:
+    """What torch records of this call is one operation of ours."""
     flat, form = pytree.tree_flatten((args, kwargs))
-    plain = [_plain(cls, arg) if isinstance(arg, Traced) else arg for arg in flat]
+    plain = [_plain(name, arg, writes) if isinstance(arg, Traced) else arg for arg in flat]
     plain_args, plain_kwargs = pytree.tree_unflatten(plain, form)
     outputs, structure = pytree.tree_flatten(_left_to_torch(by_torch, *plain_args, **plain_kwargs))
     numbers = [i for i, y in enumerate(outputs) if isinstance(y, Tensor) and y.requires_grad]
@@ -66,19 +78,37 @@ def _parts(outputs: list[Any], numbers: list[int]) -> list[Variable]:
     return [tracked_variable(outputs[i].detach(), BASE, part) for i, part in zip(numbers, parts, strict=True)]
 
 
-def _plain(cls: type[Function], arg: Value) -> Tensor:
+def _operator_of_a_library(func: Any) -> Callable[..., Any] | None:
+    """``torch.ops.torchvision.roi_align``, and what ``torch.library`` has made: they have derivatives."""
+    if not isinstance(func, OpOverload | OpOverloadPacket):
+        return None
+    overload = func if isinstance(func, OpOverload) else getattr(func, func.overloads()[0])
+    if overload.namespace in ("aten", "prim", "prims") or overload._schema.is_mutable:
+        return None
+
+    def recorded(*args: Any, **kwargs: Any) -> Any:
+        if not torch.is_grad_enabled():
+            plain_args, plain_kwargs = pytree.tree_map(raw, (args, kwargs))
+            return func(*plain_args, **plain_kwargs)
+        return _one_operation(func, f"torch.ops.{func}", False, args, kwargs)
+
+    return recorded
+
+
+dispatch.FINDERS.append(_operator_of_a_library)
+
+
+def _plain(name: str, arg: Value, writes: bool) -> Tensor:
     """What torch is given for a variable: its tensor, whose gradient comes back to it."""
     if not isinstance(arg, Variable) or arg.level is not BASE:
         raise NotImplementedError(
-            f"torch.autograd.Function {cls.__name__} in a transform (grad, vjp, jvp, ...), which cannot see "
-            "into its backward. Define it by autograd.primitive, or use Variable and backward()"
+            f"{name} in a transform (grad, vjp, jvp, ...), which cannot see into its backward. Define it by "
+            "autograd.primitive, or use Variable and backward()"
         )
     tensor: Tensor = arg.data.detach().requires_grad_()
     stand_for(tensor, arg.node)
-    # One that writes into its arguments may not write into a leaf.
-    names = {name for part in (cls.forward, cls.setup_context) for name in part.__code__.co_names}
     with torch._C.DisableTorchFunction():  # torch's clone, also within record()
-        return tensor.clone() if "mark_dirty" in names else tensor
+        return tensor.clone() if writes else tensor
 
 
 Function.apply = classmethod(apply)
@@ -95,11 +125,12 @@ def backward(
     grad_variables: Any = None,
     inputs: Any = None,
 ) -> None:
-    outputs = [tensors] if isinstance(tensors, Tensor) else list(tensors)
-    if not any(isinstance(tensor, Traced) for tensor in outputs) and not reaches_variables(outputs):
+    outputs = [tensors] if isinstance(tensors, Tensor | GradientEdge) else list(tensors)
+    if not any(isinstance(tensor, Traced) for tensor in outputs) and not reaches_variables(
+        [each for each in outputs if isinstance(each, Tensor)]
+    ):
         return _torch_backward(tensors, grad_tensors, retain_graph, create_graph, grad_variables, inputs)
-    seeds = [grad_tensors] if grad_tensors is None or isinstance(grad_tensors, Tensor) else list(grad_tensors)
-    seeds = seeds if len(seeds) == len(outputs) else seeds * len(outputs)
+    seeds = seeds_of(grad_tensors, len(outputs))
     return backward_all(outputs, seeds, retain_graph, create_graph, inputs)
 
 
@@ -110,7 +141,7 @@ _torch_grad = torch.autograd.grad
 
 @functools.wraps(_torch_grad)
 def grad(outputs: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
-    given = [outputs] if isinstance(outputs, Tensor) else list(outputs)
+    given = [outputs] if isinstance(outputs, Tensor | GradientEdge) else list(outputs)
     if reaches_variables([each for each in given if isinstance(each, Tensor)]):
         return grad_of_variables(outputs, inputs, *args, **kwargs)
     return _torch_grad(outputs, inputs, *args, **kwargs)

@@ -7,8 +7,10 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
+from .distributed import SHARDED
 from .traced import Value
 
 Hook = Callable[[Any], Any]
@@ -25,7 +27,16 @@ def hooked(g: Value, functions: Mapping[int, Hook] | None) -> Value:
         return g
     for function in functions.values():
         changed = function(g)
-        g = g if changed is None else changed
+        if changed is not None:
+            name = getattr(function, "__name__", str(function))
+            if not isinstance(changed, Tensor):
+                raise TypeError(f"expected a tensor, but hook {name!r} returned {type(changed).__name__!r}")
+            if changed.shape != g.shape or changed.dtype != g.dtype:
+                raise RuntimeError(
+                    f"hook {name!r} made of a gradient {g.dtype} {tuple(g.shape)} one that is "
+                    f"{changed.dtype} {tuple(changed.shape)}"
+                )
+            g = changed
     return g.clone()
 
 
@@ -46,6 +57,8 @@ class Hooked:
 
     def register_hook(self, hook: Hook) -> RemovableHandle:
         """Call ``hook(gradient)`` in each backward pass; what it returns, if not None, replaces it."""
+        if (getattr(hook, "__module__", None) or "").startswith("torch.distributed.fsdp"):
+            raise NotImplementedError(f"fully_shard() with variables: {SHARDED}")
         functions = hooks.setdefault(self.node, OrderedDict())
         handle = _added(functions, hook)
         if RETAINING in functions:

@@ -35,13 +35,17 @@ def write(x: Value, new: Value, name: str) -> Value:
         name: of the operation, for errors.
 
     Raises:
-        RuntimeError: x is a leaf, or a view of one; the result has another shape; x is a plain tensor
-            whose memory other plain tensors share, which would not become variables with it.
+        RuntimeError: x is a leaf, or a view of one, or an inference tensor; the result has another shape; x
+            is a plain tensor whose memory other plain tensors share, which could not become variables.
     """
     if not records(x, new) or not (isinstance(x, Traced) or isinstance(new, Traced)):
         raw(x).copy_(raw(new))
         return x
     base, steps = _base(x, name)
+    if raw(x).is_inference() and not torch.is_inference_mode_enabled():
+        raise RuntimeError(
+            f"{name}: an inference tensor can be written to in inference mode alone; x.clone() is none"
+        )
     new = _fitted(new, x, name)
     with torch.no_grad():
         raw(x).detach().copy_(raw(new))
@@ -215,12 +219,12 @@ def _fill_at_random(func: Any, x: Value, *args: Any, **kwargs: Any) -> Value:
     return write(x, func(raw(x).clone(), *args, **kwargs), func.__name__)
 
 
-@means("zero_")
+@means("zero_", checked=True)
 def _zero(x: Value) -> Value:
     return _fill(x, 0.0)
 
 
-@means("fill_")
+@means("fill_", checked=True)
 def _fill(x: Value, value: Value) -> Value:
     if not records(x, value):
         raw(x).fill_(raw(value))
@@ -230,7 +234,7 @@ def _fill(x: Value, value: Value) -> Value:
     return write(x, value, "fill_")
 
 
-@means("copy_")
+@means("copy_", checked=True)
 def _copy(x: Value, src: Value, non_blocking: bool = False) -> Value:
     if not records(x, src):
         raw(x).copy_(raw(src), non_blocking)
@@ -238,7 +242,7 @@ def _copy(x: Value, src: Value, non_blocking: bool = False) -> Value:
     return write(x, overwrite(x, src.to(raw(x).device, x.dtype).expand(x.shape)), "copy_")
 
 
-@means("as_strided")
+@means("as_strided", checked=True)
 def _as_strided(
     input: Value, size: Sequence[int], stride: Sequence[int], storage_offset: int | None = None
 ) -> Value:
@@ -250,7 +254,7 @@ def _as_strided(
     return strided_view(base, tuple(size), tuple(stride), start, memory_of(base))
 
 
-@means(Tensor.__setitem__)
+@means(Tensor.__setitem__, checked=True)
 def _set_item(x: Value, index: Any, value: Value) -> None:
     """``x[index] = value``: written through a view where the index takes one."""
     index = all_raw(index)

@@ -16,6 +16,11 @@ def shares(result: Tensor, source: Tensor) -> bool:
     return result is source or (result._is_view() and result._base is (source if base is None else base))
 
 
+def no_plain_tensor(x: Tensor) -> NotImplementedError:
+    """Why a tensor of another class, such as a DTensor, cannot be one of ours."""
+    return NotImplementedError(f"a {type(x).__name__} cannot be a variable: its numbers are in other tensors")
+
+
 def as_taken_under_no_grad(result: Any, sources: Iterable[Tensor]) -> Any:
     """What was computed under ``no_grad``, with its views of the tensors in variables as torch gives them.
 

@@ -18,6 +18,7 @@ from torch.overrides import TorchFunctionMode
 
 from . import dispatch
 from .dispatch import DIFFERENTIABLE, TABLE
+from .distributed import refuse_sharded
 from .foreign import functorch_is_on
 from .traced import Traced, recording
 from .variable import Variable, is_recorded, lift
@@ -41,8 +42,8 @@ class record(TorchFunctionMode):
 
     Raises:
         TypeError: something that is not a module.
-        NotImplementedError: within the block, of a variable: a torch function without an entry in the table
-            of primitives.
+        NotImplementedError: a module whose parameters are sharded (FSDP); within the block, of a variable: a
+            torch function without an entry in the table of primitives.
     """
 
     def __init__(self, *modules: nn.Module) -> None:
@@ -50,6 +51,7 @@ class record(TorchFunctionMode):
         for module in modules:
             if not isinstance(module, nn.Module):
                 raise TypeError(f"record() takes torch.nn modules, not {type(module).__name__}")
+            refuse_sharded(module)
         self._modules = modules
         self._names: dict[int, str] | None = None
 

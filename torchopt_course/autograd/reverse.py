@@ -90,7 +90,8 @@ class Node:
         def __getattr__(self, name: str) -> NoReturn:
             raise AttributeError(
                 f"an operation of this autograd has no {name!r}: it has op, parents and saved. "
-                "variable.register_hook(hook) is called with the gradient of the operation's result"
+                "variable.register_hook(hook) is called with the gradient of the operation's result, "
+                "module.register_full_backward_hook(hook) with those of a module"
             )
 
     def __repr__(self) -> str:
@@ -123,8 +124,13 @@ class Leaf(Node):
         self.owner, self.names, self.version = owner, names, version_of(data)
 
     @property
+    def tensor(self) -> Tensor | None:
+        """Whose ``grad`` it is, if that is still there."""
+        return None if self.owner is None else self.owner()
+
+    @property
     def name(self) -> str:
-        tensor = self.owner() if self.owner is not None else None
+        tensor = self.tensor
         return next((found for block in reversed(self.names) if (found := block.name_of(tensor))), "")
 
     def hooked(self, g: Value, tensor: Tensor | None) -> Value:
@@ -140,7 +146,7 @@ class Leaf(Node):
 
         But a part of a buffer is written to in place, as in torch, so that the buffer has the gradients.
         """
-        tensor = None if self.owner is None else self.owner()
+        tensor = self.tensor
         g = self.hooked(g, tensor)
         if tensor is None:
             return
@@ -192,6 +198,8 @@ def sweep(
     if autocast.is_on():  # the casts were recorded, so the gradients have their dtypes already
         with autocast.off():
             return sweep(seeds, retain_graph, keep, rewrap)
+    # Within torch.autograd.detect_anomaly().
+    looks_for_nan = torch.is_anomaly_enabled() and torch.is_anomaly_check_nan_enabled()
     gradients: dict[Node, Value] = {}
     for node, g in seeds:
         gradients[node] = gradients[node] + g if node in gradients else g
@@ -205,6 +213,8 @@ def sweep(
         for parent, share in zip(node.parents, node.pull(g, rewrap), strict=True):
             if share is None:
                 continue
+            if looks_for_nan and bool(torch.isnan(raw(share)).any()):
+                raise RuntimeError(f"{node.op} returned nan values in a gradient {_look(share)}")
             if share.shape != parent.shape or share.dtype is not parent.dtype:
                 share = fit(share, parent, node.op)
             if parent in gradients:

@@ -66,6 +66,7 @@ class Symbol(Traced):
     __bool__ = __float__ = __int__ = _no_value
     item = tolist = _no_value
     __hash__ = Traced.__hash__
+    is_formula = True
 
     def detach(self) -> Symbol:
         """The same number, which differentiation takes for a constant."""

@@ -25,10 +25,13 @@ from torch import Tensor
 
 from . import autocast, dispatch
 from .dispatch import TABLE
+from .memory import no_plain_tensor
+from .refusals import WRITTEN, ask
 
 _set_data: Any = torch._C.TensorBase.data.__set__  # type: ignore[attr-defined]
 
 Value: TypeAlias = Any  # a tensor, a number, or a traced value: whatever an operation may be given
+T = TypeVar("T", bound="Traced")
 
 # Arguments that are certainly no tensors: asking for a type is faster than isinstance(x, Tensor).
 PLAIN = frozenset({bool, int, float, str, tuple, list, type(None)})
@@ -106,8 +109,7 @@ def all_raw(value: Any) -> Any:
 
 
 def is_tensor(value: object) -> bool:
-    """Plain or traced."""
-    return isinstance(value, Tensor)
+    return isinstance(value, Tensor)  # plain or traced
 
 
 def _operator(function: Any) -> tuple[Callable[[Any, Value], Value], Callable[[Any, Value], Value]]:
@@ -126,7 +128,7 @@ class Traced(Tensor):
 
     _data: Value
     level: Level
-    is_forward_mode = False
+    is_forward_mode = is_formula = False
 
     # -- torch's functions and methods -----------------------------------------------------------------
 
@@ -138,6 +140,8 @@ class Traced(Tensor):
         if meaning is not None and not (kwargs and kwargs.get("out") is not None):
             if autocast.is_on() and meaning not in dispatch.BODIES:
                 return autocast.apply(partial(dispatch.call, func), func, args, kwargs or {})
+            if meaning in WRITTEN:
+                ask(func, args, kwargs or {})
             try:
                 return meaning(*args, **kwargs) if kwargs else meaning(*args)
             except TypeError as error:
@@ -264,9 +268,7 @@ class Traced(Tensor):
 
     # -- memory, which in-place operations share ---------------------------------------------------------
 
-    times_written = reshaped = (
-        0  # how often it was written to, itself or a view; when it last got another shape
-    )
+    times_written = reshaped = 0  # how often it, or a view, was written to; when it got another shape
 
     def moved(self, memory: Tensor) -> Traced:
         """The same value with the same past, but held by this tensor."""
@@ -281,14 +283,14 @@ class Traced(Tensor):
         raise NotImplementedError
 
 
-T = TypeVar("T", bound=Traced)
-
-
 def hold(kind: type[T], data: Value) -> T:
     """A traced value that holds this tensor or value; its level and past are still to come."""
     tensor = raw(data).data  # another tensor of the same memory; detach() takes longer
     tensor.requires_grad = True
-    tensor.__class__ = kind  # as well faster than to have torch make a subclass
+    try:
+        tensor.__class__ = kind  # as well faster than to have torch make a subclass
+    except TypeError:
+        raise no_plain_tensor(tensor) from None
     tensor._data = data
     return tensor  # type: ignore[no-any-return]
 

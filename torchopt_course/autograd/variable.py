@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import weakref
 from collections.abc import Iterable
 from typing import Any
@@ -10,16 +9,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .copies import Copied
 from .dispatch import TABLE
 from .foreign import Suspicion, is_differentiating, node_of
 from .hooks import Hooked, hooks, move_retaining
-from .memory import as_taken_under_no_grad, shares
+from .memory import as_taken_under_no_grad, no_plain_tensor, shares
 from .reverse import Leaf, Node, clock
 from .traced import PLAIN, Level, Operation, Traced, Value, hold, in_memory, raw
 from .views import Follows
 
 
-class Variable(Hooked, Traced):
+class Variable(Hooked, Copied):
     """A tensor whose gradient can be asked for::
 
         x, y = Variable(2.0), Variable(3.0)
@@ -75,6 +75,10 @@ class Variable(Hooked, Traced):
         if value is not None:
             if not isinstance(value, Tensor):
                 raise TypeError(f"assigned grad expected to be a Tensor or None but got {type(value)}")
+            if value is self:
+                raise RuntimeError("can't assign Variable as its own grad")
+            if value.dtype != self.dtype:
+                raise RuntimeError(f"assigned grad is {value.dtype}, but the variable {self.dtype}")
             if value.shape != self.shape:
                 raise RuntimeError(
                     f"assigned grad has shape {tuple(value.shape)}, but the variable has {tuple(self.shape)}"
@@ -137,34 +141,9 @@ class Variable(Hooked, Traced):
             move_retaining(getattr(self, "node", None), other.node)  # a plain tensor has none yet
         self._data, self.level, self.node = in_memory(other._data, raw(self)), other.level, other.node
 
-    def __copy__(self) -> Variable:
-        """Another leaf of the same memory, as of a tensor."""
-        if self.level is not BASE:
-            raise RuntimeError(
-                "a value inside of a transform cannot be copied without its past; use x.clone()"
-            )
-        copied = Variable(self).requires_grad_(self.requires_grad)
-        copied.__dict__.update({name: x for name, x in vars(self).items() if name not in OURS})
-        return copied
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Variable:  # type: ignore[override]
-        """Another leaf with memory of its own, as of a tensor."""
-        if not self.is_leaf or self.level is not BASE:
-            super().__deepcopy__(memo)
-        copied = memo[id(self)] = Variable(raw(self).clone()).requires_grad_(self.requires_grad)
-        copied._grad = copy.deepcopy(self._grad, memo)
-        return copied
-
     def __repr__(self) -> str:  # type: ignore[override]
         made_by = "" if self.is_leaf else f", made by {self.node.op}"
         return f"Variable({_indented(self._data, 'Variable(')}{made_by})"
-
-
-# The attributes that are not the user's.
-OURS = frozenset({*Traced.__annotations__, *Hooked.__annotations__, *Follows.__annotations__}) | {
-    "times_written",
-    "reshaped",
-}
 
 
 def _indented(data: Value, prefix: str) -> str:
@@ -175,12 +154,19 @@ def _indented(data: Value, prefix: str) -> str:
     return text
 
 
+# What torch.load() may make, with a function of copies.py.
+torch.serialization.add_safe_globals([Variable])
+
+
 def tracked_variable(data: Value, level: Level, node: Node) -> Variable:
     """A variable on any level, made by an operation (or a leaf of a transform)."""
     # As hold() does, in one piece: this is done all the time.
     variable: Any = (data if type(data) is Tensor else raw(data)).data
     variable.requires_grad = True
-    variable.__class__ = Variable
+    try:
+        variable.__class__ = Variable
+    except TypeError:
+        raise no_plain_tensor(variable) from None
     variable._data, variable.level, variable.node = data, level, node
     return variable  # type: ignore[no-any-return]
 

@@ -49,6 +49,9 @@ def scaled_dot_product_attention(
     query: Value, key: Value, value: Value, attn_mask: Value = None, dropout_p: float = 0.0,
     is_causal: bool = False, scale: float | None = None, enable_gqa: bool = False,
 ) -> Value:  # fmt: skip
+    if not raw(value).numel():  # nothing to attend to: torch gives zeros of the query's shape
+        zeros = raw(query).new_zeros(*query.shape[:-1], value.shape[-1])
+        return zeros + (query.sum() + key.sum() + value.sum()) * 0
     if enable_gqa:  # several heads of the query share one of the key
         key = key.repeat_interleave(query.shape[-3] // key.shape[-3], -3)
         value = value.repeat_interleave(query.shape[-3] // value.shape[-3], -3)
@@ -61,7 +64,9 @@ def scaled_dot_product_attention(
         wide = [x.float() for x in (query, key, value)]
         mask = attn_mask if attn_mask is None or attn_mask.dtype == torch.bool else attn_mask.float()
         return scaled_dot_product_attention(*wide, mask, dropout_p, scale=scale).to(value.dtype)
-    scores = query @ key.transpose(-2, -1) * (1 / math.sqrt(query.shape[-1]) if scale is None else scale)
+    if scale is None:
+        scale = 1 / math.sqrt(query.shape[-1] or 1)  # of no features every score is 0
+    scores = query @ key.transpose(-2, -1) * scale
     if attn_mask is not None:
         if attn_mask.dtype == torch.bool:
             attn_mask = raw(scores).new_zeros(()).masked_fill(~attn_mask, -math.inf)

@@ -91,7 +91,7 @@ def embedding(weight: Tensor, indices: Tensor, padding_idx: int = -1, by_frequen
 # -- the same as torch calls them ----------------------------------------------------------------------------
 
 
-@means(Tensor.__getitem__)
+@means(Tensor.__getitem__, checked=True)
 def _getitem(x: Value, index: Any) -> Value:
     def constant(part: Any) -> Any:
         if isinstance(part, list | tuple):

@@ -168,8 +168,12 @@ def _soft_cross_entropy(
         target = target * (1 - label_smoothing) + label_smoothing / count
     if weight is not None:
         target = target * weight.reshape([-1 if d == classes else 1 for d in range(len(log_probs.shape))])
-    loss = -(log_probs * target).sum(classes)
-    return loss.sum() / loss.numel() if reduction == "mean" else _reduced(loss, reduction)
+    terms = log_probs * target
+    if reduction == "none":
+        return -terms.sum(classes)
+    if reduction == "mean":  # of no rows it is NaN, a constant
+        return -terms.sum() / (terms.numel() // count) if terms.numel() else -terms.sum() + torch.nan
+    return -terms.sum()
 
 
 def _difference(input: Value, target: Value) -> Value:
@@ -233,7 +237,10 @@ def _bce_with_logits(
     surprise = -F.logsigmoid(input)  # of a 1; that of a 0 is larger by the input itself
     positive = surprise if pos_weight is None else surprise * (1 + (pos_weight - 1) * target)
     loss = (1 - target) * input + positive
-    return _reduced(loss if weight is None else loss * weight, _reduction(reduction, size_average, reduce))
+    loss = loss if weight is None else loss * weight
+    if loss.dtype != target.dtype:  # torch writes it into 1 - target
+        loss = loss.to(target.dtype)
+    return _reduced(loss, _reduction(reduction, size_average, reduce))
 
 
 # torch bounds the logarithms by -100, so that log 0 is a number, and p (1 - p) in the derivative by 1e-12.

@@ -189,12 +189,12 @@ def _dim_of(input: Value, dim: int | None) -> int:
     return dim if dim is not None else (0 if len(input.shape) in (0, 1, 3) else 1)
 
 
-@means("softmax")
+@means("softmax", checked=True)
 def _softmax(input: Value, dim: int | None = None, _stacklevel: int = 3, dtype: Any = None) -> Value:
     return softmax(input if dtype is None else input.to(dtype), _dim_of(input, dim))
 
 
-@means("log_softmax")
+@means("log_softmax", checked=True)
 def _log_softmax(input: Value, dim: int | None = None, _stacklevel: int = 3, dtype: Any = None) -> Value:
     return log_softmax(input if dtype is None else input.to(dtype), _dim_of(input, dim))
 

@@ -52,9 +52,8 @@ def mean(x: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
 
 def _var_vjp(g: Value, x: Value, dim: Dims, correction: float, keepdim: bool) -> Value:
     freedom = max(_count(x.shape, dim) - correction, 0)
-    return (
-        _restore(g, x.shape, dim, keepdim) * (2 / freedom if freedom else math.nan) * (x - mean(x, dim, True))
-    )
+    slope = (2 / freedom if freedom else math.nan) * (x - mean(x, dim, True))
+    return _restore(g, x.shape, dim, keepdim) * slope
 
 
 @primitive(x=_var_vjp)
@@ -141,12 +140,12 @@ def _cast(x: Value, dtype: torch.dtype | None) -> Value:
     return x if dtype is None else x.to(dtype)
 
 
-@means("sum")
+@means("sum", checked=True)
 def _sum(x: Value, dim: Any = None, keepdim: bool = False, *, dtype: Any = None, **named: Any) -> Value:
     return sum(_cast(x, dtype), _axis(dim, named), keepdim)
 
 
-@means("mean")
+@means("mean", checked=True)
 def _mean(x: Value, dim: Any = None, keepdim: bool = False, *, dtype: Any = None, **named: Any) -> Value:
     return mean(_cast(x, dtype), _axis(dim, named), keepdim)
 

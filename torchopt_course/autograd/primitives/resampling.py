@@ -98,3 +98,15 @@ def grid_sample(x: Tensor, grid: Tensor, how: Any) -> Tensor:
 @stands_for("grid_sampler_2d", "grid_sampler_3d")
 def _grid_sampler(x: Value, grid: Value, mode: int, padding: int, align_corners: bool) -> Value:
     return grid_sample(x, grid, (mode, padding, align_corners))
+
+
+@stands_for("pixel_unshuffle")
+def _pixel_unshuffle(x: Value, downscale_factor: int) -> Value:
+    """Each block of pixels becomes as many channels. Without pixels torch leaves x as it is."""
+    if not x.numel():
+        return x.clone()
+    *batch, channels, height, width = x.shape
+    n, first = downscale_factor, len(batch)
+    blocks = x.reshape(*batch, channels, height // n, n, width // n, n)
+    order = (first, first + 2, first + 4, first + 1, first + 3)
+    return blocks.permute(*range(first), *order).reshape(*batch, channels * n * n, height // n, width // n)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..dispatch import means
+from ..dispatch import means, named
 from ..traced import Value, raw
 from .table import LINEAR, primitive
 
@@ -110,12 +110,12 @@ def _listed(numbers: tuple[Any, ...]) -> tuple[Any, ...]:
     return tuple(numbers[0]) if len(numbers) == 1 and isinstance(numbers[0], list | tuple) else numbers
 
 
-@means("reshape")
+@means("reshape", checked=True)
 def _reshape(x: Value, *shape: Any, **named: Any) -> Value:
     return reshape(x, _listed(shape or (named["shape"],)))
 
 
-@means("view")
+@means("view", checked=True)
 def _view(x: Value, *shape: Any, dtype: torch.dtype | None = None) -> Value:
     if dtype is not None or isinstance(shape[0], torch.dtype):
         raise NotImplementedError("view(dtype) has no derivative; use x.to(dtype) to convert")
@@ -137,19 +137,26 @@ def _unflatten(x: Value, dim: int, sizes: Sequence[int]) -> Value:
     return reshape(x, torch.unflatten(raw(x), dim, sizes).shape)
 
 
-@means("permute")
+@means("permute", checked=True)
 def _permute(x: Value, *dims: Any, **named: Any) -> Value:
     return permute(x, _listed(dims or (named["dims"],)))
 
 
-@means("t", "T", "H")
-def _t(x: Value) -> Value:
-    return permute(x, tuple(reversed(range(len(x.shape)))))
+def _transposes(name: str) -> None:
+    """One of torch's names for a transpose. Of which shapes it is one torch says: it raises, or warns."""
+    by_torch = named(name)[0]
+
+    @means(name, checked=True)
+    def transposed(x: Value) -> Value:
+        by_torch(raw(x))
+        dims = list(range(len(x.shape)))
+        if name in ("t", "T", "H"):
+            return permute(x, tuple(reversed(dims)))
+        return permute(x, (*dims[:-2], *reversed(dims[-2:])))
 
 
-@means("mT", "mH", "adjoint")
-def _matrix_t(x: Value) -> Value:
-    return transpose(x, -2, -1)
+for _name in ("t", "T", "H", "mT", "mH", "adjoint"):
+    _transposes(_name)
 
 
 @means("movedim", "moveaxis")

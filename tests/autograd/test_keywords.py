@@ -1,0 +1,36 @@
+"""Every form of arguments that torch takes, by position and by name: the same here, or refused by name."""
+
+from __future__ import annotations
+
+import pytest
+
+pytest.importorskip("expecttest", reason="torch's data base of operators needs it")
+
+from .judge.cases import OPERATORS
+from .judge.keywords import SAME, counted
+
+FEW = [
+    "flip",
+    "pow",
+    "add",
+    "mean",
+    "split",
+    "nn.functional.gelu",
+    "addmm",
+    "std",
+    "scatter",
+    "take_along_dim",
+]
+
+
+def test_a_few_operators():
+    counts, others = counted(FEW)
+    assert not others
+    assert counts[SAME] > 30
+
+
+@pytest.mark.slow
+def test_all_operators():
+    counts, others = counted([*OPERATORS])
+    assert not others
+    assert counts[SAME] > 1500

@@ -1,0 +1,69 @@
+"""What torch refuses is refused here.
+
+A primitive computes by a kernel of torch's, which looks at its arguments. A function that is written in terms
+of primitives would go further than torch does: group norm, as means and products, takes three groups of seven
+channels, and gives some number. So torch itself is asked, once for each form of arguments, with copies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+# Of functions those that are written in terms of primitives, and forms of arguments that torch takes.
+WRITTEN: set[Callable[..., Any]] = set()
+_taken: set[Any] = set()
+MOST = 10_000  # forms to remember
+
+
+def ask(func: Any, args: Any, kwargs: Any) -> None:
+    """Raise what torch raises of such arguments: shapes, dtypes, and all that is no tensor."""
+    form = (func, *map(_form, args), *kwargs, *map(_form, kwargs.values()))
+    try:
+        if form in _taken:
+            return
+    except TypeError:  # something that has no hash
+        pass
+    else:
+        if len(_taken) > MOST:
+            _taken.clear()
+        try_by_torch(func, args, kwargs)
+        _taken.add(form)
+
+
+def try_by_torch(func: Any, args: Any, kwargs: Any) -> None:
+    """Call a function of torch with copies, and leave no trace: no argument is changed."""
+    flat, structure = pytree.tree_flatten((args, kwargs))
+    if any(getattr(x, "is_formula", False) for x in flat):
+        return
+    given = [_plain(x) if isinstance(x, Tensor) else x for x in flat]
+    tensors = [x for x in given if isinstance(x, Tensor)]
+    plain = all(type(x) is Tensor and x.layout == torch.strided for x in tensors)
+    if not plain or any(isinstance(x, torch.Generator) for x in given):
+        return
+    devices = {x.device for x in tensors if x.device.type == "cuda"}
+    with torch.no_grad(), torch.random.fork_rng(devices):
+        args, kwargs = pytree.tree_unflatten(
+            [x.clone() if isinstance(x, Tensor) else x for x in given], structure
+        )
+        func(*args, **kwargs)
+
+
+def _plain(x: Any) -> Any:
+    """The tensor at the bottom of a traced value."""
+    while (held := getattr(x, "_data", None)) is not None:
+        x = held
+    return x.detach()
+
+
+def _form(x: Any) -> Any:
+    if isinstance(x, Tensor):
+        x = _plain(x)
+        return x.shape, x.dtype, x.device
+    if type(x) in (tuple, list):
+        return tuple(map(_form, x))
+    return x
