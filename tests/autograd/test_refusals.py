@@ -153,3 +153,14 @@ def test_integers_go_into_out_as_in_torch():
     assert torch.gt(x.requires_grad_(), 1.5, out=larger) is larger
     assert torch.gt(Variable(x), 1.5, out=larger.clone()).tolist() == larger.tolist() == [False, True, True]
     assert place == 1
+
+
+@pytest.mark.parametrize("function", [torch.linalg.inv, torch.kron, torch.cumsum, torch.fmod])
+def test_no_place_for_the_result_is_as_if_none_were_named(function: Any) -> None:
+    """Functions of torch's that are written in Python hand on `out=None`."""
+    x, others = torch.tensor([[2.0, 1.0], [0.5, 3.0]]), {torch.kron: (torch.eye(2),), torch.cumsum: (0,)}
+    more = others.get(function, () if function is torch.linalg.inv else (1.5,))
+    mine, theirs = Variable(x), x.clone().requires_grad_()
+    for each in (mine, theirs):
+        function(each, *more, out=None).square().sum().backward()
+    torch.testing.assert_close(mine.grad, theirs.grad)

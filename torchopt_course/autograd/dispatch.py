@@ -125,11 +125,13 @@ def otherwise(func: Any, args: Any, kwargs: Any) -> Any:
     """No entry, or called in a form that it does not take: torch reads the arguments and takes it apart."""
     if is_attribute(func):
         raise NotImplementedError(unknown(func))
+    if "out" in kwargs and kwargs["out"] is None:  # said as if it were not
+        return call(func, *args, **{key: arg for key, arg in kwargs.items() if key != "out"})
     values, out = pytree.tree_leaves((args, kwargs)), pytree.tree_leaves(kwargs.get("out", ()))
     nothing_recorded = not torch.is_grad_enabled() and not any(
         getattr(x, "is_forward_mode", False) for x in values
     )
-    of_integers = bool(out) and not any(isinstance(x, Tensor) and x.is_floating_point() for x in out)
+    of_integers = bool(out) and not any(x.is_floating_point() or x.is_complex() for x in out)
     if nothing_recorded or of_integers:
         plain = pytree.tree_map(lambda x: x.detach() if isinstance(x, Tensor) else x, (args, kwargs))
         result = func(*plain[0], **plain[1])
