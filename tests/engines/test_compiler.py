@@ -142,6 +142,7 @@ def test_the_step_is_compiled_when_it_begins_to_pay(
         assert len(is_compiled) == (i >= waits), f"step {i + 1}"
 
 
+@pytest.mark.slow
 def test_no_number_tells_when_the_step_was_compiled(tmp_path: Path) -> None:
     """The first process compiles it in the second step, the second finds it on disk."""
     program = """
