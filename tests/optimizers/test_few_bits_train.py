@@ -17,9 +17,7 @@ SEEDS, EPOCHS, BATCH = range(3), 8, 64
 
 @cache
 def digits() -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    from sklearn.datasets import load_digits
-
-    pixels, numbers = load_digits(return_X_y=True)
+    pixels, numbers = pytest.importorskip("sklearn.datasets").load_digits(return_X_y=True)
     inputs, targets = torch.tensor(pixels, dtype=torch.float32) / 16, torch.tensor(numbers)
     order = torch.randperm(len(inputs), generator=torch.Generator().manual_seed(0))
     train, test = order[:1437], order[1437:]

@@ -144,14 +144,14 @@ def _ctc_loss(
 # -- a linear layer with its loss ----------------------------------------------------------------------------
 
 
-_linear_then_loss = body_of(F.linear_cross_entropy)
-assert _linear_then_loss is not None
+if hasattr(F, "linear_cross_entropy"):  # younger than the oldest torch that we run on
+    _linear_then_loss = body_of(F.linear_cross_entropy)
+    assert _linear_then_loss is not None
 
-
-@means(F.linear_cross_entropy)
-def _linear_cross_entropy(*args: Any, options: Any = None, **kwargs: Any) -> Value:
-    """In one piece: the options only say how to cut it into parts, to need less memory."""
-    return _linear_then_loss(*args, **kwargs)  # type: ignore[misc]
+    @means(F.linear_cross_entropy)
+    def _linear_cross_entropy(*args: Any, options: Any = None, **kwargs: Any) -> Value:
+        """In one piece: the options only say how to cut it into parts, to need less memory."""
+        return _linear_then_loss(*args, **kwargs)  # type: ignore[misc]
 
 
 # -- margins -------------------------------------------------------------------------------------------------
