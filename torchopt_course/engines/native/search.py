@@ -46,6 +46,17 @@ def build(evaluate: Any, coefficients: Any, visit: Any) -> Callable[..., Any]:
         return -math.inf if word == f.LARGEST else math.inf if word == f.SMALLEST else 0.0
 
     @njit
+    def finished(word: Any, total: Any, count: Any) -> Any:
+        """What all that was joined comes to; a mean is left a sum."""
+        if word == f.LENGTH_OF:
+            return math.sqrt(total)
+        if word == f.ANY_OF:
+            return 1.0 if total > 0 else 0.0
+        if word == f.ALL_OF:
+            return 1.0 if total == count else 0.0
+        return total
+
+    @njit
     def of_bucket(bucket: Any, word: Any, place: Any) -> Any:
         """What the blocks of a bucket's tensors give, as :func:`..cpu.reductions.whole`; and its elements."""
         partials, blocks, sets = doubles(bucket[f.PARTIALS]), words(bucket[f.BLOCKS]), words(bucket[f.SETS])
@@ -58,13 +69,7 @@ def build(evaluate: Any, coefficients: Any, visit: Any) -> Callable[..., Any]:
             size += elements
             for block in range(first, first + (elements + BLOCK - 1) // BLOCK):
                 value = joined(word, value, partials[block * width + column])
-        if word == f.LENGTH_OF:
-            value = math.sqrt(value)
-        elif word == f.ANY_OF:
-            value = 1.0 if value > 0 else 0.0
-        elif word == f.ALL_OF:
-            value = 1.0 if value == size else 0.0
-        return value, size
+        return finished(word, value, size), size
 
     @njit
     def find(frame: Any, wanted: Any, only: Any) -> Any:
@@ -84,14 +89,7 @@ def build(evaluate: Any, coefficients: Any, visit: Any) -> Callable[..., Any]:
                 size += elements
                 count += 1
                 total = joined(word, total, value * value if word == f.LENGTH_OF else value)
-        if word == f.MEAN_OF:
-            total /= size
-        elif word == f.LENGTH_OF:
-            total = math.sqrt(total)
-        elif word == f.ANY_OF:
-            total = 1.0 if total > 0 else 0.0
-        elif word == f.ALL_OF:
-            total = 1.0 if total == count else 0.0
+        total = total / size if word == f.MEAN_OF else finished(word, total, count)
         for i in range(frame[f.GROUP_COUNT]):
             if only >= 0 and i != only:
                 continue
