@@ -76,7 +76,7 @@ class Stepper:
             }
             scaling = scaling and Scaling(None, scaling.found_inf)
             lap += 1
-        if not native.is_ready():
+        if native.is_waiting():
             sizes = [bucket.size for group in self.groups for bucket in group.buckets]
             native.count_work(sum(size.tensors for size in sizes), sum(size.elements for size in sizes))
         parts = [optimizer._part(group.index) for group in self.groups]

@@ -62,6 +62,11 @@ def make_ready_in_time() -> None:
             make_ready()
 
 
+def is_waiting() -> bool:
+    """Whether work is to be counted: it has not been compiled, nor has that been tried."""
+    return not is_ready() and _Compiled.patience > 0
+
+
 def count_work(tensors: int, elements: int) -> None:
     """Called after a step that was taken without compiled code."""
     _Compiled.patience -= STEP + tensors * TENSOR + elements
