@@ -135,6 +135,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print(f"{label}: skipped, {found['skipped']}", file=sys.stderr, flush=True)
         else:
             report.measured[label] = now = _measured(found)
+            report.measured = {each: report.measured[each] for each in pairs if each in report.measured}
             print(f"{label}: {now.ratio.median:.2f} times ours", file=sys.stderr, flush=True)
         path.write_text(report.as_json(), encoding="utf-8")
     (options.out / "peers.md").write_text(markdown(report), encoding="utf-8")
