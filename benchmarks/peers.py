@@ -135,7 +135,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print(f"{label}: skipped, {found['skipped']}", file=sys.stderr, flush=True)
         else:
             report.measured[label] = now = _measured(found)
-            report.measured = {each: report.measured[each] for each in pairs if each in report.measured}
+            in_order = [each for each in pairs if each in report.measured]
+            report.measured = {each: report.measured[each] for each in [*in_order, *report.measured]}
             print(f"{label}: {now.ratio.median:.2f} times ours", file=sys.stderr, flush=True)
         path.write_text(report.as_json(), encoding="utf-8")
     (options.out / "peers.md").write_text(markdown(report), encoding="utf-8")

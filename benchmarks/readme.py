@@ -10,7 +10,7 @@ from pathlib import Path
 from . import peers, report, targets
 from .cases import Result, Times, threads_text
 from .marks import Marks
-from .peer import PEERS
+from .peer import PEERS, Measured
 from .peers import PeersReport
 from .report import Report
 from .workloads import MODELS
@@ -22,20 +22,16 @@ MARKS = Marks("<!-- speed: written by python -m benchmarks.readme -->", "<!-- en
 
 
 def section(measured: Report, beside: PeersReport | None) -> str:
-    """What stands between the marks: in the loop first, then alone, then beside other packages."""
+    """What stands between the marks: what a user's loop gets, then where to find the rest."""
     machine = measured.machine
-    loop = measured.of("in the loop")
-    most = max(result.case.threads for result in loop)
     parts = [
         "How many times longer `torch.optim` takes **inside a training loop** (zero_grad, forward, backward, "
         "step), default / `fused=True` (RMSprop: `foreach=True`, for torch has no fused one), on "
         f"{machine.title}, torch {machine.versions['torch']}; above 1, ours is faster:",
-        _in_the_loop(loop),
-        f"`step()` alone, again and again on the same gradients, {threads_text(most)}:",
-        _alone([result for result in measured.of("alone") if result.case.threads == most]),
-        *(_beside(beside) if beside and beside.measured else []),
-        f"{_targets(measured)} [All tables](benchmarks/results/cpu.md) also have the share of the machine's "
-        "memory bandwidth, import time and the first step.",
+        _in_the_loop(measured.of("in the loop")),
+        f"{_targets(measured)} [All tables](benchmarks/results/cpu.md) have `step()` alone too, the share of "
+        "the machine's memory bandwidth, import time and the first step.",
+        *([_beside(beside)] if beside and beside.measured else []),
         "![Time of one step, torch's against ours](benchmarks/results/cpu.png)",
     ]
     return "\n\n".join(parts)
@@ -59,32 +55,21 @@ def _in_the_loop(results: list[Result]) -> str:
     return _table(headings, rows)
 
 
-def _alone(results: list[Result]) -> str:
-    models = list(dict.fromkeys(result.case.model for result in results))
-    by_case = {(result.case.model, result.case.optimizer): result for result in results}
-    rows = []
-    for optimizer in dict.fromkeys(result.case.optimizer for result in results):
-        found = [by_case.get((model, optimizer)) for model in models]
-        rows.append([optimizer, *(_two(result.step if result else None) for result in found)])
-    return _table(["", *(MODELS[model].title for model in models)], rows)
-
-
-def _beside(beside: PeersReport) -> list[str]:
+def _beside(beside: PeersReport) -> str:
     """Other packages' AdamW. Who computes something else is left to ``peers.md``, which says so."""
     found = [each for each in beside.measured.values() if each.difference < peers.SAME]
-    models = list(dict.fromkeys(each.model for each in found))
-    ratios = {(each.peer, each.model): each.ratio.median for each in found}
-    rows = [
-        [name, *(_short(ratios.get((name, model))) for model in models)]
-        for name in PEERS
-        if any((name, model) in ratios for model in models)
-    ]
-    threads = threads_text(found[0].threads)
-    return [
-        f"AdamW alone beside other packages, {threads}, theirs by ours ([times, versions and what a first "
-        "step takes](benchmarks/results/peers.md)):",
-        _table(["", *(MODELS[model].title for model in models)], rows),
-    ]
+    names = [name for name in PEERS if any(each.peer == name for each in found)]
+    least, most = (choose(found, key=lambda each: each.ratio.median) for choose in (min, max))
+    models = len({each.model for each in found})
+    return (
+        f"AdamW alone, {threads_text(found[0].threads)}, beside {', '.join(names)} on {models} models: "
+        f"theirs take from {_of_peer(least)} to {_of_peer(most)} times as long "
+        "([each of them](benchmarks/results/peers.md))."
+    )
+
+
+def _of_peer(found: Measured) -> str:
+    return f"{_short(found.ratio.median)} ({found.peer}, {MODELS[found.model].title})"
 
 
 def _two(times: Times | None) -> str:
