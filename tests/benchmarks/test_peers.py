@@ -45,7 +45,10 @@ def test_command_line_measures_in_a_fresh_process_and_keeps_the_rest(
     (tmp_path / "peers.json").write_text(report.as_json())
     main(["--only", "MLP fused", "--seconds", "0.01", "--threads", "1", "--out", str(tmp_path)])
     after = read(tmp_path / "peers.json")
-    assert list(after.measured) == ["ResNet-18: torch fused", "MLP 784-256-10: torch fused"]
+    assert list(after.measured) == [
+        "MLP 784-256-10: torch fused",
+        "ResNet-18: torch fused",
+    ]  # the order of the models
     assert after.skipped == {skipped: "no g++"}
     assert (tmp_path / "peers.md").read_text() == markdown(after)
     assert "AdamW alone, MLP 784-256-10, 1 thread" in capsys.readouterr().out
