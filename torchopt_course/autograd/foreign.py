@@ -169,8 +169,8 @@ def gradients_by_torch(
         gradients = torch.autograd.grad(
             edges, inputs, seeds, retain_graph=True, create_graph=rewrap is not None, allow_unused=True
         )
-        # Torch's zeros may have no memory (that of sgn).
-        return [g.clone() if g is not None and g._is_zerotensor() else g for g in gradients]
+        # A user's backward() may have kept what it returned; torch's zeros may have no memory (that of sgn).
+        return [None if g is None else g.clone() for g in gradients]
 
 
 class Part(Node):

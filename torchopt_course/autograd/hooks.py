@@ -25,7 +25,7 @@ def hooked(g: Value, functions: Mapping[int, Hook] | None) -> Value:
     """The gradient after these hooks: each may give another one, or change it. What they keep is theirs."""
     if not functions:
         return g
-    for function in functions.values():
+    for function in list(functions.values()):  # one may remove itself
         changed = function(g)
         if changed is not None:
             name = getattr(function, "__name__", str(function))

@@ -187,7 +187,7 @@ def in_place(func: Any) -> Callable[..., Any] | None:
 dispatch.FINDERS.insert(0, in_place)
 
 
-RESHAPES = frozenset(("unsqueeze_", "squeeze_", "t_", "transpose_", "swapaxes_", "swapdims_"))
+RESHAPES = frozenset(("unsqueeze_", "squeeze_", "t_", "transpose_", "swapaxes_", "swapdims_", "as_strided_"))
 
 
 def _reshape(func: Any, x: Value, *args: Any, **kwargs: Any) -> Value:

@@ -66,6 +66,12 @@ class Variable(Hooked, Copied):
         """As of any tensor: see :func:`.backward.backward`."""
         TABLE[Tensor.backward](self, *args, **kwargs)
 
+    @Traced.data.setter  # type: ignore[attr-defined, untyped-decorator]
+    def data(self, value: Value) -> None:
+        Traced.data.fset(self, value)  # type: ignore[attr-defined]
+        if isinstance(self.node, Leaf):  # it may have another shape from now on
+            self.node.shape, self.node.dtype = value.shape, value.dtype
+
     @property
     def grad(self) -> Value:
         return self._grad
