@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import io
+import pickle
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -155,7 +158,80 @@ def one_is_not_true(make: Make) -> list[Any]:
     return [F.group_norm(h, 1), error_of(lambda: F.group_norm(h, True)), error_of(lambda: h.tile(1.0))]
 
 
+# -- on and off ----------------------------------------------------------------------------------------------
+
+
+def switched_off_and_on(make: Make) -> list[Any]:
+    x, y, results = make(1.0, 2.0), make(3.0, 4.0), []
+    for on in (True, False, True):
+        x.requires_grad_(on)
+        h = x * 2
+        (h * y).sum().backward()
+        results += [h.requires_grad, x.grad, y.grad.clone()]
+        x.grad = y.grad = None
+        if not on:
+            results += [error_of(partial(x.register_hook, print)), error_of(x.retain_grad), x * y.detach()]
+            results += [F.gelu(x).requires_grad, error_of(x.sum().backward)]
+            x.add_(1)  # values, of what is a constant now
+            x[0] = 5.0
+    return results
+
+
+def switched_off_it_takes_a_past(make: Make) -> list[Any]:
+    x, y = make(1.0, 2.0).requires_grad_(False), make(3.0, 4.0)
+    x.mul_(y)
+    (x * x).sum().backward()
+    return [x, x.requires_grad, x.is_leaf, y.grad]
+
+
+def detached_in_place(make: Make) -> list[Any]:
+    x = make(1.0, 2.0)
+    h = x * 2
+    h.detach_()
+    k = h * 3
+    h.requires_grad_()
+    (h * h * k).sum().backward()
+    return [k.requires_grad, h.grad, x.grad]
+
+
+def functions_of_what_is_switched_off(make: Make) -> list[Any]:
+    x, y = make(1.0, 2.0).requires_grad_(False), make(3.0, 4.0)
+    (Kept.apply(x) * Kept.apply(y)).sum().backward()
+    return [Kept.apply(x).requires_grad, x.grad, y.grad]
+
+
+# -- arguments -----------------------------------------------------------------------------------------------
+
+
+def gradients_to_start_with(make: Make) -> list[Any]:
+    x = make(1.0, 2.0)
+    (x * x).backward(torch.tensor([1, 2]))
+    (x * x).backward(torch.ones(2))
+    return [x.grad, error_of(lambda: (x * x).sum().backward(2.0))]
+
+
+def products_of_what_is_no_matrix(make: Make) -> list[Any]:
+    x = make(1.0, 2.0)
+    calls = [error_of(lambda f=f: f(x, x)) for f in (torch.mm, torch.bmm, torch.mv, torch.dot, torch.matmul)]
+    return [*calls, torch.mm(x[None], mat2=x[:, None]), torch.mv(torch.outer(x, x), vec=x)]
+
+
+def copies_of_numbers(make: Make) -> list[Any]:
+    h = make(1.0, 2.0) * 1
+    return [h.copy_(3.0), error_of(lambda: h.fill_(torch.ones(1))), h.fill_(torch.tensor(4))]
+
+
+def results_in_a_file(make: Make) -> list[Any]:
+    x, file = make(1.0, 2.0), io.BytesIO()
+    torch.save({"epoch": 1, "loss": (x * x).sum()}, file)
+    file.seek(0)
+    loss = torch.load(file)["loss"]
+    return [loss, type(loss) is Tensor, loss.requires_grad, pickle.loads(pickle.dumps(x * 2))]
+
+
 PROGRAMS = [
+    switched_off_and_on, switched_off_it_takes_a_past, detached_in_place, functions_of_what_is_switched_off,
+    gradients_to_start_with, products_of_what_is_no_matrix, copies_of_numbers, results_in_a_file,
     a_hook_that_removes_itself, a_hook_after_accumulation_that_removes_itself, gradients_are_added_in_place,
     gradients_that_are_differentiated_are_not, what_a_function_returns_stays_its_own, data_of_another_shape,
     other_memory, memory_that_is_not_to_be_had, memory_that_is_shared, another_shape_in_place,

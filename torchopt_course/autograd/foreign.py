@@ -38,7 +38,7 @@ def is_differentiating() -> bool:
 def node_of(tensor: Tensor) -> Node:
     """Where the gradient of a tensor that requires one is sent; one leaf for each plain one."""
     if isinstance(tensor, Traced):  # met by torch's C++ code
-        if tensor.level.depth:
+        if tensor.level.depth > 0:
             raise NotImplementedError(
                 "torch's C++ code has computed with a variable inside of a function that is being transformed"
             )

@@ -26,7 +26,7 @@ def _resizes(name: str) -> None:
         return getattr(x, name)(*map(raw, args), **kwargs)  # a plain tensor, as a variable
 
 
-for _name in ("resize_", "resize_as_", "resize", "resize_as"):
+for _name in ("resize_", "resize_as_"):
     _resizes(_name)
 
 
