@@ -71,6 +71,16 @@ def test_symbolic_rules_mean_what_the_primitives_compute():
     assert got.item() == pytest.approx(autograd.grad(everything)(at).item(), rel=1e-12)
 
 
+def test_differences_of_a_function_that_writes_into_its_arguments():
+    def f(x, factor):
+        factor.mul_(3)
+        return (x.mul_(2) * factor).sum()
+
+    x, factor = torch.ones(3, dtype=torch.float64), torch.ones(3, dtype=torch.float64)
+    torch.testing.assert_close(numerical.grad(f)(x, factor), torch.full((3,), 6.0, dtype=torch.float64))
+    assert x.tolist() == factor.tolist() == [1.0, 1.0, 1.0]
+
+
 def test_symbolic_refuses_what_has_no_formula():
     with pytest.raises(TypeError, match="x > 0 has no value, for its symbols have none"):
         symbolic.formula(lambda x: x if x > 0 else -x)

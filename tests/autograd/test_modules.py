@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from collections.abc import Callable
 from typing import Any
@@ -167,10 +168,30 @@ def test_recurrent_cells(cell: nn.Module):
     assert_same_gradients(cell, loss, 1e-5)
 
 
-def test_recurrent_layers_refuse_packed_sequences():
-    model, x = nn.GRU(3, 4), nn.utils.rnn.pack_sequence([torch.randn(3, 3), torch.randn(2, 3)])
-    with pytest.raises(NotImplementedError, match="packed sequences"), autograd.record(model):
-        model(x)
+@pytest.mark.parametrize("enforce_sorted", [True, False])
+@pytest.mark.parametrize(("kind", "options"), [
+    (nn.GRU, {}), (nn.RNN, {"bidirectional": True}), (nn.RNN, {"nonlinearity": "relu", "batch_first": True}),
+    (nn.LSTM, {"num_layers": 2, "bidirectional": True, "proj_size": 2, "dropout": 0.5}),
+])  # fmt: skip
+def test_recurrent_layers_of_packed_sequences(kind: type[nn.Module], options: Any, enforce_sorted: bool):
+    torch.manual_seed(0)
+    model, batch_first = kind(3, 4, **options).double(), options.get("batch_first", False)
+    x = torch.randn((4, 5, 3) if batch_first else (5, 4, 3), dtype=torch.float64)
+    lengths, results = ([5, 4, 2, 2] if enforce_sorted else [2, 5, 1, 3]), []
+    for block in (contextlib.nullcontext, autograd.record):
+        model.zero_grad()
+        torch.manual_seed(1)
+        leaf = x.clone().requires_grad_()
+        with block():
+            packed = nn.utils.rnn.pack_padded_sequence(leaf, lengths, batch_first, enforce_sorted)
+            output, state = model(packed)
+            padded, found = nn.utils.rnn.pad_packed_sequence(output, batch_first, 0.5, total_length=6)
+            states = state if isinstance(state, tuple) else (state,)
+            loss = padded.square().sum() + sum((s**3).sum() for s in states)
+        loss.backward()
+        results.append([padded.detach(), found, leaf.grad, *[p.grad for p in model.parameters()]])
+    for mine, theirs in zip(*results, strict=True):
+        torch.testing.assert_close(mine, theirs)
 
 
 def test_gradients_accumulate_in_the_parameters():

@@ -139,7 +139,7 @@ def _inside_of_torchs_graph(node: TorchNode, gradients: Mapping[Node, Value], cr
 
 def _node(value: Value) -> Node:
     """Of a variable, or of a plain tensor that requires a gradient."""
-    if isinstance(value, Variable):
+    if isinstance(value, Variable) and value.requires_grad:
         if value.level is not BASE:
             raise RuntimeError(
                 "backward() inside of a function that is being transformed; use autograd.grad there"
@@ -184,14 +184,12 @@ def seed_for(output: Value, gradient: Value) -> Value:
                 f"{tuple(output.shape)}. Reduce it, or pass backward(gradient) of that shape"
             )
         return torch.ones_like(value)
-    if not isinstance(gradient, Traced):
-        gradient = torch.as_tensor(gradient)
-        if not torch.is_grad_enabled() or not gradient.requires_grad:
-            gradient = gradient.detach()
+    if not isinstance(gradient, Tensor):
+        raise TypeError(f"gradients can be either Tensors or Nones, but got {type(gradient).__name__}")
+    if not isinstance(gradient, Traced) and not (torch.is_grad_enabled() and gradient.requires_grad):
+        gradient = gradient.detach()
     if gradient.shape != output.shape:
         raise RuntimeError(
             f"gradient has shape {tuple(gradient.shape)}, but the result has shape {tuple(output.shape)}"
         )
-    if gradient.dtype != output.dtype:
-        raise RuntimeError(f"gradient has dtype {gradient.dtype}, but the result has dtype {output.dtype}")
-    return gradient
+    return gradient.to(output.dtype)

@@ -28,7 +28,7 @@ class Copied(Traced):
 
     def __copy__(self) -> Any:
         """Another leaf of the same memory, as of a tensor."""
-        if self.level.depth:
+        if self.level.depth > 0:
             raise RuntimeError(
                 "a value inside of a transform cannot be copied without its past; use x.clone()"
             )
@@ -38,16 +38,18 @@ class Copied(Traced):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
         """Another leaf with memory of its own, as of a tensor."""
-        if not self.is_leaf or self.level.depth:
+        if not self.is_leaf or self.level.depth > 0:
             super().__deepcopy__(memo)
         copied = memo[id(self)] = _leaf(type(self), raw(self).clone(), self.requires_grad)
         copied._grad = copy.deepcopy(self._grad, memo)
         return copied
 
     def __reduce_ex__(self, protocol: object) -> Any:
-        """As a tensor is pickled and saved, without its gradient."""
-        if not self.is_leaf or self.level.depth:
+        """As a tensor is pickled and saved, without its gradient; of a result the plain tensor."""
+        if self.level.depth > 0:
             super().__reduce_ex__(protocol)
+        if not self.is_leaf:
+            return raw(self).detach().requires_grad_().__reduce_ex__(protocol)
         return _leaf, (type(self), raw(self).detach(), self.requires_grad)
 
 

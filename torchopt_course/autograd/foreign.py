@@ -38,7 +38,7 @@ def is_differentiating() -> bool:
 def node_of(tensor: Tensor) -> Node:
     """Where the gradient of a tensor that requires one is sent; one leaf for each plain one."""
     if isinstance(tensor, Traced):  # met by torch's C++ code
-        if tensor.level.depth:
+        if tensor.level.depth > 0:
             raise NotImplementedError(
                 "torch's C++ code has computed with a variable inside of a function that is being transformed"
             )
@@ -169,8 +169,8 @@ def gradients_by_torch(
         gradients = torch.autograd.grad(
             edges, inputs, seeds, retain_graph=True, create_graph=rewrap is not None, allow_unused=True
         )
-        # Torch's zeros may have no memory (that of sgn).
-        return [g.clone() if g is not None and g._is_zerotensor() else g for g in gradients]
+        # A user's backward() may have kept what it returned; torch's zeros may have no memory (that of sgn).
+        return [None if g is None else g.clone() for g in gradients]
 
 
 class Part(Node):

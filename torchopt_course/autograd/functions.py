@@ -24,6 +24,7 @@ from .backward import backward_all, seeds_of
 from .backward import grad as grad_of_variables
 from .dispatch import TABLE
 from .foreign import Part, TorchNode, reaches_variables, stand_for
+from .switched_off import is_constant
 from .traced import Traced, Value, raw, recording
 from .variable import BASE, Variable, lift, tracked_variable
 
@@ -100,6 +101,8 @@ dispatch.FINDERS.append(_operator_of_a_library)
 
 def _plain(name: str, arg: Value, writes: bool) -> Tensor:
     """What torch is given for a variable: its tensor, whose gradient comes back to it."""
+    if is_constant(arg):
+        return raw(arg).detach()  # type: ignore[no-any-return]
     if not isinstance(arg, Variable) or arg.level is not BASE:
         raise NotImplementedError(
             f"{name} in a transform (grad, vjp, jvp, ...), which cannot see into its backward. Define it by "

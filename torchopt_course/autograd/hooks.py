@@ -25,7 +25,7 @@ def hooked(g: Value, functions: Mapping[int, Hook] | None) -> Value:
     """The gradient after these hooks: each may give another one, or change it. What they keep is theirs."""
     if not functions:
         return g
-    for function in functions.values():
+    for function in list(functions.values()):  # one may remove itself
         changed = function(g)
         if changed is not None:
             name = getattr(function, "__name__", str(function))
@@ -52,6 +52,7 @@ class Hooked:
 
     node: Any
     is_leaf: bool
+    requires_grad: Any
     _grad: Value
     _post_accumulate_grad_hooks: Any = None  # None, or functions by number
 
@@ -59,6 +60,8 @@ class Hooked:
         """Call ``hook(gradient)`` in each backward pass; what it returns, if not None, replaces it."""
         if (getattr(hook, "__module__", None) or "").startswith("torch.distributed.fsdp"):
             raise NotImplementedError(f"fully_shard() with variables: {SHARDED}")
+        if not self.requires_grad:
+            raise RuntimeError("cannot register a hook on a tensor that doesn't require gradient")
         functions = hooks.setdefault(self.node, OrderedDict())
         handle = _added(functions, hook)
         if RETAINING in functions:
@@ -75,6 +78,8 @@ class Hooked:
 
     def retain_grad(self) -> None:
         """Let ``backward()`` leave the gradient in ``grad`` as for a leaf."""
+        if not self.requires_grad:
+            raise RuntimeError("can't retain_grad on Tensor that has requires_grad=False")
         if not self.is_leaf:
             mine = weakref.ref(self)
 

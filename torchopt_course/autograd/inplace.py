@@ -21,6 +21,7 @@ from .dispatch import TABLE, means, named
 from .forward import Dual, DualView
 from .primitives.indexing import is_basic
 from .primitives.writing import overwrite, put_items, strided_view, write_view
+from .switched_off import is_constant
 from .traced import Traced, Value, all_raw, in_memory, raw
 from .variable import Variable, View
 from .views import Follows, Step
@@ -38,7 +39,7 @@ def write(x: Value, new: Value, name: str) -> Value:
         RuntimeError: x is a leaf, or a view of one, or an inference tensor; the result has another shape; x
             is a plain tensor whose memory other plain tensors share, which could not become variables.
     """
-    if not records(x, new) or not (isinstance(x, Traced) or isinstance(new, Traced)):
+    if not records(x, new) or (is_constant(x) and is_constant(new)):
         raw(x).copy_(raw(new))
         return x
     base, steps = _base(x, name)
@@ -107,12 +108,12 @@ def _fitted(new: Value, x: Value, name: str) -> Value:
             raise RuntimeError(f"{name}: result type {new.dtype} can't be cast to {x.dtype}")
         new = new.to(x.dtype)
     if isinstance(new, Traced):
-        if isinstance(x, Traced) and new.level.depth > x.level.depth:
+        if isinstance(x, Traced) and new.level.depth > max(x.level.depth, 0):
             raise RuntimeError(
                 f"{name} writes a value of an inner transform into one from outside, which would outlive it; "
                 "use the operation that gives a new tensor"
             )
-        if not isinstance(x, Traced) or new.level is x.level:
+        if is_constant(x) or new.level is x.level:
             return new
     return overwrite(x, new)
 
@@ -187,7 +188,7 @@ def in_place(func: Any) -> Callable[..., Any] | None:
 dispatch.FINDERS.insert(0, in_place)
 
 
-RESHAPES = frozenset(("unsqueeze_", "squeeze_", "t_", "transpose_", "swapaxes_", "swapdims_"))
+RESHAPES = frozenset(("unsqueeze_", "squeeze_", "t_", "transpose_", "swapaxes_", "swapdims_", "as_strided_"))
 
 
 def _reshape(func: Any, x: Value, *args: Any, **kwargs: Any) -> Value:
@@ -224,7 +225,7 @@ def _zero(x: Value) -> Value:
     return _fill(x, 0.0)
 
 
-@means("fill_", checked=True)
+@means("fill_")
 def _fill(x: Value, value: Value) -> Value:
     if not records(x, value):
         raw(x).fill_(raw(value))
@@ -236,6 +237,7 @@ def _fill(x: Value, value: Value) -> Value:
 
 @means("copy_", checked=True)
 def _copy(x: Value, src: Value, non_blocking: bool = False) -> Value:
+    src = src if isinstance(src, Tensor) else torch.as_tensor(src)
     if not records(x, src):
         raw(x).copy_(raw(src), non_blocking)
         return x

@@ -1,9 +1,9 @@
-"""Plain tensors that share memory."""
+"""The memory of tensors: who shares it, and who may have it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -39,3 +39,29 @@ def as_taken_under_no_grad(result: Any, sources: Iterable[Tensor]) -> Any:
         return y
 
     return pytree.tree_map(refusing, result)
+
+
+class InMemory(Tensor):
+    """The methods of a traced value that hand out its memory, or exchange it."""
+
+    is_forward_mode = False
+
+    def numpy(self, *, force: bool = False) -> Any:
+        if not force and (torch.is_grad_enabled() or self.is_forward_mode):
+            name = type(self).__name__
+            raise RuntimeError(f"numpy would lose the derivative of a {name}; use x.detach().numpy()")
+        return self.detach().numpy()
+
+    def __array__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.numpy().__array__(*args, **kwargs)
+
+    def __dlpack__(self, *args: object, **kwargs: object) -> NoReturn:
+        raise BufferError("Can't export tensors that require gradient, use x.detach()")
+
+    def set_(self, *source: Any, **named: Any) -> Any:
+        """Other memory, under ``no_grad`` as by ``x.data = source``: the past stays."""
+        if torch.is_grad_enabled():
+            raise RuntimeError("set_() has no derivative: use it under no_grad, or x.data = source")
+        plain: list[Any] = [x.detach() if isinstance(x, Tensor) else x for x in source]
+        self.data = self.detach().set_(*plain, **named)
+        return self

@@ -55,8 +55,9 @@ def grad(func: Callable[..., Any], argnums: Argnums = 0, h: float | None = None)
         leaves = [raw(x) for x in check_tensors(leaves, "numerical.grad: arguments")]
 
         def value(moved: Sequence[Tensor]) -> float:
-            with torch.no_grad():
-                result = func(*unchosen(args, argnums, pytree.tree_unflatten(list(moved), spec)))
+            given = unchosen(args, argnums, pytree.tree_unflatten(list(moved), spec))
+            with torch.no_grad():  # with copies, for it may write into its arguments
+                result = func(*pytree.tree_map_only(Tensor, lambda x: raw(x).clone(), given))
             if is_tensor(result) and result.numel() != 1:
                 raise RuntimeError(
                     "numerical.grad: the function must return a single number (a 0-d tensor), not shape "

@@ -142,10 +142,7 @@ class Leaf(Node):
         return g
 
     def accumulate(self, g: Value) -> None:
-        """Add to ``.grad`` out of place: nobody who kept the old gradient sees it change.
-
-        But a part of a buffer is written to in place, as in torch, so that the buffer has the gradients.
-        """
+        """Add to ``.grad``, in place as in torch: whoever shares its memory, such as a buffer, sees it."""
         tensor = self.tensor
         g = self.hooked(g, tensor)
         if tensor is None:
@@ -153,16 +150,21 @@ class Leaf(Node):
         if raw(g).device != raw(tensor).device:
             raise RuntimeError(f"a VJP gave a gradient on {raw(g).device} for a leaf on {raw(tensor).device}")
         old = tensor.grad
-        if type(old) is Tensor and old._is_view() and not torch.is_grad_enabled():
+        if old is not None and adds_in_place(old):
             old += raw(g)
         else:
-            g = laid_out_like(raw(tensor), g) if old is None else old + g
+            g = laid_out_like(raw(tensor), g) if old is None else g + old
             if isinstance(tensor, Traced):
                 tensor._grad = g  # its own setter would look at the shape once more
             else:
                 tensor.grad = g
-        for function in (tensor._post_accumulate_grad_hooks or {}).values():
+        for function in list((tensor._post_accumulate_grad_hooks or {}).values()):
             function(tensor)
+
+
+def adds_in_place(old: Value) -> bool:
+    """Whether a gradient may be written to: one that is itself differentiated may not."""
+    return not (torch.is_grad_enabled() or isinstance(old, Traced)) and old.layout is torch.strided
 
 
 def version_of(value: Value) -> int:

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from . import autocast, dispatch
 from .dispatch import TABLE
-from .memory import no_plain_tensor
+from .memory import InMemory, no_plain_tensor
 from .refusals import WRITTEN, ask
 
 _set_data: Any = torch._C.TensorBase.data.__set__  # type: ignore[attr-defined]
@@ -117,7 +117,7 @@ def _operator(function: Any) -> tuple[Callable[[Any, Value], Value], Callable[[A
     return lambda x, y: TABLE[function](x, y), lambda y, x: TABLE[function](x, y)
 
 
-class Traced(Tensor):
+class Traced(InMemory):
     """A torch tensor that goes through the table of primitives instead of torch's own autograd.
 
     For torch it is a tensor with the memory of the one it holds, so that whoever asks ``isinstance(x,
@@ -128,7 +128,7 @@ class Traced(Tensor):
 
     _data: Value
     level: Level
-    is_forward_mode = is_formula = False
+    is_formula = False
 
     # -- torch's functions and methods -----------------------------------------------------------------
 
@@ -249,16 +249,6 @@ class Traced(Tensor):
 
     def __format__(self, spec: str) -> str:
         return format(raw(self), spec) if spec and not self.shape else str(self)
-
-    def __array__(self, *args: object, **kwargs: object) -> NoReturn:
-        raise RuntimeError(
-            f"numpy would lose the derivative of a {type(self).__name__}; use x.detach().numpy()"
-        )
-
-    numpy = __array__
-
-    def __dlpack__(self, *args: object, **kwargs: object) -> NoReturn:
-        raise BufferError("Can't export tensors that require gradient, use x.detach()")
 
     def __deepcopy__(self, memo: dict[int, Any]) -> NoReturn:
         raise RuntimeError(f"a {type(self).__name__} cannot be copied with its past; copy x.detach()")

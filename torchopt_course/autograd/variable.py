@@ -15,6 +15,7 @@ from .foreign import Suspicion, is_differentiating, node_of
 from .hooks import Hooked, hooks, move_retaining
 from .memory import as_taken_under_no_grad, no_plain_tensor, shares
 from .reverse import Leaf, Node, clock
+from .switched_off import CONSTANT
 from .traced import PLAIN, Level, Operation, Traced, Value, hold, in_memory, raw
 from .views import Follows
 
@@ -66,6 +67,12 @@ class Variable(Hooked, Copied):
         """As of any tensor: see :func:`.backward.backward`."""
         TABLE[Tensor.backward](self, *args, **kwargs)
 
+    @Traced.data.setter  # type: ignore[attr-defined, untyped-decorator]
+    def data(self, value: Value) -> None:
+        Traced.data.fset(self, value)  # type: ignore[attr-defined]
+        if isinstance(self.node, Leaf):  # it may have another shape from now on
+            self.node.shape, self.node.dtype = value.shape, value.dtype
+
     @property
     def grad(self) -> Value:
         return self._grad
@@ -100,9 +107,8 @@ class Variable(Hooked, Copied):
 
     @property
     def requires_grad(self) -> bool:
-        """Whether it is differentiated: always, unless it was detached in place."""
-        node = self.node
-        return not (isinstance(node, Leaf) and node.owner is None and self.level is BASE)
+        """Whether it is differentiated: always, unless it was detached in place or switched off."""
+        return self.level is not CONSTANT
 
     @requires_grad.setter
     def requires_grad(self, value: bool) -> None:
@@ -112,20 +118,29 @@ class Variable(Hooked, Copied):
         """Forget the past: a constant from here on. A view cannot, its base would have to."""
         if isinstance(self, Follows):
             raise RuntimeError("Can't detach views in-place. Use detach() instead")
-        self._data, self.node = raw(self), Leaf(self)
+        self._data = raw(self)
         self.times_written += 1
+        self._start_anew(False)
         return self
 
     def requires_grad_(self, requires_grad: bool = True) -> Variable:
         """Switch a leaf on or off, as ``x.detach_()`` does; what was recorded before no longer reaches it."""
+        if self.level.depth > 0:
+            raise RuntimeError("requires_grad_() inside of a function that is being transformed")
         if requires_grad != self.requires_grad:
             if not isinstance(self.node, Leaf):
                 raise RuntimeError(
                     "you can only change requires_grad flags of leaf variables; use x.detach() for a constant"
                 )
             self.node.owner = None
-            self.node = Leaf(self, owner=weakref.ref(self) if requires_grad else None)
+            self._start_anew(requires_grad)
         return self
+
+    def _start_anew(self, requires_grad: bool) -> None:
+        self.level = BASE if requires_grad else CONSTANT
+        self.node = Leaf(self, owner=weakref.ref(self) if requires_grad else None)
+        with torch._C.DisableTorchFunction():  # what torch sees, for code in C++
+            _set_requires_grad(self, requires_grad)
 
     def without_reverse(self) -> Value:
         data = self._data
@@ -184,6 +199,7 @@ class View(Follows, Variable):
         self._past = node
 
 
+_set_requires_grad: Any = torch._C.TensorBase.requires_grad.__set__  # type: ignore[attr-defined]
 is_grad_enabled = torch.is_grad_enabled  # looked up once, as it is asked for every operation
 
 
@@ -210,6 +226,8 @@ class ReverseLevel(Level):
                 if arg.level is self:
                     variables += 1
                     parents.append(arg.node)
+                    arg = arg._data
+                elif arg.level is CONSTANT:
                     arg = arg._data
                 deeper = deeper or (type(arg) is not Tensor and isinstance(arg, Traced))
             elif kind is complex or (isinstance(arg, Tensor) and arg.is_complex()):

@@ -32,6 +32,7 @@ from . import (
     special,
     spectral,
     steps,
+    storage,
 )
 from .table import ELEMENTWISE, LINEAR, MULTILINEAR, PRIMITIVES, Primitive, primitive
 
@@ -69,4 +70,5 @@ __all__ = [
     "special",
     "spectral",
     "steps",
+    "storage",
 ]

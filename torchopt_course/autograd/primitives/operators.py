@@ -12,7 +12,7 @@ import torch
 from torch.nn import functional
 
 from ..decompose import refuse, stands_for
-from ..dispatch import call, means
+from ..dispatch import call
 from ..traced import Value, raw
 from . import choices, indexing, losses, normalization, pooling, shapes
 from .conversion import _to
@@ -144,11 +144,6 @@ def _as_strided(
         )
     memory = (tuple(x.shape), tuple(tensor.stride()))
     return strided_view(x, tuple(size), tuple(stride), offset, memory)
-
-
-@means("as_strided_")
-def _as_strided_in_place(x: Value, *args: Any, **kwargs: Any) -> Value:
-    raise NotImplementedError("as_strided_ of a variable; use as_strided")
 
 
 @stands_for("frexp")

@@ -38,9 +38,19 @@ def _rows(x: Value) -> Value:
     return x if len(x.shape) == 2 else x.flatten(0, -2) if len(x.shape) > 2 else x.unsqueeze(0)
 
 
-@primitive("matmul", "__matmul__", "mm", "bmm", "mv", a=_matmul_left, b=_matmul_right, jvp=MULTILINEAR)
+@primitive("matmul", "__matmul__", a=_matmul_left, b=_matmul_right, jvp=MULTILINEAR)
 def matmul(a: Tensor, b: Tensor) -> Tensor:
     return torch.matmul(a, b)
+
+
+def _product_of_matrices(name: str) -> None:
+    @means(name)  # torch is asked whether these are matrices
+    def product(input: Value, other: Value) -> Value:
+        return matmul(input, other)
+
+
+for _name in ("mm", "bmm", "mv"):
+    _product_of_matrices(_name)
 
 
 def _linear_jvp(
