@@ -204,7 +204,17 @@ class DeclaredOptimizer(TransformedOptimizer):
         new = self._missing_states(param, group)
         if new:  # what may fail has not: from here on things change
             self.state.setdefault(param, {}).update(new)
+        self._drop_given_up(param, group)
         return list(new)
+
+    def _drop_given_up(self, param: Tensor, group: Mapping[str, Any]) -> None:
+        """Delete states of transforms that have been switched off: on again, they begin with the weights."""
+        own = self.state.get(param, {})
+        for transform in self.transforms:
+            for name, option in transform.optional_states.items():
+                if not group.get(option):
+                    for key in keys_of(own, name):
+                        del own[key]
 
     def _missing_states(self, param: Tensor, group: Mapping[str, Any]) -> dict[str, Tensor]:
         own = self.state.get(param, {})

@@ -192,6 +192,7 @@ class ElementwiseOptimizer(RuleOptimizer):
         for key in (*others, *map(compensation, ("p", *self.states, *self.optional_states))):
             if key in state and key not in lost and key not in after:
                 del state[key]
+        self._drop_given_up(param, group)
         # A checkpoint may bring states in another memory layout than the parameter has: same numbers, but the
         # fused engine walks through all of them in one order, and no engine has use for sparse ones.
         for name in (*names, *lost):

@@ -65,7 +65,7 @@ class Adafactor(TensorOptimizer):
             estimate = variance.clone()
         update = g.div_(estimate.clamp_(min=least * least).sqrt_())
         size = rho * rms(p).clamp(min=least_rms) / (rms(update) / d).clamp(min=1)
-        return p.mul_(1 - decay).sub_(update.mul_(size)), row_var, col_var, variance
+        return p.mul_(1 - decay).addcmul_(update, size, value=-1), row_var, col_var, variance
 
 
 def rms(x):

@@ -64,10 +64,11 @@ class Muon(TensorOptimizer):
 
     @staticmethod
     def rule(p, g, momentum_buffer, lr, decay, momentum, nesterov, polynomial, eps, times, size):
-        momentum_buffer = momentum_buffer.lerp(g, 1 - momentum)
-        update = g.lerp(momentum_buffer, momentum) if nesterov else momentum_buffer
+        # All that is given are copies: what ends in _ writes over them, which saves memory that is new each time.
+        momentum_buffer.lerp_(g, 1 - momentum)
+        update = g.lerp_(momentum_buffer, momentum) if nesterov else momentum_buffer
         update = orthogonal(update, polynomial, times, eps).to(p.dtype)
-        return p - decay * p - lr * size(*p.shape[-2:]) * update, momentum_buffer
+        return p.mul_(1 - decay).sub_(update, alpha=lr * size(*p.shape[-2:])), momentum_buffer
 
 
 def orthogonal(matrices, polynomial, times, eps):

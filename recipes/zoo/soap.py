@@ -57,17 +57,18 @@ class SOAP(TensorOptimizer):
     ):  # fmt: skip
         g, m, s = map(as_matrix, (g, exp_avg, exp_avg_sq))
         if not begins:
-            m = m.lerp(g, mix)
-            s = s.lerp(turned(g, left_basis, right_basis).square(), fresh)
-            update = turned(m, left_basis, right_basis) / (s.sqrt() + eps)
-            p = p - size * turned(update, left_basis, right_basis, back=True).view_as(p)
-            p = p - decay * p
+            # All that is given are copies: what ends in _ writes over them.
+            m = m.lerp_(g, mix)
+            s = s.lerp_(turned(g, left_basis, right_basis).square(), fresh)
+            update = turned(m, left_basis, right_basis) / s.sqrt().add_(eps)
+            update = turned(update, left_basis, right_basis, back=True).view_as(p)
+            p = p.sub_(update, alpha=size).mul_(1 - decay)
         if left is not None:
-            left = left.lerp(g @ g.mT, fresh)
+            left = left.lerp_(g @ g.mT, fresh)
             left_basis, order = basis_of(left, left_basis, begins, is_renewed)
             s = s[order]
         if right is not None:
-            right = right.lerp(g.mT @ g, fresh)
+            right = right.lerp_(g.mT @ g, fresh)
             right_basis, order = basis_of(right, right_basis, begins, is_renewed)
             s = s[:, order]
         return p, m.view_as(p), s.view_as(p), left, right, left_basis, right_basis

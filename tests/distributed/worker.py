@@ -40,6 +40,7 @@ from torch.optim import Optimizer
 import torchopt_course
 from recipes.zoo.adafactor import Adafactor
 from recipes.zoo.prodigy import Prodigy
+from torchopt_course import xp
 from torchopt_course.engines.group import Group
 
 TOLERANCE = 1e-10
@@ -383,6 +384,17 @@ class Prodigious(Prodigy):
         super().__init__(params, d0=0.01)
 
 
+class OfRows(Lamb):
+    """Numbers of rows and columns, which are cut by any of the ways to distribute a tensor."""
+
+    @staticmethod
+    def rule(p: Any, g: Any, exp_avg: Any, exp_avg_sq: Any, lr: Any, unbias: Any) -> Any:
+        exp_avg = 0.9 * exp_avg + 0.1 * (g - xp.mean(g, over="row"))
+        exp_avg_sq = exp_avg_sq + xp.max(g, over="column") * xp.norm(p, over="row")
+        u = exp_avg / unbias / xp.norm(exp_avg, over="all")
+        return p - lr * u / (1 + xp.norm(u, over="column") + exp_avg_sq**2), exp_avg, exp_avg_sq
+
+
 def no_number_of_a_part() -> None:
     """Of what ZeroRedundancyOptimizer gives it no rank can make a number of all tensors."""
     refusal = "none: it would be a number of a part"
@@ -423,7 +435,7 @@ def scenarios(processes: int) -> Iterator[tuple[str, Callable[[Path], None]]]:
             "tensor-parallel": (tensor_parallel, False),
             "half": (half_tensor_parallel, False),
         }.items():
-            for rule in (Lamb, Adafactor, Prodigious):
+            for rule in (Lamb, Adafactor, Prodigious, OfRows):
                 yield (
                     f"whole tensors, {name} {rule.__name__}",
                     lambda _, p=prepare, s=share, r=rule: whole_tensors(p, s, r),

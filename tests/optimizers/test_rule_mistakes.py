@@ -66,10 +66,25 @@ def method(self: Any, p: Any, g: Any, m: Any, lr: Any) -> Any:
     return p, m
 
 
+class Super(Mine):
+    @staticmethod
+    def rule(p: Any, g: Any, m: Any, lr: Any) -> Any:
+        return super().rule(p, 2 * g, m, lr)  # type: ignore[misc]
+
+
 CLASSES: dict[str, tuple[Callable[[], Any], str]] = {
     "no rule": (lambda: without("rule"), "Mine has no rule: expected a @staticmethod rule(p, g, *states"),
     "no coefficients": (lambda: without("coefficients"), "Mine has no coefficients: expected a @staticmethod"),
     "a method": (lambda: with_changes(rule=method), "got (self, p, g, m, lr): is @staticmethod missing?"),
+    "no static method": (
+        lambda: type("Mine", (Mine,), {"rule": lambda p, g, m, lr: (p, m)}),
+        "Mine.rule is a method, expected a @staticmethod: write that above it",
+    ),
+    "nor coefficients": (
+        lambda: type("Mine", (Mine,), {"coefficients": lambda lr: {"lr": lr}}),
+        "Mine.coefficients is a method, expected a @staticmethod: write that above it",
+    ),
+    "super": (lambda: Super, "Super.rule calls super() without arguments, which is for methods: call the rule of"),
     "a class method": (lambda: with_changes(rule=classmethod(method)), "Mine.rule is a classmethod, expected a @s"),
     "no function": (
         lambda: with_changes(rule=functools.partial(Mine.rule)),

@@ -13,7 +13,7 @@ import torch as xp
 
 from torchopt_course import ElementwiseOptimizer
 from torchopt_course.engines.rule.number_program import COMPARISONS, WORDS
-from torchopt_course.engines.rule.words import REDUCTIONS, TENSORS
+from torchopt_course.engines.rule.words import REDUCTIONS, REDUCTIONS_OF_LINES, TENSORS
 from torchopt_course.playground import javascript, page
 from torchopt_course.playground.__main__ import main
 from torchopt_course.playground.optimizers import Optimizer, PlaygroundError
@@ -47,7 +47,7 @@ def made(**declared: Any) -> Any:
 
 
 def test_every_word_has_javascript() -> None:
-    elementwise = {*TENSORS} - {*REDUCTIONS}
+    elementwise = {*TENSORS} - REDUCTIONS - REDUCTIONS_OF_LINES
     assert {*elementwise, *WORDS, *COMPARISONS} <= javascript.WORDS.keys()
 
 

@@ -133,6 +133,20 @@ def test_parameters_without_an_average_stay() -> None:
         assert torch.equal(params[2], now[2])
 
 
+def test_an_average_of_long_ago_is_none() -> None:
+    param = nn.Parameter(torch.zeros(1))
+    optimizer = oc.SGD([param], lr=1.0, transforms=[ema(0.5)])
+    for decay in (0.5, 0.5, 0.0, 0.0, 0.0):
+        optimizer.param_groups[0]["ema_decay"] = decay
+        param.grad = -torch.ones(1)
+        optimizer.step()
+    with oc.averaged_weights(optimizer):
+        assert param.item() == 5.0
+    optimizer.param_groups[0]["ema_decay"] = 0.5
+    optimizer.step()
+    assert optimizer.state[param]["ema"].item() == 5.5
+
+
 def test_who_keeps_none_is_told() -> None:
     params = parameters(["vector"])
     told = pytest.raises(ValueError, match=r"Adam keeps no average .* transforms=\[ema\(\)\]")

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.nn import Parameter
 
 import torchopt_course as oc
 from torchopt_course.transforms import lookahead
@@ -61,6 +62,29 @@ def test_a_group_may_go_without_and_begin_late() -> None:
     before = params[0].detach().clone()
     optimizer.step()
     assert torch.equal(optimizer.state[params[0]]["slow"], before)
+
+
+@every_engine
+@pytest.mark.parametrize("storage", [{}, {"state_dtype": "8bit"}], ids=str)
+def test_switched_off_and_on_again_it_begins_with_the_weights(
+    engine: dict[str, Any], storage: dict[str, Any]
+) -> None:
+    """Not with slow weights of long ago, to which they would go back."""
+    param = Parameter(torch.zeros(5000))
+    optimizer = oc.SGD([param], lr=1.0, transforms=[lookahead(2, 0.5)], **engine, **storage)
+
+    def steps(count: int) -> float:
+        for _ in range(count):
+            param.grad = -torch.ones_like(param)
+            optimizer.step()
+        return param[0].item()
+
+    assert steps(2) == 1.0
+    optimizer.param_groups[0]["lookahead_steps"] = 0
+    assert steps(10) == 11.0
+    assert not [name for name in optimizer.state[param] if name.startswith("slow")]
+    optimizer.param_groups[0]["lookahead_steps"] = 2
+    assert steps(2) == pytest.approx(12.0, abs=0.2 if storage else 0)
 
 
 @pytest.mark.parametrize(

@@ -82,17 +82,25 @@ class Assignment:
         self.unknown: list[int] = []  # parameters without a gradient, that nothing is known of
         self._rest_present: list[int] = []
 
+    def _kept(self, position: int) -> tuple[str, ...]:
+        """The names of the states that a parameter keeps."""
+        without = self._without.get(position, frozenset())
+        return tuple(name for name in self.options.states if name not in without)
+
+    def _is_complete(self, position: int) -> bool:
+        """Whether a parameter has all its states."""
+        own = self.local.state.get(self.local.params[position], {})
+        if not isinstance(own, dict) or (self._counts_steps and own.get("step") is None):
+            return False
+        return all(keys_of(own, name) for name in self._kept(position))
+
     def _candidate(self, position: int) -> Candidate | None:
         """A parameter with its states; nothing if these are not complete."""
-        param = self.local.params[position]
+        if not self._is_complete(position):
+            return None
+        param, kept = self.local.params[position], self._kept(position)
         own = self.local.state.get(param, {})
-        without = self._without.get(position, frozenset())
-        kept = tuple(name for name in self.options.states if name not in without)
-        if not isinstance(own, dict) or (self._counts_steps and own.get("step") is None):
-            return None
         keys = [keys_of(own, name) for name in kept]
-        if not all(keys):
-            return None
         lost = compensations(self.options.rounding, param, kept, own)
         if any(own.get(name) is None for name in lost):
             return None

@@ -11,6 +11,9 @@ from .bucket import Candidate
 from .eight_bits import CODE
 from .guards import PLAIN
 from .layout import is_dense, same_layout
+from .native.compiler import NoWord
+from .rule.parsed import Specialization
+from .rule.program import Program
 
 _STEP_DTYPES = (torch.float32, torch.float64)
 
@@ -55,6 +58,18 @@ def why_not_fused(
     if not is_dense(param):
         return "its elements are not next to one another in memory"
     return why_odd_step(step, param)
+
+
+def kernel_program(specialization: Specialization, number: int | None) -> Program:
+    """What a kernel is to do: the search of that number, or the update.
+
+    Raises:
+        NoWord: the rule is no program, or asks for rows: a kernel knows elements as they lie in memory.
+    """
+    program = specialization.stage(number)
+    if program is None or specialization.reduces_lines:
+        raise NoWord(specialization.reason)
+    return program
 
 
 def why_odd(label: str, tensor: Tensor) -> str | None:

@@ -80,12 +80,13 @@ class Group(Assignment):
     def _belongs_to_the_rest(self, position: int) -> bool:
         if self.local.grads[position] is None:
             return True
+        if self.rest.TAKES_ALL:
+            return self._is_complete(position)
         candidate = self._candidate(position)
         if candidate is None:
             return False
         return (
-            self.rest.TAKES_ALL
-            or position in self.rest.final
+            position in self.rest.final
             or not any(
                 engine.serves(candidate.param.device.type) and engine.refuses(candidate, self.options) is None
                 for engine in ENGINES

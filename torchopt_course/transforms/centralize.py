@@ -18,8 +18,8 @@ class centralize(Transform):
     where :math:`g_i` is the gradient of what belongs to output i: the mean is over all dimensions but the
     first. Biases and other vectors stay as they are.
 
-    A rule sees no rows: this is done by torch before the rule, in a copy of the gradients, and so before all
-    other transforms.
+    Kernels see no rows: this is done by torch before the rule, in a copy of the gradients, and so before all
+    other transforms, and the rule stays one kernel.
 
     Args:
         centralize: whether to (default ``True``), an option of each group.

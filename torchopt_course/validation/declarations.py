@@ -7,6 +7,7 @@ import keyword
 import sys
 from collections.abc import Iterable, Mapping
 from numbers import Real
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -35,6 +36,10 @@ def refuse_mistakes(cls: Any) -> None:
             raise TypeError(f"{cls.__name__} has no {name}: expected a @staticmethod {expected}")
         if isinstance(found, classmethod | property) or not callable(getattr(cls, name)):
             raise TypeError(f"{cls.__name__}.{name} is {kind(found)}, expected a @staticmethod {expected}")
+        if isinstance(found, FunctionType) and "self" not in found.__code__.co_varnames[:1]:
+            raise TypeError(
+                f"{cls.__name__}.{name} is a method, expected a @staticmethod: write that above it"
+            )
     states, optional = cls.states, cls.optional_states
     if isinstance(states, str) or not isinstance(states, tuple | list):
         raise TypeError(

@@ -20,11 +20,11 @@ from torch import Tensor
 
 from .. import eight_bits
 from ..bucket import Ahead, Bucket, Candidate, Coefficients, GroupOptions, Part, Scaling, Specialize, Update
-from ..fused import why_not_fused
+from ..fused import kernel_program, why_not_fused
 from ..local import LocalGroup, State
 from ..native import frame as f
 from ..native import step as native
-from ..native.compiler import Address, NoWord, callable_at
+from ..native.compiler import Address, callable_at
 from ..rule.parsed import Specialization
 from ..rule.program import Program
 from ..rule.searches import Search
@@ -161,9 +161,7 @@ class CpuBucket(Bucket):
         Raises:
             CompilationError: it cannot be compiled.
         """
-        program = specialization.stage(number)
-        if program is None:
-            raise NoWord(specialization.reason)
+        program = kernel_program(specialization, number)
         words = self._kernels.get(program)
         if words is None:
             address: Address = kernel(specialization, program, self._stored, self._step_dtype, self._rounding)

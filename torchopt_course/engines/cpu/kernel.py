@@ -63,6 +63,7 @@ _OWN_CODE = repr(
             (_ENGINES, "storage.py"),
             (_ENGINES, "eight_bits.py"),
             (f"{_ENGINES}.native", "eight_bits.py"),
+            (f"{_ENGINES}.native", "powers.py"),
         )
     ]
 )
@@ -77,7 +78,7 @@ def _has_float16() -> bool:
 def _build(source: str, real: str, step_real: str | None, lanes: int) -> Callable[..., Any]:
     import numba
 
-    from ..native import eight_bits, intrinsics
+    from ..native import eight_bits, intrinsics, powers
 
     pointer_to = intrinsics.pointer_to
     names = {
@@ -96,6 +97,7 @@ def _build(source: str, real: str, step_real: str | None, lanes: int) -> Callabl
         "double": np.float64,
         "larger": numba.njit(inline="always")(larger),
         "smaller": numba.njit(inline="always")(smaller),
+        "power": powers.power if real == "float32" else powers.double_power,
         "stack": intrinsics.on_the_stack(numba.float64, lanes),
         "block_on_the_stack": intrinsics.on_the_stack(numba.float32, BLOCK),
     }

@@ -10,7 +10,7 @@ from ..rule.program import Line
 
 # `real` gives a number the precision of the arrays: numba would compute with Python's in double precision.
 _TEXTS = {
-    "add": "{0} + {1}", "sub": "{0} - {1}", "mul": "{0} * {1}", "div": "{0} / {1}", "pow": "{0} ** {1}",
+    "add": "{0} + {1}", "sub": "{0} - {1}", "mul": "{0} * {1}", "div": "{0} / {1}", "pow": "power({0}, {1})",
     # (As torch's: that of NaN is zero. numpy's is NaN.)
     "sign": "real({0} > real(0)) - real({0} < real(0))",
     "neg": "-{0}", "square": "{0} * {0}", "reciprocal": "real(1) / {0}", "rsqrt": "real(1) / sqrt({0})",
@@ -53,5 +53,5 @@ def text(line: Line) -> str:
     if line.word == "pow" and isinstance(exponent, int):
         operands[1] = f"({abs(exponent)})"  # a whole one is a few products
         # Of a negative one numba's own way raises an error where x is 0, which ends the kernel in the middle.
-        template = "real(1) / {0} ** {1}" if exponent < 0 else template
+        template = "real(1) / {0} ** {1}" if exponent < 0 else "{0} ** {1}"
     return f"{line.out} = {template.format(*operands)}"

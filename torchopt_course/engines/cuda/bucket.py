@@ -21,9 +21,9 @@ import torch
 from torch import Tensor
 
 from ..bucket import Bucket, Candidate, Coefficients, GroupOptions, Part, Scaling, Specialize, Update
-from ..fused import why_not_fused
+from ..fused import kernel_program, why_not_fused
 from ..local import LocalGroup, State
-from ..native.compiler import CompilationError, NoWord
+from ..native.compiler import CompilationError
 from ..rule.parsed import Specialization
 from ..same_tensors import SameTensors
 from .kernel import DTYPES, kernels
@@ -140,9 +140,7 @@ class CudaBucket(Bucket):
         Returns:
             The launches, and where they put the numbers of whole tensors.
         """
-        program = specialization.stage(number)
-        if program is None:
-            raise NoWord(specialization.reason)
+        program = kernel_program(specialization, number)
         values = program.values(values)
         on_device = tuple(name for name, value in values.items() if _is_on_device(value))
         numbers = [float(value) for name, value in values.items() if name not in on_device]

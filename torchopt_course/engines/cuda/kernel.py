@@ -11,7 +11,8 @@ from typing import Any
 
 import torch
 
-from ..native.compiler import CompilationError, NoWord
+from ..fused import kernel_program
+from ..native.compiler import CompilationError
 from ..rule.parsed import Specialization
 from ..rule.program import STATE, Program
 from ..rule.sweeps import Sweep, sweeps
@@ -94,9 +95,7 @@ def kernels(
     except ImportError as error:
         raise CompilationError(f"Triton cannot be imported: {error}") from error
     xp = _words(bool(triton.knobs.runtime.interpret))
-    program, made = specialization.stage(number), []
-    if program is None:
-        raise NoWord(specialization.reason)
+    program, made = kernel_program(specialization, number), []
     for sweep in sweeps(program):
         text = kernel_source(
             program,

@@ -174,6 +174,23 @@ def narrow_float16(_typing: Any, _number: Any) -> Any:
     return types.uint16(types.float32), generate
 
 
+def _same_bits(source: Any, target: Any, kind: Any) -> Any:
+    """A function for compiled code: a number as one of another type with the same bits."""
+
+    @intrinsic
+    def cast(_typing: Any, _number: Any) -> Any:
+        def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+            return builder.bitcast(arguments[0], kind)
+
+        return target(source), generate
+
+    return cast
+
+
+bits_of = _same_bits(types.float64, types.int64, ir.IntType(64))
+double_of = _same_bits(types.int64, types.float64, ir.DoubleType())
+
+
 # Rounding by chance, see `..storage`: words of 32 bits, of which each rounding uses 16.
 
 

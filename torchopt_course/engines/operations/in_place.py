@@ -58,13 +58,13 @@ class InPlace:
 
     Attributes:
         text: the functions that are run.
-        reduces: whether it makes numbers of whole tensors.
+        reduces: whether it makes numbers of whole tensors, or of their rows or columns.
         needs_memory: whether there are intermediate results that stand in nobody's place.
     """
 
     def __init__(self, program: Program, states: Sequence[str], language: Language) -> None:
         joined = Joined(program)
-        self.reduces = bool(program.reductions)
+        self.reduces = any(line.per != "element" for line in program.lines)
         read = dict.fromkeys(operand for line in joined.lines for operand in line.operands)
         numbers = [each for each in read if isinstance(each, str) and not joined.is_tensor(each)]
         bounded = {each for line in joined.lines if line.word not in _UNBOUNDED for each in line.operands}
@@ -129,15 +129,15 @@ _KNOWN: weakref.WeakKeyDictionary[Program, dict[str, InPlace]] = weakref.WeakKey
 
 
 def _statements(program: Joined, targets: Sequence[str], language: Language) -> Iterator[str]:
-    # A number of a tensor has no place for a tensor, nor a tensor's memory use for a number.
-    per_tensor = {line.out for line in program.lines if line.per_tensor}
+    # A number of a tensor or of each row has no place for a tensor, nor a tensor's memory use for numbers.
+    per = {line.out: line.per for line in program.lines}
     memory = {name: name for name in ("g", *targets)}  # the variable in whose memory a value lives
     for line in program.lines:
         operands = [memory.get(each, each) if isinstance(each, str) else repr(each) for each in line.operands]
         is_tensor = [program.is_tensor(each) for each in line.operands]
         statement, out = None, line.out
         for at, each in enumerate(line.operands):
-            fits = is_tensor[at] and (each in per_tensor) == line.per_tensor
+            fits = is_tensor[at] and per.get(str(each), "element") == line.per
             if statement is None and fits and each in line.dying and each != "g":
                 statement, out = language.in_place(line.word, operands, is_tensor, at), operands[at]
         if statement is None:

@@ -17,20 +17,25 @@ from .placeholders import Elsewhere, RuleError, Value, is_per_tensor, is_tensor,
 from .program import NUMBER, STATE, Line
 from .words import (
     COMPOSED,
+    LINES,
     LOGICAL,
     OF_NUMBERS,
     OF_TRUTHS,
     OVER,
     POWERS,
     REDUCTIONS,
+    REDUCTIONS_OF_LINES,
     TENSORS,
     TRUTHS,
     word_of,
+    word_of_lines,
 )
 
 # What stands for a number while a rule is read: none that a formula may treat in a way of its own.
 SOME_NUMBER = 0.7310585786300049
 _SHAPE = (2, 3)
+# For each of what a value is one number, by the shape of its example.
+_PER = {_SHAPE: "element", (2, 1): "row", (1, 3): "column", (): "tensor"}
 _ADVICE = "a rule sees one number at a time; use xp.NAME"
 
 
@@ -52,13 +57,20 @@ class RuleNotes:
         self.owner, self._renews = owner, renews
         self.lines: list[Line] = []
         self.stranger = ""  # the first elementwise function without a word
+        self.refusal = ""  # the first thing that was refused, which the rule may have taken for its own error
         self._over = OVER[0]  # what the next reduction is of
         self.p = self.given("p")
 
     @property
     def reduces(self) -> str:
-        """The first word that makes a number of a whole tensor, if there is one."""
-        return next((line.word for line in self.lines if line.word in REDUCTIONS), "")
+        """What it does that is not elementwise, if anything: a number of a whole tensor, or of each row."""
+        for line in self.lines:
+            if line.word in REDUCTIONS:
+                return f"makes a number of a whole tensor, by {line.word}()"
+            if line.word in REDUCTIONS_OF_LINES:
+                over, _, word = line.word.partition("_")
+                return f"makes a number of each {over}, by {word}()"
+        return ""
 
     def refuse_alone(self, why: str) -> None:
         """Refuse to let torch run the rule as it stands, on one tensor after the other, if it needs several.
@@ -86,11 +98,14 @@ class RuleNotes:
                 raise self.misuse(f"computes with {operand!r}", "choose with: if x is not None")
         if any(type(operand) not in (Value, int, float, bool) for operand in operands):
             return self.unknown(TENSORS[word], operands, {})
+        over = self._over if word in REDUCTIONS else OVER[0]
+        if over in LINES:
+            word = word_of_lines(word, over)
         if word == "clamp" and any(map(is_tensor, operands[1:])):
             return self._between(*operands)
         if not any(map(is_tensor, operands)):
             if word not in OF_NUMBERS:
-                raise Elsewhere(f"takes coefficients alone to {word}(); let coefficients() do it")
+                raise self.elsewhere(f"takes coefficients alone to {word}(); let coefficients() do it")
             return self._write(word, operands, SOME_NUMBER)
         try:
             example = TENSORS[word](*map(_example, operands))
@@ -102,13 +117,8 @@ class RuleNotes:
             return self.say(OF_TRUTHS[word], *operands)
         if is_truth and word not in TRUTHS:
             return self.unknown(TENSORS[word], operands, {})
-        if word in REDUCTIONS and is_per_tensor(operands[0]):
-            if self._over != OVER[0]:
-                raise self.misuse(
-                    f"takes {word}(over={self._over!r}) of what is one number for each tensor already",
-                    "xp.max(0 * p + x, over='all') is the largest of one number of each tensor",
-                )
-            raise Elsewhere(f"takes {word}() of one number")
+        if word in REDUCTIONS | REDUCTIONS_OF_LINES:
+            self._refuse_numbers(word, over, operands[0])
         if word not in LOGICAL:
             condition = operands[:1] if word == "where" else ()
             operands = (*condition, *map(self._as_real, operands[len(condition) :]))
@@ -116,7 +126,7 @@ class RuleNotes:
             return self.unknown(TENSORS[word], operands, {})
         if word == "where" and not any(map(is_tensor, operands[1:])):
             # Of two numbers torch would make single precision, whatever the parameter has.
-            like = self._as_real(operands[0]) if is_per_tensor(operands[0]) else self.p
+            like = self.p if example.shape == _SHAPE else self._as_real(operands[0])
             operands = (*operands[:2], self.say("fill", like, operands[2]))
         if word == "pow" and type(operands[1]) is not Value and operands[1] in POWERS:
             return POWERS[operands[1]](self.say, operands[0])
@@ -127,8 +137,22 @@ class RuleNotes:
         names = tuple(operand._register if type(operand) is Value else operand for operand in operands)
         of_numbers = type(example) is float
         over = self._over if word in REDUCTIONS else OVER[0]
-        self.lines.append(Line(out._register, word, names, of_numbers, is_per_tensor(out), over))
+        per = "element" if of_numbers else _PER[tuple(example.shape)]
+        self.lines.append(Line(out._register, word, names, of_numbers, per, over))
         return out
+
+    def _refuse_numbers(self, word: str, over: str, operand: Any) -> None:
+        """Refuse to reduce what has been reduced, where nobody would say what of."""
+        per = _PER[tuple(operand._example.shape)]
+        if per == "tensor" and over == OVER[0]:
+            raise self.elsewhere(f"takes {word}() of one number")
+        # Of how many numbers a mean over several tensors is, their elements tell.
+        if per == "tensor" or (per != "element" and (over in LINES or (over != OVER[0] and word == "mean"))):
+            raise self.misuse(
+                f"takes {word.removeprefix(f'{over}_')}(over={over!r}) of what is one number for each {per} "
+                "already",
+                "0 * p + x is a tensor that is full of it",
+            )
 
     def _between(self, x: Any, low: Any, high: Any) -> Any:
         """A clamp by tensors, or by numbers that were made of one."""
@@ -148,7 +172,7 @@ class RuleNotes:
     def call(self, function: Any, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
         """A call of one of torch's functions."""
         if not any(type(leaf) is Value for leaf in tree_leaves((arguments, keywords))):
-            raise Elsewhere(f"calls {_name(function)}() on nothing that it was given")
+            raise self.elsewhere(f"calls {_name(function)}() on nothing that it was given")
         if "over" in keywords:
             return self._call_over(function, arguments, keywords)
         said = word_of(function, arguments, keywords)
@@ -160,17 +184,15 @@ class RuleNotes:
     def _call_over(self, function: Any, arguments: tuple[Any, ...], keywords: Mapping[str, Any]) -> Any:
         """A reduction that says of what."""
         over, name = keywords["over"], _name(function).rpartition(".")[2]
-        if over not in OVER:
-            by_dimension = ": for rows and columns write a TensorOptimizer" if over in _DIMENSIONS else ""
-            raise RuleError(
-                f"{self.owner}.rule calls {name}() with over={over!r}, expected one of "
-                f"{', '.join(map(repr, OVER))}{by_dimension}"
+        if over not in LINES + OVER:
+            raise self._mistake(
+                f"calls {name}() with over={over!r}, expected one of {', '.join(map(repr, (*LINES, *OVER)))}"
             )
         rest = {key: value for key, value in keywords.items() if key != "over"}
         said = word_of(function, arguments, rest)
         if not said or said[0] not in REDUCTIONS | _NORMS:
-            raise RuleError(
-                f"{self.owner}.rule calls {name}() with over={over!r}, and with other arguments than the "
+            raise self._mistake(
+                f"calls {name}() with over={over!r}, and with other arguments than the "
                 "tensor (and a norm's order) or of a function that makes no number of a whole tensor"
             )
         self._over = over
@@ -188,7 +210,7 @@ class RuleNotes:
         name = _name(function)
         if name.rpartition(".")[2] in _TO_PYTHON:
             if any(map(is_per_tensor, arguments)):
-                raise Elsewhere(f"calls {name}()")
+                raise self.elsewhere(f"calls {name}()")
             raise self.misuse(f"calls {name}()")
         arguments, keywords = tree_map(_example, (arguments, keywords))
         given = [leaf for leaf in tree_leaves((arguments, keywords)) if type(leaf) is Tensor]
@@ -198,12 +220,12 @@ class RuleNotes:
             with pointwise:
                 result = function(*arguments, **keywords)
         except Exception as error:
-            raise Elsewhere(f"calls {name}(), which is not on the list for kernels") from error
+            raise self.elsewhere(f"calls {name}(), which is not on the list for kernels") from error
         if [tensor._version for tensor in given] != before:
             raise self.misuse(f"writes into a tensor, with {name}()", "write x = x + y, not x.add_(y)")
         tensors = tree_leaves(result)
-        if pointwise.failed or not all(type(t) is Tensor and t.shape in (_SHAPE, ()) for t in tensors):
-            raise Elsewhere(f"calls {name}(), which is not elementwise")
+        if pointwise.failed or not all(type(t) is Tensor and t.shape in _PER for t in tensors):
+            raise self.elsewhere(f"calls {name}(), which is not elementwise")
         self.stranger = self.stranger or f"calls {name}(), which is not on the list for kernels"
         return tree_map(lambda tensor: Value(self, "?", tensor), result)
 
@@ -211,15 +233,16 @@ class RuleNotes:
     def result(self, value: Any) -> str:
         """The register of a result."""
         value = _plain(value)
-        if is_per_tensor(value):
+        if is_tensor(value) and (shape := tuple(value._example.shape)) != _SHAPE:
+            of = "of a whole tensor" if shape == () else f"for each {_PER[shape]}"
             raise RuleError(
-                f"{self.owner}.rule returned one number of a whole tensor, expected tensors like the "
-                "parameter: 0 * p + x is one that is full of it"
+                f"{self.owner}.rule returned one number {of}, expected tensors like the parameter: 0 * p + x "
+                "is one that is full of it"
             )
         if not is_tensor(value) and type(value) in (Value, int, float, bool):
             value = self.say("fill", self.p, value)
         if not is_tensor(value):
-            raise Elsewhere(f"returns a {type(value).__name__} that it was not given")
+            raise self.elsewhere(f"returns a {type(value).__name__} that it was not given")
         register: str = self._as_real(value)._register
         return register
 
@@ -240,7 +263,15 @@ class RuleNotes:
         return named if value._is_given or not is_tensor(value) else "a tensor"
 
     def misuse(self, what: str, advice: str = "") -> RuleError:
-        return RuleError(f"{self.owner}.rule {what}: {_ADVICE}" + (f" ({advice})" if advice else ""))
+        return self._mistake(f"{what}: {_ADVICE}" + (f" ({advice})" if advice else ""))
+
+    def _mistake(self, what: str) -> RuleError:
+        self.refusal = self.refusal or what
+        return RuleError(f"{self.owner}.rule {what}")
+
+    def elsewhere(self, why: str) -> Elsewhere:
+        self.refusal = self.refusal or why
+        return Elsewhere(why)
 
 
 def _plain(operand: Any) -> Any:
@@ -258,7 +289,6 @@ def _name(function: Any) -> str:
 
 
 _NORMS = {"norm_1", "norm_inf"}
-_DIMENSIONS = ("row", "rows", "column", "columns", "channel")
 _TO_PYTHON = ("item", "tolist", "numpy", "__array__")
 
 

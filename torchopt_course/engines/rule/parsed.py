@@ -23,6 +23,7 @@ from .rebinding import with_torch
 from .searches import Search
 from .signature import arguments, results
 from .tracing import Reading, read
+from .words import LINES
 
 Rule = Callable[..., Any]
 # A notebook cell is run again a few times; a number that changes in each step is no reason to compile anew.
@@ -221,6 +222,12 @@ class Specialization:
         if number is None:
             return self.program
         return self.searches[number].program if number < len(self.searches) else None
+
+    @cached_property
+    def reduces_lines(self) -> bool:
+        """Whether it makes a number of each row or column of a tensor."""
+        programs = [*(search.program for search in self.searches), *filter(None, [self.program])]
+        return any(line.per in LINES for program in programs for line in program.lines)
 
     def refuse_parts(self, why: str) -> None:
         """Refuse to apply the rule to parts of a tensor, if that is not the same as to the whole.

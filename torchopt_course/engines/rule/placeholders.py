@@ -23,7 +23,7 @@ class RuleError(TypeError):
 class Elsewhere(BaseException):
     """The rule needs whole tensors, or the values of its coefficients: only torch can run it.
 
-    No ``Exception``, lest a rule take it for its own.
+    No ``Exception``, lest a rule take it for its own; one that takes all errors for its own is found out.
     """
 
 
@@ -39,6 +39,8 @@ class Notes(Protocol):
     def label(self, value: Value) -> str: ...
 
     def misuse(self, what: str, advice: str = "") -> RuleError: ...
+
+    def elsewhere(self, why: str) -> Elsewhere: ...
 
 
 class Value:
@@ -61,21 +63,21 @@ class Value:
         if method == "__call__" and said and said[0] in OF_NUMBERS | COMPARISONS:
             return self._notes.say(said[0], *said[1])
         if is_per_tensor(self):
-            raise Elsewhere(f"calls numpy's {ufunc.__name__}()")
+            raise self._notes.elsewhere(f"calls numpy's {ufunc.__name__}()")
         raise self._notes.misuse(f"calls numpy's {ufunc.__name__}()")
 
     def __getattr__(self, name: str) -> Any:
         home = Tensor if is_tensor(self) else float
         attribute = getattr(home, name)
         if home is float or not callable(attribute):
-            raise Elsewhere(f"asks for .{name} of {self._notes.label(self)}")
+            raise self._notes.elsewhere(f"asks for .{name} of {self._notes.label(self)}")
         return lambda *arguments, **keywords: self._notes.call(attribute, (self, *arguments), keywords)
 
     def __getitem__(self, key: object) -> Any:
-        raise Elsewhere(f"takes a part of {self._notes.label(self)}, [...]")
+        raise self._notes.elsewhere(f"takes a part of {self._notes.label(self)}, [...]")
 
     def __len__(self) -> int:
-        raise Elsewhere(f"asks for the length of {self._notes.label(self)}")
+        raise self._notes.elsewhere(f"asks for the length of {self._notes.label(self)}")
 
     def __setitem__(self, key: object, value: object) -> None:
         raise self._notes.misuse(f"writes into {self._notes.label(self)}, [...] = ...", "use xp.where")
@@ -86,13 +88,16 @@ class Value:
     def __hash__(self) -> int:
         if is_tensor(self):
             return id(self)
-        raise Elsewhere(f"depends on the value of the coefficient {self._notes.label(self)}")
+        raise self._notes.elsewhere(f"depends on the value of the coefficient {self._notes.label(self)}")
+
+    def __repr__(self) -> str:
+        return f"<{self._notes.label(self)}, while the rule is read: there are no numbers yet>"
 
     def __str__(self) -> str:
-        raise Elsewhere(f"writes {self._notes.label(self)} as text")
+        raise self._notes.elsewhere(f"writes {self._notes.label(self)} as text")
 
     def __format__(self, how: str) -> str:
-        raise Elsewhere(f"writes {self._notes.label(self)} as text")
+        raise self._notes.elsewhere(f"writes {self._notes.label(self)} as text")
 
 
 def is_tensor(value: Any) -> bool:
@@ -101,8 +106,13 @@ def is_tensor(value: Any) -> bool:
 
 def is_per_tensor(value: Any) -> bool:
     """Whether it is one number for each tensor, made by a reduction."""
+    return is_tensor(value) and shape_of(value) == ()
+
+
+def shape_of(value: Value) -> tuple[int, ...]:
+    """The shape of a tensor's example, which tells for each of what it is one number."""
     with torch._C.DisableTorchFunction():  # this is no question of the rule's
-        return is_tensor(value) and value._example.dim() == 0
+        return tuple(value._example.shape)
 
 
 def is_truth_value(value: Any) -> bool:
@@ -129,8 +139,8 @@ def _in_place(function: Callable[[Value, Any], Any]) -> Callable[[Value, Any], A
                 "write x = x + y, not x += y",
             )
         new = function(self, other)
-        if is_per_tensor(self) and not is_per_tensor(new):
-            raise Elsewhere("writes a tensor into a number")
+        if shape_of(new) != shape_of(self):
+            raise self._notes.elsewhere("writes a tensor into a number")
         # The tensor has changed, whatever its names.
         self._register, self._example = new._register, new._example
         return self
@@ -141,7 +151,9 @@ def _in_place(function: Callable[[Value, Any], Any]) -> Callable[[Value, Any], A
 def _word_of_torchs(function: Any, *, reverse: bool = False) -> Callable[[Value, Any], Any]:
     def method(self: Value, other: Any) -> Any:
         if not is_tensor(self) and not is_tensor(other):
-            raise Elsewhere(f"takes coefficients alone to {function.__name__}; let coefficients() do it")
+            raise self._notes.elsewhere(
+                f"takes coefficients alone to {function.__name__}; let coefficients() do it"
+            )
         return self._notes.unknown(function, (other, self) if reverse else (self, other), {})
 
     return method
@@ -154,9 +166,9 @@ def _one_operand(word: str) -> Callable[[Value], Any]:
 def _no_number(what: str, advice: str) -> Callable[..., Any]:
     def method(self: Value, *_: object) -> Any:
         if not is_tensor(self):
-            raise Elsewhere(f"depends on the value of the coefficient {self._notes.label(self)}")
+            raise self._notes.elsewhere(f"depends on the value of the coefficient {self._notes.label(self)}")
         if is_per_tensor(self):
-            raise Elsewhere("decides by a number of a tensor (xp.where would not)")
+            raise self._notes.elsewhere("decides by a number of a tensor (xp.where would not)")
         raise self._notes.misuse(what, advice)
 
     return method

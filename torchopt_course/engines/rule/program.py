@@ -30,7 +30,8 @@ class Line:
         word: what is done, see :mod:`.words`.
         operands: registers (``str``) and numbers.
         of_numbers: whether it is computed of coefficients alone.
-        per_tensor: whether it gives one number for each tensor: a reduction, or something computed of some.
+        per: for each of what it gives a number: ``"element"``, or ``"row"``, ``"column"`` or ``"tensor"``,
+            if it is a reduction or something computed of some.
         over: what is reduced, if it is a reduction: ``"tensor"``, or all tensors of ``"group"`` or ``"all"``.
         dying: the registers that nobody reads afterwards.
     """
@@ -39,9 +40,14 @@ class Line:
     word: str
     operands: tuple[str | Number, ...]
     of_numbers: bool = False
-    per_tensor: bool = False
+    per: str = "element"
     over: str = OVER[0]
     dying: frozenset[str] = frozenset()
+
+    @property
+    def per_tensor(self) -> bool:
+        """Whether it gives one number for each tensor."""
+        return self.per == "tensor"
 
 
 class Program:

@@ -109,7 +109,7 @@ class _Cutter:
         searches = []
         for found in self._wanted:
             parts = [
-                Line(f"part_{k}", _OF_ONE.get(line.word, line.word), line.operands, per_tensor=True)
+                Line(f"part_{k}", _OF_ONE.get(line.word, line.word), line.operands, per="tensor")
                 for k, (line, _) in enumerate(found)
             ]
             program = self._program([*self.lines, *parts], tuple(part.out for part in parts))
@@ -170,12 +170,10 @@ class _Cutter:
             bounds = (bound, inf) if line.word == "maximum" else (-inf, bound)
             return replace(line, word="clamp", operands=(x, *bounds))
         if line.word == "where" and all(map(self._is_number, operands[1:])):
-            like = operands[0]
-            if line.per_tensor:
-                like = self._also(Line(f"{line.out}_real", "real", (like, "p"), per_tensor=True))
-            else:
-                like = "p"
-            filled = Line(f"{line.out}_else", "fill", (like, operands[2]), per_tensor=line.per_tensor)
+            like: Operand = "p"
+            if line.per != "element":
+                like = self._also(Line(f"{line.out}_real", "real", (operands[0], "p"), per=line.per))
+            filled = Line(f"{line.out}_else", "fill", (like, operands[2]), per=line.per)
             return replace(line, operands=(*operands[:2], self._also(filled)))
         return line
 

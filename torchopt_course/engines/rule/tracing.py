@@ -78,6 +78,8 @@ def _read(
     try:
         with _Listener(notes):
             results = call(notes.p, notes.say("neg", g) if maximize else g, given, coefficients)
+            if notes.refusal:
+                return _left_to_torch(notes, f"goes on after an error: it {notes.refusal}")
             tensors, options = results[: len(results) - len(renews)], results[len(results) - len(renews) :]
             registers = tuple(notes.result(value) for value in tensors)
             renewed = {name: notes.option(name, value) for name, value in zip(renews, options, strict=True)}
@@ -88,10 +90,15 @@ def _read(
     except RuleError:
         raise
     except Exception as error:
+        if str(error).startswith("super("):
+            raise RuleError(
+                f"{owner}.rule calls super() without arguments, which is for methods: call the rule of the "
+                "class by its name, Parent.rule(...)"
+            ) from error
         return _left_to_torch(notes, f"cannot be read: {type(error).__name__}: {error}")
     if notes.stranger:
         return _left_to_torch(notes, notes.stranger, is_elementwise=not notes.reduces)
-    reason = notes.reduces and f"{owner}.rule makes a number of a whole tensor, by {notes.reduces}()"
+    reason = notes.reduces and f"{owner}.rule {notes.reduces}"
     try:
         return Reading(cut(owner, notes.lines, registers, renewed), reason, not notes.reduces)
     except RuleError as error:

@@ -1,8 +1,8 @@
 """What a rule may say: the words that every engine knows, how torch spells them, what they mean for tensors.
 
-Each is a function of one number at a time, but for the reductions, which make one number of a whole tensor.
-What is not here (sorting, products of matrices, ...) means something else for a number than for a tensor: no
-kernel gets to see it.
+Each is a function of one number at a time, but for the reductions, which make one number of a whole tensor,
+or of each of its rows or columns. What is not here (sorting, products of matrices, ...) means something else
+for a number than for a tensor: no kernel gets to see it.
 """
 
 from __future__ import annotations
@@ -48,13 +48,54 @@ TENSORS: dict[str, Function] = {
 REDUCTIONS = frozenset({"sum", "mean", "norm", "amax", "amin", "any", "all", "count_nonzero"})
 # Of what they make one number: the parameter's own tensor, all of its group, all that the optimizer steps.
 OVER = ("tensor", "group", "all")
+# Or one number each: a row is what has the same index in the first dimension (all weights of one output), a
+# column what differs in that alone. A vector is one row, and so is a single number.
+LINES = ("row", "column")
+
+
+def word_of_lines(word: str, over: str) -> str:
+    """The word for a reduction over each row or each column."""
+    return f"{over}_{word}"
+
+
+def _of_lines(function: Function, over: str) -> Function:
+    """A reduction ``function(x, dimensions, keepdim)`` over each row or each column of a tensor."""
+
+    def reduced(x: Tensor) -> Any:
+        if over == "row":
+            return function(x, tuple(range(1, x.dim())) or (0,), True)
+        return function(x, (0,), True) if x.dim() > 1 else function(x.unsqueeze(0), (0,), False)
+
+    return reduced
+
+
+def _extremes(function: Function, of_nothing: float) -> Function:
+    return lambda x, *dim: function(x, *dim) if x.numel() else torch.sum(x, *dim) + of_nothing
+
+
+TENSORS |= {
+    word_of_lines(word, over): _of_lines(function, over)
+    for over in LINES
+    for word, function in {
+        "sum": torch.sum, "mean": torch.mean, "any": torch.any, "all": torch.all,
+        "norm": lambda x, dim, keepdim: torch.linalg.vector_norm(x, dim=dim, keepdim=keepdim),
+        "amax": _extremes(torch.amax, -torch.inf), "amin": _extremes(torch.amin, torch.inf),
+        "count_nonzero": lambda x, *dim: torch.sum(x != 0, *dim).to(x.dtype),
+    }.items()
+}  # fmt: skip
+REDUCTIONS_OF_LINES = frozenset(word_of_lines(word, over) for word in REDUCTIONS for over in LINES)
 REDUCTIONS_OF_TORCH = ("sum", "mean", "norm", "amax", "amin", "max", "min", "any", "all", "count_nonzero")
 COMPARISONS = frozenset({"lt", "le", "gt", "ge", "eq", "ne"})
 LOGICAL = frozenset({"logical_and", "logical_or", "logical_xor", "logical_not"})
 # What torch makes of true and false where one counts.
 OF_TRUTHS = {"add": "logical_or", "mul": "logical_and", "maximum": "logical_or", "minimum": "logical_and"}
 # What gives true or false.
-TRUTHS = LOGICAL | COMPARISONS | {"any", "all"}
+TRUTHS = (
+    LOGICAL
+    | COMPARISONS
+    | {"any", "all"}
+    | {word_of_lines(w, over) for w in ("any", "all") for over in LINES}
+)
 # What a rule may do with its coefficients alone: Python does it, once for all elements.
 OF_NUMBERS = frozenset({"add", "sub", "mul", "div", "pow", "neg", "abs"})
 
