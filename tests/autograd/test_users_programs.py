@@ -148,7 +148,7 @@ def another_shape_in_place(make: Make) -> list[Any]:
 
 def a_parameter_made_of_a_result(make: Make) -> list[Any]:
     x = make(1.0, 2.0)
-    parameter = nn.Parameter(x * 2)
+    parameter = nn.Parameter((x * 2).detach())  # torch refuses one of another class than Tensor's
     (parameter**2).sum().backward()
     return [type(parameter) is nn.Parameter, parameter, parameter.grad, x.grad]
 

@@ -20,7 +20,7 @@ from . import dispatch
 from .dispatch import DIFFERENTIABLE, TABLE
 from .distributed import refuse_sharded
 from .foreign import functorch_is_on
-from .traced import Traced, raw, recording
+from .traced import Traced, recording
 from .variable import Variable, is_recorded, lift
 
 
@@ -93,17 +93,6 @@ class record(TorchFunctionMode):
                 for name, parameter in part._parameters.items()
             }
         return self._names.get(id(tensor), "")
-
-
-_new_parameter = nn.Parameter.__new__
-
-
-def _parameter(cls: type[nn.Parameter], data: Any = None, requires_grad: bool = True) -> Any:
-    """Torch wants ``detach()`` of another class than Tensor's to be of that class again."""
-    return _new_parameter(cls, raw(data), requires_grad)
-
-
-nn.Parameter.__new__ = staticmethod(_parameter)  # type: ignore[method-assign, assignment]
 
 
 def lifted(args: Iterable[Any]) -> list[Any]:
