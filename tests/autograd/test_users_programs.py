@@ -221,6 +221,26 @@ def copies_of_numbers(make: Make) -> list[Any]:
     return [h.copy_(3.0), error_of(lambda: h.fill_(torch.ones(1))), h.fill_(torch.tensor(4))]
 
 
+def numbers_of_two_dtypes(make: Make) -> list[Any]:
+    """Results are of the dtype that torch gives them; what must agree is refused."""
+    results = []
+    for dtype in (torch.float32, torch.int64, torch.bool):
+        h = make(1.0, 2.0).expand(2, 2) * torch.tensor([1.0, 3.0], dtype=torch.float64)
+        other = torch.ones(2, 2, dtype=dtype)
+        results += [
+            h.slice_scatter(other),
+            h.slice_scatter(other[:, :1], 1, 0, 1),
+            h.diagonal_scatter(other[0]),
+        ]
+        results += [h.select_scatter(other[0], 0, 0), F.cosine_similarity(h, other), F.mse_loss(h, other)]
+        results += [F.huber_loss(h, other), F.smooth_l1_loss(h, other)]
+        wide = torch.ones(2, 2, dtype=torch.float64)
+        results += [F.huber_loss(h.float(), wide), F.soft_margin_loss(h.float(), wide)]
+        h[h > 1] = other[0, 0]
+        results += [h, error_of(partial(h.__setitem__, torch.tensor([0]), other[:1]))]
+    return results
+
+
 def results_in_a_file(make: Make) -> list[Any]:
     x, file = make(1.0, 2.0), io.BytesIO()
     torch.save({"epoch": 1, "loss": (x * x).sum()}, file)
@@ -232,6 +252,7 @@ def results_in_a_file(make: Make) -> list[Any]:
 PROGRAMS = [
     switched_off_and_on, switched_off_it_takes_a_past, detached_in_place, functions_of_what_is_switched_off,
     gradients_to_start_with, products_of_what_is_no_matrix, copies_of_numbers, results_in_a_file,
+    numbers_of_two_dtypes,
     a_hook_that_removes_itself, a_hook_after_accumulation_that_removes_itself, gradients_are_added_in_place,
     gradients_that_are_differentiated_are_not, what_a_function_returns_stays_its_own, data_of_another_shape,
     other_memory, memory_that_is_not_to_be_had, memory_that_is_shared, another_shape_in_place,
@@ -239,7 +260,7 @@ PROGRAMS = [
 ]  # fmt: skip
 
 
-@pytest.mark.filterwarnings("ignore:Using backward", "ignore:.*storages of different")
+@pytest.mark.filterwarnings("ignore:Using backward", "ignore:.*storages of different", "ignore:.*batchmean")
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda f: f.__name__)
 def test_it_is_as_in_torch(program: Callable[[Make], list[Any]]):
     def tensor(*values: float) -> Tensor:

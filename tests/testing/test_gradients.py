@@ -250,6 +250,12 @@ def test_torch_s_own_rounding_is_not_taken_for_a_mistake():
         assert_gradients_agree(F.hardsigmoid, X, order=1)
 
 
+def test_there_may_be_no_elements():
+    assert_gradients_agree(torch.sin, torch.zeros(0, 3, dtype=torch.float64))
+    none, two = torch.zeros(0, dtype=torch.float64), torch.ones(2, dtype=torch.float64)
+    assert_gradients_agree(lambda x, y: x.sum() + y * y, none, two)
+
+
 def test_arguments_may_be_changed_in_place():
     model = nn.Sequential(nn.ReLU(inplace=True), nn.Linear(4, 4), nn.ReLU(inplace=True))
     x = torch.randn(2, 4, generator=torch.Generator().manual_seed(0))

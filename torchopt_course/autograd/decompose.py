@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from . import dispatch
-from .refusals import ask
+from .refusals import ask, in_dtypes
 from .traced import Traced, Value, raw
 from .variable import lift
 
@@ -118,15 +118,14 @@ def perform(operator: Any, args: Any, kwargs: Any) -> Any:
     if meaning is None:
         meaning = OPERATORS[operator] = meaning_of(operator)
     values, named = pytree.tree_map(_value, (args, kwargs))
-    if type(meaning) is not MethodType:  # no primitive
-        ask(operator, values, named)
+    dtypes = None if type(meaning) is MethodType else ask(operator, values, named)
     if hasattr(meaning, "of_torch"):  # made of simpler operators in turn
-        return meaning(*args, **kwargs)
+        return in_dtypes(meaning(*args, **kwargs), dtypes)
     with torch._C._SetExcludeDispatchKeyGuard(NOTES_VIEWS, False):
         result = dispatch.bound(meaning, values, named, Unknown(str(operator)))
     if operator._schema.is_mutable and values and result is values[0]:
         return args[0]  # the stand-in of what was written to
-    return pytree.tree_map(_stand_in, result)
+    return pytree.tree_map(_stand_in, in_dtypes(result, dtypes))
 
 
 def meaning_of(operator: Any) -> Callable[..., Any]:

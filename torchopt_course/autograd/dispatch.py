@@ -17,7 +17,7 @@ from torch.nn import functional
 from torch.utils import _pytree as pytree
 
 from .memory import as_taken_under_no_grad
-from .refusals import WRITTEN, ask
+from .refusals import WRITTEN, ask, in_dtypes
 
 # torch function -> what to call instead of it: a primitive, or a function written in terms of primitives.
 TABLE: dict[Any, Callable[..., Any]] = {}
@@ -111,10 +111,9 @@ def call(func: Any, /, *args: Any, **kwargs: Any) -> Any:
     """Call a torch function some of whose arguments are traced."""
     meaning = TABLE.get(func) or look_up(func)
     if meaning is not None:
-        if meaning in WRITTEN:
-            ask(func, args, kwargs)
+        dtypes = ask(func, args, kwargs) if meaning in WRITTEN else None
         try:
-            return meaning(*args, **kwargs)
+            return in_dtypes(meaning(*args, **kwargs), dtypes)
         except TypeError as error:
             if not did_not_bind(error):
                 raise

@@ -271,7 +271,7 @@ def _set_item(x: Value, index: Any, value: Value) -> None:
             value = value[0]
         _copy(part, value)
     else:
-        write(x, put_items(before(x), value.to(x.dtype), index), "x[index] = value")
+        write(x, put_items(before(x), value, index), "x[index] = value")
 
 
 def _operator(operator: Any, name: str) -> Callable[..., Any]:

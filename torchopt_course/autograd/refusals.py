@@ -2,55 +2,74 @@
 
 A primitive computes by a kernel of torch's, which looks at its arguments. A function that is written in terms
 of primitives would go further than torch does: group norm, as means and products, takes three groups of seven
-channels, and gives some number. So torch itself is asked, once for each form of arguments, with copies.
+channels, and gives some number. So torch itself is asked, once for each form of arguments, with copies. It
+also says of which dtype the result is, where that is not certain.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+# Of the tensors in a result; ``None`` where all arguments are of one dtype.
+Dtypes: TypeAlias = Sequence[torch.dtype] | None
+
 # Of functions those that are written in terms of primitives, and forms of arguments that torch takes.
 WRITTEN: set[Callable[..., Any]] = set()
-_taken: set[Any] = set()
+_taken: dict[Any, Dtypes] = {}
 MOST = 10_000  # forms to remember
 
 
-def ask(func: Any, args: Any, kwargs: Any) -> None:
+def ask(func: Any, args: Any, kwargs: Any) -> Dtypes:
     """Raise what torch raises of such arguments: shapes, dtypes, and all that is no tensor."""
     form = (func, *map(_form, args), *kwargs, *map(_form, kwargs.values()))
     try:
         if form in _taken:
-            return
+            return _taken[form]
     except TypeError:  # something that has no hash
-        pass
-    else:
-        if len(_taken) > MOST:
-            _taken.clear()
-        try_by_torch(func, args, kwargs)
-        _taken.add(form)
+        return None
+    if len(_taken) > MOST:
+        _taken.clear()
+    dtypes = _taken[form] = try_by_torch(func, args, kwargs)
+    return dtypes
 
 
-def try_by_torch(func: Any, args: Any, kwargs: Any) -> None:
+def try_by_torch(func: Any, args: Any, kwargs: Any) -> Dtypes:
     """Call a function of torch with copies, and leave no trace: no argument is changed."""
     flat, structure = pytree.tree_flatten((args, kwargs))
     if any(getattr(x, "is_formula", False) for x in flat):
-        return
+        return None
     given = [_plain(x) if isinstance(x, Tensor) else x for x in flat]
     tensors = [x for x in given if isinstance(x, Tensor)]
     plain = all(type(x) is Tensor and x.layout == torch.strided for x in tensors)
     if not plain or any(isinstance(x, torch.Generator) for x in given):
-        return
+        return None
     devices = {x.device for x in tensors if x.device.type == "cuda"}
     with torch.no_grad(), torch.random.fork_rng(devices):
         args, kwargs = pytree.tree_unflatten(
             [x.clone() if isinstance(x, Tensor) else x for x in given], structure
         )
-        func(*args, **kwargs)
+        results = pytree.tree_leaves(func(*args, **kwargs))
+    if len({x.dtype for x in tensors}) < 2:
+        return None
+    return [y.dtype for y in results if isinstance(y, Tensor)]
+
+
+def in_dtypes(result: Any, dtypes: Dtypes) -> Any:
+    """A result as torch has it."""
+    if dtypes is None:
+        return result
+    remaining = iter(dtypes)
+
+    def converted(y: Tensor) -> Tensor:
+        dtype = next(remaining, y.dtype)
+        return y if y.dtype == dtype else y.to(dtype)
+
+    return pytree.tree_map_only(Tensor, converted, result)
 
 
 def _plain(x: Any) -> Any:

@@ -26,7 +26,7 @@ from torch import Tensor
 from . import autocast, dispatch
 from .dispatch import TABLE
 from .memory import InMemory, no_plain_tensor
-from .refusals import WRITTEN, ask
+from .refusals import WRITTEN, ask, in_dtypes
 
 _set_data: Any = torch._C.TensorBase.data.__set__  # type: ignore[attr-defined]
 
@@ -140,10 +140,9 @@ class Traced(InMemory):
         if meaning is not None and not (kwargs and kwargs.get("out") is not None):
             if autocast.is_on() and meaning not in dispatch.BODIES:
                 return autocast.apply(partial(dispatch.call, func), func, args, kwargs or {})
-            if meaning in WRITTEN:
-                ask(func, args, kwargs or {})
+            dtypes = ask(func, args, kwargs or {}) if meaning in WRITTEN else None
             try:
-                return meaning(*args, **kwargs) if kwargs else meaning(*args)
+                return in_dtypes(meaning(*args, **kwargs) if kwargs else meaning(*args), dtypes)
             except TypeError as error:
                 if not dispatch.did_not_bind(error):
                     raise

@@ -85,12 +85,9 @@ class Group(Assignment):
         candidate = self._candidate(position)
         if candidate is None:
             return False
-        return (
-            position in self.rest.final
-            or not any(
-                engine.serves(candidate.param.device.type) and engine.refuses(candidate, self.options) is None
-                for engine in ENGINES
-            )
+        return position in self.rest.final or not any(
+            engine.serves(candidate.param.device.type) and engine.refuses(candidate, self.options) is None
+            for engine in ENGINES
         )
 
     # -- the plan --------------------------------------------------------------------------------------

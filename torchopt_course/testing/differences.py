@@ -71,7 +71,9 @@ def along(
             apart = torch.maximum((new - row[-1]).abs(), (new - old).abs()).nan_to_num(nan=torch.inf)
             # Two estimates may be close by chance; then those of the other results are not. And no difference
             # is better than the rounding of the values, half an ε each, divided by the step.
-            typical = torch.cat([a.median().expand(len(a)) for a in torch.split(apart, sizes) if len(a)])
+            typical = torch.cat(
+                [apart[:0], *(a.median().expand(len(a)) for a in torch.split(apart, sizes) if len(a))]
+            )
             apart = torch.maximum(apart, torch.maximum(1e-3 * typical, rounded / (2 * h)))
             slope, error = torch.where(apart < error, new, slope), torch.minimum(error, apart)
             row.append(new)

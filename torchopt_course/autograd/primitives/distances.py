@@ -89,7 +89,8 @@ def _pdist(input: Value, p: float = 2.0) -> Value:
 @means("cosine_similarity")
 def _cosine_similarity(x1: Value, x2: Value, dim: int = 1, eps: float = 1e-8) -> Value:
     """Of two directions: x1 · x2 / (‖x1‖ ‖x2‖), each norm at least eps."""
-    x1, x2 = torch.broadcast_tensors(x1, x2)
+    dtype = torch.promote_types(x1.dtype, x2.dtype)
+    x1, x2 = torch.broadcast_tensors(x1.to(dtype), x2.to(dtype))
 
     def direction(x: Value) -> Value:
         return x / torch.maximum(vector_norm(x, 2, dim, True), raw(x).new_full((), eps))

@@ -179,7 +179,7 @@ def _soft_cross_entropy(
 def _difference(input: Value, target: Value) -> Value:
     if input.shape != target.shape:
         torch.broadcast_shapes(input.shape, target.shape)
-    return input - target
+    return input - (target.to(input.dtype) if target.dtype is torch.bool else target)
 
 
 @means(F.mse_loss)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -199,9 +199,21 @@ def _take(x: Value, index: Tensor) -> Value:
 
 @means("diagonal_scatter")
 def _diagonal_scatter(x: Value, src: Value, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Value:
-    positions = torch.arange(raw(x).numel(), device=raw(x).device).reshape(x.shape)
-    places = torch.diagonal(positions, offset, dim1, dim2)
-    return index_put(x.reshape(-1), (places,), src.expand(places.shape)).reshape(x.shape)
+    return _with_part(x, src, lambda positions: torch.diagonal(positions, offset, dim1, dim2))
+
+
+@means("slice_scatter")
+def _slice_scatter(
+    x: Value, src: Value, dim: int = 0, start: int | None = None, end: int | None = None, step: int = 1
+) -> Value:
+    index = (*[slice(None)] * (dim % x.dim()), slice(start, end, step))
+    return _with_part(x, src, lambda positions: positions[index])
+
+
+def _with_part(x: Value, src: Value, take: Callable[[Tensor], Tensor]) -> Value:
+    """x, where the elements that are taken are those of src."""
+    places = take(torch.arange(raw(x).numel(), device=raw(x).device).reshape(x.shape))
+    return index_put(x.reshape(-1), (places,), src.to(x.dtype).expand(places.shape)).reshape(x.shape)
 
 
 @means("index_fill")
