@@ -81,7 +81,7 @@ def _panels(report: Report) -> dict[str, dict[str, Result]]:
         panels.setdefault(title, {})[group] = result
     for result in _with_most_threads(report.of("alone")):
         shape = f"{result.tensors:,} tensors, {_short(result.elements)} elements"
-        title = f"Alone, {MODELS[result.case.model].title} ({shape})"
+        title = f"Alone, {MODELS[result.case.model].title}\n{shape}"
         panels.setdefault(title, {})[result.case.optimizer] = result
     return panels
 
