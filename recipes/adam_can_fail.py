@@ -235,7 +235,8 @@ def draw_memory(
         left.plot(fine, drift, color=color, label=name, linewidth=2)
         goal = [1 if value > 0 else -1 for value in drift]
         right.plot(fine, goal, color=color, alpha=0.5, label=f"{name}, where the drift leads")
-        right.plot(beta2s, ends[name], "o", color=color, label=f"{name}, {when}")
+        size = 9 if name == "Adam" else 4  # where both end, both are seen
+        right.plot(beta2s, ends[name], "o", color=color, markersize=size, label=f"{name}, {when}")
     left.axhline(0, color="0.5", linestyle=":", linewidth=1.2)
     decorate(left, "β₂", "drift in one period / learning rate", "Above zero: towards the worst point")
     decorate(right, "β₂", "x", "Where it ends")

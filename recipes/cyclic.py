@@ -46,6 +46,7 @@ from recipes.common.report import Report, Verdict, main
 from recipes.common.table import table_of
 from recipes.parts.schedule_runs import Ending, Job, Run, Size, compete, ending, recorded
 from recipes.parts.statistics import mean_curve
+from torchopt_course.lr_scheduler import RangeTest
 
 CLAIM = "A cyclical learning rate reaches the accuracy of the best constant rate in half the epochs."
 SIZES = {
@@ -70,7 +71,7 @@ class Setting:
     """Cyclical: how many of them fill the training."""
 
 
-def to_try(found: optim.RangeTest, epochs: int) -> dict[str, list[Setting]]:
+def to_try(found: RangeTest, epochs: int) -> dict[str, list[Setting]]:
     """Six settings for each contender. A constant or decaying rate has nothing else to turn."""
     if found.base_lr is None or found.max_lr is None:
         raise UserError(f"the range test has found no bounds: {found.how}")
@@ -117,7 +118,7 @@ def train_once(job: Job[Setting]) -> Run:
     return recorded(train(model, optimizer, data, scheduler=scheduler, every="batch", **how), epochs)
 
 
-def range_test(size: Size, data: Data, seed: int) -> optim.RangeTest:
+def range_test(size: Size, data: Data, seed: int) -> RangeTest:
     """Raise the rate batch by batch and watch the loss of the training rows."""
     model, optimizer = size.model_and_optimizer(data, 0.01, seed)  # the test sets the rate itself
 
@@ -168,7 +169,7 @@ LOOKS = {
 
 
 def draw(tested: dict[str, list[Run]]) -> Figure:
-    """Rate and accuracy by epoch; the dashed line is what the constant rate has at its end."""
+    """Rate and accuracy by epoch."""
     picture = figure(9, 7)
     rates, accuracies = picture.subplots(2, 1, sharex=True)
     for name, runs in tested.items():
@@ -177,11 +178,13 @@ def draw(tested: dict[str, list[Run]]) -> Figure:
         rates.plot([epochs * step / len(lrs) for step in range(len(lrs))], lrs, **look)
         percent = [100 * value for value in mean_curve(run.accuracies for run in runs)]
         accuracies.plot(range(1, epochs + 1), percent, marker="o", markersize=3, **look)
-    accuracies.axhline(100 * ending(tested["constant"]).mean, color="0.5", linestyle="--", linewidth=1)
+    words = "constant, at its end"
+    level = 100 * ending(tested["constant"]).mean
+    accuracies.axhline(level, color="0.5", linestyle="--", linewidth=1, label=words)
     rates.locator_params(axis="x", integer=True)
     decorate(rates, "", "learning rate")
     decorate(accuracies, "epoch", "test accuracy, % (mean of seeds)")
-    rates.legend(fontsize=9)
+    accuracies.legend(fontsize=9, loc="lower right")
     return picture
 
 

@@ -14,8 +14,8 @@ from recipes.common.optimizers import OPTIMIZERS, OptimizerName
 from recipes.common.table import table_of
 from recipes.common.tensorboard import tensorboard_command
 from recipes.train import Config
-from recipes.trainer.measure import Epoch
-from recipes.trainer.run import Result, run
+from recipes.trainer.measure import Epoch, Result
+from recipes.trainer.run import run
 
 FIVE: tuple[OptimizerName, ...] = ("sgd", "momentum", "adagrad", "rmsprop", "adam")
 

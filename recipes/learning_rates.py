@@ -39,7 +39,7 @@ from recipes.common.table import table_of
 
 CLAIM = "A learning rate that is too small crawls, one that is too large diverges; a good one lies between"
 CURVATURE = 4.0
-SHARES = {"too small": 0.1, "good": 1.0, "overshoots, and arrives": 1.9, "too large": 2.1}  # η L
+SHARES = {"too small": 0.1, "good": 1.0, "overshoots, arrives": 1.9, "too large": 2.1}  # η L
 
 
 @dataclass(frozen=True)
@@ -124,14 +124,14 @@ def judge(ends: dict[float, float], start: float) -> Verdict:
 
 def draw_parabola() -> Figure:
     """Four rates on one parabola."""
-    picture = figure(12, 3.6)
+    picture = figure(12, 3.8)
     x = torch.linspace(-2.2, 2.2, 200)
     for axes, (name, share) in zip(picture.subplots(1, 4, sharey=True), SHARES.items(), strict=True):
         axes.plot(x, CURVATURE * x**2 / 2, color="0.7", linewidth=2)
         places = torch.tensor(descend(share))
         axes.plot(places, CURVATURE * places**2 / 2, "o-", color="#0072B2", markersize=5)
         axes.set(xlim=(-2.2, 2.2), ylim=(-0.5, 9))
-        decorate(axes, "x", "", f"{name}: η = {share:g} / L")
+        decorate(axes, "x", "", f"{name}\nη = {share:g} / L")
     picture.axes[0].set_ylabel("L x² / 2")
     return picture
 
@@ -152,6 +152,7 @@ def draw_network(courses: dict[float, list[Course]], best: float) -> Figure:
     right.loglog(rates, [median(end) for end in ends], color="#0072B2")
     for lr, end in zip(rates, ends, strict=True):
         right.loglog([lr] * len(end), end, "o", color="#0072B2", alpha=0.5)
+    left.locator_params(axis="x", integer=True)
     decorate(left, "epoch", "training loss", "Three learning rates")
     decorate(right, "learning rate", "training loss at the end", "All of them; a dot for each seed")
     left.legend()

@@ -29,7 +29,7 @@ import torchopt_course as optim
 from recipes.common.data import Data, load_data
 from recipes.common.loop import train
 from recipes.common.model import make_model
-from recipes.common.pictures import COLORS, Figure, decorate, figure, stars
+from recipes.common.pictures import COLORS, Figure, decorate, figure, plain_log, stars
 from recipes.common.report import Report, Verdict, main
 from recipes.common.table import table_of
 
@@ -104,8 +104,8 @@ def draw_plane(x: Tensor, y: Tensor, losses: Tensor, path: Tensor, minima: Tenso
     words = "the first training, an epoch a dot"
     axes.plot(*path.T, "o-", color=COLORS["Momentum"], markersize=3, label=words)
     stars(axes, minima, size=20, label="where two trainings ended")
-    bar = picture.colorbar(ground, ax=axes, label="training loss", format="%.1g")
-    bar.minorticks_off()
+    bar = picture.colorbar(ground, ax=axes, label="training loss")
+    plain_log(bar.ax.yaxis)
     axes.set_aspect("equal")
     title = "A plane through two minima of a real network"
     decorate(axes, "distance towards the second minimum", "distance across", title)

@@ -231,6 +231,7 @@ def draw_sensitivity(accuracies: Mapping[tuple[Budget, str], Mapping[float, floa
             axes.plot(best, line[best], "*", color=COLORS[name], markersize=11)
         decorate(axes, "learning rate", "", f"after {budget}")
     picture.axes[0].set_ylabel("validation accuracy")
+    picture.suptitle("A star: the rate that was chosen", fontsize=11)
     picture.legend(*axes.get_legend_handles_labels(), loc="outside right center", frameon=False)
     return picture
 
@@ -269,6 +270,7 @@ def draw_spread(results: Sequence[Result]) -> Figure:
                 axes.plot(fmean(percent), name, "|", color=COLORS[name], markersize=22, markeredgewidth=2.5)
         decorate(axes, "test accuracy in %", "", str(contest))
     picture.axes[0].invert_yaxis()  # shared, so in all: the first name on top
+    picture.suptitle("A dot for each seed, a bar for their mean", fontsize=11)
     return picture
 
 

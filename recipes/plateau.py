@@ -44,7 +44,7 @@ from torch.optim.lr_scheduler import LRScheduler, StepLR
 import torchopt_course as optim
 from recipes.common.data import Data
 from recipes.common.loop import Epoch, evaluate, train
-from recipes.common.pictures import Figure, decorate, figure
+from recipes.common.pictures import Figure, decorate, figure, plain_log
 from recipes.common.report import Report, Verdict, main
 from recipes.common.table import table_of
 from recipes.parts.schedule_runs import Ending, Job, Run, Size, compete, ending, recorded
@@ -193,6 +193,7 @@ def draw(runs: dict[str, list[Run]]) -> Figure:
             accuracies.plot(range(1, epochs + 1), percent, **look)
         rates.set_yscale("log")
         losses.set_yscale("log")
+        plain_log(losses.yaxis)
         rates.legend(fontsize=9)
         rates.locator_params(axis="x", integer=True)
         decorate(rates, "", "" if column else "learning rate (first seed)", title)

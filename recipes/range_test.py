@@ -53,7 +53,8 @@ def main() -> None:
     """Test, train, draw."""
     options = parse(Options)
     with plain_endings(), one_thread():
-        check_counts(options, "iterations", "epochs", "batch_size")
+        check_counts(options, "iterations", least=2)
+        check_counts(options, "epochs", "batch_size")
         check_seed(options.seed)
         need("matplotlib")
         with told_where(options.out):

@@ -107,7 +107,7 @@ class Outcome:
     accuracy: float
     """Share of the documents whose library was named rightly, before it was told."""
     effective_steps: list[float]
-    """Of each word: what a gradient is multiplied with in the end; empty if that is the learning rate."""
+    """What a gradient is multiplied with in the end; of each word, or one for all."""
 
 
 def learn(job: Job) -> Outcome:
@@ -137,18 +137,22 @@ def learn(job: Job) -> Outcome:
         if t in looks:
             seen.append(t)
             regret.append(paid / t if math.isfinite(paid) else math.inf)
-    return Outcome(seen, regret, right / half, effective_steps(job, optimizer.state[model.weight]))
+    steps = effective_steps(optimizer.state[model.weight], optimizer.param_groups[0])
+    return Outcome(seen, regret, right / half, steps)
 
 
-def effective_steps(job: Job, state: dict[str, Any]) -> list[float]:
-    """lr / √(what the gradients' squares came to, the classes' mean): Adagrad's sum, Adam's unbiased mean."""
+def effective_steps(state: dict[str, Any], group: dict[str, Any]) -> list[float]:
+    """lr / √(what the gradients' squares came to, the classes' mean): Adagrad's sum, Adam's unbiased mean.
+
+    Else the learning rate; with momentum ten times that, for so often the velocity repeats a gradient.
+    """
     if "sum" in state:
         squares = state["sum"]
     elif "exp_avg_sq" in state:
         squares = state["exp_avg_sq"] / (1 - 0.999 ** float(state["step"]))
     else:
-        return []
-    steps: list[float] = (job.lr / (squares.mean(dim=1).sqrt() + 1e-8)).tolist()
+        return [group["lr"] / (1 - group.get("momentum", 0.0))]
+    steps: list[float] = (group["lr"] / (squares.mean(dim=1).sqrt() + 1e-8)).tolist()
     return steps
 
 

@@ -6,7 +6,7 @@ import dataclasses
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
@@ -27,7 +27,10 @@ from recipes.trainer.run import run
 from recipes.trainer.run_folder import read_epochs
 from recipes.trainer.training import AutogradName
 
-TAKEN_FROM_THE_OPTIMIZER = tyro.conf.arg(help_behavior_hint="(default: the optimizer's own)")
+
+def option(metavar: str, default: str = "the optimizer's own") -> Any:
+    """How --help writes an option that need not be given."""
+    return tyro.conf.arg(metavar=metavar, help_behavior_hint=f"(default: {default})")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +53,7 @@ class Config:
 
     data: DataName = "digits"
     """1,797 scans of handwritten digits that come with scikit-learn, or 70,000 pictures of clothes."""
-    data_dir: Path | None = None
+    data_dir: Annotated[Path | None, option("FOLDER", "Debian's package, or a cache")] = None
     """Where Fashion-MNIST lies, or is to be downloaded to."""
     split: Split = "test"
     """Rows to measure on: those kept for the test, or a part of the others, to choose settings with."""
@@ -60,28 +63,21 @@ class Config:
     """Who differentiates: torch, or torchopt_course.autograd, written to be read."""
     optimizer: OptimizerName = "adam"
     """Which optimizer of torchopt_course updates the weights."""
-    lr: Annotated[
-        float | None,
-        tyro.conf.arg(metavar="FLOAT", help_behavior_hint="(default: the rate chosen for the optimizer)"),
-    ] = None
+    lr: Annotated[float | None, option("FLOAT", "the rate chosen for the optimizer")] = None
     """Learning rate."""
-    momentum: Annotated[float | None, TAKEN_FROM_THE_OPTIMIZER] = None
+    momentum: Annotated[float | None, option("FLOAT")] = None
     """Share of the velocity that is kept; of sgd, momentum and rmsprop."""
     nesterov: bool = False
     """Look at the slope where the velocity leads to; of momentum, and of sgd with --momentum."""
-    betas: Annotated[tuple[float, float] | None, TAKEN_FROM_THE_OPTIMIZER] = None
+    betas: Annotated[tuple[float, float] | None, option("FLOAT FLOAT")] = None
     """Memory of the gradient and of its square; of adam and adamw."""
-    weight_decay: Annotated[float | None, TAKEN_FROM_THE_OPTIMIZER] = None
+    weight_decay: Annotated[float | None, option("FLOAT")] = None
     """Pull towards zero: part of the gradient, or with adamw apart from it."""
     scheduler: SchedulerName = "none"
     """How the rate changes: to a tenth on a plateau of the training loss, or up and down in cycles."""
-    max_lr: Annotated[
-        float | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint="(default: ten times --lr)")
-    ] = None
+    max_lr: Annotated[float | None, option("FLOAT", "ten times --lr")] = None
     """The rate at the top of a cycle."""
-    cycle_epochs: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: 8)")] = (
-        None
-    )
+    cycle_epochs: Annotated[int | None, option("INT", "8")] = None
     """Epochs from one bottom of the rate to the next; every cycle is half as high as the one before."""
     epochs: int = 60
     """Passes over the training rows. A finished run can be given more."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch.optim
 
@@ -25,28 +25,59 @@ from .rmsprop import RMSprop
 from .sgd import SGD, Momentum
 from .whole import TensorOptimizer
 
+if TYPE_CHECKING:  # torch's own, with their types
+    from torch.optim import (
+        ASGD,
+        LBFGS,
+        Adadelta,
+        Adafactor,
+        Adamax,
+        Muon,
+        NAdam,
+        Optimizer,
+        RAdam,
+        Rprop,
+        SparseAdam,
+        swa_utils,
+    )
+
+    from . import autograd as autograd
+    from . import testing as testing
+
 __version__ = "0.1.0"
 
 # What a rule calls `xp`. `import torch as xp` is as good, but torch's signatures know nothing of `over=`.
 xp: Any = XP
 
 __all__ = [
+    "ASGD",
+    "LBFGS",
     "SGD",
+    "Adadelta",
+    "Adafactor",
     "Adagrad",
     "Adam",
     "AdamW",
+    "Adamax",
     "CyclicLR",
     "ElementwiseOptimizer",
     "Mixed",
     "Momentum",
+    "Muon",
+    "NAdam",
+    "Optimizer",
+    "RAdam",
     "RMSprop",
     "ReduceLROnPlateau",
+    "Rprop",
+    "SparseAdam",
     "TensorOptimizer",
     "averaged_weights",
     "lr_range_test",
     "lr_scheduler",
     "preview_schedule",
     "release_gradients",
+    "swa_utils",
     "transforms",
 ]
 __all__ += [name for name in torch.optim.__all__ if name not in __all__]
@@ -54,17 +85,19 @@ __all__ += [name for name in torch.optim.__all__ if name not in __all__]
 _ON_FIRST_USE = ("autograd", "testing")
 
 
-def __getattr__(name: str) -> Any:
-    """The parts that are loaded on first use, and everything else that ``torch.optim`` has."""
-    import importlib
+if not TYPE_CHECKING:  # type checkers would take every misspelt name
 
-    if name in _ON_FIRST_USE:
-        return importlib.import_module(f"{__name__}.{name}")
-    if not name.startswith("_") and hasattr(torch.optim, name):
-        return getattr(torch.optim, name)
-    if f"{__name__}.{name}" in sys.modules:
-        return sys.modules[f"{__name__}.{name}"]
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    def __getattr__(name: str) -> Any:
+        """The parts that are loaded on first use, and everything else that ``torch.optim`` has."""
+        import importlib
+
+        if name in _ON_FIRST_USE:
+            return importlib.import_module(f"{__name__}.{name}")
+        if not name.startswith("_") and hasattr(torch.optim, name):
+            return getattr(torch.optim, name)
+        if f"{__name__}.{name}" in sys.modules:
+            return sys.modules[f"{__name__}.{name}"]
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

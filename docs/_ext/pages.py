@@ -186,9 +186,7 @@ def write_notebooks(app: Sphinx, error: Exception | None) -> None:
 
 
 def place_playground(app: Sphinx, docname: str, source: list[str]) -> None:
-    """Once there is a playground, its page is in the menu, and shows it instead of a picture of it."""
-    if docname == "index" and "playground" in app.env.found_docs:
-        source[0] = source[0].replace("lecture/index\n", "lecture/index\nplayground\n", 1)
+    """Its page shows the playground instead of a picture of it."""
     if docname == "playground":
         source[0], count = PLAYGROUND.subn(FRAME, source[0])
         if count != 1:
@@ -196,7 +194,7 @@ def place_playground(app: Sphinx, docname: str, source: list[str]) -> None:
 
 
 def write_playground(app: Sphinx, error: Exception | None) -> None:
-    if error is not None or app.builder.name != "html" or "playground" not in app.env.found_docs:
+    if error is not None or app.builder.name != "html":
         return
     page = Path(app.outdir) / "_playground" / "playground.html"
     page.parent.mkdir(exist_ok=True)

@@ -28,7 +28,7 @@ def parse(options: type[Options], **how: Any) -> Options:
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):
-            parsed: Options = tyro.cli(options, **how)
+            parsed: Options = tyro.cli(options, config=(tyro.conf.FlagCreatePairsOff,), **how)
             return parsed
     except SystemExit as stop:
         if stop.code == 0:  # --help
@@ -58,11 +58,11 @@ def check_seed(seed: int) -> int:
     return seed
 
 
-def check_counts(options: object, *names: str) -> None:
-    """Refuse what must be at least 1; None stands for a default."""
+def check_counts(options: object, *names: str, least: int = 1) -> None:
+    """Refuse what must be at least so many; None stands for a default."""
     for name in names:
-        if (value := getattr(options, name)) is not None and value < 1:
-            raise OptionError(f"--{name.replace('_', '-')} must be at least 1, not {value}")
+        if (value := getattr(options, name)) is not None and value < least:
+            raise OptionError(f"--{name.replace('_', '-')} must be at least {least}, not {value}")
 
 
 def need(*modules: str) -> None:

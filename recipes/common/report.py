@@ -122,7 +122,8 @@ class Report:
             stack.enter_context(locked(folder))
             if earlier and not fresh:
                 refuse_other_settings(folder, earlier, plain, MAY_CHANGE)
-                if outcome := read_json(folder / "result.json"):
+                outcome = read_json(folder / "result.json")
+                if outcome and {"table", "verdict"} <= outcome.keys():
                     again = f"{folder} had this outcome already, finished; --fresh computes it anew."
                     raise AlreadyFinished(f"{told(folder, outcome)}\n{again}")
             clear(folder, trainings=fresh)

@@ -103,7 +103,7 @@ def graph_picture(graph: Graph) -> Figure:
         x, y = line.points[-1]
         side = -1 if line.label_on_left else 1
         axes.text(
-            x + 5 * side, y - 7, edge.label, ha="right" if side < 0 else "left", fontsize=11, color="0.4"
+            x + 5 * side, y - 7, edge.words, ha="right" if side < 0 else "left", fontsize=11, color="0.4"
         )
     for node in graph.nodes:
         box = layout.boxes[node.key]
@@ -115,5 +115,7 @@ def graph_picture(graph: Graph) -> Figure:
             )
         )  # fmt: skip
         axes.text(box.x, box.y, "\n".join(node.lines), ha="center", va="center", fontsize=12)
-    axes.set_title("What z was computed from; grad is dz by each of them")
+    axes.set_title(
+        "What z was computed from; grad is dz by each of them,\non the edges stand the chain rule's factors"
+    )
     return picture

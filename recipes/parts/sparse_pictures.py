@@ -37,17 +37,17 @@ def steps_picture(contenders: Sequence[Contender], counts: Tensor) -> Figure:
     picture = figure(9, 5)
     axes = picture.subplots()
     for c in contenders:
-        steps = c.outcomes[0].effective_steps
-        x, y = binned(counts, torch.tensor(steps) if steps else torch.full_like(counts.double(), c.lr))
-        axes.loglog(x, y, color=LOOKS[c.optimizer], marker="o", markersize=4, label=c.optimizer)
+        x, y = binned(counts, torch.tensor(c.outcomes[0].effective_steps).expand(len(counts)))
+        look = "o--" if c.optimizer == "Momentum" else "o-"  # its line may lie upon that of SGD
+        axes.loglog(x, y, look, color=LOOKS[c.optimizer], markersize=4, label=c.optimizer)
         if c.optimizer == "Adagrad":
             line = [y[-1] * (n / x[-1]) ** -0.5 for n in x]
             axes.loglog(x, line, color=LOOKS[c.optimizer], linestyle=":", label="count^-0.5")
     decorate(
-        axes, "documents that have the word", "effective step: lr / √(squared gradients)",
-        "A rare word is learnt with a large step, a common one with a small one",
+        axes, "documents that have the word", "what a gradient is multiplied with in the end",
+        "Adagrad and Adam learn a rare word with large steps, a common one with small ones",
     )  # fmt: skip
-    axes.legend(loc="upper right")
+    picture.legend(loc="outside right center", frameon=False)
     return picture
 
 
@@ -76,5 +76,5 @@ def rates_picture(losses: Mapping[tuple[str, str], Sequence[float]], rates: Sequ
         plain_log(axes.yaxis)
         decorate(axes, "learning rate", "", condition)
     picture.axes[0].set_ylabel("average loss on the tuning stream")
-    picture.axes[-1].legend()
+    picture.axes[-1].legend(title="ring: the choice")
     return picture

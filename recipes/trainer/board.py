@@ -189,8 +189,8 @@ def wait_for_a_later_name(folder: Path, most: float = 3.0) -> None:
     number of the process follows. Read in the wrong order, the earlier steps would hide the later ones.
     A clock that was set back is not waited for any longer than `most` seconds.
     """
-    names = [path.name for path in folder.glob(f"events.out.tfevents.*{EVENT_SUFFIX}")]
-    newest = max((int(name.split(".")[3]) for name in names), default=0)
+    seconds = [path.name.split(".")[3] for path in folder.glob(f"events.out.tfevents.*{EVENT_SUFFIX}")]
+    newest = max((int(second) for second in seconds if second.isdecimal()), default=0)
     deadline = time.monotonic() + most
     while int(time.time()) <= newest and time.monotonic() < deadline:
         time.sleep(0.05)

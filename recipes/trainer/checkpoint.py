@@ -23,7 +23,8 @@ from recipes.common.errors import CheckpointError
 from recipes.common.folder import flush_folder, write_to_disk
 
 KEPT = 2
-NAME = re.compile(r"step-(\d{10})\.torchopt_course\.pt")
+NAME = "step-{:010d}.torchopt_course.pt"
+PATTERN = re.compile(r"step-(\d{10})\.torchopt_course\.pt")
 
 
 class Checkpoints:
@@ -32,9 +33,10 @@ class Checkpoints:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def paths(self) -> list[Path]:
-        """The files, oldest first."""
-        return sorted(path for path in self.folder.glob("step-*.pt") if NAME.fullmatch(path.name))
+    def by_step(self) -> dict[int, Path]:
+        """The files, by the step after which each was made, oldest first."""
+        names = {path: PATTERN.fullmatch(path.name) for path in sorted(self.folder.glob("step-*.pt"))}
+        return {int(name[1]): path for path, name in names.items() if name}
 
     def save(self, step: int, content: dict[str, Any]) -> Path:
         """Write a checkpoint, all or nothing, and delete all but the newest two.
@@ -42,7 +44,7 @@ class Checkpoints:
         `content` holds tensors, numbers, strings, None, lists and dicts; what `weights_only=True` loads.
         Raises `CheckpointError` if the disk is full or the folder is read-only; older files stay as they are.
         """
-        path = self.folder / f"step-{step:010d}.torchopt_course.pt"
+        path = self.folder / NAME.format(step)
         draft = path.with_suffix(".draft")
         try:
             write_to_disk(draft, serialised(content))
@@ -54,7 +56,7 @@ class Checkpoints:
             raise CheckpointError(
                 f"cannot write {path}: {error.strerror}; the checkpoints before it are intact"
             ) from error
-        for old in self.paths()[:-KEPT]:
+        for old in [*self.by_step().values()][:-KEPT]:
             old.unlink()
         return path
 
@@ -64,7 +66,7 @@ class Checkpoints:
         A damaged file is named on stderr, kept under another name, and the one before it taken.
         Raises `CheckpointError` if there are files and none of them is valid.
         """
-        paths = self.paths()
+        paths = [*self.by_step().values()]
         damaged: list[Path] = []
         for path in reversed(paths):
             try:

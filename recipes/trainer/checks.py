@@ -10,7 +10,7 @@ import torch
 
 from recipes.common.command_line import check_counts, check_seed, need
 from recipes.common.errors import OptionError
-from recipes.common.optimizers import learning_rate, make_optimizer, options_of
+from recipes.common.optimizers import OPTIMIZERS, learning_rate, make_optimizer, options_of
 
 if TYPE_CHECKING:
     from recipes.train import Config
@@ -71,11 +71,16 @@ def check_effects(config: Config, processes: int) -> None:
         ("data_dir", config.data == "fashion-mnist", "--data fashion-mnist"),
         ("shard", processes > 1, "several processes (torchrun --nproc-per-node 2)"),
         ("offload", config.shard and processes > 1, "--shard on several processes"),
-        *((o, o in options_of(config.optimizer), "another --optimizer") for o in OPTIMIZER_OPTIONS),
+        *((o, o in options_of(config.optimizer), takers_of(o)) for o in OPTIMIZER_OPTIONS),
     ):
         if is_given(getattr(config, option)) and not of_use:
             name = "--" + option.replace("_", "-")
             raise OptionError(f"{name} has an effect only with {what_for}; leave it out")
+
+
+def takers_of(option: str) -> str:
+    """Which optimizers have an option."""
+    return f"--optimizer {' or '.join(name for name in OPTIMIZERS if option in options_of(name))}"
 
 
 def optimizer_options(config: Config) -> dict[str, Any]:

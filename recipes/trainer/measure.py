@@ -7,8 +7,8 @@ import hashlib
 import math
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -52,6 +52,42 @@ class Step:
     grad_norm: float
     epoch: Epoch | None
     """The epoch that this step ended."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """The outcome of a run; all but the model is in result.json."""
+
+    optimizer: str
+    lr: float
+    scheduler: str
+    seed: int
+    epochs: int
+    accuracy: float
+    """Share of the measured rows that the final weights classify rightly, 0 to 1."""
+    loss: float
+    """Mean loss of the measured rows under the final weights."""
+    train_loss: float
+    """Mean loss of the last epoch's training steps."""
+    seconds: float
+    """Time spent in training, without measuring and logging."""
+    step_microseconds: float
+    """Median time of one `optimizer.step()`."""
+    first_step_seconds: float
+    """Time of the first one: it compiles the optimizer, unless an earlier run left that in the cache."""
+    torch_version: str
+    weights_sha256: str
+    model: nn.Module | None = field(default=None, repr=False)
+
+    def summary(self) -> dict[str, str | int | float]:
+        """The part that a file can hold."""
+        return {name: value for name, value in vars(self).items() if name != "model"}
+
+    @classmethod
+    def of(cls, content: dict[str, Any] | None) -> Result | None:
+        """The outcome that a file holds; None if it is not whole."""
+        names = {part.name for part in fields(cls)} - {"model"}
+        return cls(**content) if content is not None and content.keys() == names else None
 
 
 @dataclass(frozen=True)

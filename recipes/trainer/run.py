@@ -12,18 +12,18 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
 
+from recipes.common.command_line import first_line
 from recipes.common.data import load_data
-from recipes.common.errors import StoppedError
-from recipes.common.folder import plain_settings, read_json
+from recipes.common.errors import CheckpointError, StoppedError
+from recipes.common.folder import plain_settings
 from recipes.common.loop import threads_for
 from recipes.common.model import make_model
 from recipes.common.optimizers import learning_rate, make_optimizer
 from recipes.common.schedulers import CYCLE_EPOCHS, make_scheduler
 from recipes.trainer.board import pictures_are_due
 from recipes.trainer.checks import check, optimizer_options
-from recipes.trainer.measure import Epoch, weights_sha256
+from recipes.trainer.measure import Epoch, Result, weights_sha256
 from recipes.trainer.processes import World, joined, local_device
 from recipes.trainer.run_folder import RunFolder, read_epochs
 from recipes.trainer.stopping import StopRequest, stop_requests
@@ -31,36 +31,6 @@ from recipes.trainer.training import Training
 
 if TYPE_CHECKING:
     from recipes.train import Config
-
-
-@dataclasses.dataclass(frozen=True)
-class Result:
-    """The outcome of a run; all but the model is in result.json."""
-
-    optimizer: str
-    lr: float
-    scheduler: str
-    seed: int
-    epochs: int
-    accuracy: float
-    """Share of the measured rows that the final weights classify rightly, 0 to 1."""
-    loss: float
-    """Mean loss of the measured rows under the final weights."""
-    train_loss: float
-    """Mean loss of the last epoch's training steps."""
-    seconds: float
-    """Time spent in training, without measuring and logging."""
-    step_microseconds: float
-    """Median time of one `optimizer.step()`."""
-    first_step_seconds: float
-    """Time of the first one: it compiles the optimizer, unless an earlier run left that in the cache."""
-    torch_version: str
-    weights_sha256: str
-    model: nn.Module | None = dataclasses.field(default=None, repr=False)
-
-    def summary(self) -> dict[str, str | int | float]:
-        """The part that a file can hold."""
-        return {name: value for name, value in vars(self).items() if name != "model"}
 
 
 def run(config: Config, on_epoch: Callable[[Epoch], object] = lambda epoch: None) -> Result:
@@ -79,15 +49,27 @@ def run(config: Config, on_epoch: Callable[[Epoch], object] = lambda epoch: None
 
         stop = stack.enter_context(stop_requests())
         if state := world.from_first(open_folder):
-            training.load_state_dict(state)
+            take_up(training, state, config)
         else:
             save(training, folder, begin=True)
-        if not world.from_first(lambda: folder is not None and folder.finished):
+        result = world.from_first(lambda: folder.result if folder else None)
+        if result is None:
             train_on(training, folder, config, stop, on_epoch)
             save(training, folder)
-        digest = weights_sha256(training.model)
-        result = world.from_first(lambda: finish(config, digest, folder))
+            digest = weights_sha256(training.model)
+            result = world.from_first(lambda: finish(config, digest, folder))
         return dataclasses.replace(result, model=training.model)
+
+
+def take_up(training: Training, state: dict[str, Any], config: Config) -> None:
+    """Go on from a state. Raises `CheckpointError` for one that no run with these settings has left."""
+    try:
+        training.load_state_dict(state)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise CheckpointError(
+            f"the newest checkpoint in {config.logdir} does not fit this run ({first_line(error)}); "
+            "choose another --logdir, or replace it with --fresh"
+        ) from error
 
 
 def train_on(
@@ -136,8 +118,6 @@ def save(training: Training, folder: RunFolder | None, begin: bool = False) -> N
 def finish(config: Config, digest: str, folder: RunFolder | None) -> Result:
     """Write result.json and return what is in it."""
     assert folder is not None
-    if folder.finished and (before := read_json(folder.path / "result.json")):
-        return Result(**before)
     epochs = read_epochs(folder.path)
     last = epochs[-1]
     result = Result(

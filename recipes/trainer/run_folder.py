@@ -32,7 +32,6 @@ from recipes.common.folder import (
     WRITTEN_BY,
     earlier_settings,
     flush_file,
-    has_content,
     locked,
     read_json,
     refuse_other_settings,
@@ -43,7 +42,7 @@ from recipes.common.model import make_model
 from recipes.common.tensorboard import EVENT_SUFFIX, rendered
 from recipes.trainer.board import Board
 from recipes.trainer.checkpoint import Checkpoints
-from recipes.trainer.measure import Closeup, Epoch, Step
+from recipes.trainer.measure import Closeup, Epoch, Result, Step
 from recipes.trainer.pictures import confusion_figure, sample_figure
 
 if TYPE_CHECKING:
@@ -55,6 +54,8 @@ PICTURES = ("predictions", "confusion")
 MAY_CHANGE = {"epochs", "save_every", "data_dir", "logdir"}
 # These too, but then sums are taken in another order: the weights agree within rounding, not bit for bit.
 ROUNDS_OTHERWISE = {"threads", "processes", "device", "compile", "shard", "torch_version"}
+# What a line of the log tells of its epoch, among others.
+LOGGED = {"epoch", "train_loss", "loss", "accuracy", "lr", "seconds", "step_microseconds"}
 INTACT = "; its last checkpoint is intact"
 
 
@@ -72,11 +73,11 @@ class RunFolder:
         earlier_settings(path, "train")  # before a lock is laid into somebody else's folder
         with contextlib.ExitStack() as stack:
             stack.enter_context(locked(path))
-            self.finished = False
-            """The run had come to its end: nothing is written any more."""
+            self.result: Result | None = None
+            """Of a run that had come to its end: nothing is written any more."""
             self.training = self._take_up(fresh)
             """State of the training to go on from; None at the beginning."""
-            if self.finished:
+            if self.result is not None:
                 self._open = stack.pop_all()
                 return
             self.metrics = stack.enter_context(open(path / METRICS_FILE, "a", encoding="utf-8"))
@@ -100,8 +101,8 @@ class RunFolder:
     def _take_up(self, fresh: bool) -> dict[str, Any] | None:
         """The newest valid state of the run in this folder, with the logs as they were at that moment."""
         config = earlier_settings(self.path, "train")
-        saved = self.checkpoints.paths()
-        went_on = any(int(path.name[5:15]) for path in saved)  # the step after which it was made
+        saved = self.checkpoints.by_step()
+        went_on = any(saved)  # beyond step 0
         if fresh or (config is None and not went_on):
             clear(self.path)  # nothing worth going on from: a run that was killed before its first step
             return None
@@ -121,10 +122,11 @@ class RunFolder:
                 f"{self.path} holds a run with {training['epochs_done']} epochs, more than "
                 f"--epochs {self.settings['epochs']}; choose another --logdir, or replace it with --fresh"
             )
-        self.finished = training["epochs_done"] == self.settings["epochs"] and has_content(
-            self.path / "result.json"
-        )
-        if not self.finished:
+        if len(read_epochs(self.path, content["logs"][METRICS_FILE])) != training["epochs_done"]:
+            raise no_epochs(self.path)
+        if training["epochs_done"] == self.settings["epochs"]:
+            self.result = Result.of(read_json(self.path / "result.json"))
+        if self.result is None:
             warn_of_rounding(self.path, config, self.settings)
             roll_back(self.path, content["logs"])
         return training
@@ -226,8 +228,32 @@ def roll_back(path: Path, lengths: dict[str, int]) -> None:
             log.unlink(missing_ok=True)
         elif log.stat().st_size > lengths[log.name]:
             os.truncate(log, lengths[log.name])
+    for name, length in lengths.items():
+        if not (path / name).is_file() or (path / name).stat().st_size < length:
+            print(
+                f"{path / name} is not what it was: TensorBoard will not show all of its part of the run",
+                file=sys.stderr,
+            )
 
 
-def read_epochs(path: Path) -> list[dict[str, Any]]:
-    """The lines of a run's log, one for each epoch since it began."""
-    return [json.loads(line) for line in (path / METRICS_FILE).read_text("utf-8").splitlines()]
+def read_epochs(path: Path, length: int | None = None) -> list[dict[str, Any]]:
+    """The lines of a run's log, one for each epoch since it began, or those of its first `length` bytes.
+
+    Raises `FolderError` if they are not all there.
+    """
+    try:
+        text = (path / METRICS_FILE).read_bytes()[:length].decode()
+        epochs = [json.loads(line) for line in text.splitlines()]
+        whole = all(epoch.keys() >= LOGGED for epoch in epochs)
+    except (OSError, ValueError, AttributeError):
+        whole = False
+    if not whole:
+        raise no_epochs(path)
+    return epochs
+
+
+def no_epochs(path: Path) -> FolderError:
+    return FolderError(
+        f"{path} holds a run that cannot be taken up again, because {METRICS_FILE} does not have all of its "
+        "epochs; choose another --logdir, or replace it with --fresh"
+    )

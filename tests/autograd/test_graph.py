@@ -34,6 +34,31 @@ def test_the_lecture_s_graph(drawn):
     assert drawn.text().splitlines()[-1].endswith("add(a=mul_1, b=sin_1)")
 
 
+def test_the_factors_on_the_edges_are_those_of_the_chain_rule():
+    def program(x, y):
+        return (x * y + torch.sin(x)) / torch.exp(y) - x
+
+    x, y = torch.tensor(2.0, dtype=torch.float64), torch.tensor(3.0, dtype=torch.float64)
+    drawn = graph(program, x=x, y=y, gradients=True)
+    sums = {node.key: 0.0 for node in drawn.nodes} | {drawn.nodes[-1].key: 1.0}
+    places = {node.key: place for place, node in enumerate(drawn.nodes)}
+    for edge in sorted(drawn.edges, key=lambda edge: -places[edge.target]):
+        sums[edge.source] += sums[edge.target] * edge.factor.item()
+    x.requires_grad_()
+    y.requires_grad_()
+    expected = torch.autograd.grad(program(x, y), (x, y))
+    assert [sums["x"], sums["y"]] == pytest.approx([slope.item() for slope in expected], rel=1e-14)
+
+
+def test_an_edge_of_a_tensor_bears_the_name_of_the_argument(drawn):
+    x = Variable([1.0, 2.0])
+    words = {(e.target, e.words) for e in graph((x * x).sum() * 2.0, gradients=True).edges}
+    assert words == {("mul_1", "a"), ("mul_1", "b"), ("sum_1", "x"), ("mul_2", "2")}
+    assert {e.words for e in drawn.edges} == {"3", "2", "-0.4161", "1"}
+    assert ">-0.4161</text>" in drawn.svg(graphviz=False)
+    assert 'label="-0.4161"' in drawn.dot()
+
+
 def test_drawing_changes_nothing():
     x = Variable([1.0, 2.0])
     z = (x * x).sum()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
 import subprocess
 import sys
 import sysconfig
@@ -10,9 +12,10 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+import torch
 
 ROOT = Path(__file__).parents[2]
-SCRIPT = Path(__file__).with_name("users_script.py")
+SCRIPTS = [Path(__file__).with_name(name) for name in ("users_script.py", "every_name.py")]
 pytestmark = pytest.mark.slow
 
 
@@ -43,28 +46,51 @@ def python(environment: Path) -> Path:
     return environment / "env" / "bin" / "python"
 
 
-def test_users_script_runs(environment: Path) -> None:
-    """Except for the two lines that are wrong on purpose."""
-    lines = [line for line in SCRIPT.read_text().splitlines() if 'lr="fast"' not in line]
+def script_id(script: Path) -> str:
+    return script.stem
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=script_id)
+def test_users_scripts_run(script: Path, environment: Path) -> None:
+    """Except for the lines that are wrong on purpose."""
     program = environment / "right.py"
-    program.write_text("\n".join(line for line in lines if "learning_rate" not in line))
+    lines = script.read_text().splitlines()
+    program.write_text("\n".join(line for line in lines if "# type: ignore" not in line))
     run(python(environment), "-I", program, cwd=environment)
     print_where = "import torchopt_course; print(torchopt_course.__file__)"
     where = run(python(environment), "-I", "-c", print_where, cwd=environment)
     assert Path(where.strip()).is_relative_to(environment)
 
 
-def test_mypy_strict(environment: Path) -> None:
+@pytest.mark.parametrize("script", SCRIPTS, ids=script_id)
+def test_mypy_strict(script: Path, environment: Path) -> None:
     pytest.importorskip("mypy")
-    program = environment / "users_script.py"
-    program.write_text(SCRIPT.read_text())
+    program = environment / script.name
+    program.write_text(script.read_text())
     mypy = (sys.executable, "-I", "-m", "mypy", "--strict", "--config-file", "", "--cache-dir", "cache")
     run(*mypy, "--python-executable", python(environment), program, cwd=environment)
 
 
 @pytest.mark.skipif(not find_spec("pyright"), reason="pyright is not installed")
-def test_pyright(environment: Path) -> None:
-    program = environment / "users_script.py"
-    program.write_text(SCRIPT.read_text())
+@pytest.mark.parametrize("script", SCRIPTS, ids=script_id)
+def test_pyright(script: Path, environment: Path) -> None:
+    program = environment / script.name
+    program.write_text(script.read_text())
     (environment / "pyrightconfig.json").write_text('{"reportUnnecessaryTypeIgnoreComment": "error"}')
     run(sys.executable, "-I", "-m", "pyright", "--pythonpath", python(environment), program, cwd=environment)
+
+
+@pytest.mark.parametrize(
+    "module", ["", "autograd", "lr_scheduler", "playground", "testing", "transforms", "validation"]
+)
+def test_every_public_name_is_tried(module: str) -> None:
+    """But for torch's own: of these two stand for all."""
+    package = importlib.import_module(f"torchopt_course.{module}".rstrip("."))
+    tree = ast.parse(SCRIPTS[1].read_text())
+    used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    used |= {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    torchs = {*torch.optim.__all__, *torch.optim.lr_scheduler.__all__}
+    ours = {
+        name for name in package.__all__ if name not in torchs or "torchopt" in repr(getattr(package, name))
+    }
+    assert ours - used == set()

@@ -44,6 +44,9 @@ model = torch.nn.Linear(2, 1)
 optimizer = optim.Adam(model.parameters(), lr=1e-3, betas=(0.9, 0.99))
 optim.SGD(model.parameters(), lr="fast")  # type: ignore[arg-type]
 optim.AdamW(model.parameters(), learning_rate=0.1)  # type: ignore[call-arg]
+optim.Adm(model.parameters())  # type: ignore[attr-defined]
+optim.lr_scheduler.StepLr(optimizer, 3)  # type: ignore[attr-defined]
+optim.NAdam(model.parameters(), lr="fast")  # type: ignore[arg-type]  # torch's own, with its types
 scheduler = optim.CyclicLR(optimizer, 0.01, 0.1, step_size_up=10)
 plateau = optim.ReduceLROnPlateau(Lion(model.parameters()), patience=3)
 

@@ -41,7 +41,7 @@ def assert_equal(mine: Any, other: Any) -> None:
 
 def test_what_is_saved_is_loaded_also_by_torch_itself(checkpoints: Checkpoints) -> None:
     assert_equal(checkpoints.newest(), {**CONTENT, "step": 20})
-    newest = checkpoints.paths()[-1]
+    newest = [*checkpoints.by_step().values()][-1]
     assert_equal(torch.load(newest, weights_only=True), {**CONTENT, "step": 20})
 
 
@@ -49,7 +49,7 @@ def test_two_are_kept_and_other_files_are_left_alone(checkpoints: Checkpoints) -
     foreign = checkpoints.folder / "step-1.pt"
     foreign.write_text("mine")
     checkpoints.save(30, {"step": 30})
-    assert [path.name[5:15] for path in checkpoints.paths()] == ["0000000020", "0000000030"]
+    assert [*checkpoints.by_step()] == [20, 30]
     checkpoints.clear()
     assert list(checkpoints.folder.iterdir()) == [foreign]
 
@@ -91,7 +91,7 @@ def flipped_in_data(good: bytes) -> bytes:
 def test_a_bad_file_is_named_in_one_line_and_the_one_before_it_taken(
     damage: Any, message: str, checkpoints: Checkpoints, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    newest = checkpoints.paths()[-1]
+    newest = [*checkpoints.by_step().values()][-1]
     newest.write_bytes(damage(newest.read_bytes(), tmp_path))
     content = checkpoints.newest()
     assert content is not None
@@ -104,15 +104,15 @@ def test_a_bad_file_is_named_in_one_line_and_the_one_before_it_taken(
     # Kept for whoever wants to look into it, but no longer in the way.
     assert newest.with_suffix(".damaged").exists()
     checkpoints.save(15, {"step": 15})
-    assert [path.name[5:15] for path in checkpoints.paths()] == ["0000000010", "0000000015"]
+    assert [*checkpoints.by_step()] == [10, 15]
 
 
 def test_none_valid_is_an_error_and_everything_stays(checkpoints: Checkpoints) -> None:
-    for path in checkpoints.paths():
+    for path in checkpoints.by_step().values():
         path.write_bytes(path.read_bytes()[:-7])
     with pytest.raises(CheckpointError, match=r"no checkpoint in .* is valid"):
         checkpoints.newest()
-    assert len(checkpoints.paths()) == 2
+    assert len(checkpoints.by_step()) == 2
 
 
 def corrupted(good: bytes, dice: random.Random) -> bytes:

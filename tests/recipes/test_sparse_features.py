@@ -73,6 +73,16 @@ def test_the_game_is_online_learning(name: str) -> None:
             weights[words] -= lr * gradient * (t**-0.5 if "√" in name else 1.0)
     assert outcome.seen[-1] == half
     assert outcome.regret[-1] == pytest.approx(paid / half, rel=1e-4)
+    last = {
+        "SGD": [lr],
+        "SGD, η/√t": [lr / math.sqrt(half)],
+        "Adagrad": lr / (np.sqrt(squares.mean(axis=1)) + 1e-8),
+    }
+    assert outcome.effective_steps == pytest.approx(last[name], rel=1e-4)
+
+
+def test_with_momentum_a_gradient_is_taken_ten_times() -> None:
+    assert learn(Job(EACH, ALL, "Momentum", 0.1, 3, tuning=True)).effective_steps == pytest.approx([1.0])
 
 
 def test_tuning_and_streams_share_no_document() -> None:

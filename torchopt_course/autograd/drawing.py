@@ -22,7 +22,7 @@ def lay_out(graph: Graph) -> Layout:
         for node in graph.nodes
     }
     leaves = frozenset(node.key for node in graph.nodes if node.is_leaf)
-    return layered(sizes, [(edge.source, edge.target, edge.label) for edge in graph.edges], leaves)
+    return layered(sizes, [(edge.source, edge.target, edge.words) for edge in graph.edges], leaves)
 
 
 def draw(graph: Graph) -> str:
@@ -45,7 +45,7 @@ def draw(graph: Graph) -> str:
         x, anchor = (x - 5, "end") if line.label_on_left else (x + 5, "start")
         parts.append(
             f'<text x="{x:.1f}" y="{y - 7:.1f}" font-size="10" fill="{INK}" text-anchor="{anchor}">'
-            f"{escape(edge.label)}</text>"
+            f"{escape(edge.words)}</text>"
         )
     for node in graph.nodes:
         x, y, w, h = layout.boxes[node.key]

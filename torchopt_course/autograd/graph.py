@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from . import autocast
 from .backward import seed_for
 from .foreign import node_of
 from .primitives.table import Primitive
-from .reverse import Leaf, Node, sweep
+from .reverse import Leaf, Node, fit, sweep
 from .traced import Value, raw
 from .values import keep_values, known_values
 from .variable import BASE, Variable
@@ -64,11 +65,22 @@ class GraphNode:
 
 @dataclass(frozen=True)
 class Edge:
-    """``target`` was computed from ``source``, as its argument ``label``."""
+    """``target`` was computed from ``source``, as its argument ``label``.
+
+    Attributes:
+        factor: the chain rule's, the derivative of ``target`` by ``source``; of numbers, if gradients were
+            asked for.
+    """
 
     source: str
     target: str
     label: str
+    factor: torch.Tensor | None = None
+
+    @property
+    def words(self) -> str:
+        """What stands on it: the factor, or else the name of the argument."""
+        return self.label if self.factor is None else in_short(self.factor, 4)
 
 
 @dataclass(frozen=True)
@@ -104,7 +116,7 @@ class Graph:
             lines.append(f"  {quoted(node.key)} [label={quoted(chr(10).join(node.lines))}, {look}]")
         for edge in self.edges:
             lines.append(
-                f"  {quoted(edge.source)} -> {quoted(edge.target)} [label={quoted(edge.label)}, fontsize=9]"
+                f"  {quoted(edge.source)} -> {quoted(edge.target)} [label={quoted(edge.words)}, fontsize=9]"
             )
         return "\n".join([*lines, "}"])
 
@@ -198,7 +210,8 @@ def graph(
     Args:
         output: the result, or a program that computes it.
         names: how to call leaves or other variables; parameters of a recorded module have their names.
-        gradients: write the gradient of the output to each node; for scalars. Nothing is freed or changed.
+        gradients: write the gradient of the output to each node, and the factor of the chain rule to each
+            edge between two numbers; for scalars. Nothing is freed or changed.
         inputs: of a program, numbers or tensors, each by the name of its argument.
 
     Raises:
@@ -245,9 +258,22 @@ def graph(
         looks = (key, shown, tuple(node.shape), node.op is None)
         nodes.append(GraphNode(*looks, values.get(node), gradient))
         if node.op is not None:
-            for i, parent in zip(node.plan.variables, node.parents, strict=True):
-                edges.append(Edge(keys[parent], key, _argument(node.op, i)))
+            factors = _factors(node, gradient)
+            for i, parent, factor in zip(node.plan.variables, node.parents, factors, strict=True):
+                edges.append(Edge(keys[parent], key, _argument(node.op, i), factor))
     return Graph(nodes, edges)
+
+
+def _factors(node: Node, gradient: torch.Tensor | None) -> Sequence[torch.Tensor | None]:
+    """The derivatives of a number by each number that it was made from; its gradient says on which device."""
+    if gradient is None or gradient.dim():
+        return [None] * len(node.parents)
+    with torch.no_grad(), autocast.off():
+        shares = node.pull(torch.ones_like(gradient))
+    return [
+        None if share is None or parent.shape else raw(fit(share, parent, node.op))
+        for share, parent in zip(shares, node.parents, strict=True)
+    ]
 
 
 def _variable(x: Value) -> Value:
