@@ -28,6 +28,7 @@ import torch
 
 from torchopt_course.testing import OptimizerError, optimizer_checks
 from torchopt_course.testing.optimizers import SHAPES
+from torchopt_course.testing.optimizers.catalogue import PROMISES
 
 from .checked_optimizers import LIBRARIES, Subject
 from .checked_optimizers_table import page, remarks_of
@@ -130,7 +131,10 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("--optimizer", action="append", help="only the one with this name; may be repeated")
     parser.add_argument("--skip", action="append", default=[], help="leave out the check with this name")
+    parser.add_argument("--check", action="append", help="only the check with this name; may be repeated")
     options = parser.parse_args(arguments)
+    others = {promise.name for promise in PROMISES}.difference(options.check) if options.check else set()
+    skipped = others.union(options.skip)
     torch.set_num_threads(1)
     logging.disable(logging.WARNING)
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
@@ -148,7 +152,7 @@ def main(arguments: list[str] | None = None) -> None:
             begun = time.perf_counter()
             row: dict[str, str | None] = {"": subject.reason}
             if subject.reason is None:
-                row = verdicts(subject, set(options.skip))
+                row = verdicts(subject, skipped)
             rows[subject.name] = row
             faults = [f"  {check}: {fault}" for check, fault in row.items() if fault]
             print(

@@ -17,11 +17,7 @@ import torchopt_course as oc
 from .helpers import NAMES, ours
 
 OURS = {"SGD", "Adagrad", "RMSprop", "Adam", "AdamW", "ReduceLROnPlateau", "CyclicLR"}
-SUBMODULES = [
-    module.name
-    for module in pkgutil.iter_modules(torch.optim.__path__)
-    if module.name != "_multi_tensor"  # torch itself loads it only when asked
-]
+SUBMODULES = [module.name for module in pkgutil.iter_modules(torch.optim.__path__)]
 
 
 @pytest.mark.parametrize("module", ["", ".lr_scheduler"])

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import sys
 from functools import partial
+from importlib import import_module
+from pkgutil import iter_modules
 from typing import TYPE_CHECKING, Any
 
 import torch.optim
@@ -89,10 +91,8 @@ if not TYPE_CHECKING:  # type checkers would take every misspelt name
 
     def __getattr__(name: str) -> Any:
         """The parts that are loaded on first use, and everything else that ``torch.optim`` has."""
-        import importlib
-
         if name in _ON_FIRST_USE:
-            return importlib.import_module(f"{__name__}.{name}")
+            return import_module(f"{__name__}.{name}")
         if not name.startswith("_") and hasattr(torch.optim, name):
             return getattr(torch.optim, name)
         if f"{__name__}.{name}" in sys.modules:
@@ -110,6 +110,8 @@ def _adopt_submodules() -> None:
     A submodule of ``torch.optim`` that we do not have is torch's own under our name; in one that we have
     too, names that are not ours are torch's (the function ``adam`` beside the class, for one).
     """
+    for each in iter_modules(torch.optim.__path__):
+        import_module(f"torch.optim.{each.name}")  # torch has not yet loaded each of them
     for name, theirs in list(sys.modules.items()):
         package, _, module = name.rpartition(".")
         if package == "torch.optim":

@@ -26,6 +26,8 @@ class AdamW(Adam, optim.AdamW):
     Source: Loshchilov, Hutter, *Decoupled Weight Decay Regularization*, ICLR 2019.
     """
 
+    _FIXED_OPTIONS = {"decoupled_weight_decay": True}
+
     def __init__(
         self,
         params: Params,
@@ -44,10 +46,10 @@ class AdamW(Adam, optim.AdamW):
         rounding: Rounding = None,
         transforms: Transforms = (),
     ) -> None:
-        super().__init__(params, **options_of(locals()), decoupled_weight_decay=True)
+        super().__init__(params, **options_of(locals()), **self._FIXED_OPTIONS)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        # Adam's checkpoints load into AdamW, and then it is still AdamW.
+        # Adam's checkpoints load into AdamW, and then it is still AdamW. Older ones do not say it.
         for group in self.param_groups:
-            group["decoupled_weight_decay"] = True
+            group.update(self._FIXED_OPTIONS)

@@ -30,6 +30,8 @@ class DeclaredOptimizer(TransformedOptimizer):
     _STEP_OPTIONS: ClassVar[Mapping[str, Any]]
     # Options of how states are stored: groups are without those that nobody has asked for, as torch's.
     _STORAGE_OPTIONS: ClassVar[tuple[str, ...]] = ()
+    # Options that are the class's own and not the user's: a checkpoint need not say them.
+    _FIXED_OPTIONS: ClassVar[Mapping[str, Any]] = {}
 
     _parsed_rule: ParsedRule | WholeRule
 

@@ -107,6 +107,8 @@ class RuleOptimizer(DeclaredOptimizer):
             ValueError: options out of range, a parameter that is already in another group.
             TypeError: the rule and its coefficients do not fit.
         """
+        if "_stepper" not in vars(self):
+            self._begin_for_torch()
         if isinstance(param_group, dict):
             if "params" not in param_group:
                 raise KeyError(
@@ -120,6 +122,12 @@ class RuleOptimizer(DeclaredOptimizer):
         except Exception:
             self.param_groups.pop()
             raise
+
+    def _begin_for_torch(self) -> None:
+        """What is left to do where a subclass calls torch's own constructor, ``Optimizer.__init__``."""
+        self.defaults = {**self._STEP_OPTIONS, **self.defaults}
+        self._forget_plans()
+        self.check_options(self.defaults)
 
     def _begin_group(self, i: int) -> None:
         """Look at a group that has just been added; what is raised takes it away again."""

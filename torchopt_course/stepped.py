@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal, Protocol, overload
@@ -19,6 +20,9 @@ from .transforms.skip import not_finite
 from .transforms.transform import Transform
 from .validation.checkpoints import Declared, refuse_foreign
 from .validation.options import make_plain
+
+# The code of every `step` that torch has wrapped to call hooks.
+_WRAPPED = Optimizer.profile_hook_step(Optimizer.step).__code__
 
 
 class Part(Preparable, Declared, Protocol):
@@ -145,7 +149,7 @@ class SteppedOptimizer(Optimizer):
     def step(self, closure: None = None) -> None: ...
     @overload
     def step(self, closure: Callable[[], float]) -> float: ...
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+    def step(self, *args: Any, **kwargs: Any) -> float | None:
         """Update every parameter that has a gradient.
 
         Args:
@@ -155,13 +159,13 @@ class SteppedOptimizer(Optimizer):
             RuntimeError: a gradient or a state does not fit its parameter. Nothing has been updated.
         """
         if torch.compiler.is_dynamo_compiling():
-            return self._untraced_step(closure)
+            return self._untraced_step(*args, **kwargs)
         # A subclass with a `step` of its own has been wrapped by torch, and calls this one from inside.
-        is_outermost = type(self).step is SteppedOptimizer.step
+        outer = type(self).step
+        is_outermost = outer is SteppedOptimizer.step or getattr(outer, "__code__", None) is not _WRAPPED
         if is_outermost and (torch._C._autograd._profiler_enabled() or any(self._hooks)):
-            # Hooks see the arguments that the user gave.
-            return self._listened_step() if closure is None else self._listened_step(closure)
-        return self._plain_step(closure)
+            return self._listened_step(*args, **kwargs)  # hooks see what the user gave, and how
+        return self._plain_step(*args, **kwargs) if args or kwargs else self._plain_step()
 
     # torch would wrap `step` to call hooks and to tell the profiler, at a cost larger than that of a small
     # step. We take the same wrapper, but only when there is somebody who listens.
@@ -191,9 +195,14 @@ class SteppedOptimizer(Optimizer):
 
     # torch.compile has nothing to gain from a step that is compiled already: it calls it as it is.
     @_disable_dynamo
-    def _untraced_step(self, closure: Callable[[], float] | None = None) -> float | None:
-        return self.step(closure) if closure is not None else self.step()
+    def _untraced_step(self, *args: Any, **kwargs: Any) -> float | None:
+        # Not `self.step`, which may be the one that is being compiled.
+        loss: float | None = SteppedOptimizer.step(self, *args, **kwargs)
+        return loss
 
+    # What is said of wrong arguments is said of `step`.
+    _plain_step.__qualname__ = step.__qualname__
+    step.__signature__ = inspect.signature(_plain_step)  # type: ignore[attr-defined]
     _listened_step = Optimizer.profile_hook_step(_plain_step)
 
     def _found_nonfinite(self) -> Tensor | Literal[True] | None:

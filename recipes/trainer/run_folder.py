@@ -78,7 +78,7 @@ class RunFolder:
             self.training = self._take_up(fresh)
             """State of the training to go on from; None at the beginning."""
             if self.result is not None:
-                self._open = stack.pop_all()
+                self._open: contextlib.ExitStack[Any] = stack.pop_all()
                 return
             self.metrics = stack.enter_context(open(path / METRICS_FILE, "a", encoding="utf-8"))
             self.board = Board(path, self.training["steps_done"] + 1 if self.training else None)

@@ -93,6 +93,12 @@ def test_a_loss_that_stands_still_has_no_bounds(level: float, smoothing: float |
     assert "noise" in found.how or "did not fall" in found.how
 
 
+def test_a_loss_that_only_rises_is_not_said_to_have_fallen() -> None:
+    found = a_curve(lambda lr: 1 + lr, end_lr=1.0)
+    assert found.base_lr is None
+    assert found.how.startswith("no suggestion: the loss did not fall")
+
+
 @given(
     st.lists(st.floats(-1e3, 1e3, width=32), min_size=2, max_size=60),
     st.floats(0.02, 1.0),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +138,28 @@ def test_a_bad_option_is_named_before_the_first_step(change: dict[str, Any], nam
 
     with pytest.raises(ValueError, match=named):
         lr_range_test(step, [0], NOTHING, make_optimizer(), **change)
+
+
+@pytest.mark.parametrize("name", ["start_lr", "end_lr", "iterations", "smoothing", "diverge_at"])
+@pytest.mark.parametrize("value", ["0.1", [0.1], {}], ids=repr)
+def test_what_is_no_number_is_named(name: str, value: Any) -> None:
+    with pytest.raises(TypeError, match=re.escape(f"Invalid {name}: {value!r} (expected a number)")):
+        lr_range_test(lambda batch: 1.0, [0], NOTHING, make_optimizer(), **{name: value})
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"step": None}, "`step` must be a function that takes a batch and returns the loss, got None"),
+        ({"batches": 3}, "`batches` must be a DataLoader, or else to iterate over, got 3"),
+        ({"model": None}, "NoneType is not a Module"),
+        ({"also": nn.Linear(1, 1)}, "`also` takes a list of objects, got Linear("),
+    ],
+)
+def test_what_is_of_another_kind_is_named(change: dict[str, Any], named: str) -> None:
+    given = {"step": lambda batch: 1.0, "batches": [0], "model": NOTHING, "optimizer": make_optimizer()}
+    with pytest.raises(TypeError, match=re.escape(named)):
+        lr_range_test(**{**given, **change})
 
 
 def test_no_batches() -> None:

@@ -336,6 +336,8 @@ NEWER = {  # what the first version of torch that had the optimizer did not know
     "RMSprop": ["momentum", "centered", "foreach", "maximize", "capturable", "differentiable"],
     "Adam": ["amsgrad", "maximize", "foreach", "capturable", "differentiable", "fused",
              "decoupled_weight_decay"],
+    "AdamW": ["amsgrad", "maximize", "foreach", "capturable", "differentiable", "fused",
+              "decoupled_weight_decay"],
 }  # fmt: skip
 
 

@@ -218,6 +218,29 @@ def test_step_that_is_no_singleton_tensor(step: Any, engine: dict[str, bool]) ->
         optimizer.step()
 
 
+@every_engine
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [("Momentum", "momentum_buffer"), ("Adagrad", "sum"), ("Adam", "exp_avg"), ("Adam", "step")],
+)
+def test_state_that_two_parameters_share(name: str, key: str, engine: dict[str, bool]) -> None:
+    """torch's for-loop lets each see what the other has left of it, its foreach does not."""
+    params = [torch.nn.Parameter(torch.ones(3)) for _ in range(2)]
+    optimizer = ours(name)(params, **engine)
+    set_gradients(0, params)
+    optimizer.step()
+    own = optimizer.state[params[1]][key]
+    optimizer.state[params[1]][key] = optimizer.state[params[0]][key]
+    before = [param.detach().clone() for param in params]
+    words = f"state '{key}' of parameter 1 of group 0 is one and the same tensor as a state of parameter 0 of"
+    with pytest.raises(RuntimeError, match=words):
+        optimizer.step()
+    assert all(torch.equal(param, old) for param, old in zip(params, before, strict=True))
+    optimizer.state[params[1]][key] = own
+    optimizer.step()
+    assert not torch.equal(params[1], before[1])
+
+
 def test_state_of_a_parameter_that_was_taken_out() -> None:
     """torch: KeyError: 140301867345632."""
     *_, optimizer, _ = stepped("Adam", {})

@@ -10,7 +10,7 @@ from torch.testing._internal.two_tensor import TwoTensor
 
 import torchopt_course as oc
 
-from ..helpers import ENGINES, NAMES, ours
+from ..helpers import ENGINES, NAMES, ours, theirs
 
 # With `fused=True` the fused engine would refuse them.
 WAYS: list[dict[str, bool]] = [{}, ENGINES["foreach"], ENGINES["eager"]]
@@ -44,6 +44,27 @@ def test_lazily_negated_parameter_is_stepped_as_its_copy(name: str, way: dict[st
             param.grad = torch.tensor([1.0, -1.0, 2.0]) * (step + 1)
             optimizer.step()
     torch.testing.assert_close(lazy.resolve_neg(), plain)
+
+
+@every_way
+@pytest.mark.parametrize("name", NAMES)
+def test_meta_parameters_are_stepped_beside_real_ones(name: str, way: dict[str, bool]) -> None:
+    """A dry run: states are made and counted, nothing is computed. DLPack knows no such device."""
+    seen = []
+    for make in (ours(name), theirs(name)):
+        dry, real = (Parameter(torch.ones(3, device=device)) for device in ("meta", "cpu"))
+        optimizer = make([dry, real], lr=0.1, foreach=way.get("foreach"))
+        optimizer.param_groups[0].update(way)
+        for step in range(3):
+            dry.grad, real.grad = torch.ones(3, device="meta"), torch.ones(3) * (step - 1.5)
+            optimizer.step()
+        state = optimizer.state[dry]
+        seen.append({key: (value.device.type, value.dtype, value.shape) for key, value in state.items()})
+        seen.append(real.detach())
+        if "step" in state:
+            assert state["step"] == 3
+    assert seen[0] == seen[2]
+    torch.testing.assert_close(seen[1], seen[3])
 
 
 def jagged() -> Tensor:

@@ -22,6 +22,7 @@ from torchopt_course.testing import (
 from ..helpers import ours, theirs
 from ..optimizers.test_write_your_own import Lion
 from ..twins import VARIANTS
+from . import wrong_options
 from .wrong_optimizers import MISTAKES, Ascends, NormOfAll, Right
 
 ONE_OF_EACH = [VARIANTS[i] for i in (1, 4, 5, 7, 12, 15, 18)]
@@ -115,7 +116,9 @@ def test_a_right_one_of_torchs_passes() -> None:
     assert failing(make, *{case.name for case in optimizer_checks(make)} - slow) == {}
 
 
-@pytest.mark.parametrize(("cls", "name"), MISTAKES, ids=lambda value: getattr(value, "__name__", value))
+@pytest.mark.parametrize(
+    ("cls", "name"), [*MISTAKES, *wrong_options.MISTAKES], ids=lambda value: getattr(value, "__name__", value)
+)
 def test_each_mistake_is_found_by_the_check_that_is_there_for_it(cls: Any, name: str) -> None:
     assert name in failing(cls, name)
 

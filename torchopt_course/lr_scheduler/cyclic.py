@@ -13,6 +13,7 @@ from torch.optim import lr_scheduler as torch_schedulers
 from torch.optim.lr_scheduler import LRScheduler
 
 from ..validation import at_least_zero, fraction
+from ..validation.options import above_zero
 from .groups import (
     Group,
     Rates,
@@ -138,15 +139,13 @@ class CyclicLR(torch_schedulers.CyclicLR):
             raise TypeError(f"{type(optimizer).__name__} is not an Optimizer")
         groups = optimizer.param_groups
         size_up, size_down = step_size_up, step_size_up if step_size_down is None else step_size_down
-        if not size_up > 0:
-            raise ValueError(f"Invalid step_size_up: {size_up} (expected a number > 0)")
+        above_zero("step_size_up", size_up)
         at_least_zero("step_size_down", size_down)
         if scale_fn is None and mode not in SCALED_BY:
             raise ValueError(f"mode {mode!r} is invalid and scale_fn is None (expected {[*SCALED_BY]})")
         if scale_fn is not None and scale_mode not in ("cycle", "iterations"):
             raise ValueError(f"scale_mode {scale_mode!r} is invalid (expected 'cycle' or 'iterations')")
-        if not gamma > 0:
-            raise ValueError(f"Invalid gamma: {gamma} (expected a number > 0)")
+        above_zero("gamma", gamma)
         given: dict[str, Any] = {"base_lr": base_lr, "max_lr": max_lr}
         if cycle_momentum:
             if not {"momentum", "betas"} & set(optimizer.defaults):

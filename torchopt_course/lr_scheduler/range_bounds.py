@@ -70,6 +70,8 @@ def suggest_bounds(
     means = [total / count for count, total in enumerate(accumulate(losses[: bottom + 1]), start=1)]
     top = max(range(reach, bottom + 1), key=means.__getitem__)
     fall = means[top] - smoothed[bottom]
+    if not fall > 0:
+        return nothing("the loss did not fall")
     noise = max(noise_of(losses[: bottom + 1]), 1e-6 * abs(means[top]))  # float32 has no more digits
     error = noise * math.sqrt(smoothing / (2 - smoothing) + 1 / (top + 1))
     if not fall > CLEARLY * (1 + 5 / bottom) * error:  # few losses say little about their noise

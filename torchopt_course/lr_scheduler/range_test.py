@@ -99,12 +99,11 @@ def lr_range_test(
 
     Raises:
         ValueError: an option out of range, no batches.
-        TypeError: ``step`` returns no number.
+        TypeError: an argument of another kind, or ``step`` returns no number.
 
     Source: lecture, "Cyclical learning rates"; Smith, arXiv 1506.01186, section 3.3.
     """
-    if not isinstance(optimizer, Optimizer):
-        raise TypeError(f"{type(optimizer).__name__} is not an Optimizer")
+    check_objects(step, batches, model, optimizer, also)
     check_options(start_lr, end_lr, iterations, spacing, smoothing, diverge_at)
     iterations = int(iterations)
     smoothing = default_smoothing(iterations) if smoothing is None else float(smoothing)
@@ -175,9 +174,26 @@ def record(
 # ---------------------------------------------------------------- the details
 
 
+def check_objects(step: Any, batches: Any, model: Any, optimizer: Any, also: Any) -> None:
+    if not isinstance(optimizer, Optimizer):
+        raise TypeError(f"{type(optimizer).__name__} is not an Optimizer")
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"{type(model).__name__} is not a Module")
+    if not callable(step):
+        raise TypeError(f"`step` must be a function that takes a batch and returns the loss, got {step!r}")
+    if not hasattr(batches, "__iter__") and not hasattr(batches, "__getitem__"):
+        raise TypeError(f"`batches` must be a DataLoader, or else to iterate over, got {batches!r}")
+    if not hasattr(also, "__iter__"):
+        raise TypeError(f"`also` takes a list of objects, got {also!r}")
+
+
 def check_options(
     start_lr: float, end_lr: float, iterations: int, spacing: str, smoothing: float | None, diverge_at: float
 ) -> None:
+    numbers = {"start_lr": start_lr, "end_lr": end_lr, "iterations": iterations, "diverge_at": diverge_at}
+    for name, number in {**numbers, "smoothing": 1 if smoothing is None else smoothing}.items():
+        if isinstance(number, str) or not hasattr(number, "__float__"):
+            raise TypeError(f"Invalid {name}: {number!r} (expected a number)")
     if spacing not in ("exponential", "linear"):
         raise ValueError(f"spacing {spacing!r} is unknown (expected 'exponential' or 'linear')")
     if not (start_lr > 0 or (start_lr == 0 and spacing == "linear")):

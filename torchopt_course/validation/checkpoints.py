@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Hashable, Mapping, Sequence
 from numbers import Real
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -25,6 +25,7 @@ class Declared(Stored, Protocol):
     defaults: dict[str, Any]
     _options: tuple[str, ...]
     _options_of_transforms: Collection[str]
+    _FIXED_OPTIONS: ClassVar[Mapping[str, Any]]
     _counts_steps: bool
 
     def _default_of(self, option: str) -> Any: ...
@@ -115,7 +116,8 @@ def _refuse_foreign_part(
                 f"{type(optimizer).__name__} needs {_quote(required)}"
             )
         _refuse_misfits(optimizer, i, position, entry)
-    options = [name for name in optimizer._options if name not in optimizer._options_of_transforms]
+    elsewhere = {*optimizer._options_of_transforms, *optimizer._FIXED_OPTIONS}
+    options = [name for name in optimizer._options if name not in elsewhere]
     for i, group in groups.items():
         needed = [name for name in options if name not in group and optimizer._default_of(name)]
         if needed:

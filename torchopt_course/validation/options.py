@@ -104,6 +104,16 @@ def at_least_zero(label: str, value: Any) -> None:
     _require(label, value, "a number >= 0", lambda number: number >= 0.0)
 
 
+def above_zero(label: str, value: Any) -> None:
+    """Refuse zero, negative numbers, NaN, and what is no number.
+
+    Raises:
+        ValueError: ``value`` is not above zero.
+        TypeError: ``value`` cannot be compared with a number.
+    """
+    _require(label, value, "a number > 0", lambda number: number > 0.0)
+
+
 def fraction(label: str, value: Any) -> None:
     """Refuse what is not in [0, 1).
 

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from . import frame as f
+from .compiler import NoWord
 
 _PYTHON = {
     f.LIST_ITEM: "PyList_GetItem",
@@ -117,10 +118,17 @@ def torch_threads() -> tuple[int, int]:
 
 
 def layout(tensor: torch.Tensor) -> list[int]:
-    """Device, dtype, shape and strides as the words that a look compares."""
+    """Device, dtype, shape and strides as the words that a look compares.
+
+    Raises:
+        NoWord: DLPack knows no such device, as "meta".
+    """
     view = (ctypes.c_int64 * f.VIEW_WORDS)()
     exchange = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.py_object, ctypes.c_void_p)(exchange_api())
-    exchange(tensor, ctypes.addressof(view))
+    try:
+        exchange(tensor, ctypes.addressof(view))
+    except (BufferError, RuntimeError) as error:
+        raise NoWord(f"DLPack cannot describe memory of device {tensor.device}") from error
     return [view[f.DEVICE], view[f.RANK_AND_DTYPE], *tensor.shape, *tensor.stride()]
 
 

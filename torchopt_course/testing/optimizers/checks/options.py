@@ -106,17 +106,22 @@ def _rate(trial: Trial) -> Any:
 
 @check(*FULL)
 def check_maximize(trial: Trial) -> None:
-    """``maximize=True`` with -g is descent on g."""
+    """``maximize=True`` with -g is descent on g, and weights decay in both."""
     made = trial.optimizer(trial.parameters())
-    if "maximize" in made.param_groups[0]:
-        optimizer = trial.optimizer(trial.parameters(), maximize=True)
-    elif _takes(trial.make, "maximize"):
-        optimizer = trial.make(trial.parameters(), maximize=True)  # type: ignore[call-arg]
-    else:
-        raise NotAsked("it does not offer maximize")
-    up = only_parameters(trial.run(optimizer, gradient=trial.negative))
-    down = only_parameters(trial.run(trial.optimizer(trial.parameters())))
-    trial.compare("maximize=True with -g", up, "descent on g", down)
+    decays = [{}, {"weight_decay": 0.1}] if "weight_decay" in made.param_groups[0] else [{}]
+    for decay in decays:
+        if "maximize" in made.param_groups[0]:
+            optimizer = trial.optimizer(trial.parameters(), maximize=True, **decay)
+        elif _takes(trial.make, "maximize"):
+            optimizer = trial.make(trial.parameters(), maximize=True)  # type: ignore[call-arg]
+            for group in optimizer.param_groups:
+                group.update(decay)
+        else:
+            raise NotAsked("it does not offer maximize")
+        up = only_parameters(trial.run(optimizer, gradient=trial.negative))
+        down = only_parameters(trial.run(trial.optimizer(trial.parameters(), **decay)))
+        said = " (weight_decay=0.1)" if decay else ""
+        trial.compare(f"maximize=True with -g{said}", up, "descent on g", down)
 
 
 def _takes(make: Any, option: str) -> bool:
@@ -129,7 +134,7 @@ def _takes(make: Any, option: str) -> bool:
 
 @check()
 def check_weight_decay(trial: Trial) -> None:
-    """Weight decay without gradients makes no parameter longer."""
+    """Weight decay is that of the group, and without gradients it makes no parameter longer."""
     decay = trial.option("weight_decay")
     if not isinstance(decay, (int, float)) or isinstance(decay, bool):
         raise NotAsked("its weight_decay is no number")
@@ -142,3 +147,14 @@ def check_weight_decay(trial: Trial) -> None:
                 f"weight_decay=0.1 and gradients of zero make the norm of parameter {i} grow, in 2 steps, "
                 f"from {length:.9g} to {float(param.detach().norm()):.9g}"
             )
+    without, with_decay = (
+        only_parameters(trial.run(trial.optimizer(trial.parameters(), weight_decay=value)))[-1]
+        for value in (0.0, 0.1)
+    )
+    if all(torch.equal(value, with_decay[name]) for name, value in without.items()):
+        start = {f"parameter {i}": param.detach() for i, param in enumerate(trial.parameters())}
+        if all(torch.equal(value, without[name]) for name, value in start.items()):
+            raise NotAsked(f"it does not move in the first {trial.steps} steps")
+        raise OptimizerError(
+            f'{trial.steps} steps are the same with group["weight_decay"] = 0 and = 0.1: it is not heeded'
+        )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,7 +11,7 @@ from torch.nn import Parameter
 
 from ..catalogue import FULL, check
 from ..trial import Trial, draws_random_numbers, only, only_parameters, snapshot
-from ..verdict import NotAsked, OptimizerError
+from ..verdict import History, NotAsked, OptimizerError
 
 
 @check()
@@ -32,7 +33,10 @@ def check_shapes(trial: Trial) -> None:
 
 @check(*FULL)
 def check_layouts(trial: Trial) -> None:
-    """Transposed tensors, channels_last and views with gaps take the same steps as contiguous ones."""
+    """Transposed tensors, channels_last and views with gaps take the same steps as contiguous ones.
+
+    And so do contiguous parameters whose gradients are transposed, have gaps, or are one row expanded.
+    """
     if draws_random_numbers(trial):
         raise NotAsked("it draws random numbers, in the order of the memory")
     values = [
@@ -51,6 +55,27 @@ def check_layouts(trial: Trial) -> None:
     oddly = trial.run(trial.optimizer([Parameter(value) for value in odd]))
     plainly = trial.run(trial.optimizer(plain))
     trial.compare("odd memory layouts", only_parameters(oddly), "contiguous", only_parameters(plainly))
+    values = [value.contiguous() for value in values]
+    oddly, plainly = (_with_gradients(trial, values, in_odd_layouts=odd) for odd in (True, False))
+    trial.compare("gradients of odd memory layouts", oddly, "contiguous ones", plainly)
+
+
+def _with_gradients(trial: Trial, values: list[Tensor], *, in_odd_layouts: bool) -> History:
+    """A run with gradients that lie in memory in another way in each step, or with contiguous copies."""
+    params = [Parameter(value.clone()) for value in values]
+    optimizer = trial.optimizer(params)
+    history: History = []
+    for step in range(trial.steps):
+        for i, param in enumerate(params):
+            grad = trial.gradient(step, i, tuple(param.shape))
+            if param.dim() > 1:
+                transposed, expanded = grad.mT.contiguous().mT, grad[:1].expand(grad.shape)
+                with_gaps = grad.new_zeros((*grad.shape, 2))[..., 0].copy_(grad)
+                grad = (transposed, expanded, with_gaps)[step % 3]
+            param.grad = grad if in_odd_layouts else grad.clone(memory_format=torch.contiguous_format)
+        trial.step(optimizer, step)
+        history.append(snapshot(optimizer, params, range(len(params))))
+    return only_parameters(history)
 
 
 @check()
@@ -116,20 +141,40 @@ def check_missing_gradients(trial: Trial) -> None:
 
 @check(*FULL)
 def check_groups(trial: Trial) -> None:
-    """Two parameter groups, the second with half the learning rate, are as two optimizers."""
+    """Two parameter groups, the second with other options, are as two optimizers."""
     halves = _halves(trial)
-    rate = trial.optimizer(trial.parameters()).param_groups[0].get("lr")
-    slower = {} if rate is None else {"lr": rate / 2}
-    both = trial.optimizer([{"params": halves[0]()}, {"params": halves[1](), **slower}])
+    other = _other_options(trial.optimizer(trial.parameters()).param_groups[0])
+    both = trial.optimizer([{"params": halves[0]()}, {"params": halves[1](), **other}])
     together = trial.run(both, numbers=_numbers(trial))
     trial.refuse_coupled()
     if draws_random_numbers(trial):
         raise NotAsked("it draws random numbers, in the order of the parameters")
-    for half, options in zip(halves, ({}, slower), strict=True):
+    for half, options in zip(halves, ({}, other), strict=True):
         numbers = _numbers(trial, half)
         alone = trial.run(trial.optimizer([{"params": half(), **options}]), numbers=numbers)
         among = only_parameters(only(together, numbers))
-        trial.compare("a parameter group", among, "an optimizer of its own", only_parameters(alone))
+        said = f" with {', '.join(options)} of its own" if options else ""
+        trial.compare(f"a parameter group{said}", among, "an optimizer of its own", only_parameters(alone))
+
+
+def _other_options(group: Mapping[str, Any]) -> dict[str, Any]:
+    """Other values of the usual options, all of which any group may have."""
+    other: dict[str, Any] = {}
+    if group.get("lr") is not None:
+        other["lr"] = group["lr"] / 2
+    for name, value in {"weight_decay": 0.1, "eps": 1e-3}.items():
+        if _is_number(group.get(name)):
+            other[name] = value
+    if _is_number(group.get("momentum")) and group["momentum"]:
+        other["momentum"] = 0.9 * group["momentum"]
+    betas = group.get("betas")
+    if isinstance(betas, (tuple, list)) and all(map(_is_number, betas)):
+        other["betas"] = type(betas)(0.9 * beta for beta in betas)
+    return other
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 @check()

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
+from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 from ..catalogue import FULL, check
 from ..memory import Alive, only_what_is_new
-from ..trial import Trial, needs_closure, only_parameters, tensors_in
-from ..verdict import NotAsked, OptimizerError
+from ..trial import Trial, needs_closure, only_parameters, snapshot, tensors_in
+from ..verdict import History, NotAsked, OptimizerError
 
 MEMORY = 4  # parameters are enough to see it grow
 COUNTED = (120, 170, 220)  # a history of a hundred steps is full by then
@@ -44,6 +46,74 @@ def check_gradients_untouched(trial: Trial) -> None:
                         f"{' (weight_decay=0.1)' if options else ''}: g = g + ... makes a new tensor, "
                         "g += ... writes into the old one"
                     )
+
+
+@check()
+def check_gradients_reused(trial: Trial) -> None:
+    """After a step its gradients may be overwritten, as by DDP and ``zero_grad(set_to_none=False)``."""
+    params = trial.parameters()
+    optimizer = trial.optimizer(params)
+    grads = [torch.empty_like(param) for param in params]
+    history: History = []
+    for step in range(trial.steps):
+        for i, (param, grad) in enumerate(zip(params, grads, strict=True)):
+            param.grad = grad.copy_(trial.gradient(step, i, tuple(param.shape)))
+        trial.step(optimizer, step)
+        for grad in grads:
+            grad.fill_(math.nan)
+        history.append(snapshot(optimizer, params, range(len(params))))
+    fresh = trial.run(trial.optimizer(trial.parameters()))
+    trial.compare(
+        "with gradients that are overwritten after each step",
+        only_parameters(history),
+        "with new ones",
+        only_parameters(fresh),
+    )
+
+
+@check()
+def check_zero_grad(trial: Trial) -> None:
+    """``zero_grad()`` leaves no parameter a gradient, in no group; ``set_to_none=False`` leaves zeros."""
+    params = trial.parameters()
+    try:
+        optimizer = trial.optimizer([{"params": params[::2]}, {"params": params[1::2]}])
+    except Exception:  # the check of groups says so
+        optimizer = trial.optimizer(params)
+    for set_to_none in (True, False):
+        for param in params:
+            param.grad = torch.ones_like(param)
+        optimizer.zero_grad(set_to_none=set_to_none)
+        for i, param in enumerate(params):
+            grad = param.grad
+            if grad is not None and (set_to_none or grad.count_nonzero()):
+                raise OptimizerError(
+                    f"after zero_grad(set_to_none={set_to_none}) parameter {i} has a gradient "
+                    + ("that is not zero" if grad.count_nonzero() else "of zeros")
+                )
+
+
+@check()
+def check_hooks(trial: Trial) -> None:
+    """Hooks before and after a step are called, torch's global ones too."""
+    params = trial.parameters()
+    optimizer = trial.optimizer(params)
+    called: list[str] = []
+    handles = [
+        optimizer.register_step_pre_hook(lambda *_: called.append("before")),
+        optimizer.register_step_post_hook(lambda *_: called.append("after")),
+        register_optimizer_step_pre_hook(lambda *_: called.append("globally before")),
+        register_optimizer_step_post_hook(lambda *_: called.append("globally after")),
+    ]
+    try:
+        trial.run(optimizer, 0, 1)
+    finally:
+        for handle in handles:
+            handle.remove()
+    missed = [when for when in ("before", "after", "globally before", "globally after") if when not in called]
+    if missed:
+        raise OptimizerError(
+            f"step() has not called the hooks that were registered {' and '.join(missed)} it"
+        )
 
 
 @check()
