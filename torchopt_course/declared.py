@@ -209,15 +209,6 @@ class DeclaredOptimizer(TransformedOptimizer):
         self._drop_given_up(param, group)
         return list(new)
 
-    def _drop_given_up(self, param: Tensor, group: Mapping[str, Any]) -> None:
-        """Delete states of transforms that have been switched off: on again, they begin with the weights."""
-        own = self.state.get(param, {})
-        for transform in self.transforms:
-            for name, option in transform.optional_states.items():
-                if not group.get(option):
-                    for key in keys_of(own, name):
-                        del own[key]
-
     def _missing_states(self, param: Tensor, group: Mapping[str, Any]) -> dict[str, Tensor]:
         own = self.state.get(param, {})
         new: dict[str, Tensor] = {}
@@ -229,6 +220,15 @@ class DeclaredOptimizer(TransformedOptimizer):
                 if made is not None:
                     new[name] = made
         return new
+
+    def _named_state(self, name: str, param: Tensor, group: Mapping[str, Any]) -> Tensor | None:
+        """What ``initial_state`` makes; an error says for which parameter."""
+        try:
+            with torch.no_grad():
+                return self._begun_state(name, param, group)
+        except Exception as error:
+            say_where(error, f"{type(self).__name__}.initial_state({name!r}) of {self._place_of(param)}")
+            raise
 
     @staticmethod
     def _new_step(param: Tensor, group: Mapping[str, Any], value: float = 0.0) -> Tensor:

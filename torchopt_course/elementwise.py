@@ -151,7 +151,7 @@ class ElementwiseOptimizer(RuleOptimizer):
 
     def _made_state(self, name: str, param: Tensor, group: Mapping[str, Any]) -> Tensor:
         where = f"the state {name!r} that {type(self).__name__}.initial_state made"
-        state = fitting(where, self._begun_state(name, param, group), param)
+        state = fitting(where, self._named_state(name, param, group), param)
         return state.to(wanted_dtype(group, name) or state.dtype)
 
     def _model_of_state(self, name: str, param: Tensor, group: Mapping[str, Any]) -> Tensor:

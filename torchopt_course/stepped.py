@@ -265,3 +265,10 @@ class SteppedOptimizer(Optimizer):
         names: Any = self.param_groups[i].get("param_names")
         is_named = isinstance(names, list | tuple) and position < len(names)
         return f"parameter {position} of group {i}" + (f" ({names[position]})" if is_named else "")
+
+    def _place_of(self, param: Tensor) -> str:
+        for i, group in enumerate(self.param_groups):
+            for position, other in enumerate(group["params"]):
+                if other is param:
+                    return self._where(i, position)
+        return f"a parameter of shape {tuple(param.shape)}"

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
+from .engines.eight_bits import keys_of
 from .engines.rule.parsed import Rule
 from .stepped import SteppedOptimizer
 from .transforms.checks import names_of, refuse_other_transforms
@@ -57,6 +58,15 @@ class TransformedOptimizer(SteppedOptimizer):
             if name in transform.states or name in transform.optional_states:
                 return transform.initial_state(name, param, group)
         return self.initial_state(name, param, group)
+
+    def _drop_given_up(self, param: Tensor, group: Mapping[str, Any]) -> None:
+        """Delete states of transforms that have been switched off: on again, they begin with the weights."""
+        own = self.state.get(param, {})
+        for transform in self.transforms:
+            for name, option in transform.optional_states.items():
+                if not group.get(option):
+                    for key in keys_of(own, name):
+                        del own[key]
 
     @property
     def _prepares_gradients(self) -> bool:

@@ -8,7 +8,6 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from .engines.rule.messages import say_where
 from .engines.rule.parsed import Rule
 from .engines.rule.whole import WholeRule, for_transforms
 from .engines.storage import OPTIONS as STORAGE
@@ -153,22 +152,11 @@ class TensorOptimizer(RuleOptimizer):
         return False  # there is nothing to be done for one that has no gradient
 
     def _made_state(self, name: str, param: Tensor, group: Mapping[str, Any]) -> Tensor | None:
-        cls = type(self).__name__
-        where = f"the state {name!r} that {cls}.initial_state made for {self._place_of(param)}"
-        try:
-            with torch.no_grad():
-                made = self._begun_state(name, param, group)
-        except Exception as error:
-            say_where(error, f"{cls}.initial_state({name!r}) of {self._place_of(param)}")
-            raise
+        made = self._named_state(name, param, group)
+        where = (
+            f"the state {name!r} that {type(self).__name__}.initial_state made for {self._place_of(param)}"
+        )
         return fitting_beside(where, made, param)
-
-    def _place_of(self, param: Tensor) -> str:
-        for i, group in enumerate(self.param_groups):
-            for position, other in enumerate(group["params"]):
-                if other is param:
-                    return self._where(i, position)
-        return f"a parameter of shape {tuple(param.shape)}"
 
     def _model_of_state(self, name: str, param: Tensor, group: Mapping[str, Any]) -> Tensor | None:
         return self._made_state(name, param, group)

@@ -64,11 +64,12 @@ class Muon(TensorOptimizer):
 
     @staticmethod
     def rule(p, g, momentum_buffer, lr, decay, momentum, nesterov, polynomial, eps, times, size):
-        # All that is given are copies: what ends in _ writes over them, which saves memory that is new each time.
+        # All that is given are copies: what ends in _ writes over them.
         momentum_buffer.lerp_(g, 1 - momentum)
         update = g.lerp_(momentum_buffer, momentum) if nesterov else momentum_buffer
         update = orthogonal(update, polynomial, times, eps).to(p.dtype)
-        return p.mul_(1 - decay).sub_(update, alpha=lr * size(*p.shape[-2:])), momentum_buffer
+        rows, columns = (max(1, n) for n in p.shape[-2:])
+        return p.mul_(1 - decay).sub_(update, alpha=lr * size(rows, columns)), momentum_buffer
 
 
 def orthogonal(matrices, polynomial, times, eps):

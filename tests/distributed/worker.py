@@ -392,7 +392,8 @@ class OfRows(Lamb):
         exp_avg = 0.9 * exp_avg + 0.1 * (g - xp.mean(g, over="row"))
         exp_avg_sq = exp_avg_sq + xp.max(g, over="column") * xp.norm(p, over="row")
         u = exp_avg / unbias / xp.norm(exp_avg, over="all")
-        return p - lr * u / (1 + xp.norm(u, over="column") + exp_avg_sq**2), exp_avg, exp_avg_sq
+        size = 1 + xp.norm(u, over="column") + exp_avg_sq**2 + xp.max(g) ** 2  # of all, empty shards too
+        return p - lr * u / size, exp_avg, exp_avg_sq
 
 
 def no_number_of_a_part() -> None:

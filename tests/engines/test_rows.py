@@ -264,6 +264,10 @@ def test_tensors_without_rows_are_refused(kind: str) -> None:
             r"sum\(over='column'\) .* for each row already",
         ),
         ('p - xp.mean(xp.norm(g, over="row"), over="all")', r"mean\(over='all'\) .* for each row already"),
+        (
+            'p - xp.erf(g) / g.norm(over="row")',
+            r"x\.norm\(over='row'\), but calls torch.*erf.*; write xp\.norm\(x, over='row'\)",
+        ),
         ('p - xp.mean(g, over="rows")', "over='rows', expected one of 'row', 'column', 'tensor'"),
         ('p - xp.mean(g, dim=0, over="row")', "mean.* with over='row', and with other arguments"),
         ('p - g.sqrt(over="row")', "sqrt.* with over='row', and with other arguments"),

@@ -100,10 +100,16 @@ def _placed(label: str, tensor: Any, param: Any) -> Any:
             f"{label} is a plain tensor of shape {tuple(tensor.shape)}, but the parameter is a DTensor with "
             f"the placements {param.placements}; load checkpoints with torch.distributed.checkpoint"
         )
-    if tensor.placements == param.placements:
-        return tensor
     with torch.no_grad():
-        return tensor.redistribute(placements=param.placements)
+        return placed_as(param, tensor)
+
+
+def placed_as(target: Any, tensor: Any) -> Any:
+    """A tensor, spread over the processes as another one is, if both are distributed."""
+    both_are = is_distributed({type(target)}) and is_distributed({type(tensor)})
+    if not both_are or tensor.placements == target.placements:
+        return tensor
+    return tensor.redistribute(placements=target.placements)
 
 
 def _local(tensor: Any) -> Tensor:

@@ -84,3 +84,14 @@ def test_muon_in_bfloat16_is_near_torch() -> None:
 def test_refused(ours: Any, options: Any, match: str) -> None:
     with pytest.raises(ValueError, match=match):
         ours([Parameter(torch.ones(3))], **options)
+
+
+@pytest.mark.parametrize("shape", [(4, 0), (0, 4), (0, 0)])
+def test_a_matrix_of_nothing_stays_and_the_others_go_on(shape: tuple[int, int]) -> None:
+    """torch's Muon divides by its number of columns."""
+    params = [Parameter(torch.ones(shape)), Parameter(torch.ones(2, 2))]
+    for param in params:
+        param.grad = torch.ones_like(param)
+    Muon(params).step()
+    assert params[0].shape == shape
+    assert (params[1] < 1).all()

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from ..interception import interceptor
 from ..layout import is_sparse
+from ..local import placed_as
 from ..rule.messages import kind
 from ..rule.parsed import Specialization
 from ..rule.placeholders import RuleError
@@ -103,10 +104,9 @@ def _is_wrapper(tensor: Tensor) -> bool:
 
 def _in_place_of(target: Tensor, real: Tensor, values: Tensor) -> Write:
     """What is to be written to a tensor that the rule has seen as ``real``."""
-    # The pairs of a lazily conjugated tensor are a copy.
-    return (
-        Write(target, torch.view_as_complex(values.contiguous())) if target.is_conj() else Write(real, values)
-    )
+    if target.is_conj():  # its pairs are a copy
+        return Write(target, torch.view_as_complex(values.contiguous()))
+    return Write(real, placed_as(real, values))
 
 
 def _sparse(

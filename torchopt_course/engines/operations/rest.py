@@ -11,6 +11,7 @@ from torch import Tensor
 from ..bucket import Coefficients, GroupOptions, Part, Specialize, Update
 from ..eight_bits import keys_of
 from ..local import LocalGroup
+from ..rule.messages import say_where
 from ..rule.parsed import Specialization
 from ..rule.words import TENSORS
 from . import one_by_one, wide
@@ -114,14 +115,17 @@ class Rest:
             if options.rounding is not None:
                 keys = None if local.chance is None else local.chance.keys([i])[0].tolist()
                 compute = partial(wide.compute, own, options.rounding, keys)
-            yield compute(
-                specialization,
-                local.params[i],
-                local.grads[i],  # type: ignore[arg-type]
-                {name: own[keys_of(own, name)[0]] for name in options.states},
-                values,
-                differentiable=options.differentiable,
-            )
+            states = {name: own[keys_of(own, name)[0]] for name in options.states}
+            param, grad = local.params[i], local.grads[i]
+            assert grad is not None, "it is stepped"
+            try:
+                new = compute(
+                    specialization, param, grad, states, values, differentiable=options.differentiable
+                )
+            except Exception as error:
+                say_where(error, where(i))
+                raise
+            yield new
 
     def _age(self, local: LocalGroup, i: int) -> Any:
         """How many steps parameter i has taken."""

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.overrides import resolve_name
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from .placeholders import Elsewhere, RuleError, Value, is_per_tensor, is_tensor, is_truth_value
+from .pointwise import Pointwise
 from .program import NUMBER, STATE, Line
 from .words import (
     COMPOSED,
@@ -59,6 +59,7 @@ class RuleNotes:
         self.stranger = ""  # the first elementwise function without a word
         self.refusal = ""  # the first thing that was refused, which the rule may have taken for its own error
         self._over = OVER[0]  # what the next reduction is of
+        self._method = ""  # the first that was called as a method, with `over`
         self.p = self.given("p")
 
     @property
@@ -73,10 +74,10 @@ class RuleNotes:
         return ""
 
     def refuse_alone(self, why: str) -> None:
-        """Refuse to let torch run the rule as it stands, on one tensor after the other, if it needs several.
+        """Refuse to let torch run the rule as it stands, on one tensor after the other, if it needs more.
 
         Raises:
-            TypeError: it does.
+            TypeError: it needs several tensors, or what torch's methods do not take.
         """
         over = next((line.over for line in self.lines if line.over != OVER[0]), None)
         if over or self._renews:
@@ -84,6 +85,11 @@ class RuleNotes:
             raise RuleError(
                 f"{self.owner}.rule {what}, but {why}: torch, which would run it as it stands, sees one "
                 "tensor at a time; use what is on the list for kernels, and xp.where for decisions"
+            )
+        if self._method:
+            raise RuleError(
+                f"{self.owner}.rule calls {self._method}, but {why}: torch, which would run it as it stands, "
+                f"has no such method; write {self._method.replace('x.', 'xp.').replace('(', '(x, ')}"
             )
 
     def given(self, register: str) -> Value:
@@ -195,6 +201,8 @@ class RuleNotes:
                 f"calls {name}() with over={over!r}, and with other arguments than the "
                 "tensor (and a norm's order) or of a function that makes no number of a whole tensor"
             )
+        if function is getattr(Tensor, name, None):
+            self._method = self._method or f"x.{name}(over={over!r})"
         self._over = over
         try:
             return self._said(*said)
@@ -215,7 +223,7 @@ class RuleNotes:
         arguments, keywords = tree_map(_example, (arguments, keywords))
         given = [leaf for leaf in tree_leaves((arguments, keywords)) if type(leaf) is Tensor]
         before = [tensor._version for tensor in given]
-        pointwise = _Pointwise()
+        pointwise = Pointwise()
         try:
             with pointwise:
                 result = function(*arguments, **keywords)
@@ -290,32 +298,3 @@ def _name(function: Any) -> str:
 
 _NORMS = {"norm_1", "norm_inf"}
 _TO_PYTHON = ("item", "tolist", "numpy", "__array__")
-
-
-class _Pointwise(TorchDispatchMode):
-    """Asks torch of all operations inside whether they are functions of one number at a time."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.failed = False
-
-    def __torch_dispatch__(
-        self,
-        operation: Any,
-        types: Any,
-        arguments: tuple[Any, ...] = (),
-        keywords: dict[str, Any] | None = None,
-    ) -> Any:
-        tags = operation.tags
-        self.failed |= operation.overloadpacket not in _AS_THEY_ARE and (
-            torch.Tag.pointwise not in tags or torch.Tag.nondeterministic_seeded in tags
-        )
-        return operation(*arguments, **(keywords or {}))
-
-
-_aten = torch.ops.aten
-# They copy, or make one like another: torch does not call that pointwise. Nor whole quotients.
-_AS_THEY_ARE = {
-    _aten.alias, _aten.detach, _aten.clone, _aten._to_copy, _aten.lift_fresh, _aten.scalar_tensor,
-    _aten.zeros_like, _aten.ones_like, _aten.full_like, _aten.floor_divide,
-}  # fmt: skip

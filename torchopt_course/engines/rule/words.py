@@ -22,8 +22,17 @@ def _filled(like: Tensor, number: Any) -> Any:
 
 
 def _extreme(function: Function, of_nothing: float) -> Function:
-    """torch has none for an empty tensor, of which no element asks for it either."""
-    return lambda x: function(x) if x.numel() else torch.sum(x) + of_nothing
+    """torch has none for an empty tensor, of which no element asks for it either, nor for an empty shard."""
+    return lambda x, *dim: function(_replicated(x), *dim) if x.numel() else torch.sum(x, *dim) + of_nothing
+
+
+def _replicated(x: Any) -> Any:
+    """A ``DTensor`` of which each process has all."""
+    if not hasattr(x, "redistribute"):
+        return x
+    from torch.distributed.tensor import Replicate
+
+    return x.redistribute(placements=[Replicate()] * x.device_mesh.ndim)
 
 
 # What a word means for tensors and Python's numbers.
@@ -69,20 +78,17 @@ def _of_lines(function: Function, over: str) -> Function:
     return reduced
 
 
-def _extremes(function: Function, of_nothing: float) -> Function:
-    return lambda x, *dim: function(x, *dim) if x.numel() else torch.sum(x, *dim) + of_nothing
-
-
+_OF_LINES: dict[str, Function] = {
+    "sum": torch.sum, "mean": torch.mean, "any": torch.any, "all": torch.all,
+    "norm": lambda x, dim, keepdim: torch.linalg.vector_norm(x, dim=dim, keepdim=keepdim),
+    "amax": _extreme(torch.amax, -torch.inf), "amin": _extreme(torch.amin, torch.inf),
+    "count_nonzero": lambda x, *dim: torch.sum(x != 0, *dim).to(x.dtype),
+}  # fmt: skip
 TENSORS |= {
     word_of_lines(word, over): _of_lines(function, over)
     for over in LINES
-    for word, function in {
-        "sum": torch.sum, "mean": torch.mean, "any": torch.any, "all": torch.all,
-        "norm": lambda x, dim, keepdim: torch.linalg.vector_norm(x, dim=dim, keepdim=keepdim),
-        "amax": _extremes(torch.amax, -torch.inf), "amin": _extremes(torch.amin, torch.inf),
-        "count_nonzero": lambda x, *dim: torch.sum(x != 0, *dim).to(x.dtype),
-    }.items()
-}  # fmt: skip
+    for word, function in _OF_LINES.items()
+}
 REDUCTIONS_OF_LINES = frozenset(word_of_lines(word, over) for word in REDUCTIONS for over in LINES)
 REDUCTIONS_OF_TORCH = ("sum", "mean", "norm", "amax", "amin", "max", "min", "any", "all", "count_nonzero")
 COMPARISONS = frozenset({"lt", "le", "gt", "ge", "eq", "ne"})
