@@ -11,8 +11,7 @@ from torch import Tensor
 
 from .engines.bucket import Coefficients, GroupOptions
 from .engines.eight_bits import EIGHT_BITS, keys_of
-from .engines.group import sparse_made_dense
-from .engines.layout import is_sparse
+from .engines.layout import is_sparse, sparse_made_dense
 from .engines.rule.messages import line_of, said, say_where
 from .engines.rule.parsed import ParsedRule
 from .engines.rule.whole import WholeRule

@@ -16,7 +16,7 @@ from .engines.rule.parsed import ParsedRule
 from .engines.storage import OPTIONS, as_wanted, compensation, compensations, rounding_of, wanted_dtype
 from .optimizer import RuleOptimizer
 from .validation.declarations import fitting
-from .validation.storage import refuse_idle_storage, refuse_odd_storage
+from .validation.storage import refuse_idle_storage, refuse_odd_storage, warn_of_lost_squares
 
 
 class ElementwiseOptimizer(RuleOptimizer):
@@ -137,6 +137,8 @@ class ElementwiseOptimizer(RuleOptimizer):
             group.setdefault("rounding_seed", 0)
             group.setdefault("rounding_step", 0)
         super()._begin_group(i)
+        states, squares = self._kept_states(group), self._parsed_rule.squares
+        warn_of_lost_squares(type(self).__name__, group, states, squares)
 
     def _group_options(self, group: Mapping[str, Any], interceptor: str | None) -> GroupOptions:
         wanted = group.get("state_dtype")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 import torch
@@ -201,6 +203,21 @@ def test_changed_rule_never_runs_stale_code(tmp_path: Path) -> None:
         assert float(run.stdout) == result, change
     kernels = list((tmp_path / "torchopt_course").glob("*Changing*.o"))
     assert len(kernels) == 4, "the last program is the first again and finds its code"
+
+
+def test_a_full_disk_keeps_no_halves(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def full(*_: object) -> NoReturn:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def nothing(word: int) -> None:
+        pass
+
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(compiler, "_warned", set())
+    monkeypatch.setattr(compiler.os, "replace", full)
+    with pytest.warns(RuntimeWarning, match="cannot be kept on disk, .* No space left"):
+        assert compiler.native("nothing", "of a test", lambda: nothing, 1), "it runs all the same"
+    assert list((tmp_path / "torchopt_course").iterdir()) == []
 
 
 def test_cache_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

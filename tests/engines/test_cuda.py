@@ -18,6 +18,7 @@ import torchopt_course as oc
 from torchopt_course.engines.cuda import bucket as cuda
 
 from ..helpers import NAMES, assert_same, ours, parameters, set_gradients, tensor, theirs
+from ..optimizers.stored import squares_in_float16
 from ..optimizers.test_half import assert_small_steps_add_up
 
 triton = pytest.importorskip("triton")
@@ -140,6 +141,7 @@ def test_half_is_computed_as_float32_and_rounded_once(name: str, dtype: torch.dt
     ],
     ids=str,
 )
+@squares_in_float16
 def test_stores_and_rounds_as_the_other_engines(
     dtype: torch.dtype, options: dict[str, Any], device: str
 ) -> None:

@@ -67,6 +67,31 @@ def test_a_group_of_which_none_is_stepped(engine: str) -> None:
         assert sizes == [3.0, 1.0 if over_group else 3.0]
 
 
+class Counting(Growing):
+    """Nothing is searched for."""
+
+    renews = ("count",)
+    states = ("seen",)
+
+    @staticmethod
+    def rule(p: Any, g: Any, seen: Any, lr: Any, size: Any, count: Any, over_group: Any) -> Any:
+        return p - lr * (count + 1) * g, seen + g, count + 1
+
+
+def test_a_group_that_has_no_gradient_for_many_steps_counts_with_the_others(engine: str) -> None:
+    make_ready()
+    params = [Parameter(torch.zeros(3, dtype=torch.float64)) for _ in range(2)]
+    optimizer = Counting([{"params": [param]} for param in params], **ENGINES[engine])
+    for step in range(8):
+        params[0].grad = torch.ones_like(params[0])
+        if step == 7:
+            params[1].grad = torch.ones_like(params[1])
+        optimizer.step()
+        assert [group["count"] for group in optimizer.param_groups] == [step + 1.0] * 2
+    assert params[0].tolist() == [-18.0] * 3
+    assert params[1].tolist() == [-4.0] * 3
+
+
 def test_nothing_is_renewed_without_a_gradient(engine: str) -> None:
     _, optimizer = two_groups(**ENGINES[engine])
     optimizer.step()

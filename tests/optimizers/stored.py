@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import pytest
 import torch
 import torch as xp
 from torch import Tensor
@@ -136,6 +137,10 @@ STORED: list[tuple[torch.dtype, dict[str, Any]]] = [
     (H, {"rounding": "kahan", "state_dtype": B}),
     (H, {"rounding": "stochastic"}),
 ]
+
+
+# Of what some of them ask for, squares in float16, there is a test of its own.
+squares_in_float16 = pytest.mark.filterwarnings("ignore:.* in torch.float16, which has no number:UserWarning")
 
 
 def some_parameters(dtype: torch.dtype, count: int = 300) -> list[Parameter]:

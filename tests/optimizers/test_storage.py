@@ -12,7 +12,18 @@ import torchopt_course as oc
 from torchopt_course.engines.native import step as native
 
 from ..helpers import ENGINES, NAMES, engines_used, every_engine, ours, set_gradients, theirs
-from .stored import OPTIMIZERS, STORED, B, F, H, assert_same_tensors, some_parameters, stepped, tensors_of
+from .stored import (
+    OPTIMIZERS,
+    STORED,
+    B,
+    F,
+    H,
+    assert_same_tensors,
+    some_parameters,
+    squares_in_float16,
+    stepped,
+    tensors_of,
+)
 
 # Each way of storing with Adam, each optimizer in three; all of them with all in `make test-slow`.
 CASES = [
@@ -23,6 +34,7 @@ CASES = [
 ]
 
 
+@squares_in_float16
 @pytest.mark.parametrize(("name", "dtype", "options"), CASES, ids=str)
 def test_the_same_numbers_and_bytes_on_each_engine(
     name: str, dtype: torch.dtype, options: dict[str, Any]

@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import pytest
 import torch
+import torch as xp
 from torch.nn import Parameter
 
 import torchopt_course as oc
 
 from ..helpers import every_engine, set_gradients
-from .stored import STORED, B, F, Plain, some_parameters, stepped, tensors_of
+from .stored import (
+    STORED,
+    AdaMax,
+    B,
+    F,
+    H,
+    Lion,
+    Plain,
+    User,
+    some_parameters,
+    squares_in_float16,
+    stepped,
+    tensors_of,
+)
 
 
+@squares_in_float16
 @every_engine
 @pytest.mark.parametrize(("dtype", "options"), STORED, ids=str)
 def test_a_resumed_run_is_the_same_run(
@@ -112,6 +128,55 @@ def test_more_bad_options() -> None:
         oc.Adam([Parameter(torch.ones(2, dtype=torch.complex64))], state_dtype=B)
     with pytest.raises(ValueError, match=r"rounding_seed=3 is given, but rounding=None draws no random bits"):
         oc.Adam([{"params": [Parameter(torch.ones(2))], "rounding_seed": 3}])
+
+
+class Surprise(User):
+    """AdaBelief's second moment, by a power, and its root."""
+
+    states = ("mean", "variance", "deviation")
+
+    @staticmethod
+    def rule(p: Any, g: Any, mean: Any, variance: Any, deviation: Any, lr: Any) -> Any:
+        mean = 0.9 * mean + 0.1 * g
+        variance = 0.9 * variance + 0.1 * (mean - g) ** 2
+        return p - lr * mean / (xp.sqrt(variance) + 1e-8), mean, variance, xp.sqrt(variance)
+
+    @staticmethod
+    def coefficients(lr: float) -> dict[str, float]:
+        return {"lr": lr}
+
+
+@pytest.mark.parametrize(
+    ("make", "dtype", "options", "named"),
+    [
+        (oc.Adam, F, {"state_dtype": H}, ["exp_avg_sq"]),
+        (oc.AdamW, F, {"state_dtype": H, "amsgrad": True}, ["exp_avg_sq", "max_exp_avg_sq"]),
+        (oc.Adam, F, {"state_dtype": {"exp_avg": H}}, []),
+        (oc.Adam, F, {"state_dtype": B}, []),
+        (oc.Adam, H, {"rounding": "kahan"}, ["exp_avg_sq"]),
+        (oc.Adam, H, {"state_dtype": {"exp_avg_sq": B}}, []),
+        (oc.Adam, H, {}, []),  # as torch does it
+        (oc.RMSprop, F, {"state_dtype": H, "centered": True, "maximize": True}, ["square_avg"]),
+        (oc.Adagrad, F, {"state_dtype": H}, ["sum"]),
+        (oc.Momentum, F, {"state_dtype": H}, []),
+        (Lion, F, {"state_dtype": H}, []),
+        (AdaMax, F, {"state_dtype": H}, []),
+        (Surprise, F, {"state_dtype": H}, ["variance"]),
+    ],
+    ids=str,
+)
+def test_squares_that_would_be_kept_in_float16_are_named(
+    make: Any, dtype: torch.dtype, options: dict[str, Any], named: list[str]
+) -> None:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        optimizer = make(some_parameters(dtype), **options)
+        optimizer.add_param_group({"params": [Parameter(torch.ones(2, dtype=dtype))]})
+    said = [str(each.message) for each in caught]
+    for name, text in zip(2 * named, said, strict=True):
+        assert f"will keep {name!r} in torch.float16" in text
+        assert f"give state_dtype={{{name!r}: torch.bfloat16}}" in text
+    assert {each.category for each in caught} <= {UserWarning}
 
 
 @pytest.mark.parametrize(

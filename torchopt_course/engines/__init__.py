@@ -8,8 +8,8 @@ A step, in eight lines:
 2. Each :mod:`.group` looks whether all is as it was planned: its options, and by :mod:`.guards` its tensors.
 3. If not, it is planned anew: states are completed, and each parameter goes to the first engine below that
    does not refuse it, into a :mod:`.bucket`.
-4. The coefficients are computed, the :mod:`.rules` (read once by :mod:`.tracing` into a :mod:`.program`) made
-   into a kernel, by :mod:`.native` or Triton.
+4. The coefficients are computed, the :mod:`.rule` (read once by :mod:`.rule.tracing` into a
+   :mod:`.rule.program`) made into a kernel, by :mod:`.native` or Triton.
 5. When everything is ready and nothing can fail any more, the buckets update their tensors in place.
 
 ===========  ========================================================================================
@@ -20,7 +20,7 @@ A step, in eight lines:
 ``eager``    the program as torch operations, one tensor at a time; the reference
 ===========  ========================================================================================
 
-What is no plain tensor, or has no program, goes :mod:`.one_by_one` through torch (:mod:`.rest`).
+What is no plain tensor, or has no program, goes one by one through torch (:mod:`.operations.rest`).
 """
 
 from __future__ import annotations

@@ -18,7 +18,6 @@ from . import ENGINES
 from .assignment import Assignment, Declared
 from .bucket import Bucket, Coefficients, Part, Scaling, Specialize, Update
 from .eight_bits import keys_of
-from .layout import is_sparse
 from .local import is_distributed, local_group
 from .native.compiler import CompilationError
 from .rule.parsed import Specialization
@@ -233,11 +232,3 @@ class Group(Assignment):
     def needs_host_sync(self) -> bool:
         """Whether the host must know if a gradient has overflowed: not every engine can find out itself."""
         return bool(self.rest.positions) or not all(bucket.HEEDS_SCALING for bucket in self.buckets)
-
-
-def sparse_made_dense(wanted: Callable[[], str], param: Tensor, grad: Tensor | None) -> Tensor | None:
-    """A sparse gradient made dense where that is wanted."""
-    if grad is None or not is_sparse(grad) or is_sparse(param):
-        return grad
-    # Only coordinates tell which rows a gradient has.
-    return grad.to_dense() if wanted() == "dense" or (wanted() == "rows" and not grad.is_sparse) else grad

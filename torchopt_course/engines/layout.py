@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -58,3 +58,11 @@ def zeros_where(param: Tensor) -> Tensor:
     zeros = zeros.coalesce() if zeros.is_sparse else zeros
     zeros.values().zero_()
     return zeros
+
+
+def sparse_made_dense(wanted: Callable[[], str], param: Tensor, grad: Tensor | None) -> Tensor | None:
+    """A sparse gradient made dense where that is wanted."""
+    if grad is None or not is_sparse(grad) or is_sparse(param):
+        return grad
+    # Only coordinates tell which rows a gradient has.
+    return grad.to_dense() if wanted() == "dense" or (wanted() == "rows" and not grad.is_sparse) else grad

@@ -9,6 +9,7 @@ usual way again. A schedule that changes ``lr`` or ``betas`` is no change: numbe
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -37,10 +38,13 @@ class PreparedStep:
     def __init__(self, optimizer: Optimizer, groups: Sequence[Group]) -> None:
         if not native.can_look() or not native.is_ready():
             raise ImpossibleError
-        self._groups = [PreparedGroup(optimizer, group) for group in groups]
-        self._addresses = np.array([group.address for group in self._groups], dtype=np.int64)
+        firsts = itertools.accumulate((len(group.buckets) for group in groups), initial=0)
+        self._groups = [
+            PreparedGroup(optimizer, group, first) for group, first in zip(groups, firsts, strict=False)
+        ]
+        buckets = [bucket.guards.address for group in self._groups for bucket in group.buckets]
+        self._addresses = np.array([*(group.address for group in self._groups), *buckets], dtype=np.int64)
         self._frame = np.zeros(f.ALL_WORDS, dtype=np.int64)
-        self._frame[f.GROUP_COUNT], self._frame[f.GROUPS] = len(groups), self._addresses.ctypes.data
         self._address = int(self._frame.ctypes.data)
         self._renews = optimizer._parsed_rule.renews
         searches = self._groups[0].searches
@@ -48,6 +52,10 @@ class PreparedStep:
             raise ImpossibleError
         self._wanted = _rows(searches)
         for word, value in {
+            f.GROUP_COUNT: len(groups),
+            f.GROUPS: self._addresses.ctypes.data,
+            f.BUCKET_COUNT: len(buckets),
+            f.BUCKETS: self._addresses[len(groups) :].ctypes.data,
             f.SEARCHES: len(searches),
             f.WANTED: self._wanted.ctypes.data,
             f.WANTED_COUNT: len(self._wanted),

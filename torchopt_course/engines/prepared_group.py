@@ -34,8 +34,12 @@ class Optimizer(Declared, Protocol):
 class PreparedGroup:
     """The frame of one group, with the arrays that it has the addresses of.
 
+    Args:
+        first: the place of its first bucket among those of all groups.
+
     Attributes:
         address: of the frame.
+        buckets: the group's.
         programs: what computes the coefficients, for each bucket.
         updates: once the frame is found to hold, what the coming step has to do for each bucket; ``None``
             instead, if that must be prepared in the usual way.
@@ -49,10 +53,12 @@ class PreparedGroup:
         CompilationError: an engine prepares each step for itself.
     """
 
-    def __init__(self, optimizer: Optimizer, group: Group) -> None:
+    def __init__(self, optimizer: Optimizer, group: Group, first: int) -> None:
         if group.rest.positions or group.is_distributed:
             raise ImpossibleError
-        self._buckets = list(group.buckets)
+        if optimizer._parsed_rule.renews and not group.buckets:  # nobody computes its options' new values
+            raise ImpossibleError
+        self.buckets = list(group.buckets)
         self._plan = list(group.buckets), list(group.unknown)
         self.updates: list[Callable[[], Update | None]] = []
         self.is_compiled = True
@@ -67,17 +73,16 @@ class PreparedGroup:
         self.searches: tuple[tuple[Wanted, ...], ...] = ()
 
         self._guard_fixed(optimizer)
-        for bucket in self._buckets:
+        for bucket in self.buckets:
             self._words.append(self._of_bucket(optimizer, group, bucket))
         self._frame = np.zeros(f.GROUP_WORDS, dtype=np.int64)
         self.address = int(self._frame.ctypes.data)
         unknown = np.array(group.unknown, dtype=np.int64)
         inputs = np.array(list(self._inputs.values()), dtype=np.int64)
         fixed = np.array(self._fixed, dtype=np.int64)
-        addresses = np.array([bucket.guards.address for bucket in self._buckets], dtype=np.int64)
         for word, value in {
-            f.GROUP_BUCKETS: self._keep(addresses),
-            f.BUCKET_COUNT: len(self._buckets),
+            f.BUCKETS_FROM: first,
+            f.BUCKETS_TO: first + len(self.buckets),
             f.PARAM_COUNT: len(self._options["params"]),
             f.PARAMS_NAME: self._id("params"),
             f.FIXED: self._keep(fixed),
@@ -98,7 +103,7 @@ class PreparedGroup:
 
     def arm(self) -> None:
         """Put back into the buckets' frames what a step of the usual way has overwritten."""
-        for bucket, words in zip(self._buckets, self._words, strict=True):
+        for bucket, words in zip(self.buckets, self._words, strict=True):
             for word, value in words.items():
                 bucket.guards.frame[word] = value
 

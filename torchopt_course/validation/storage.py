@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import warnings
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Protocol
 
 import torch
@@ -118,6 +119,31 @@ def refuse_idle_storage(owner: str, group: Mapping[str, Any], states: Sequence[s
             f"rounding={rounding!r} is given, but no tensor of {owner} has 16 bits: the parameters are "
             f"{_said(kinds)}, the states {_said(kinds_of_states)}; give state_dtype=torch.bfloat16 for states"
         )
+
+
+def warn_of_lost_squares(
+    owner: str, group: Mapping[str, Any], states: Sequence[str], squares: Collection[str]
+) -> None:
+    """Warn of states in float16, if a group asks for ways of storing, in which squares of gradients vanish.
+
+    Args:
+        states: those that the group keeps.
+        squares: those that hold squares of gradients.
+    """
+    if rounding_of(group) is None:
+        return
+    kinds = {param.dtype for param in group["params"]}
+    for name in states:
+        wanted = wanted_storage(group, name)
+        if name in squares and torch.float16 in ({wanted} if wanted else kinds):
+            warnings.warn(
+                f"{owner} will keep {name!r} in torch.float16, which has no number between 0 and 6e-8, and "
+                "that state holds squares of gradients: small ones become 0, and steps too long, or of any "
+                "length. torch.bfloat16 takes no more memory and reaches as far as float32: give "
+                f"state_dtype={{{name!r}: torch.bfloat16}}",
+                UserWarning,
+                stacklevel=2,
+            )
 
 
 def _said(kinds: Iterable[object]) -> str:

@@ -20,6 +20,7 @@ import tempfile
 import threading
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
@@ -160,9 +161,15 @@ def _keep_on_disk(name: str, digest: str, symbol: str, needs: list[str], code: b
     try:
         folder = cache_folder()
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=folder, prefix=f".{name}-", delete=False) as file:
-            file.write(json.dumps(head).encode() + b"\n" + code)
-        os.replace(file.name, folder / f"{name}-{digest[:40]}.o")
+        handle, unfinished = tempfile.mkstemp(dir=folder, prefix=f".{name}-")
+        try:
+            with open(handle, "wb") as file:
+                file.write(json.dumps(head).encode() + b"\n" + code)
+            os.replace(unfinished, folder / f"{name}-{digest[:40]}.o")
+        except BaseException:  # a full disk keeps no halves
+            with suppress(OSError):
+                os.unlink(unfinished)
+            raise
     except (OSError, RuntimeError) as error:
         warn_once(f"compiled kernels cannot be kept on disk, each process compiles again: {error}")
 

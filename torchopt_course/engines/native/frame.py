@@ -53,16 +53,17 @@ POSITION, PARAM, KIND, PLACE, LAYOUT, GRAD_LAYOUT, FIRST_STATE = range(7)
 DATA, DEVICE, RANK_AND_DTYPE, SHAPE, STRIDES, OFFSET = range(6)
 VIEW_WORDS = 6
 
-# Words of a group's frame.
+# Words of a group's frame; its buckets follow one another among those of all groups.
 _word = count().__next__
-GROUP_BUCKETS, BUCKET_COUNT, PARAM_COUNT, PARAMS_NAME = (_word() for _ in range(4))
+BUCKETS_FROM, BUCKETS_TO, PARAM_COUNT, PARAMS_NAME = (_word() for _ in range(4))
 FIXED, FIXED_COUNT, INPUTS, INPUT_COUNT, VALUES, UNKNOWN, UNKNOWN_COUNT = (_word() for _ in range(7))
 RENEWED = _word()
 GROUP_WORDS = _word()
 
 # Words of the frame of all groups of an optimizer.
 _word = count(VERDICT + 1).__next__
-GROUP_COUNT, GROUPS, SEARCHES, WANTED, WANTED_COUNT, RENEWS = (_word() for _ in range(6))
+GROUP_COUNT, GROUPS, BUCKET_COUNT, BUCKETS = (_word() for _ in range(4))
+SEARCHES, WANTED, WANTED_COUNT, RENEWS = (_word() for _ in range(4))
 ALL_WORDS = _word()
 
 # Words of one row of its `wanted`: a number over several tensors, by the search that finds it, its place

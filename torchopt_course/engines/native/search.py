@@ -22,10 +22,11 @@ def build(evaluate: Any, coefficients: Any, visit: Any) -> Callable[..., Any]:
     """
     import numba
 
-    from ..cpu.reductions import BLOCK
+    from ..cpu import reductions
     from .intrinsics import njit, pointer_to
 
     words, doubles = pointer_to(numba.int64), pointer_to(numba.float64)
+    larger, smaller, block_size = njit(reductions.larger), njit(reductions.smaller), reductions.BLOCK
 
     @njit
     def put(bucket: Any, stage: Any) -> Any:
@@ -36,9 +37,9 @@ def build(evaluate: Any, coefficients: Any, visit: Any) -> Callable[..., Any]:
     @njit
     def joined(word: Any, a: Any, x: Any) -> Any:
         if word == f.LARGEST:
-            return x if (x > a) | (x != x) else a
+            return larger(a, x)
         if word == f.SMALLEST:
-            return x if (x < a) | (x != x) else a
+            return smaller(a, x)
         return a + x
 
     @njit
@@ -67,80 +68,77 @@ def build(evaluate: Any, coefficients: Any, visit: Any) -> Callable[..., Any]:
                 continue
             first, elements = blocks[2 * i], blocks[2 * i + 1]
             size += elements
-            for block in range(first, first + (elements + BLOCK - 1) // BLOCK):
+            for block in range(first, first + (elements + block_size - 1) // block_size):
                 value = joined(word, value, partials[block * width + column])
         return finished(word, value, size), size
 
     @njit
-    def find(frame: Any, wanted: Any, only: Any) -> Any:
-        """One number: of the group with the index ``only``, or of all groups, if that is -1."""
-        groups, word = words(frame[f.GROUPS]), wanted[f.WORD]
-        total, size, count = beginning(word), 0, 0.0
-        for i in range(frame[f.GROUP_COUNT]):
-            if only >= 0 and i != only:
-                continue
-            group = words(groups[i])
-            buckets = words(group[f.GROUP_BUCKETS])
-            for k in range(group[f.BUCKET_COUNT]):
-                bucket = words(buckets[k])
-                if bucket[f.PRESENT] == 0:
-                    continue
+    def find(buckets: Any, begin: Any, end: Any, wanted: Any) -> Any:
+        """One number, over the tensors of some buckets, which all get it."""
+        word, total, size, count = wanted[f.WORD], beginning(wanted[f.WORD]), 0, 0.0
+        for k in range(begin, end):
+            bucket = words(buckets[k])
+            if bucket[f.PRESENT]:
                 value, elements = of_bucket(bucket, word, wanted[f.PART])
                 size += elements
                 count += 1
                 total = joined(word, total, value * value if word == f.LENGTH_OF else value)
         total = total / size if word == f.MEAN_OF else finished(word, total, count)
-        for i in range(frame[f.GROUP_COUNT]):
-            if only >= 0 and i != only:
-                continue
-            group = words(groups[i])
-            buckets = words(group[f.GROUP_BUCKETS])
-            for k in range(group[f.BUCKET_COUNT]):
-                bucket = words(buckets[k])
-                doubles(bucket[f.REGISTERS])[bucket[f.FOUND] + wanted[f.NUMBER]] = total
+        for k in range(begin, end):
+            bucket = words(buckets[k])
+            doubles(bucket[f.REGISTERS])[bucket[f.FOUND] + wanted[f.NUMBER]] = total
 
     @njit
-    def each_bucket(api: Any, frame: Any, stage: Any, is_search: Any) -> Any:
+    def find_all(frame: Any, stage: Any) -> Any:
+        """What the search of a stage was for: numbers of each group, or of all."""
+        groups, buckets = words(frame[f.GROUPS]), words(frame[f.BUCKETS])
+        for k in range(frame[f.WANTED_COUNT]):
+            wanted = words(frame[f.WANTED] + 8 * f.WANTED_WORDS * k)
+            if wanted[f.SEARCH] != stage:
+                continue
+            if wanted[f.OVER_ALL]:
+                find(buckets, 0, frame[f.BUCKET_COUNT], wanted)
+                continue
+            for i in range(frame[f.GROUP_COUNT]):
+                group = words(groups[i])
+                find(buckets, group[f.BUCKETS_FROM], group[f.BUCKETS_TO], wanted)
+
+    @njit
+    def each_bucket(api: Any, frame: Any, stage: Any) -> Any:
         """Put a stage into the buckets; if it is a search, visit their tensors."""
-        groups = words(frame[f.GROUPS])
-        for i in range(frame[f.GROUP_COUNT]):
-            group = words(groups[i])
-            buckets = words(group[f.GROUP_BUCKETS])
-            for k in range(group[f.BUCKET_COUNT]):
-                bucket = words(buckets[k])
-                put(bucket, stage)
-                if not coefficients(bucket):
-                    return f.COEFFICIENTS
-                if is_search and bucket[f.PRESENT]:
-                    visit(api, bucket)
+        buckets = words(frame[f.BUCKETS])
+        for k in range(frame[f.BUCKET_COUNT]):
+            bucket = words(buckets[k])
+            put(bucket, stage)
+            if not coefficients(bucket):
+                return f.COEFFICIENTS
+            if stage < frame[f.SEARCHES] and bucket[f.PRESENT]:
+                visit(api, bucket)
         return f.HOLDS
 
     @njit
     def oldest(frame: Any) -> Any:
         """The most steps that a parameter has taken that is stepped; -1 if a bucket has none."""
-        groups, age = words(frame[f.GROUPS]), 0.0
-        for i in range(frame[f.GROUP_COUNT]):
-            group = words(groups[i])
-            buckets = words(group[f.GROUP_BUCKETS])
-            for k in range(group[f.BUCKET_COUNT]):
-                bucket = words(buckets[k])
-                if bucket[f.PRESENT] == 0:
-                    return -1.0
-                ages, absent = doubles(bucket[f.AGES]), words(bucket[f.ABSENT])
-                for j in range(bucket[f.COUNT]):
-                    if not absent[j]:
-                        age = max(age, ages[j])
+        buckets, age = words(frame[f.BUCKETS]), 0.0
+        for k in range(frame[f.BUCKET_COUNT]):
+            bucket = words(buckets[k])
+            if bucket[f.PRESENT] == 0:
+                return -1.0
+            ages, absent = doubles(bucket[f.AGES]), words(bucket[f.ABSENT])
+            for j in range(bucket[f.COUNT]):
+                if not absent[j]:
+                    age = max(age, ages[j])
         return age
 
     @njit
     def renew(frame: Any) -> Any:
         """Write down the options that rules renew, for Python to set; their stage is the last."""
-        groups, age = words(frame[f.GROUPS]), oldest(frame)
+        groups, buckets, age = words(frame[f.GROUPS]), words(frame[f.BUCKETS]), oldest(frame)
         if age < 0:
             return f.CHANGED
         for i in range(frame[f.GROUP_COUNT]):
             group = words(groups[i])
-            bucket = words(words(group[f.GROUP_BUCKETS])[0])
+            bucket = words(buckets[group[f.BUCKETS_FROM]])
             put(bucket, frame[f.SEARCHES] + 1)
             if not evaluate(bucket, age, doubles(group[f.RENEWED])):
                 return f.COEFFICIENTS
@@ -149,15 +147,10 @@ def build(evaluate: Any, coefficients: Any, visit: Any) -> Callable[..., Any]:
 
     def search(api: Any, frame: Any) -> Any:
         for stage in range(frame[f.SEARCHES] + 1):
-            verdict = each_bucket(api, frame, stage, stage < frame[f.SEARCHES])
+            verdict = each_bucket(api, frame, stage)
             if verdict != f.HOLDS:
                 return verdict
-            for k in range(frame[f.WANTED_COUNT]):
-                wanted = words(frame[f.WANTED] + 8 * f.WANTED_WORDS * k)
-                if wanted[f.SEARCH] == stage:
-                    begin, end = (-1, 0) if wanted[f.OVER_ALL] else (0, frame[f.GROUP_COUNT])
-                    for only in range(begin, end):
-                        find(frame, wanted, only)
+            find_all(frame, stage)
         return renew(frame) if frame[f.RENEWS] else f.HOLDS
 
     return search

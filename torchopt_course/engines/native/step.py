@@ -21,8 +21,13 @@ from .compiler import Address, CompilationError, callable_at, known, native
 
 __all__ = ["can_look", "layout"]
 
-LOOK, PREPARE, ANNOUNCE, RUN, READY, ALL, VISIT = range(7)
-_FILES = ("frame.py", "guards.py", "numbers.py", "update.py", "search.py", "step.py")
+LOOK, PREPARE, RUN, READY, ALL, VISIT = range(6)
+_ENGINES = str(__package__).rpartition(".")[0]
+# What is compiled, and whose numbers it was compiled with.
+_FILES = (
+    *((__package__, f"{name}.py") for name in ("frame", "guards", "numbers", "update", "search", "step")),
+    (f"{_ENGINES}.cpu", "reductions.py"),
+)
 
 
 # Compiling takes some 3 seconds, once on a machine: in a short run Python is sooner done. How much it has
@@ -131,7 +136,7 @@ class _Compiled:
 
 
 def _source() -> str:
-    return repr([pkgutil.get_data(__package__, file) for file in _FILES])
+    return repr([pkgutil.get_data(package, file) for package, file in _FILES])
 
 
 def _build() -> Callable[..., Any]:
@@ -189,7 +194,7 @@ def _build() -> Callable[..., Any]:
         return True
 
     @njit
-    def group_ready(api: Any, group: Any, options: Any, state: Any) -> Any:
+    def group_ready(api: Any, group: Any, buckets: Any, options: Any, state: Any) -> Any:
         """Whether one group can be stepped as planned, with all that its buckets need to run."""
         if words(options)[1] != api[f.A_DICT]:
             return f.CHANGED
@@ -202,8 +207,7 @@ def _build() -> Callable[..., Any]:
             return f.OPTIONS
         if not no_grad(api, params, group):
             return f.CHANGED
-        buckets = words(group[f.GROUP_BUCKETS])
-        for k in range(group[f.BUCKET_COUNT]):
+        for k in range(group[f.BUCKETS_FROM], group[f.BUCKETS_TO]):
             bucket = words(buckets[k])
             verdict = look(api, bucket, params, 0, state)
             if verdict != f.HOLDS:
@@ -221,27 +225,22 @@ def _build() -> Callable[..., Any]:
     def all_ready(api: Any, frame: Any, param_groups: Any, state: Any) -> Any:
         if call1(api[f.LIST_SIZE], param_groups) != frame[f.GROUP_COUNT]:
             return f.CHANGED
-        groups = words(frame[f.GROUPS])
+        groups, buckets = words(frame[f.GROUPS]), words(frame[f.BUCKETS])
         for i in range(frame[f.GROUP_COUNT]):
             options = call2(api[f.LIST_ITEM], param_groups, i)
-            verdict = group_ready(api, words(groups[i]), options, state)
+            verdict = group_ready(api, words(groups[i]), buckets, options, state)
             if verdict != f.HOLDS:
                 return verdict
         return find_several(api, frame) if frame[f.SEARCHES] or frame[f.RENEWS] else f.HOLDS
 
     @njit
     def run_all(api: Any, frame: Any) -> Any:
-        groups = words(frame[f.GROUPS])
-        for action in (ANNOUNCE, RUN):
-            for i in range(frame[f.GROUP_COUNT]):
-                group = words(groups[i])
-                buckets = words(group[f.GROUP_BUCKETS])
-                for k in range(group[f.BUCKET_COUNT]):
-                    bucket = words(buckets[k])
-                    if action == RUN:
-                        run(api, bucket)
-                    elif announce(api, bucket) != f.HOLDS:
-                        return f.CHANGED
+        buckets = words(frame[f.BUCKETS])
+        for k in range(frame[f.BUCKET_COUNT]):
+            if announce(api, words(buckets[k])) != f.HOLDS:
+                return f.CHANGED
+        for k in range(frame[f.BUCKET_COUNT]):
+            run(api, words(buckets[k]))
         return f.HOLDS
 
     def step(api_at: Any, what: Any, frame_at: Any, first: Any, second: Any, third: Any) -> Any:

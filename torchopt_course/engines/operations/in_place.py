@@ -10,18 +10,22 @@ the text of a function; which calls it makes is a matter of the language: of ten
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from math import isfinite
+from collections.abc import Iterable, Iterator, Sequence
+from math import inf, isfinite, nan
 from typing import Any, Protocol
 
 import torch
 
 from ..rule.program import STATE, Program
+from ..rule.words import TENSORS
+from .choice import where
 from .joined import Joined
 
 # In the arithmetic of a tensor with a number torch lets the number be infinite; elsewhere it raises.
 _UNBOUNDED = frozenset({"add", "sub", "mul", "div"})
 _MOST_INTEGER = 2**63 - 1
+# What the texts refer to by name.
+_NAMES: dict[str, Any] = {**TENSORS, "where": where, "torch": torch, "inf": inf, "nan": nan}
 
 
 class Language(Protocol):
@@ -29,11 +33,9 @@ class Language(Protocol):
 
     Attributes:
         NAME: what it is called.
-        NAMES: what the texts refer to by name.
     """
 
     NAME: str
-    NAMES: Mapping[str, Any]
 
     def in_place(self, word: str, operands: Sequence[str], is_tensor: Sequence[bool], at: int) -> str | None:
         """A statement that writes ``word(*operands)`` over operand ``at``; ``None`` if there is none."""
@@ -54,7 +56,7 @@ class InPlace:
     Args:
         program: what a rule does.
         states: the names of the states that are kept.
-        language: a module of :mod:`.operations`.
+        language: :mod:`.tensors` or :mod:`.lists`.
 
     Attributes:
         text: the functions that are run.
@@ -91,7 +93,7 @@ class InPlace:
                 "",
             )
         )
-        names = dict(language.NAMES)
+        names = dict(_NAMES)
         exec(self.text, names)
         self._numbers, self._update = names["numbers"], names["update"]
 
@@ -101,7 +103,7 @@ class InPlace:
         torch raises at finite numbers beyond the range of a dtype, in some operations.
 
         Args:
-            values: what stands in the program's :attr:`~.program.Program.numbers`.
+            values: what stands in the program's :attr:`~..rule.program.Program.numbers`.
         """
         numbers: list[float] = self._numbers(*values)
         most = torch.finfo(dtype).max

@@ -9,6 +9,9 @@ from dataclasses import replace
 
 from ..rule.program import Line, Number, Program
 
+# The words of joined operations: `x + s*a` and `x + s*a*b`, `x + s*a/b`.
+PRODUCT, QUOTIENT = "add_product", "add_quotient"
+
 
 class Joined:
     """A program with products and quotients that are added in one operation.
@@ -17,8 +20,8 @@ class Joined:
         program: what a rule does.
 
     Attributes:
-        lines: the operations, in order; ``add_product`` and ``add_quotient`` are words besides those in
-            :mod:`.words`, and their last operand is the one number of all that are multiplied.
+        lines: the operations, in order; :data:`PRODUCT` and :data:`QUOTIENT` are words besides those in
+            :mod:`..rule.words`, and their last operand is the one number of all that are multiplied.
         results: the registers of the new ``p`` and states.
         scales: the registers of those numbers, each with its factors.
     """
@@ -65,9 +68,9 @@ class Joined:
         tensors = [factor for factor in factors if self.is_tensor(factor)]
         scale = f"scale_{line.out}"
         if divisor is None and len(tensors) in (1, 2):
-            word = "add_product"
+            word = PRODUCT
         elif divisor is not None and len(tensors) == 1:
-            word, tensors = "add_quotient", [*tensors, divisor]
+            word, tensors = QUOTIENT, [*tensors, divisor]
         else:
             return line
         sign = (-1,) if line.word == "sub" else ()

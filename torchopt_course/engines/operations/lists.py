@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-import torch
-
-from ..rule.words import TENSORS
-from .choice import where
+from .joined import PRODUCT, QUOTIENT
 
 # The words that torch has an operation over lists for; any other is said tensor by tensor.
 _OVER_LISTS = frozenset(
@@ -19,13 +14,8 @@ _OVER_LISTS = frozenset(
     }
 )  # fmt: skip
 _COMMUTE = frozenset({"add", "mul", "maximum", "minimum"})
-# The words of joined operations: `x + s*a`, `x + s*a*b`, `x + s*a/b`.
-_PRODUCT, _QUOTIENT = "add_product", "add_quotient"
-
 
 NAME = "lists of tensors"
-# What the texts refer to by name.
-NAMES: Mapping[str, Any] = {**TENSORS, "where": where, "torch": torch, "inf": math.inf, "nan": math.nan}
 
 
 def in_place(word: str, operands: Sequence[str], is_tensor: Sequence[bool], at: int) -> str | None:
@@ -52,11 +42,11 @@ def fresh(word: str, operands: Sequence[str], is_tensor: Sequence[bool]) -> str:
 
 
 def _call(word: str, operands: Sequence[str], is_tensor: Sequence[bool], ending: str) -> str | None:
-    if word in (_PRODUCT, _QUOTIENT):
+    if word in (PRODUCT, QUOTIENT):
         *lists, scale = operands
-        if word == _PRODUCT and len(lists) == 2:
+        if word == PRODUCT and len(lists) == 2:
             return f"torch._foreach_add{ending}({', '.join(lists)}, alpha={scale})"
-        name = "addcmul" if word == _PRODUCT else "addcdiv"
+        name = "addcmul" if word == PRODUCT else "addcdiv"
         return f"torch._foreach_{name}{ending}({', '.join(lists)}, value={scale})"
     if word in _OVER_LISTS and is_tensor[0]:
         return f"torch._foreach_{word}{ending}({', '.join(operands)})"

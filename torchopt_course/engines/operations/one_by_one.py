@@ -7,7 +7,7 @@ word for, runs here as it stands.
 
 A rule may fail for any parameter, a user's may even raise an error of its own. So all new values are computed
 first and written when nothing can fail any more: either all parameters are stepped or none. A program on
-plain tensors cannot fail, and is run in place: :func:`prepare`. All else goes through :func:`compute`.
+plain tensors cannot fail, and is run in place (:mod:`.in_place`). All else goes through :func:`compute`.
 """
 
 from __future__ import annotations

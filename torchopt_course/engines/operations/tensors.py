@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-import torch
-
-from ..rule.words import TENSORS
-from .choice import where
+from .joined import PRODUCT, QUOTIENT
 
 # The words that every tensor has a method for that overwrites it.
 _METHODS = frozenset(
@@ -21,17 +16,13 @@ _METHODS = frozenset(
 _COMMUTE = frozenset({"add", "mul"})
 # Of two tensors, either can be overwritten.
 _OF_TWO = frozenset({"add", "sub", "mul", "div", "pow", "maximum", "minimum"})
-# The words of joined operations: `x + s*a`, `x + s*a*b`, `x + s*a/b`.
-_PRODUCT, _QUOTIENT = "add_product", "add_quotient"
 
 NAME = "tensors"
-# What the texts refer to by name.
-NAMES: Mapping[str, Any] = {**TENSORS, "where": where, "torch": torch, "inf": math.inf, "nan": math.nan}
 
 
 def in_place(word: str, operands: Sequence[str], is_tensor: Sequence[bool], at: int) -> str | None:
     """A statement that writes ``word(*operands)`` over operand ``at``; ``None`` if there is none."""
-    if word in (_PRODUCT, _QUOTIENT):
+    if word in (PRODUCT, QUOTIENT):
         return f"{operands[0]}.{_joined(word, operands, '_')}" if at == 0 else None
     if at == 1 and word in _COMMUTE:
         operands, at = operands[::-1], 0
@@ -44,16 +35,16 @@ def in_place(word: str, operands: Sequence[str], is_tensor: Sequence[bool], at: 
 
 def fresh(word: str, operands: Sequence[str], is_tensor: Sequence[bool]) -> str:
     """An expression for ``word(*operands)`` in memory of its own."""
-    if word in (_PRODUCT, _QUOTIENT):
+    if word in (PRODUCT, QUOTIENT):
         return f"{operands[0]}.{_joined(word, operands, '')}"
     return f"{word}({', '.join(operands)})"
 
 
 def _joined(word: str, operands: Sequence[str], ending: str) -> str:
     _, *tensors, scale = operands
-    if word == _PRODUCT and len(tensors) == 1:
+    if word == PRODUCT and len(tensors) == 1:
         return f"add{ending}({tensors[0]}, alpha={scale})"
-    name = "addcmul" if word == _PRODUCT else "addcdiv"
+    name = "addcmul" if word == PRODUCT else "addcdiv"
     return f"{name}{ending}({', '.join(tensors)}, value={scale})"
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from .growth import growth
 from .messages import kind, line_of, said, say_where
 from .placeholders import RuleError
 from .program import Program
@@ -82,6 +83,17 @@ class ParsedRule:
     def sees_several(self) -> bool:
         """Whether it makes numbers of several tensors, or for all of them, as far as it has been read."""
         return bool(self.renews) or any(specialization.searches for specialization in self._variants.values())
+
+    @property
+    def squares(self) -> frozenset[str]:
+        """The states that hold squares of gradients, as far as it has been read."""
+        return frozenset(
+            name
+            for specialization in self._variants.values()
+            if specialization.program is not None
+            for name, power in zip(specialization.states, growth(specialization.program)[1:], strict=True)
+            if power >= 2
+        )
 
     def holds(self) -> bool:
         """Whether all that the rule refers to (numbers by name, helpers, ...) is as it was."""
