@@ -29,8 +29,7 @@ class DeclaredOptimizer(TransformedOptimizer):
     _STEP_OPTIONS: ClassVar[Mapping[str, Any]]
     # Options of how states are stored: groups are without those that nobody has asked for, as torch's.
     _STORAGE_OPTIONS: ClassVar[tuple[str, ...]] = ()
-    # Options that are the class's own and not the user's: a checkpoint need not say them.
-    _FIXED_OPTIONS: ClassVar[Mapping[str, Any]] = {}
+    _FIXED_OPTIONS: ClassVar[Mapping[str, Any]] = {}  # the class's own: a checkpoint need not say them
 
     _parsed_rule: ParsedRule | WholeRule
 
@@ -103,9 +102,8 @@ class DeclaredOptimizer(TransformedOptimizer):
         switches = self.optional_states.values()
         of_the_step = [name for name in self._STEP_OPTIONS if name != "fused"]
         self._needed_options = (*self._options, *switches, *self.renews, *of_the_step)
-        self._plan_options = (
-            *dict.fromkeys((*switches, *self._STEP_OPTIONS, "state_dtype", "rounding", "transforms")),
-        )
+        others = ("state_dtype", "rounding", "transforms", "capturable")
+        self._plan_options = tuple(dict.fromkeys((*switches, *self._STEP_OPTIONS, *others)))
 
     def _renew_formula(self) -> bool:
         """Read the rule again if something that it consists of has changed; false if nothing has."""
@@ -146,6 +144,7 @@ class DeclaredOptimizer(TransformedOptimizer):
             lists,
             bool(group["differentiable"]),
             interceptor is not None,
+            capturable=bool(group.get("capturable")),
         )
 
     def _coefficient_options(self, group: Mapping[str, Any]) -> dict[str, Any]:

@@ -239,3 +239,22 @@ def test_capturable_needs_an_accelerator() -> None:
     for make in (torch.optim.Adam, oc.Adam):
         with pytest.raises(AssertionError, match="capturable=True"):
             make(params, capturable=True).step()
+
+
+@every_engine
+@pytest.mark.parametrize("name", ["RMSprop", "Adam", "AdamW"])
+def test_capturable_switched_on_later(name: str, engine: dict[str, bool]) -> None:
+    """And off again: nothing has been stepped, and the run goes on."""
+    params = parameters(["vector"])
+    optimizer = ours(name)(params, **engine)
+    for _ in range(3):
+        set_gradients(0, params)
+        optimizer.step()
+    before = params[0].detach().clone()
+    optimizer.param_groups[0]["capturable"] = True
+    with pytest.raises(AssertionError, match="capturable=True needs parameters on an accelerator"):
+        optimizer.step()
+    assert torch.equal(params[0], before)
+    optimizer.param_groups[0]["capturable"] = False
+    optimizer.step()
+    assert optimizer.state[params[0]]["step"] == 4

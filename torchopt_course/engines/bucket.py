@@ -38,6 +38,7 @@ class GroupOptions(NamedTuple):
         is_followed: what else follows each operation of the step, if anything.
         rounding: how the results of a wide step are rounded, see :mod:`.storage`; ``None``: no wide step.
         state_dtypes: the dtypes that are wanted for states, where some are.
+        capturable: whether step counts must lie where their parameters do.
     """
 
     states: tuple[str, ...]
@@ -47,6 +48,7 @@ class GroupOptions(NamedTuple):
     is_followed: bool
     rounding: str | None = None
     state_dtypes: Hashable = None
+    capturable: bool = False
 
 
 class Candidate(NamedTuple):

@@ -34,7 +34,7 @@ def refuse_misfits(
     Raises:
         RuntimeError: with what was found and what was expected.
         TypeError: a state that is no tensor.
-        AssertionError: ``capturable=True`` on a CPU, as torch.
+        AssertionError: ``capturable=True`` on a CPU, or with a step count elsewhere, as torch.
     """
     if is_sparse(grad) and not takes_sparse:
         raise RuntimeError(
@@ -67,8 +67,13 @@ def refuse_misfits(
         elif not is_on_the_host(state):
             _compare(what, state, param, ("device",), hint)
         refuse_unwritable(what, state, states_are_alike)
-    if "step" in names and own.get("step") is not None:
-        _refuse_odd_step(f"state 'step' of {where}", own["step"])
+    if "step" in names and (step := own.get("step")) is not None:
+        _refuse_odd_step(f"state 'step' of {where}", step)
+        if group.get("capturable") and step.device != param.device:
+            raise AssertionError(
+                f"capturable=True needs step counts where the parameters are, the one of {where} is on "
+                f"{step.device} (load_state_dict(state_dict()) moves it)"
+            )
 
 
 def _may_have(param: Tensor, dtype: torch.dtype) -> bool:
