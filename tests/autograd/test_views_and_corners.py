@@ -135,6 +135,31 @@ def test_corners():
     agree(torch.sgn, one)
 
 
+@pytest.mark.parametrize("base", [0, -2, -2.5, 1, torch.inf, torch.nan])
+def test_powers_of_a_number(base: float):
+    exponents = torch.tensor([-torch.inf, -1.0, -0.0, 0.0, 2.0, 2.5, torch.nan], dtype=torch.float64)
+    results = []
+    for x in (Variable(exponents), exponents.clone().requires_grad_()):
+        (base**x).backward(torch.ones_like(exponents))
+        results.append(x.grad)
+    torch.testing.assert_close(*results, equal_nan=True)
+
+
+@pytest.mark.parametrize(("function", "dtype", "numbers"), [
+    (F.celu, torch.float16, [6e4, -1.0]), (F.selu, torch.float16, [6e4, -1.0, 0.3]),
+    (torch.norm, torch.float16, [1e-7]),
+    (lambda x: torch.norm(x, torch.inf), torch.float64, [1.0, 0.5, 1.0, 1.0]),
+])  # fmt: skip
+def test_no_digits_are_lost(function: Any, dtype: torch.dtype, numbers: list[float]):
+    results = []
+    for make in (Variable, lambda x: x.requires_grad_()):
+        x = make(torch.tensor(numbers, dtype=dtype))
+        y = function(x) if function is not F.celu else function(x, 0.5)
+        y.backward(torch.full_like(y.detach(), 0.7))
+        results.append((y.detach(), x.grad))
+    torch.testing.assert_close(*results, rtol=0, atol=1e-3 if dtype is torch.float16 else 1e-15)
+
+
 def test_singular_values_of_a_matrix_without_full_rank():
     """The vectors have no derivative there, the largest value does."""
     agree(lambda x: torch.linalg.matrix_norm(x, 2), torch.tensor([[2.0, 0.0], [0.0, 0.0], [0.0, 0.0]]))
