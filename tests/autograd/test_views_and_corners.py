@@ -104,6 +104,11 @@ def test_composites_that_write():
     agree(lambda x: torch.matmul(input=x[0, 0], other=x[0].T) + x[0, 0].matmul(other=x[1].T), DATA)
 
 
+def test_composites_that_write_into_what_they_have_made_are_refused():
+    with pytest.raises(NotImplementedError, match="vander, which is made of"):
+        torch.vander(Variable([1.0, 2.0, 3.0]))
+
+
 def test_lists_that_are_written_to_are_refused_by_name():
     h = Variable([1.0]) * 2
     with pytest.raises(NotImplementedError, match=r"no derivative is known for torch\._foreach_mul_"):
