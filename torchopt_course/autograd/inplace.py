@@ -132,9 +132,7 @@ def memory_of(base: Value) -> tuple[Any, Any]:
 
 # -- torch's names -------------------------------------------------------------------------------------------
 
-RANDOM = frozenset(f"{name}_" for name in (
-    "uniform", "normal", "bernoulli", "random", "exponential", "geometric", "cauchy", "log_normal",
-))  # fmt: skip
+RANDOM = frozenset("uniform_ normal_ bernoulli_ random_ exponential_ geometric_ cauchy_ log_normal_".split())
 
 
 def records(x: Value, *others: Any) -> bool:
