@@ -283,6 +283,20 @@ def test_regions_of_torchvision():
     torch.testing.assert_close(gradients[1], gradients[0])
 
 
+@pytest.mark.parametrize("name", ["index_add_", "index_copy_", "float_power_", "addr_", "ldexp_", "mul_"])
+def test_a_variable_written_into_a_result_of_torchs(name: str):
+    results = []
+    for make in (Variable, lambda x: x.requires_grad_()):
+        x = torch.tensor([[0.3, 0.5], [0.7, 1.1]], dtype=torch.float64, requires_grad=True)
+        y = make(torch.tensor([[1.3, 0.4], [0.6, 0.8]], dtype=torch.float64))
+        h = x * 3
+        arguments = {"index_add_": (0, torch.tensor([0, 0]), y), "index_copy_": (0, torch.tensor([1, 0]), y)}
+        arguments["addr_"] = (y[0], y[1])
+        (getattr(h, name)(*arguments.get(name, (y,))) * h).sum().backward()
+        results.append((h.detach(), x.grad, y.grad))
+    torch.testing.assert_close(*results)
+
+
 def test_what_is_computed_from_parameters_alone_is_recorded_here():
     p, q = nn.Parameter(torch.tensor([1.0, 2.0])), torch.ones(2)
     with autograd.record():

@@ -241,6 +241,21 @@ def numbers_of_two_dtypes(make: Make) -> list[Any]:
     return results
 
 
+def what_has_no_derivative(make: Make) -> list[Any]:
+    """There are numbers, and an error when somebody asks for the derivative."""
+    x, places = make(1.0, 2.0), torch.tensor([0, 1])
+    values, where = torch.unique(x, return_inverse=True)
+    results = [values, where, x.unique(), torch.bincount(places, x), torch.heaviside(x - 1, x)]
+    for result in (values, *results[2:]):
+        results += [result.requires_grad, error_of(result.sum().backward) != "none"]
+    return [*results, x.grad]
+
+
+def detached_by_the_class(make: Make) -> list[Any]:
+    h = make(1.0, 2.0) * 2
+    return [torch.detach_(h) is h, h.requires_grad, h]
+
+
 def results_in_a_file(make: Make) -> list[Any]:
     x, file = make(1.0, 2.0), io.BytesIO()
     torch.save({"epoch": 1, "loss": (x * x).sum()}, file)
@@ -252,7 +267,7 @@ def results_in_a_file(make: Make) -> list[Any]:
 PROGRAMS = [
     switched_off_and_on, switched_off_it_takes_a_past, detached_in_place, functions_of_what_is_switched_off,
     gradients_to_start_with, products_of_what_is_no_matrix, copies_of_numbers, results_in_a_file,
-    numbers_of_two_dtypes,
+    numbers_of_two_dtypes, what_has_no_derivative, detached_by_the_class,
     a_hook_that_removes_itself, a_hook_after_accumulation_that_removes_itself, gradients_are_added_in_place,
     gradients_that_are_differentiated_are_not, what_a_function_returns_stays_its_own, data_of_another_shape,
     other_memory, memory_that_is_not_to_be_had, memory_that_is_shared, another_shape_in_place,

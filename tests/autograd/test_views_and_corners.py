@@ -104,6 +104,11 @@ def test_composites_that_write():
     agree(lambda x: torch.matmul(input=x[0, 0], other=x[0].T) + x[0, 0].matmul(other=x[1].T), DATA)
 
 
+def test_composites_that_write_into_what_they_have_made_are_refused():
+    with pytest.raises(NotImplementedError, match="vander, which is made of"):
+        torch.vander(Variable([1.0, 2.0, 3.0]))
+
+
 def test_lists_that_are_written_to_are_refused_by_name():
     h = Variable([1.0]) * 2
     with pytest.raises(NotImplementedError, match=r"no derivative is known for torch\._foreach_mul_"):
@@ -133,6 +138,31 @@ def test_corners():
     agree(lambda x: F.huber_loss(x, target, reduction="none", delta=0.5), infinite)
     agree(lambda x: F.smooth_l1_loss(x, target, reduction="none", beta=0.5), infinite)
     agree(torch.sgn, one)
+
+
+@pytest.mark.parametrize("base", [0, -2, -2.5, 1, torch.inf, torch.nan])
+def test_powers_of_a_number(base: float):
+    exponents = torch.tensor([-torch.inf, -1.0, -0.0, 0.0, 2.0, 2.5, torch.nan], dtype=torch.float64)
+    results = []
+    for x in (Variable(exponents), exponents.clone().requires_grad_()):
+        (base**x).backward(torch.ones_like(exponents))
+        results.append(x.grad)
+    torch.testing.assert_close(*results, equal_nan=True)
+
+
+@pytest.mark.parametrize(("function", "dtype", "numbers"), [
+    (F.celu, torch.float16, [6e4, -1.0]), (F.selu, torch.float16, [6e4, -1.0, 0.3]),
+    (torch.norm, torch.float16, [1e-7]),
+    (lambda x: torch.norm(x, torch.inf), torch.float64, [1.0, 0.5, 1.0, 1.0]),
+])  # fmt: skip
+def test_no_digits_are_lost(function: Any, dtype: torch.dtype, numbers: list[float]):
+    results = []
+    for make in (Variable, lambda x: x.requires_grad_()):
+        x = make(torch.tensor(numbers, dtype=dtype))
+        y = function(x) if function is not F.celu else function(x, 0.5)
+        y.backward(torch.full_like(y.detach(), 0.7))
+        results.append((y.detach(), x.grad))
+    torch.testing.assert_close(*results, rtol=0, atol=1e-3 if dtype is torch.float16 else 1e-15)
 
 
 def test_singular_values_of_a_matrix_without_full_rank():

@@ -89,7 +89,7 @@ def through_torch(func: Any, args: Any, kwargs: Any) -> Any:
     written = args[0] if args and dispatch.writes(func) else None
 
     def wrap(x: Any) -> Any:
-        if not (isinstance(x, Traced) or (isinstance(x, Tensor) and x.requires_grad)):
+        if not (isinstance(x, Traced) or (isinstance(x, Tensor) and (x.requires_grad or x is written))):
             return x
         if id(x) not in stand_ins:
             # Torch records nothing while it asks for steps, so plain tensors become variables before.
@@ -118,6 +118,8 @@ def perform(operator: Any, args: Any, kwargs: Any) -> Any:
     if meaning is None:
         meaning = OPERATORS[operator] = meaning_of(operator)
     values, named = pytree.tree_map(_value, (args, kwargs))
+    if args and type(args[0]) is Tensor and _writes_first(operator):  # into what torch has made on the way
+        raise Unknown(str(operator))
     dtypes = None if type(meaning) is MethodType else ask(operator, values, named)
     if hasattr(meaning, "of_torch"):  # made of simpler operators in turn
         return in_dtypes(meaning(*args, **kwargs), dtypes)
@@ -126,6 +128,11 @@ def perform(operator: Any, args: Any, kwargs: Any) -> Any:
     if operator._schema.is_mutable and values and result is values[0]:
         return args[0]  # the stand-in of what was written to
     return pytree.tree_map(_stand_in, in_dtypes(result, dtypes))
+
+
+def _writes_first(operator: Any) -> bool:
+    alias = operator._schema.arguments[0].alias_info if operator._schema.is_mutable else None
+    return alias is not None and bool(alias.is_write)
 
 
 def meaning_of(operator: Any) -> Callable[..., Any]:

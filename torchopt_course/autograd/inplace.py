@@ -23,7 +23,7 @@ from .primitives.indexing import is_basic
 from .primitives.writing import overwrite, put_items, strided_view, write_view
 from .switched_off import is_constant
 from .traced import Traced, Value, all_raw, in_memory, raw
-from .variable import Variable, View
+from .variable import Variable, View, lift
 from .views import Follows, Step
 
 
@@ -132,9 +132,7 @@ def memory_of(base: Value) -> tuple[Any, Any]:
 
 # -- torch's names -------------------------------------------------------------------------------------------
 
-RANDOM = frozenset(f"{name}_" for name in (
-    "uniform", "normal", "bernoulli", "random", "exponential", "geometric", "cauchy", "log_normal",
-))  # fmt: skip
+RANDOM = frozenset("uniform_ normal_ bernoulli_ random_ exponential_ geometric_ cauchy_ log_normal_".split())
 
 
 def records(x: Value, *others: Any) -> bool:
@@ -144,7 +142,8 @@ def records(x: Value, *others: Any) -> bool:
 
 def before(x: Value) -> Value:
     """The value of x as it is now, apart from its memory."""
-    return in_memory(x, raw(x).clone()) if isinstance(x, Traced) else x.clone()
+    x = lift(x) if not isinstance(x, Traced) and x.requires_grad else x
+    return in_memory(x, raw(x).clone())
 
 
 def also_in_place(meaning: Callable[..., Value]) -> Callable[..., Value]:

@@ -43,13 +43,16 @@ def leaky_relu(x: Tensor, negative_slope: float = 0.01) -> Tensor:
 
 
 @primitive(
-    x=lambda g, x, alpha: g * torch.where(x <= 0, alpha * torch.exp(torch.where(x < 0, x, 0.0)), 1.0),
-    fast=lambda g, x, alpha: aten.elu_backward(g, alpha, 1, 1, False, x),
+    x=lambda g, x, alpha, scale, rate: (
+        g * torch.where(x <= 0, scale * alpha * rate * torch.exp(torch.where(x < 0, rate * x, 0.0)), scale)
+    ),
+    fast=lambda g, x, alpha, scale, rate: aten.elu_backward(g, alpha, scale, rate, False, x),
     jvp=ELEMENTWISE,
-    symbolic="Piecewise((x, x > 0), (alpha * (exp(x) - 1), True))",
+    symbolic="Piecewise((scale * x, x > 0), (scale * alpha * (exp(rate * x) - 1), True))",
 )
-def elu(x: Tensor, alpha: float = 1.0) -> Tensor:
-    return F.elu(x, alpha)
+def elu(x: Tensor, alpha: float = 1.0, scale: float = 1.0, rate: float = 1.0) -> Tensor:
+    """SELU has a scale, CELU a rate."""
+    return torch._C._nn.elu(x, alpha, scale, rate)
 
 
 def _gelu_slope(x: Value, approximate: str) -> Value:
@@ -187,13 +190,13 @@ def _elu(input: Value, alpha: float = 1.0) -> Value:
 @means("selu")
 @also_in_place
 def _selu(input: Value) -> Value:
-    return 1.0507009873554804934193349852946 * elu(input, 1.6732632423543772848170429916717)
+    return elu(input, 1.6732632423543772848170429916717, 1.0507009873554804934193349852946)
 
 
 @means("celu")
 @also_in_place
 def _celu(input: Value, alpha: float = 1.0) -> Value:
-    return alpha * elu(input / alpha, 1.0)
+    return elu(input, alpha, rate=1 / alpha)
 
 
 @means("silu")

@@ -1,11 +1,19 @@
-"""Functions without a derivative: they are given plain tensors and give plain tensors."""
+"""Functions without a derivative: they are given plain tensors and give plain tensors.
+
+A few give numbers of which torch says at the backward pass that it knows no derivative. So it is here.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NoReturn
 
-from ..dispatch import named, register
-from ..traced import Traced, raw
+import torch
+from torch import Tensor
+
+from ..dispatch import means, named, register
+from ..traced import Traced, Value, is_tensor, raw
+from .table import primitive
 
 NAMES = [
     "eq",
@@ -40,8 +48,6 @@ NAMES = [
     "argsort",
     "nonzero",
     "count_nonzero",
-    "unique",
-    "bincount",
     "searchsorted",
     "bucketize",
     "zeros_like",
@@ -119,3 +125,38 @@ def _plain(value: Any) -> Any:
 for _name in NAMES:
     for _function in named(_name):
         register(_constant(_function), [_function])
+
+
+def _refused(name: str) -> NoReturn:
+    raise NotImplementedError(f"the derivative for {name} is not implemented, in torch neither")
+
+
+@primitive(x=lambda g, name: _refused(name))
+def underivable(x: Tensor, value: Tensor, name: str) -> Tensor:
+    """A value that was made of x in a way that has no derivative: an error, once one is asked for."""
+    return value.clone()
+
+
+def _made(function: Any, of: Sequence[Value], *how: Any, **named: Any) -> Any:
+    """What a function makes of tensors, some of which have a past."""
+    result = function(*[x.detach() if is_tensor(x) else x for x in of], *how, **named)
+    sources = [x for x in of if is_tensor(x) and x.requires_grad]
+    first, *rest = [result] if is_tensor(result) else result
+    if sources and first.is_floating_point():
+        first = underivable(sum(sources[1:], sources[0]), first, function.__name__)
+    return first if is_tensor(result) else (first, *rest)
+
+
+@means("unique", checked=True)
+def _unique(input: Value, *how: Any, **named: Any) -> Any:
+    return _made(torch.Tensor.unique, [input], *how, **named)
+
+
+@means("bincount", checked=True)
+def _bincount(input: Tensor, weights: Value = None, minlength: int = 0) -> Value:
+    return _made(torch.bincount, [input, weights], minlength)
+
+
+@means("heaviside", checked=True)
+def _heaviside(input: Value, values: Value) -> Value:
+    return _made(torch.heaviside, [input, values])

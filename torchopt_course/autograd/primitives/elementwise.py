@@ -81,7 +81,8 @@ def _power_in_base(g: Value, a: Value, b: Value) -> Value:
 def _power_in_exponent(g: Value, a: Value, b: Value, ans: Value) -> Value:
     """aᵇ ln a, and 0 where a is 0: there 0ᵇ is the constant 0."""
     if not is_tensor(a):
-        return g * (ans * math.log(a)) if a > 0 else torch.where(b >= 0, g * 0.0, math.nan)
+        slope = ans * (math.log(a) if a > 0 else math.nan if a else -math.inf)
+        return torch.where(b >= 0, 0.0, g * slope) if a == 0 else g * slope
     return torch.where((a == 0) & (b >= 0), 0.0, g * (ans * torch.log(a)))
 
 

@@ -210,7 +210,7 @@ def _smooth_l1_loss(
     if beta == 0:
         return _l1_loss(input, target, size_average, reduce, reduction)
     far = torch.abs(_difference(input, target))
-    is_far = far >= beta  # NaN is not
+    is_far = far > beta  # NaN is not
     near = torch.where(is_far, 0.0, far)  # finite where far is not
     loss = torch.where(is_far, far - 0.5 * beta, 0.5 * near * near / beta)
     return _reduced(loss, _reduction(reduction, size_average, reduce))
@@ -221,7 +221,7 @@ def _huber_loss(
     input: Value, target: Value, reduction: str = "mean", delta: float = 1.0, weight: Value = None
 ) -> Value:
     far = torch.abs(_difference(input, target))
-    is_far = far >= delta
+    is_far = far > delta
     near = torch.where(is_far, 0.0, far)
     loss = torch.where(is_far, delta * (far - 0.5 * delta), 0.5 * near * near)
     return _reduced(loss if weight is None else loss * weight, reduction)

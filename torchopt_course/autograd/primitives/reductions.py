@@ -112,10 +112,10 @@ def _norm_vjp(g: Value, x: Value, ans: Value, ord: float, dim: Dims, keepdim: bo
         return g * torch.sign(x)
     if abs(ord) == math.inf:
         hits = (torch.abs(x) == raw(ans)) | torch.isnan(raw(x))
-        share = (hits / torch.sum(hits, _dims(dim, len(x.shape)) or None, True)).to(x.dtype)
+        share = hits.to(x.dtype) / torch.sum(hits, _dims(dim, len(x.shape)) or None, True)
         return g * torch.sign(x) * share
     if ord == 2:
-        return x * _over(g, ans)
+        return g * _over(x, ans)  # x / ans is at most 1, g / ans may overflow
     steep = torch.sign(x) * torch.where(x == 0, 0.0, torch.abs(x) ** (ord - 1))
     flat = raw(ans) == 0
     return steep * torch.where(flat, 0.0, g / torch.where(flat, 1.0, ans) ** (ord - 1))

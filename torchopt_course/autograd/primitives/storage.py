@@ -1,11 +1,13 @@
-"""What is about a tensor's memory as such, not about its value: none of it has a derivative."""
+"""What is about a tensor's memory and past as such, not about its value: none of it has a derivative."""
 
 from __future__ import annotations
 
 from typing import Any, NoReturn
 
 from ..dispatch import means
+from ..inplace import write
 from ..traced import Traced, Value, raw
+from ..variable import Variable
 
 
 def _called_for_each_number(name: str) -> None:
@@ -28,6 +30,11 @@ def _resizes(name: str) -> None:
 
 for _name in ("resize_", "resize_as_"):
     _resizes(_name)
+
+
+@means("detach_", checked=True)
+def _detach_in_place(x: Value) -> Value:
+    return x.detach_() if isinstance(x, Variable) else write(x, x.detach(), "detach_")
 
 
 @means("share_memory_", checked=True)
