@@ -18,6 +18,7 @@ from torch.utils import _pytree as pytree
 WRITTEN: set[Callable[..., Any]] = set()
 _taken: set[Any] = set()
 MOST = 10_000  # forms to remember
+KNOWN_BY_VALUE = frozenset({int, str, type(None)})  # 1.0 and True are equal to 1, which they may not replace
 
 
 def ask(func: Any, args: Any, kwargs: Any) -> None:
@@ -40,7 +41,7 @@ def try_by_torch(func: Any, args: Any, kwargs: Any) -> None:
     flat, structure = pytree.tree_flatten((args, kwargs))
     if any(getattr(x, "is_formula", False) for x in flat):
         return
-    given = [_plain(x) if isinstance(x, Tensor) else x for x in flat]
+    given = [_held(x).detach() if isinstance(x, Tensor) else x for x in flat]
     tensors = [x for x in given if isinstance(x, Tensor)]
     plain = all(type(x) is Tensor and x.layout == torch.strided for x in tensors)
     if not plain or any(isinstance(x, torch.Generator) for x in given):
@@ -53,17 +54,20 @@ def try_by_torch(func: Any, args: Any, kwargs: Any) -> None:
         func(*args, **kwargs)
 
 
-def _plain(x: Any) -> Any:
+def _held(x: Any) -> Any:
     """The tensor at the bottom of a traced value."""
-    while (held := getattr(x, "_data", None)) is not None:
+    while type(x) is not Tensor and (held := getattr(x, "_data", None)) is not None:
         x = held
-    return x.detach()
+    return x
 
 
 def _form(x: Any) -> Any:
+    kind = type(x)
+    if kind in KNOWN_BY_VALUE:
+        return x
     if isinstance(x, Tensor):
-        x = _plain(x)
+        x = _held(x)
         return x.shape, x.dtype, x.device
-    if type(x) in (tuple, list):
+    if kind in (tuple, list):
         return tuple(map(_form, x))
-    return x
+    return kind, x
