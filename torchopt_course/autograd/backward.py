@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .accumulation import is_added_by_torch, let_torch_add
 from .dispatch import means
-from .distributed import AVERAGED, is_averaged, let_torch_add
 from .foreign import TorchNode, gradients_by_torch, node_of
 from .reverse import Leaf, Node, sweep
 from .traced import Traced, Value, raw
@@ -59,17 +59,18 @@ def backward_all(
         # The sweep may hand the same memory to several leaves (z = x + y); whoever writes into x.grad later
         # must not change y.grad, nor what the caller passed in.
         taken = {raw(seed).untyped_storage().data_ptr() for _, seed in ends}
-        averaged: dict[Tensor, Value] = {}
+        left_to_torch: dict[Tensor, Value] = {}
         for leaf, g in gradients.items():
             if leaf.op is None and (only is None or leaf in only):
-                if AVERAGED and is_averaged(leaf.tensor):  # type: ignore[attr-defined]
-                    averaged[leaf.tensor] = g  # type: ignore[attr-defined]
+                tensor = leaf.tensor  # type: ignore[attr-defined]
+                if is_added_by_torch(tensor):
+                    left_to_torch[tensor] = g
                     continue
                 memory = raw(g).untyped_storage().data_ptr() if raw(g).layout is torch.strided else None
                 leaf.accumulate(g.clone() if memory in taken else g)  # type: ignore[attr-defined]
                 taken.add(memory)
-        if averaged:
-            let_torch_add(averaged)
+        if left_to_torch:
+            let_torch_add(left_to_torch)
         for node in results:
             if node in gradients:
                 _leave(only[node], gradients[node].clone())  # type: ignore[index]

@@ -13,10 +13,7 @@ from .traced import Level, Traced, Value, raw
 from .views import Follows
 
 # The attributes that are not the user's.
-OURS = frozenset({*Traced.__annotations__, *Hooked.__annotations__, *Follows.__annotations__}) | {
-    "times_written",
-    "reshaped",
-}
+OURS = frozenset({*Traced.__annotations__, *Hooked.__annotations__, *Follows.__annotations__})
 
 
 class Copied(Traced):

@@ -109,6 +109,10 @@ def look_up(func: Any) -> Callable[..., Any] | None:
 
 def call(func: Any, /, *args: Any, **kwargs: Any) -> Any:
     """Call a torch function some of whose arguments are traced."""
+    if "out" in kwargs:
+        if kwargs["out"] is not None:
+            return otherwise(func, args, kwargs)
+        del kwargs["out"]  # said as if it were not
     meaning = TABLE.get(func) or look_up(func)
     if meaning is not None:
         dtypes = ask(func, args, kwargs) if meaning in WRITTEN else None
@@ -124,8 +128,6 @@ def otherwise(func: Any, args: Any, kwargs: Any) -> Any:
     """No entry, or called in a form that it does not take: torch reads the arguments and takes it apart."""
     if is_attribute(func):
         raise NotImplementedError(unknown(func))
-    if "out" in kwargs and kwargs["out"] is None:  # said as if it were not
-        return call(func, *args, **{key: arg for key, arg in kwargs.items() if key != "out"})
     values, out = pytree.tree_leaves((args, kwargs)), pytree.tree_leaves(kwargs.get("out", ()))
     nothing_recorded = not torch.is_grad_enabled() and not any(
         getattr(x, "is_forward_mode", False) for x in values

@@ -16,8 +16,9 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
+from .distributed import note_parallel
 from .reverse import Leaf, Node, Rewrap, clock
-from .traced import Traced, Value, raw, recording
+from .traced import UNTRACED, Traced, Value, raw, recording
 
 # The leaf of a plain tensor by its id. The leaf keeps the tensor, and lives as long as a graph needs it.
 _leaves: dict[int, weakref.ref[Leaf]] = {}
@@ -37,7 +38,7 @@ def is_differentiating() -> bool:
 
 def node_of(tensor: Tensor) -> Node:
     """Where the gradient of a tensor that requires one is sent; one leaf for each plain one."""
-    if isinstance(tensor, Traced):  # met by torch's C++ code
+    if type(tensor) not in UNTRACED and isinstance(tensor, Traced):  # met by torch's C++ code
         if tensor.level.depth > 0:
             raise NotImplementedError(
                 "torch's C++ code has computed with a variable inside of a function that is being transformed"
@@ -49,6 +50,7 @@ def node_of(tensor: Tensor) -> Node:
         if node is None or node.edges is None:
             node = _torch_nodes[edge] = TorchNode([tensor])
         return node
+    note_parallel()
     known = _leaves.get(id(tensor))
     leaf = None if known is None else known()
     if leaf is not None and leaf.shape == tensor.shape and leaf.dtype is tensor.dtype:

@@ -132,7 +132,9 @@ def memory_of(base: Value) -> tuple[Any, Any]:
 
 # -- torch's names -------------------------------------------------------------------------------------------
 
-RANDOM = frozenset("uniform_ normal_ bernoulli_ random_ exponential_ geometric_ cauchy_ log_normal_".split())
+RANDOM = frozenset(
+    ["uniform_", "normal_", "bernoulli_", "random_", "exponential_", "geometric_", "cauchy_", "log_normal_"]
+)
 
 
 def records(x: Value, *others: Any) -> bool:

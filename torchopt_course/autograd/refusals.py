@@ -22,6 +22,7 @@ Dtypes: TypeAlias = Sequence[torch.dtype] | None
 WRITTEN: set[Callable[..., Any]] = set()
 _taken: dict[Any, Dtypes] = {}
 MOST = 10_000  # forms to remember
+KNOWN_BY_VALUE = frozenset({int, str, type(None)})  # 1.0 and True are equal to 1, which they may not replace
 
 
 def ask(func: Any, args: Any, kwargs: Any) -> Dtypes:
@@ -43,7 +44,7 @@ def try_by_torch(func: Any, args: Any, kwargs: Any) -> Dtypes:
     flat, structure = pytree.tree_flatten((args, kwargs))
     if any(getattr(x, "is_formula", False) for x in flat):
         return None
-    given = [_plain(x) if isinstance(x, Tensor) else x for x in flat]
+    given = [_held(x).detach() if isinstance(x, Tensor) else x for x in flat]
     tensors = [x for x in given if isinstance(x, Tensor)]
     plain = all(type(x) is Tensor and x.layout == torch.strided for x in tensors)
     if not plain or any(isinstance(x, torch.Generator) for x in given):
@@ -72,17 +73,20 @@ def in_dtypes(result: Any, dtypes: Dtypes) -> Any:
     return pytree.tree_map_only(Tensor, converted, result)
 
 
-def _plain(x: Any) -> Any:
+def _held(x: Any) -> Any:
     """The tensor at the bottom of a traced value."""
-    while (held := getattr(x, "_data", None)) is not None:
+    while type(x) is not Tensor and (held := getattr(x, "_data", None)) is not None:
         x = held
-    return x.detach()
+    return x
 
 
 def _form(x: Any) -> Any:
+    kind = type(x)
+    if kind in KNOWN_BY_VALUE:
+        return x
     if isinstance(x, Tensor):
-        x = _plain(x)
+        x = _held(x)
         return x.shape, x.dtype, x.device
-    if type(x) in (tuple, list):
+    if kind in (tuple, list):
         return tuple(map(_form, x))
-    return type(x), x  # 1, 1.0 and True are equal
+    return kind, x

@@ -26,15 +26,15 @@ from torch import Tensor
 from . import autocast, dispatch
 from .dispatch import TABLE
 from .memory import InMemory, no_plain_tensor
-from .refusals import WRITTEN, ask, in_dtypes
 
 _set_data: Any = torch._C.TensorBase.data.__set__  # type: ignore[attr-defined]
 
 Value: TypeAlias = Any  # a tensor, a number, or a traced value: whatever an operation may be given
 T = TypeVar("T", bound="Traced")
 
-# Arguments that are certainly no tensors: asking for a type is faster than isinstance(x, Tensor).
+# Certainly no tensors, and certainly none that are traced: asking for a type is faster than isinstance().
 PLAIN = frozenset({bool, int, float, str, tuple, list, type(None)})
+UNTRACED = PLAIN | {Tensor, torch.nn.Parameter}
 
 
 class Operation(Protocol):
@@ -136,17 +136,12 @@ class Traced(InMemory):
     def __torch_function__(
         cls, func: Any, types: object, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        meaning = TABLE.get(func) or dispatch.look_up(func)
-        if meaning is not None and not (kwargs and kwargs.get("out") is not None):
-            if autocast.is_on() and meaning not in dispatch.BODIES:
-                return autocast.apply(partial(dispatch.call, func), func, args, kwargs or {})
-            dtypes = ask(func, args, kwargs or {}) if meaning in WRITTEN else None
-            try:
-                return in_dtypes(meaning(*args, **kwargs) if kwargs else meaning(*args), dtypes)
-            except TypeError as error:
-                if not dispatch.did_not_bind(error):
-                    raise
-        return dispatch.otherwise(func, args, kwargs or {})
+        kwargs = kwargs or {}
+        if autocast.is_on() and kwargs.get("out") is None:
+            meaning = dispatch.look_up(func)
+            if meaning is not None and meaning not in dispatch.BODIES:
+                return autocast.apply(partial(dispatch.call, func), func, args, kwargs)
+        return dispatch.call(func, *args, **kwargs)
 
     # Never called, since the class is put on plain tensors. But torch.compile runs as it is what has its own.
     __torch_dispatch__ = classmethod(torch._C._disabled_torch_dispatch_impl)
@@ -257,7 +252,8 @@ class Traced(InMemory):
 
     # -- memory, which in-place operations share ---------------------------------------------------------
 
-    times_written = reshaped = 0  # how often it, or a view, was written to; when it got another shape
+    times_written: int = 0  # it, or a view of it
+    reshaped: int = 0  # what that was when it got another shape
 
     def moved(self, memory: Tensor) -> Traced:
         """The same value with the same past, but held by this tensor."""

@@ -16,7 +16,7 @@ from .hooks import Hooked, hooks, move_retaining
 from .memory import as_taken_under_no_grad, no_plain_tensor, shares
 from .reverse import Leaf, Node, clock
 from .switched_off import CONSTANT
-from .traced import PLAIN, Level, Operation, Traced, Value, hold, in_memory, raw
+from .traced import PLAIN, UNTRACED, Level, Operation, Traced, Value, hold, in_memory, raw
 from .views import Follows
 
 
@@ -50,7 +50,6 @@ class Variable(Hooked, Copied):
 
     node: Node
     _grad: Value = None
-    times_written = 0  # how often its memory was written to, through itself or a view (see inplace.py)
 
     def __new__(cls, data: Value) -> Variable:
         data = raw(data)
@@ -216,13 +215,18 @@ class ReverseLevel(Level):
             self.check_open(op)
         known: list[Value] = []  # the arguments, then the result and what else the computation leaves
         parents: list[Node] = []
-        variables, deeper, numbers = 1, False, False  # which are variables: a bit each, behind a leading 1
+        variables, deeper, numbers, plain = (
+            1,
+            False,
+            False,
+            False,
+        )  # variables: a bit each, behind a leading 1
         for arg in args:
             variables += variables
             kind = type(arg)  # asked first, as isinstance() takes longer
             if kind in PLAIN:
                 numbers = True
-            elif kind is Variable or isinstance(arg, Traced):
+            elif kind is Variable or (kind not in UNTRACED and isinstance(arg, Traced)):
                 if arg.level is self:
                     variables += 1
                     parents.append(arg.node)
@@ -230,26 +234,26 @@ class ReverseLevel(Level):
                 elif arg.level is CONSTANT:
                     arg = arg._data
                 deeper = deeper or (type(arg) is not Tensor and isinstance(arg, Traced))
-            elif kind is complex or (isinstance(arg, Tensor) and arg.is_complex()):
-                raise NotImplementedError(
-                    f"no derivative is known for {op} of complex numbers: variables are real"
-                )
-            elif not isinstance(arg, Tensor):
-                pass
-            elif is_differentiating():
-                raise NotImplementedError(
-                    f"{op} of a variable in a transform of torch.func or torch.autograd.forward_ad; use this "
-                    "package's grad, vjp, jvp"
-                )
-            elif arg.requires_grad:
-                if self is BASE and torch.is_grad_enabled():  # an input of the graph
-                    variables += 1
-                    parents.append(node_of(arg))
-                    arg = arg.detach()
-                else:
-                    arg = lift(arg)
-                    deeper = deeper or isinstance(arg, Traced)
+            elif kind in UNTRACED or isinstance(arg, Tensor):
+                plain = True
+                if arg.is_complex():
+                    raise no_complex(op)
+                if arg.requires_grad:
+                    if self is BASE and is_grad_enabled():  # an input of the graph
+                        variables += 1
+                        parents.append(node_of(arg))
+                        arg = arg.detach()
+                    else:
+                        arg = lift(arg)
+                        deeper = deeper or isinstance(arg, Traced)
+            elif kind is complex:
+                raise no_complex(op)
             known.append(arg)
+        if plain and is_differentiating():
+            raise NotImplementedError(
+                f"{op} of a variable in a transform of torch.func or torch.autograd.forward_ad; use this "
+                "package's grad, vjp, jvp"
+            )
         if numbers and op.prepare is not None:
             known[:] = op.prepare(*known)
 
@@ -276,6 +280,10 @@ class ReverseLevel(Level):
             above = args[0] if isinstance(args[0], Variable) else lift(args[0])
             return View.taken(above, (op, args[1:]), result, node)
         return tracked_variable(result, self, node)
+
+
+def no_complex(op: Operation) -> NotImplementedError:
+    return NotImplementedError(f"no derivative is known for {op} of complex numbers: variables are real")
 
 
 BASE = ReverseLevel()

@@ -158,7 +158,7 @@ def softshrink(x: Tensor, lambd: float = 0.5) -> Tensor:
 # -- the same under other names, and what is made of the above -----------------------------------------------
 
 
-@means("relu")
+@means("relu", checked=True)
 def _relu(input: Value, inplace: bool = False) -> Value:
     return write(input, relu(before(input)), "relu_") if inplace else relu(input)
 

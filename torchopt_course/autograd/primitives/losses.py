@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..dispatch import means
+from ..refusals import ask
 from ..traced import Value, raw
 from .table import ELEMENTWISE, LINEAR, primitive
 
@@ -58,7 +59,7 @@ def nll_loss(
     log_probs: Tensor, target: Tensor, weight: Tensor | None, reduction: str, ignore_index: int
 ) -> tuple[Tensor, tuple[Tensor | None]]:
     """Minus the log probability of the right class."""
-    if log_probs.dim() == 2:
+    if log_probs.dim() == 2 and log_probs.shape[:1] == target.shape:
         loss, total = nll_loss_forward(log_probs, target, weight, REDUCTIONS[reduction], ignore_index)
         return loss, (total,)
     loss = F.nll_loss(log_probs, target, weight, ignore_index=ignore_index, reduction=reduction)
@@ -129,11 +130,16 @@ def _nll_loss(
     return nll_loss(input, target, raw(weight), _reduction(reduction, size_average, reduce), ignore_index)
 
 
-@means(F.cross_entropy)
+@means(F.cross_entropy, checked=True)
 def _cross_entropy(
     input: Value, target: Value, weight: Any = None, size_average: Any = None, ignore_index: int = -100,
     reduce: Any = None, reduction: str = "mean", label_smoothing: float = 0.0,
 ) -> Value:  # fmt: skip
+    of_classes = type(target) is Tensor and not target.is_floating_point()
+    if not (of_classes and len(input.shape) == 2 and weight is None and type(ignore_index) is int):
+        # Else the kernels look at all of it.
+        how = (weight, size_average, ignore_index, reduce, reduction, label_smoothing)
+        ask(F.cross_entropy, (input, target, *how), {})
     reduction, weight = _reduction(reduction, size_average, reduce), raw(weight)
     if not 0 <= label_smoothing <= 1:
         raise RuntimeError(f"label_smoothing must be between 0.0 and 1.0. Got: {label_smoothing}")

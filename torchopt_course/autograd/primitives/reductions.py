@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..decompose import stands_for
-from ..dispatch import means
+from ..dispatch import BadArguments, means
 from ..traced import Value, raw
 from .table import LINEAR, primitive
 
@@ -132,7 +132,7 @@ def vector_norm(x: Tensor, ord: float = 2, dim: Dims = None, keepdim: bool = Fal
 def _axis(dim: Any, named: dict[str, Any]) -> Any:
     dim = named.pop("axis", dim)
     if named:
-        raise TypeError(f"unexpected argument {next(iter(named))!r}")
+        raise BadArguments(f"unexpected argument {next(iter(named))!r}")
     return tuple(dim) if isinstance(dim, list) else dim
 
 

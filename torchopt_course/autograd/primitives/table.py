@@ -10,12 +10,11 @@ from typing import Any
 from torch import Tensor
 
 from .. import autocast, dispatch
-from ..traced import PLAIN, Traced, Value, recording
+from ..traced import UNTRACED, Traced, Value, recording
 from ..variable import BASE, Variable, is_recorded
 from .checks import check_jvp, checked
 from .rules import Function, Plan, as_rule, slots_of
 
-UNTRACED = PLAIN | {Tensor}  # certainly: asking for a type is faster than isinstance()
 PRIMITIVES: dict[str, Primitive] = {}
 
 # How a JVP follows from what is there already.
