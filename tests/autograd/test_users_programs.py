@@ -146,6 +146,12 @@ def another_shape_in_place(make: Make) -> list[Any]:
 # -- modules -------------------------------------------------------------------------------------------------
 
 
+def the_same_bits(make: Make) -> list[Any]:
+    h = make(1.0, 2.0) * 2
+    views = [h.view(dtype) for dtype in (torch.int64, torch.int32, torch.float32)]
+    return [*views, *[x.requires_grad for x in views]]
+
+
 def a_parameter_made_of_a_result(make: Make) -> list[Any]:
     x = make(1.0, 2.0)
     parameter = nn.Parameter((x * 2).detach())  # torch refuses one of another class than Tensor's
@@ -270,7 +276,7 @@ PROGRAMS = [
     numbers_of_two_dtypes, what_has_no_derivative, detached_by_the_class,
     a_hook_that_removes_itself, a_hook_after_accumulation_that_removes_itself, gradients_are_added_in_place,
     gradients_that_are_differentiated_are_not, what_a_function_returns_stays_its_own, data_of_another_shape,
-    other_memory, memory_that_is_not_to_be_had, memory_that_is_shared, another_shape_in_place,
+    other_memory, the_same_bits, memory_that_is_not_to_be_had, memory_that_is_shared, another_shape_in_place,
     a_parameter_made_of_a_result, one_is_not_true,
 ]  # fmt: skip
 

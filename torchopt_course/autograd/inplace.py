@@ -2,8 +2,8 @@
 
 ``h.mul_(2)`` computes ``h * 2``, writes it into h's memory, and gives h the past of the result. If h is a
 view, its base gets a new past as well: a :func:`write_view` of the old base and the new part. Other views of
-the base notice when they are asked for their own past, and take themselves anew (:class:`.views.Follows`). A
-plain tensor that a variable is written into becomes a variable, as a tensor does in torch.
+the base notice when asked for their past, and take themselves anew (:class:`.views.Follows`). A plain tensor
+that a variable is written into becomes a variable.
 """
 
 from __future__ import annotations
@@ -44,9 +44,7 @@ def write(x: Value, new: Value, name: str) -> Value:
         return x
     base, steps = _base(x, name)
     if raw(x).is_inference() and not torch.is_inference_mode_enabled():
-        raise RuntimeError(
-            f"{name}: an inference tensor can be written to in inference mode alone; x.clone() is none"
-        )
+        raise RuntimeError(f"{name}: an inference tensor is written to in inference mode alone; clone it")
     new = _fitted(new, x, name)
     with torch.no_grad():
         raw(x).detach().copy_(raw(new))
@@ -132,7 +130,9 @@ def memory_of(base: Value) -> tuple[Any, Any]:
 
 # -- torch's names -------------------------------------------------------------------------------------------
 
-RANDOM = frozenset("uniform_ normal_ bernoulli_ random_ exponential_ geometric_ cauchy_ log_normal_".split())
+RANDOM = frozenset(f"{name}_" for name in (
+    "uniform", "normal", "bernoulli", "random", "exponential", "geometric", "cauchy", "log_normal",
+))  # fmt: skip
 
 
 def records(x: Value, *others: Any) -> bool:
@@ -187,7 +187,7 @@ def in_place(func: Any) -> Callable[..., Any] | None:
 dispatch.FINDERS.insert(0, in_place)
 
 
-RESHAPES = frozenset(("unsqueeze_", "squeeze_", "t_", "transpose_", "swapaxes_", "swapdims_", "as_strided_"))
+RESHAPES = {"unsqueeze_", "squeeze_", "t_", "transpose_", "swapaxes_", "swapdims_", "as_strided_"}
 
 
 def _reshape(func: Any, x: Value, *args: Any, **kwargs: Any) -> Value:
