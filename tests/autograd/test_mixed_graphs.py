@@ -405,6 +405,22 @@ def test_autocast_computes_and_differentiates_as_torch_does(backward_inside: boo
         torch.testing.assert_close(p, q)
 
 
+def test_autocast_widens_where_the_result_would_be_wide_anyway():
+    """Logits of 16 bits, targets of 32."""
+    logits, targets = (
+        (torch.randn(6, 8, generator=torch.Generator().manual_seed(0)) * 3).bfloat16(),
+        torch.rand(6, 8),
+    )
+    results = []
+    for make in (Variable, lambda x: x.clone().requires_grad_()):
+        x = make(logits)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            loss = F.binary_cross_entropy_with_logits(x, targets)
+        loss.backward()
+        results.append((loss.detach(), x.grad))
+    torch.testing.assert_close(*results, rtol=1e-6, atol=1e-6)
+
+
 def test_hooks_of_variables():
     def run(x: Any) -> list[Any]:
         h = x * 2

@@ -146,6 +146,12 @@ def another_shape_in_place(make: Make) -> list[Any]:
 # -- modules -------------------------------------------------------------------------------------------------
 
 
+def the_same_bits(make: Make) -> list[Any]:
+    h = make(1.0, 2.0) * 2
+    views = [h.view(dtype) for dtype in (torch.int64, torch.int32, torch.float32)]
+    return [*views, *[x.requires_grad for x in views]]
+
+
 def a_parameter_made_of_a_result(make: Make) -> list[Any]:
     x = make(1.0, 2.0)
     parameter = nn.Parameter((x * 2).detach())  # torch refuses one of another class than Tensor's
@@ -216,6 +222,20 @@ def products_of_what_is_no_matrix(make: Make) -> list[Any]:
     return [*calls, torch.mm(x[None], mat2=x[:, None]), torch.mv(torch.outer(x, x), vec=x)]
 
 
+def products_of_a_sparse_matrix(make: Make) -> list[Any]:
+    """The layer of a graph network."""
+    x = make(1.0, 2.0, 3.0)
+    edges = torch.sparse_coo_tensor(
+        torch.tensor([[0, 1, 2, 0], [1, 2, 0, 2]]), torch.arange(1.0, 5.0).double()
+    )
+    h, results = torch.outer(x, x[:2]), []
+    for matrix in (edges, edges.to_sparse_csr()):
+        products = [torch.sparse.mm(matrix, h), torch.spmm(matrix, h), matrix @ h]
+        results += [*products, torch.sparse.addmm(h, matrix, h, beta=0.5, alpha=2.0)]
+    sum((k + 1) * (y * y).sum() for k, y in enumerate(results)).backward()
+    return [*results, x.grad]
+
+
 def copies_of_numbers(make: Make) -> list[Any]:
     h = make(1.0, 2.0) * 1
     return [h.copy_(3.0), error_of(lambda: h.fill_(torch.ones(1))), h.fill_(torch.tensor(4))]
@@ -267,15 +287,21 @@ def results_in_a_file(make: Make) -> list[Any]:
 PROGRAMS = [
     switched_off_and_on, switched_off_it_takes_a_past, detached_in_place, functions_of_what_is_switched_off,
     gradients_to_start_with, products_of_what_is_no_matrix, copies_of_numbers, results_in_a_file,
-    numbers_of_two_dtypes, what_has_no_derivative, detached_by_the_class,
+    products_of_a_sparse_matrix, numbers_of_two_dtypes, what_has_no_derivative, detached_by_the_class,
     a_hook_that_removes_itself, a_hook_after_accumulation_that_removes_itself, gradients_are_added_in_place,
     gradients_that_are_differentiated_are_not, what_a_function_returns_stays_its_own, data_of_another_shape,
-    other_memory, memory_that_is_not_to_be_had, memory_that_is_shared, another_shape_in_place,
+    other_memory, the_same_bits, memory_that_is_not_to_be_had, memory_that_is_shared, another_shape_in_place,
     a_parameter_made_of_a_result, one_is_not_true,
 ]  # fmt: skip
 
 
-@pytest.mark.filterwarnings("ignore:Using backward", "ignore:.*storages of different", "ignore:.*batchmean")
+@pytest.mark.filterwarnings(
+    "ignore:Using backward",
+    "ignore:Sparse",
+    "ignore:.*Sparse CSR",
+    "ignore:.*storages of different",
+    "ignore:.*batchmean",
+)
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda f: f.__name__)
 def test_it_is_as_in_torch(program: Callable[[Make], list[Any]]):
     def tensor(*values: float) -> Tensor:

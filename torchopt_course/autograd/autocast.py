@@ -48,21 +48,29 @@ def _has_dtype(value: Any) -> bool:
 
 
 def _tried(function: Callable[..., Any], flat: list[Any], structure: Any, device: str) -> torch.dtype | None:
-    """The dtype of the result under autocast, if it would be another one without."""
+    """The dtype of the result under autocast, if the result would be another one without."""
 
-    def dtype(enabled: bool) -> torch.dtype | None:
+    def result(enabled: bool) -> Tensor | None:
         with torch.no_grad(), torch.autocast(device, enabled=enabled, cache_enabled=False):
             copies = [value.detach().clone() if isinstance(value, Tensor) else value for value in flat]
             args, kwargs = pytree.tree_unflatten(copies, structure)
             results = pytree.tree_leaves(function(*args, **kwargs))
-        return next((y.dtype for y in results if isinstance(y, Tensor) and y.is_floating_point()), None)
+        return next((y for y in results if isinstance(y, Tensor) and y.is_floating_point()), None)
 
     with torch.random.fork_rng():
-        chosen = dtype(True)
+        chosen = result(True)
+        if chosen is None:
+            return None
         try:
-            return chosen if dtype(False) != chosen else None
+            plain = result(False)
         except RuntimeError:  # dtypes that do not go together
-            return chosen
+            return chosen.dtype
+    # Of several dtypes the result may have the largest anyway, but be computed in it only under autocast.
+    several = (
+        len({value.dtype for value in flat if isinstance(value, Tensor) and value.is_floating_point()}) > 1
+    )
+    same = plain is not None and plain.dtype == chosen.dtype and not (several and not plain.equal(chosen))
+    return None if same else chosen.dtype
 
 
 def _cast(value: Any, dtype: torch.dtype) -> Any:

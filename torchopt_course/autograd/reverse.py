@@ -119,6 +119,11 @@ class Leaf(Node):
     def __init__(
         self, data: Value, owner: Callable[[], Tensor | None] | None = None, names: Sequence[Any] = ()
     ) -> None:
+        if raw(data).layout is not torch.strided:
+            raise NotImplementedError(
+                f"gradients here are dense: a tensor of layout {raw(data).layout} cannot require one, its values "
+                "can"
+            )
         self.op, self.parents, self.age = None, (), next(clock)
         self.shape, self.dtype = data.shape, data.dtype
         self.owner, self.names, self.version = owner, names, version_of(data)

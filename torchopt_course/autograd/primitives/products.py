@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..dispatch import means
+from ..dispatch import BadArguments, means
 from ..traced import Value
 from .table import MULTILINEAR, primitive
 
@@ -51,6 +51,21 @@ def _product_of_matrices(name: str) -> None:
 
 for _name in ("mm", "bmm", "mv"):
     _product_of_matrices(_name)
+
+
+@means(torch.sparse.mm)
+def _sparse_product(mat1: Value, mat2: Value, reduce: str = "sum") -> Value:
+    """Of a constant, such as a graph's adjacency matrix, and a variable."""
+    if reduce != "sum":
+        raise BadArguments(f"sparse.mm(reduce={reduce!r})")
+    return matmul(mat1, mat2)
+
+
+@means(torch.sparse.addmm)
+def _sparse_product_and_sum(
+    mat: Value, mat1: Value, mat2: Value, *, beta: float = 1, alpha: float = 1
+) -> Value:
+    return beta * mat + alpha * matmul(mat1, mat2)
 
 
 def _linear_jvp(

@@ -117,8 +117,8 @@ def _reshape(x: Value, *shape: Any, **named: Any) -> Value:
 
 @means("view", checked=True)
 def _view(x: Value, *shape: Any, dtype: torch.dtype | None = None) -> Value:
-    if dtype is not None or isinstance(shape[0], torch.dtype):
-        raise NotImplementedError("view(dtype) has no derivative; use x.to(dtype) to convert")
+    if dtype is not None or isinstance(shape[0], torch.dtype):  # other numbers in the same bits: a constant
+        return raw(x).detach().view(dtype or shape[0])
     return view(x, _listed(shape))
 
 
