@@ -237,8 +237,6 @@ class DeclaredOptimizer(TransformedOptimizer):
             value, dtype=torch.float64 if double else torch.float32, device=param.device if at_home else "cpu"
         )
 
-    # -- errors ----------------------------------------------------------------------------------------
-
     def _refuse_odd_edits(self) -> None:
         """Groups and state are the user's to edit: what cannot be stepped any more is named."""
         refuse_odd_groups(self.param_groups, lambda group: self._needed_options)
