@@ -11,12 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import tyro
-
 if not __package__:  # run by its path: Python looks for modules in recipes/, the package lies one higher
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from recipes.common.command_line import parse, plain_endings
+from recipes.common.command_line import option, parse, plain_endings
 from recipes.common.folder import read_json
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -38,13 +36,10 @@ class Config:
     """Run every recipe, and write a page with the pictures, tables and verdicts of these runs."""
 
     size: Literal["smoke", "gallery", "full"] = "gallery"
-    """smoke: a minute or two in all; gallery: a quarter of an hour on two cores; full: hours."""
+    """smoke: a minute or two in all; gallery: an hour on two slow cores; full: many."""
     logdir: Path = Path("runs/gallery")
     """Folder for the runs, one below it for each recipe; all of them in one TensorBoard."""
-    docs: Annotated[
-        Path | None,
-        tyro.conf.arg(help_behavior_hint="(default: docs/ for the gallery's size, else --logdir)"),
-    ] = None
+    docs: Annotated[Path | None, option("FOLDER", "docs/ for the gallery's size, else --logdir")] = None
     """Folder for the page, recipes.md, with images/recipes/ below it."""
     fresh: bool = False
     """Compute all anew. Without it finished recipes are taken as they are, and interrupted ones go on."""

@@ -6,14 +6,12 @@ import dataclasses
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
-
-import tyro
+from typing import Annotated
 
 if not __package__:  # run by its path: Python looks for modules in recipes/, the package lies one higher
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from recipes.common.command_line import is_first_process, parse, plain_endings, progress_bar
+from recipes.common.command_line import is_first_process, option, parse, plain_endings, progress_bar
 from recipes.common.data import DataName, Split
 from recipes.common.folder import read_json
 from recipes.common.model import ModelName
@@ -27,10 +25,7 @@ from recipes.trainer.run import run
 from recipes.trainer.run_folder import read_epochs
 from recipes.trainer.training import AutogradName
 
-
-def option(metavar: str, default: str = "the optimizer's own") -> Any:
-    """How --help writes an option that need not be given."""
-    return tyro.conf.arg(metavar=metavar, help_behavior_hint=f"(default: {default})")
+ITS_OWN = "the optimizer's own"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,13 +60,13 @@ class Config:
     """Which optimizer of torchopt_course updates the weights."""
     lr: Annotated[float | None, option("FLOAT", "the rate chosen for the optimizer")] = None
     """Learning rate."""
-    momentum: Annotated[float | None, option("FLOAT")] = None
+    momentum: Annotated[float | None, option("FLOAT", ITS_OWN)] = None
     """Share of the velocity that is kept; of sgd, momentum and rmsprop."""
     nesterov: bool = False
     """Look at the slope where the velocity leads to; of momentum, and of sgd with --momentum."""
-    betas: Annotated[tuple[float, float] | None, option("FLOAT FLOAT")] = None
+    betas: Annotated[tuple[float, float] | None, option("FLOAT FLOAT", ITS_OWN)] = None
     """Memory of the gradient and of its square; of adam and adamw."""
-    weight_decay: Annotated[float | None, option("FLOAT")] = None
+    weight_decay: Annotated[float | None, option("FLOAT", ITS_OWN)] = None
     """Pull towards zero: part of the gradient, or with adamw apart from it."""
     scheduler: SchedulerName = "none"
     """How the rate changes: to a tenth on a plateau of the training loss, or up and down in cycles."""

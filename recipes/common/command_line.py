@@ -13,14 +13,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
-import tyro
-from tqdm import tqdm
-
 from recipes.common.errors import AlreadyFinished, OptionError, UserError
 
-Options = TypeVar("Options")
-
 INSTALL = "pip install 'torchopt-course[recipes]' brings all that the recipes need"
+try:
+    import tyro
+    from tqdm import tqdm
+except ModuleNotFoundError as error:
+    raise SystemExit(f"{error.name} cannot be imported; {INSTALL}") from error
+
+Options = TypeVar("Options")
 
 
 def parse(options: type[Options], **how: Any) -> Options:
@@ -34,6 +36,11 @@ def parse(options: type[Options], **how: Any) -> Options:
         if stop.code == 0:  # --help
             raise
         fail(f"{in_one_line(complaint.getvalue())} (--help lists all options)", 2)
+
+
+def option(metavar: str, default: str) -> Any:
+    """How --help writes an option that need not be given."""
+    return tyro.conf.arg(metavar=metavar, help_behavior_hint=f"(default: {default})")
 
 
 def in_one_line(box: str) -> str:

@@ -128,7 +128,7 @@ class Normalized(TensorOptimizer):
         return {"lr": lr}
 
     @staticmethod
-    def rule(p: Tensor, g: Tensor, lr: float) -> Tensor:
+    def rule(p: Any, g: Any, lr: Any) -> Any:
         return p - lr * g / (g.norm() + 1e-12)
 
 
@@ -141,8 +141,8 @@ mixed = Mixed(
 def step(optimizer: torch.optim.Optimizer) -> Tensor:
     inputs, targets = data[0]
     optimizer.zero_grad()
-    loss = torch.nn.functional.cross_entropy(model(inputs), targets)
-    loss.backward()
+    loss: Tensor = torch.nn.functional.cross_entropy(model(inputs), targets)
+    torch.autograd.backward(loss)
     optimizer.step()
     return loss
 
@@ -180,8 +180,8 @@ rates: list[float] = [rate for rate, *_ in seen.lrs]
 def train(batch: tuple[Tensor, Tensor]) -> Tensor:
     inputs, targets = batch
     momentum.zero_grad()
-    loss = torch.nn.functional.cross_entropy(model(inputs), targets)
-    loss.backward()
+    loss: Tensor = torch.nn.functional.cross_entropy(model(inputs), targets)
+    torch.autograd.backward(loss)
     momentum.step()
     return loss
 

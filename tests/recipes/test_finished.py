@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import runpy
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -194,3 +195,14 @@ def test_missing_matplotlib_is_said_before_anything_is_computed(
         ):
             start()
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["tyro", "tqdm"])
+def test_what_the_command_line_is_made_of_is_asked_for_in_one_line(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from recipes.common import command_line
+
+    monkeypatch.setitem(sys.modules, name, None)  # to import it is an error
+    with pytest.raises(SystemExit, match=rf"{name} cannot be imported; pip install 'torchopt-course\[rec"):
+        runpy.run_path(command_line.__file__)

@@ -52,8 +52,8 @@ class Transform:
 
     states: ClassVar[tuple[str, ...]] = ()
     optional_states: ClassVar[Mapping[str, str]] = {}
-    before: ClassVar[Callable[..., Any] | None] = None
-    after: ClassVar[Callable[..., Any] | None] = None
+    before: Callable[..., Any] | None = None  # no ClassVar: to pyright a method would be none
+    after: Callable[..., Any] | None = None
     coefficients: ClassVar[Callable[..., Mapping[str, Any]] | None] = None
     # Whether the optimizer's steps are left out whose gradients are not finite.
     skips_nonfinite: ClassVar[bool] = False
