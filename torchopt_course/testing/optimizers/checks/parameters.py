@@ -35,7 +35,7 @@ def check_shapes(trial: Trial) -> None:
 def check_layouts(trial: Trial) -> None:
     """Transposed tensors, channels_last and views with gaps take the same steps as contiguous ones.
 
-    And so do contiguous parameters whose gradients are transposed, have gaps, or are one row expanded.
+    And so, in double precision, do contiguous parameters whose gradients are transposed or have gaps.
     """
     if draws_random_numbers(trial):
         raise NotAsked("it draws random numbers, in the order of the memory")
@@ -55,6 +55,8 @@ def check_layouts(trial: Trial) -> None:
     oddly = trial.run(trial.optimizer([Parameter(value) for value in odd]))
     plainly = trial.run(trial.optimizer(plain))
     trial.compare("odd memory layouts", only_parameters(oddly), "contiguous", only_parameters(plainly))
+    if trial.dtype != torch.float64:
+        return  # where a matrix is decomposed, a rounding error may turn the result
     values = [value.contiguous() for value in values]
     oddly, plainly = (_with_gradients(trial, values, in_odd_layouts=odd) for odd in (True, False))
     trial.compare("gradients of odd memory layouts", oddly, "contiguous ones", plainly)
@@ -69,9 +71,8 @@ def _with_gradients(trial: Trial, values: list[Tensor], *, in_odd_layouts: bool)
         for i, param in enumerate(params):
             grad = trial.gradient(step, i, tuple(param.shape))
             if param.dim() > 1:
-                transposed, expanded = grad.mT.contiguous().mT, grad[:1].expand(grad.shape)
                 with_gaps = grad.new_zeros((*grad.shape, 2))[..., 0].copy_(grad)
-                grad = (transposed, expanded, with_gaps)[step % 3]
+                grad = with_gaps if step % 2 else grad.mT.contiguous().mT
             param.grad = grad if in_odd_layouts else grad.clone(memory_format=torch.contiguous_format)
         trial.step(optimizer, step)
         history.append(snapshot(optimizer, params, range(len(params))))

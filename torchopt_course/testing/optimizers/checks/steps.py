@@ -73,7 +73,7 @@ def check_gradients_reused(trial: Trial) -> None:
 
 @check()
 def check_zero_grad(trial: Trial) -> None:
-    """``zero_grad()`` leaves no parameter a gradient, in no group; ``set_to_none=False`` leaves zeros."""
+    """``zero_grad()`` leaves no parameter of any group a gradient; ``set_to_none=False`` leaves zeros."""
     params = trial.parameters()
     try:
         optimizer = trial.optimizer([{"params": params[::2]}, {"params": params[1::2]}])
