@@ -121,8 +121,8 @@ class Leaf(Node):
     ) -> None:
         if raw(data).layout is not torch.strided:
             raise NotImplementedError(
-                f"gradients here are dense: a tensor of layout {raw(data).layout} cannot require one, its values "
-                "can"
+                f"gradients here are dense: a tensor of layout {raw(data).layout} cannot require one, "
+                "its values can"
             )
         self.op, self.parents, self.age = None, (), next(clock)
         self.shape, self.dtype = data.shape, data.dtype
