@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from ... import ElementwiseOptimizer
+from ...elementwise import ElementwiseOptimizer
 from ...engines.rule.parsed import Specialization
 from .verdict import NotAsked, OptimizerError
 

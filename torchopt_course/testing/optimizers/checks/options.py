@@ -91,7 +91,7 @@ def _plateau(optimizer: Optimizer, rate: float) -> Any:
 
 def _rate(trial: Trial) -> Any:
     """The learning rate, if the optimizer has one and uses it."""
-    from .... import ElementwiseOptimizer
+    from ....elementwise import ElementwiseOptimizer
 
     rate = trial.option("lr")
     if rate is None:
