@@ -70,13 +70,22 @@ def gradients_are_added_in_place(make: Make) -> list[Any]:
     return [kept, x.grad is kept, y.grad]
 
 
-def gradients_that_are_differentiated_are_not(make: Make) -> list[Any]:
+def gradients_that_are_differentiated(make: Make) -> list[Any]:
     x = make(1.0, 2.0)
     (x**3).sum().backward(create_graph=True)
     kept = x.grad
     (x**3).sum().backward(create_graph=True)
-    (kept * x.grad).sum().backward()
-    return [kept, x.grad]
+    last = x.grad
+    (kept * last).sum().backward()
+    return [kept, last is x.grad, x.grad, x.grad.requires_grad]
+
+
+def frozen_after_the_forward_pass(make: Make) -> list[Any]:
+    x, y = make(1.0, 2.0), make(3.0, 4.0)
+    loss = (x * y).sum()
+    x.requires_grad_(False)
+    loss.backward()
+    return [x.grad, y.grad, torch.from_numpy(x.numpy()), torch.from_dlpack(x)]
 
 
 class Kept(torch.autograd.Function):
@@ -289,7 +298,8 @@ PROGRAMS = [
     gradients_to_start_with, products_of_what_is_no_matrix, copies_of_numbers, results_in_a_file,
     products_of_a_sparse_matrix, numbers_of_two_dtypes, what_has_no_derivative, detached_by_the_class,
     a_hook_that_removes_itself, a_hook_after_accumulation_that_removes_itself, gradients_are_added_in_place,
-    gradients_that_are_differentiated_are_not, what_a_function_returns_stays_its_own, data_of_another_shape,
+    gradients_that_are_differentiated, frozen_after_the_forward_pass,
+    what_a_function_returns_stays_its_own, data_of_another_shape,
     other_memory, the_same_bits, memory_that_is_not_to_be_had, memory_that_is_shared, another_shape_in_place,
     a_parameter_made_of_a_result, one_is_not_true,
 ]  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -47,7 +47,7 @@ class InMemory(Tensor):
     is_forward_mode = False
 
     def numpy(self, *, force: bool = False) -> Any:
-        if not force and (torch.is_grad_enabled() or self.is_forward_mode):
+        if not force and self.requires_grad and (torch.is_grad_enabled() or self.is_forward_mode):
             name = type(self).__name__
             raise RuntimeError(f"numpy would lose the derivative of a {name}; use x.detach().numpy()")
         return self.detach().numpy()
@@ -55,8 +55,10 @@ class InMemory(Tensor):
     def __array__(self, *args: Any, **kwargs: Any) -> Any:
         return self.numpy().__array__(*args, **kwargs)
 
-    def __dlpack__(self, *args: object, **kwargs: object) -> NoReturn:
-        raise BufferError("Can't export tensors that require gradient, use x.detach()")
+    def __dlpack__(self, *args: Any, **kwargs: Any) -> Any:
+        if self.requires_grad:
+            raise BufferError("Can't export tensors that require gradient, use x.detach()")
+        return self.detach().__dlpack__(*args, **kwargs)
 
     def set_(self, *source: Any, **named: Any) -> Any:
         """Other memory, under ``no_grad`` as by ``x.data = source``: the past stays."""

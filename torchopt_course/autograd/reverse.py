@@ -150,12 +150,12 @@ class Leaf(Node):
         """Add to ``.grad``, in place as in torch: whoever shares its memory, such as a buffer, sees it."""
         tensor = self.tensor
         g = self.hooked(g, tensor)
-        if tensor is None:
+        if tensor is None or not tensor.requires_grad:  # it may have been frozen since
             return
         if raw(g).device != raw(tensor).device:
             raise RuntimeError(f"a VJP gave a gradient on {raw(g).device} for a leaf on {raw(tensor).device}")
         old = tensor.grad
-        if old is not None and adds_in_place(old):
+        if old is not None and not torch.is_grad_enabled() and old.layout is torch.strided:
             old += raw(g)
         else:
             g = laid_out_like(raw(tensor), g) if old is None else g + old
@@ -167,11 +167,6 @@ class Leaf(Node):
             function(tensor)
 
 
-def adds_in_place(old: Value) -> bool:
-    """Whether a gradient may be written to: one that is itself differentiated may not."""
-    return not (torch.is_grad_enabled() or isinstance(old, Traced)) and old.layout is torch.strided
-
-
 def version_of(value: Value) -> int:
     """How often a tensor was written to; those of inference mode do not count."""
     tensor = raw(value)
@@ -180,7 +175,9 @@ def version_of(value: Value) -> int:
 
 def laid_out_like(parameter: Tensor, g: Value) -> Value:
     """The gradient with the strides of its parameter, as optimizers expect it; so it can be written to."""
-    if isinstance(g, Traced) or g.layout is not torch.strided or g.stride() == parameter.stride():
+    if isinstance(g, Traced):
+        return g.clone()  # it may be written to, and the graph that it belongs to needs it
+    if g.layout is not torch.strided or g.stride() == parameter.stride():
         return g
     return torch.empty_like(parameter).detach().copy_(g)
 
