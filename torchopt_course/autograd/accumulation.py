@@ -27,7 +27,7 @@ MOST = 10_000
 
 def is_added_by_torch(tensor: Tensor | None) -> bool:
     """Whether the gradient of this leaf goes to torch's engine."""
-    if tensor is None or isinstance(tensor, Traced):
+    if tensor is None or isinstance(tensor, Traced) or not tensor.requires_grad:  # frozen since
         return False
     return is_averaged(tensor) or _has_node_with_hooks(tensor)
 
