@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 import weakref
 from typing import Any
 from unittest import SkipTest
@@ -217,11 +218,12 @@ def test_the_checks_leave_nothing_behind() -> None:
         made.append(weakref.ref(optimizer))
         return optimizer
 
-    state = torch.random.get_rng_state()
-    failing(make, "checkpoint", "repeats", "no growth", "order")
+    state, excepthook = torch.random.get_rng_state(), sys.excepthook
+    failing(make, "checkpoint", "repeats", "no growth", "order", "sharded")
     gc.collect()
     assert all(optimizer() is None for optimizer in made)
     assert torch.equal(state, torch.random.get_rng_state())
+    assert sys.excepthook is excepthook  # torch.distributed's puts [rank0] before each traceback
 
 
 def test_what_cannot_be_checked() -> None:

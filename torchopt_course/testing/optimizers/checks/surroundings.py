@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -96,8 +97,10 @@ def _process_group() -> Iterator[None]:
         yield
         return
     store = dist.HashStore()  # type: ignore[attr-defined]
+    excepthook = sys.excepthook  # torch's puts [rank0] before every later traceback
     dist.init_process_group("gloo", store=store, rank=0, world_size=1)
     try:
         yield
     finally:
         dist.destroy_process_group()
+        sys.excepthook = excepthook
