@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch.nn import Parameter
 
-from .... import ElementwiseOptimizer
+from ....elementwise import ElementwiseOptimizer
 from ..catalogue import FULL, HALF, check
 from ..trial import Trial, values_of
 from ..verdict import NotAsked, OptimizerError
