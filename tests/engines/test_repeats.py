@@ -166,3 +166,17 @@ def test_report_names_views_of_one_storage() -> None:
         param.grad = torch.ones_like(param)
     optimizer.step()
     assert "2 parameters, 7 elements" in optimizer.engine_report()
+
+
+@every_engine
+def test_parameters_that_come_to_share_memory_between_two_steps(engine: dict[str, bool]) -> None:
+    mine, reference = ([nn.Parameter(torch.ones(4) + i) for i in range(3)] for _ in range(2))
+    optimizers = oc.Adam(mine, lr=0.1, **engine), torch.optim.Adam(reference, lr=0.1, foreach=False)
+    for step in range(4):
+        if step == 2:
+            for params in (mine, reference):
+                params[1].data = params[0].data
+        set_gradients(step, mine, reference)
+        for optimizer in optimizers:
+            optimizer.step()
+    assert_same(mine, reference, *optimizers)

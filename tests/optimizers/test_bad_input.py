@@ -137,8 +137,8 @@ def resize(param: nn.Parameter) -> None:
     param.grad = torch.ones(9, 9) if grad is not None else None
 
 
-def take_memory_away(param: nn.Parameter) -> None:
-    param.untyped_storage().resize_(0)
+def take_memory_away(tensor: torch.Tensor) -> None:
+    tensor.untyped_storage().resize_(0)
 
 
 def wrong_gradient(grad: torch.Tensor) -> Any:
@@ -160,6 +160,7 @@ BAD = {
     "sparse": (lambda param: setattr(param, "grad", torch.ones(5, 3).to_sparse()), "sparse"),
     "resized": (resize, "shape"),
     "emptied": (take_memory_away, "memory"),
+    "gradient emptied": (lambda param: take_memory_away(param.grad), "memory"),
 }
 
 

@@ -244,6 +244,11 @@ class Bucket(ABC):
         """
 
     @property
+    def has_moved(self) -> bool:
+        """Whether its tensors may share memory since they were planned, and it could not update them so."""
+        return False
+
+    @property
     def size(self) -> Size:
         """That of the coming step."""
         present = self.guards.absent == 0

@@ -209,6 +209,11 @@ class Group(Assignment):
         return self._originals is not None
 
     @property
+    def has_moved(self) -> bool:
+        """Whether tensors have come to other places, which may be those of others."""
+        return any(bucket.has_moved for bucket in self.buckets)
+
+    @property
     def left_over(self) -> dict[int, str]:
         """Why parameters that have a gradient in the coming step go to no fused engine, by position."""
         slow = [i for bucket in self.buckets if not bucket.IS_FUSED for i in bucket.present]

@@ -222,7 +222,10 @@ class Guards:
             if any(moved[:1] + moved[2:]):
                 return f.CHANGED
             verdict = f.GRADIENT_LAYOUT if moved[1] else verdict
-            addresses = [tensor.data_ptr() for tensor in (param, grad, *columns)]
+            tensors = (param, grad, *columns)
+            addresses = [tensor.data_ptr() for tensor in tensors]
+            if any(tensor.numel() and not at for tensor, at in zip(tensors, addresses, strict=True)):
+                return f.CHANGED  # its storage was resized to nothing
             targets = [0, *range(2, 2 + self._n_states)]
             self.frame[f.GRADS_MOVED] |= int(addresses[1] != self.table[i, 1])
             self.frame[f.TARGETS_MOVED] |= int(any(addresses[k] != self.table[i, k] for k in targets))

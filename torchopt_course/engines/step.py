@@ -157,7 +157,8 @@ class Stepper:
         for group in self.groups:
             group.see(optimizer._part(group.index), grads[group.index], reason)
         stale = [group for group in self.groups if not group.holds()]
-        if stale and self._later != (later := laps(optimizer.param_groups)):
+        may_share = bool(stale) or any(group.has_moved for group in self.groups)
+        if may_share and self._later != (later := laps(optimizer.param_groups)):
             self._later = later
             return False
         # A plan that holds has been through what follows, but for the tensors that it knows nothing of.

@@ -45,6 +45,7 @@ def refuse_misfits(
         raise AssertionError(f"capturable=True needs parameters on an accelerator, {where} is on the cpu")
     refuse_unwritable(where, param)
     _compare(f"the gradient of {where}", grad, param, ("device", "shape"))
+    _refuse_without_memory(f"the gradient of {where}", grad)
     if grad.dtype != param.dtype and not _may_have(param, grad.dtype):
         _compare(f"the gradient of {where}", grad, param, ("dtype",))
     if param.layout != torch.strided:
@@ -112,14 +113,11 @@ def refuse_unwritable(what: str, tensor: Tensor, calculates: bool = True) -> Non
         raise RuntimeError(
             f"{what} has the layout {tensor.layout}, in which torch cannot subtract: to_dense() it"
         )
-    if type(tensor) not in (Tensor, torch.nn.Parameter) or tensor.layout != torch.strided:
-        return
-    if torch._C._functorch.is_functorch_wrapped_tensor(tensor):
+    if not _is_plain(tensor):
         return
     if tensor._is_zerotensor():
         raise RuntimeError(f"{what} is an immutable zero, without memory: clone() it")
-    if tensor.numel() and not tensor.untyped_storage().nbytes():
-        raise RuntimeError(f"{what} has no memory: its storage was resized to 0")
+    _refuse_without_memory(what, tensor)
     if torch._debug_has_internal_overlap(tensor) == 1:
         raise RuntimeError(
             f"{what} has several elements in one memory location, as expand() makes them "
@@ -142,3 +140,20 @@ def _compare(what: str, tensor: Tensor, param: Tensor, properties: tuple[str, ..
             if name == "shape":
                 got, expected = tuple(got), tuple(expected)
             raise RuntimeError(f"{what} has {name} {got}, expected {expected}{hint}")
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    """Whether a tensor is memory and nothing else."""
+    return (
+        type(tensor) in (Tensor, torch.nn.Parameter)
+        and tensor.layout == torch.strided
+        and not torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+    )
+
+
+def _refuse_without_memory(what: str, tensor: Tensor) -> None:
+    """torch reads and writes at the address 0, which ends the process."""
+    if not _is_plain(tensor) or tensor._is_zerotensor() or not tensor.numel():
+        return
+    if not tensor.untyped_storage().nbytes():
+        raise RuntimeError(f"{what} has no memory: its storage was resized to 0")

@@ -104,6 +104,10 @@ class OperationsBucket(Bucket):
             updates.append(partial(self._run, program, rows, numbers))
         return partial(self._finish, updates, steps)
 
+    @property
+    def has_moved(self) -> bool:
+        return bool(self.guards.frame[TARGETS_MOVED])
+
     def prepare_ahead(self, specialization: Specialization) -> Ahead:
         return Ahead({}, partial(self._update_ahead, self._program(specialization)))
 
