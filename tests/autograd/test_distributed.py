@@ -79,7 +79,7 @@ def average(rank: int) -> None:
 
 
 def refuse(rank: int) -> None:
-    from torch.distributed.fsdp import fully_shard
+    from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
 
     x, y = batch(rank)
     for option in ("find_unused_parameters", "static_graph"):
@@ -98,6 +98,12 @@ def refuse(rank: int) -> None:
         autograd.record(sharded)
     with pytest.raises(NotImplementedError, match="fully_shard"), autograd.record():
         sharded(x)
+    flat = nn.Sequential(FullyShardedDataParallel(net(), device_id=torch.device("cpu")))
+    with (
+        pytest.raises(NotImplementedError, match="FullyShardedDataParallel inside of record"),
+        autograd.record(),
+    ):
+        flat(x)
 
 
 @pytest.mark.parametrize("work", [average, refuse])

@@ -7,7 +7,7 @@ import pytest
 pytest.importorskip("expecttest", reason="torch's data base of operators needs it")
 
 from .judge.cases import OPERATORS
-from .judge.keywords import SAME, counted
+from .judge.keywords import SAME, counted, defaults
 
 FEW = [
     "flip",
@@ -25,6 +25,13 @@ FEW = [
 
 def test_a_few_operators():
     counts, others = counted(FEW)
+    assert not others
+    assert counts[SAME] > 30
+
+
+def test_defaults_may_be_written_out():
+    """std(x, out=None) once raised a TypeError, max(x, out=None) an IndexError."""
+    counts, others = counted(["std", "max.reduction_no_dim", "cat", "prod"], defaults)
     assert not others
     assert counts[SAME] > 30
 

@@ -18,8 +18,10 @@ from torch.nn.parallel import DistributedDataParallel
 _averaged: dict[int, weakref.ref[Tensor]] = {}
 
 
-def note_parallel() -> None:
-    """A leaf is met: if that is within the forward pass of a DDP module, its parameters are averaged."""
+def meet(leaf: Tensor) -> None:
+    """A leaf is computed with: within the forward pass of a DDP module, so its parameters are averaged."""
+    if "torch.distributed.fsdp" in sys.modules and getattr(leaf, "_is_flat_param", False):
+        raise NotImplementedError(f"FullyShardedDataParallel inside of record(): {SHARDED}")
     module = DistributedDataParallel._active_ddp_module
     if module is None:
         return

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
-from .distributed import note_parallel
+from .distributed import meet
 from .reverse import Leaf, Node, Rewrap, clock
 from .traced import UNTRACED, Traced, Value, raw, recording
 
@@ -50,7 +50,7 @@ def node_of(tensor: Tensor) -> Node:
         if node is None or node.edges is None:
             node = _torch_nodes[edge] = TorchNode([tensor])
         return node
-    note_parallel()
+    meet(tensor)
     known = _leaves.get(id(tensor))
     leaf = None if known is None else known()
     if leaf is not None and leaf.shape == tensor.shape and leaf.dtype is tensor.dtype:
