@@ -57,6 +57,20 @@ def test_hooks_of_an_accumulator_are_called(register: Callable[..., Any], late: 
     torch.testing.assert_close(ours, theirs)
 
 
+@pytest.mark.parametrize("mode", ["all", "any"])
+def test_a_hook_of_several_tensors_is_called_once(mode: Any):
+    def seen(block: Callable[[], Any]) -> list[Any]:
+        a, b = (torch.tensor(x, requires_grad=True) for x in (2.0, 3.0))
+        log: list[Any] = []
+        torch.autograd.graph.register_multi_grad_hook([a, b], log.append, mode=mode)
+        with block():
+            y = a * b * b
+        y.backward()
+        return [a.grad, b.grad, len(log), *(log[0] if mode == "all" else ())]
+
+    assert seen(autograd.record) == seen(contextlib.nullcontext)
+
+
 def test_a_hook_on_one_leaf_leaves_others_alone_and_is_refused_where_it_cannot_be_called():
     v, w, log = nn.Parameter(torch.tensor(2.0)), nn.Parameter(torch.tensor(3.0)), []
     node = accumulator(w)
@@ -68,7 +82,7 @@ def test_a_hook_on_one_leaf_leaves_others_alone_and_is_refused_where_it_cannot_b
     assert v.grad.grad_fn is not None
     with autograd.record():
         y = v * w * w
-    with pytest.raises(NotImplementedError, match="has hooks on its AccumulateGrad node"):
+    with pytest.raises(NotImplementedError, match="has hooks that the engine calls"):
         y.backward(create_graph=True)
     with autograd.record():
         (g,) = torch.autograd.grad(v * w * w, [w])  # adds nothing, so nobody is called, as in torch

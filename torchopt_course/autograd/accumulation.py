@@ -2,7 +2,8 @@
 
 ``DistributedDataParallel`` averages as soon as the engine has added to all parameters. And who has taken a
 leaf's AccumulateGrad node (``p.expand_as(p).grad_fn.next_functions[0][0]``) may have registered hooks on it.
-The engine is given the gradients that it would have computed, so neither can tell the difference.
+The hook of ``register_multi_grad_hook`` must be called within one call of the engine. The engine is given the
+gradients that it would have computed, so none of them can tell the difference.
 """
 
 from __future__ import annotations
@@ -29,7 +30,13 @@ def is_added_by_torch(tensor: Tensor | None) -> bool:
     """Whether the gradient of this leaf goes to torch's engine."""
     if tensor is None or isinstance(tensor, Traced):
         return False
-    return is_averaged(tensor) or _has_node_with_hooks(tensor)
+    return is_averaged(tensor) or _has_hook_of_several(tensor) or _has_node_with_hooks(tensor)
+
+
+def _has_hook_of_several(tensor: Tensor) -> bool:
+    """That of ``torch.autograd.graph.register_multi_grad_hook`` counts within one call of the engine."""
+    hooks = tensor._backward_hooks or {}
+    return any(getattr(hook, "__globals__", None) is vars(torch.autograd.graph) for hook in hooks.values())
 
 
 def _has_node_with_hooks(tensor: Tensor) -> bool:
@@ -65,7 +72,7 @@ def let_torch_add(gradients: Mapping[Tensor, Value]) -> None:
     """Give torch's engine what it would have computed: it calls the hooks and adds."""
     for tensor, g in gradients.items():
         if isinstance(g, Traced):
-            why = "is DDP's" if is_averaged(tensor) else "has hooks on its AccumulateGrad node"
+            why = "is DDP's" if is_averaged(tensor) else "has hooks that the engine calls"
             raise NotImplementedError(
                 f"backward(create_graph=True) to a leaf {tuple(tensor.shape)} that {why}: torch's engine has "
                 "to add this gradient, and cannot add a variable"
