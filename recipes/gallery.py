@@ -22,7 +22,8 @@ ROOT = Path(__file__).resolve().parents[1]
 # In the order of the lecture.
 RECIPES = (
     *("derivatives", "batch_size", "learning_rates", "loss_plane", "landscapes", "plateau", "cyclic"),
-    *("sparse_features", "adaptive_steps", "adam_can_fail", "optimizers", "low_precision"),
+    *("sparse_features", "adaptive_steps", "adam_can_fail", "optimizers"),
+    *("low_precision", "low_precision_text"),
 )
 ONE_CYCLE = (
     "--data fashion-mnist --model cnn --optimizer momentum --lr 0.005 --max-lr 0.1 "

@@ -37,14 +37,14 @@ class Data:
     """The rows to train on and the rows to measure on, with the row numbers they had in the source."""
 
     train_inputs: Tensor
-    """rows x pixels"""
+    """rows x pixels, or characters of a text"""
     train_targets: Tensor
     eval_inputs: Tensor
     eval_targets: Tensor
     train_rows: Tensor
     eval_rows: Tensor
     side: int
-    """Pixels from left to right, and from top to bottom."""
+    """Pixels from left to right, and from top to bottom; characters of a row of text."""
     classes: tuple[str, ...]
     """What a target's number means."""
 
