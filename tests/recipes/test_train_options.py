@@ -23,8 +23,14 @@ from recipes.trainer.run import run, set_up
         ({"momentum": 0.0}, "--momentum has an effect only with --optimizer sgd or momentum or rmsprop"),
         ({"data_dir": Path("/no/such/folder")}, "--data-dir has an effect only with --data fashion-mnist"),
         ({"momentum": 0.9}, "--momentum has an effect only with --optimizer sgd or momentum or rmsprop"),
-        ({"optimizer": "sgd", "betas": (0.9, 0.99)}, "--betas has an effect only with another"),
-        ({"optimizer": "adagrad", "nesterov": True}, "--nesterov has an effect only with another"),
+        (
+            {"optimizer": "sgd", "betas": (0.9, 0.99)},
+            "--betas has an effect only with --optimizer adam or adamw",
+        ),
+        (
+            {"optimizer": "adagrad", "nesterov": True},
+            "--nesterov has an effect only with --optimizer sgd or momentum",
+        ),
         ({"optimizer": "sgd", "nesterov": True}, "(?i)--optimizer sgd: .*nesterov"),
         ({"betas": (0.9, 1.5)}, "--optimizer adam: .*1.5"),
         ({"optimizer": "momentum", "momentum": -1.0}, "--optimizer momentum: .*-1"),
