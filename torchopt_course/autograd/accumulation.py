@@ -27,19 +27,14 @@ MOST = 10_000
 
 
 def is_added_by_torch(tensor: Tensor | None) -> bool:
-    """Whether the gradient of this leaf goes to torch's engine."""
+    """Whether the gradient of this leaf goes to torch's engine; asked in each backward pass."""
     if tensor is None or isinstance(tensor, Traced) or not tensor.requires_grad:  # frozen since
         return False
-    return is_averaged(tensor) or _has_hook_of_several(tensor) or _has_node_with_hooks(tensor)
-
-
-def _has_hook_of_several(tensor: Tensor) -> bool:
-    """That of ``torch.autograd.graph.register_multi_grad_hook`` counts within one call of the engine."""
-    hooks = tensor._backward_hooks or {}
-    return any(getattr(hook, "__globals__", None) is vars(torch.autograd.graph) for hook in hooks.values())
-
-
-def _has_node_with_hooks(tensor: Tensor) -> bool:
+    if is_averaged(tensor):
+        return True
+    hooks = tensor._backward_hooks
+    if hooks and any(map(_counts_several, hooks.values())):
+        return True
     hooks_so_far = RemovableHandle.next_id - _handles_of_mine
     seen, found = _looked_at.get(id(tensor), (0, False))
     if found or seen != hooks_so_far:  # it may have been removed
@@ -48,6 +43,11 @@ def _has_node_with_hooks(tensor: Tensor) -> bool:
             _looked_at.clear()
         _looked_at[id(tensor)] = hooks_so_far, found
     return found
+
+
+def _counts_several(hook: Any) -> bool:
+    """That of ``torch.autograd.graph.register_multi_grad_hook`` counts within one call of the engine."""
+    return getattr(hook, "__globals__", None) is vars(torch.autograd.graph)
 
 
 def _look(tensor: Tensor) -> bool:

@@ -117,7 +117,8 @@ def call(func: Any, /, *args: Any, **kwargs: Any) -> Any:
     if meaning is not None:
         dtypes = ask(func, args, kwargs) if meaning in WRITTEN else None
         try:
-            return in_dtypes(meaning(*args, **kwargs), dtypes)
+            result = meaning(*args, **kwargs)
+            return result if dtypes is None else in_dtypes(result, dtypes)
         except TypeError as error:
             if not did_not_bind(error):
                 raise
