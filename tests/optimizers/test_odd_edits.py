@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 from collections import defaultdict
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -216,6 +217,43 @@ def test_step_that_is_no_singleton_tensor(step: Any, engine: dict[str, bool]) ->
     optimizer.state[params_of(optimizer)[0]]["step"] = step
     with pytest.raises(RuntimeError, match="'step' of parameter 0 of group 0 must be a singleton tensor"):
         optimizer.step()
+
+
+@every_engine
+@pytest.mark.parametrize("key", ["exp_avg", "max_exp_avg_sq"])
+@pytest.mark.parametrize("way", ["view", "part", "data"])
+def test_states_of_two_parameters_in_one_memory(way: str, key: str, engine: dict[str, bool]) -> None:
+    """Other tensors are refused. The same with other memory may go on: kernels do, as torch's loop does."""
+
+    def stepped_twice(make: Any) -> tuple[Any, list[torch.nn.Parameter]]:
+        params = [torch.nn.Parameter(torch.ones(3)) for _ in range(2)]
+        optimizer = make(params, amsgrad=True)
+        for _ in range(2):
+            set_gradients(0, params)
+            optimizer.step()
+        return optimizer, params
+
+    optimizer, params = stepped_twice(partial(ours("Adam"), **engine))
+    first, second = (optimizer.state[param] for param in params)
+    if way == "view":
+        second[key] = first[key][:]
+    elif way == "part":
+        both = torch.zeros(5)
+        first[key], second[key] = both[:3], both[2:]
+    else:
+        second[key].data = first["exp_avg_sq"].data
+    if way == "data" and engine.get("fused"):
+        theirs, expected = stepped_twice(partial(torch.optim.Adam, foreach=False))
+        theirs.state[expected[1]][key].data = theirs.state[expected[0]]["exp_avg_sq"].data
+        for each in optimizer, theirs:
+            each.step()
+        for param, other in zip(params, expected, strict=True):
+            torch.testing.assert_close(param, other)
+        return
+    before = [param.detach().clone() for param in params]
+    with pytest.raises(RuntimeError, match=f"state '{key}' of parameter 1 of group 0 shares memory with"):
+        optimizer.step()
+    assert all(torch.equal(param, old) for param, old in zip(params, before, strict=True))
 
 
 @every_engine

@@ -9,13 +9,14 @@ one of the first, and so on. For one that stands there twice torch warns.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 from torch.nn import Parameter
 
 Place = tuple[int, int]  # group, position
+Key = TypeVar("Key", bound=tuple[Any, ...])
 
 
 def laps(groups: Sequence[dict[str, Any]]) -> dict[Place, int]:
@@ -23,9 +24,9 @@ def laps(groups: Sequence[dict[str, Any]]) -> dict[Place, int]:
     places: list[tuple[int, int, Place]] = []  # from which address to which, and where
     for i, group in enumerate(groups):
         for position, param in enumerate(group["params"]):
-            places.append((*_memory(param), (i, position)))
+            places.append((*memory_of(param), (i, position)))
     later: dict[Place, int] = {}
-    for together in _overlapping(places):
+    for together in overlapping(places):
         # In the order of the groups: a lap later than the last of those before that it shares memory with.
         for n, (start, stop, place) in enumerate(together):
             before = [p for first, end, p in together[:n] if first < stop and start < end]
@@ -34,9 +35,9 @@ def laps(groups: Sequence[dict[str, Any]]) -> dict[Place, int]:
     return later
 
 
-def _overlapping(places: list[tuple[int, int, Place]]) -> list[list[tuple[int, int, Place]]]:
+def overlapping(places: list[tuple[int, int, Key]]) -> list[list[tuple[int, int, Key]]]:
     """Sets of places that hang together by shared memory, each in the order of the groups."""
-    sets: list[list[tuple[int, int, Place]]] = []
+    sets: list[list[tuple[int, int, Key]]] = []
     end = 0
     for each in sorted(places):
         if sets and each[0] < end:
@@ -47,8 +48,8 @@ def _overlapping(places: list[tuple[int, int, Place]]) -> list[list[tuple[int, i
     return [sorted(several, key=lambda each: each[2]) for several in sets if len(several) > 1]
 
 
-def _memory(param: Tensor) -> tuple[int, int]:
-    """The first address of a parameter, and the first that is not its own any more."""
+def memory_of(param: Tensor) -> tuple[int, int]:
+    """The first address of a parameter or a state, and the first that is not its own any more."""
     if type(param) in (Tensor, Parameter) and param.layout == torch.strided and param.numel():
         try:
             start, strides = param.data_ptr(), zip(param.shape, param.stride(), strict=True)

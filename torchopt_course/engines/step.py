@@ -21,6 +21,7 @@ from .prepared import Preparation, PreparedStep
 from .prepared_group import Optimizer as Preparable
 from .repeats import Place, gradients, laps
 from .several import Found, NotFound, find, renewals
+from .shared_states import refuse_shared_states
 
 
 class Optimizer(Protocol):
@@ -169,8 +170,8 @@ class Stepper:
         planned = [group for group in checked if not group.holds()]
         for group in planned:
             group.plan(optimizer._part(group.index), created, reason)
-        if planned:
-            _refuse_shared_states(optimizer, self.groups, created)
+        if planned or may_share:
+            refuse_shared_states(optimizer, self.groups, created)
         return True
 
     def _prepare(self, optimizer: Optimizer, scaling: Scaling | None) -> list[Update]:
@@ -276,25 +277,3 @@ class Paused(Stepper):
 
     def forget(self) -> None:
         pass
-
-
-def _refuse_shared_states(optimizer: Optimizer, groups: list[Group], created: list[Created]) -> None:
-    """Two parameters with one state object: engines would not agree on who sees whose changes."""
-    owners: dict[int, tuple[Tensor, Place]] = {}
-    for group in groups:
-        i = group.index
-        for position, param in enumerate(optimizer.param_groups[i]["params"]):
-            own = optimizer.state.get(param, {})
-            for name in (*group.options.states, "step"):
-                if not isinstance(state := own.get(name), Tensor):
-                    continue
-                owner, place = owners.setdefault(id(state), (param, (i, position)))
-                if owner is param:
-                    continue
-                here, there = optimizer._where(i, position), optimizer._where(*place)
-                if (i, position, name) in created:
-                    said = f"{type(optimizer._part(i)).__name__}.initial_state made one tensor for several, "
-                    said += f"as {name!r} of {here} among them"
-                else:
-                    said = f"state {name!r} of {here} is one and the same tensor as a state of {there}"
-                raise RuntimeError(f"{said}: each needs its own, clone() it")
