@@ -119,14 +119,15 @@ class Leaf(Node):
     def __init__(
         self, data: Value, owner: Callable[[], Tensor | None] | None = None, names: Sequence[Any] = ()
     ) -> None:
-        if raw(data).layout is not torch.strided:
+        tensor = raw(data)
+        if tensor.layout is not torch.strided:
             raise NotImplementedError(
-                f"gradients here are dense: a tensor of layout {raw(data).layout} cannot require one, "
+                f"gradients here are dense: a tensor of layout {tensor.layout} cannot require one, "
                 "its values can"
             )
         self.op, self.parents, self.age = None, (), next(clock)
-        self.shape, self.dtype = data.shape, data.dtype
-        self.owner, self.names, self.version = owner, names, version_of(data)
+        self.shape, self.dtype = tensor.shape, tensor.dtype
+        self.owner, self.names, self.version = owner, names, version_of(tensor)
 
     @property
     def tensor(self) -> Tensor | None:
@@ -152,13 +153,14 @@ class Leaf(Node):
         g = self.hooked(g, tensor)
         if tensor is None or not tensor.requires_grad:  # it may have been frozen since
             return
-        if raw(g).device != raw(tensor).device:
-            raise RuntimeError(f"a VJP gave a gradient on {raw(g).device} for a leaf on {raw(tensor).device}")
+        plain, own = raw(g), raw(tensor)
+        if plain.device != own.device:
+            raise RuntimeError(f"a VJP gave a gradient on {plain.device} for a leaf on {own.device}")
         old = tensor.grad
         if old is not None and not torch.is_grad_enabled() and old.layout is torch.strided:
-            old += raw(g)
+            old += plain
         else:
-            g = laid_out_like(raw(tensor), g) if old is None else g + old
+            g = laid_out_like(own, g) if old is None else g + old
             if isinstance(tensor, Traced):
                 tensor._grad = g  # its own setter would look at the shape once more
             else:
