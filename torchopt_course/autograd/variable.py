@@ -215,12 +215,8 @@ class ReverseLevel(Level):
             self.check_open(op)
         known: list[Value] = []  # the arguments, then the result and what else the computation leaves
         parents: list[Node] = []
-        variables, deeper, numbers, plain = (
-            1,
-            False,
-            False,
-            False,
-        )  # variables: a bit each, behind a leading 1
+        variables = 1  # a bit for each argument, behind a leading 1
+        deeper = numbers = plain = False
         for arg in args:
             variables += variables
             kind = type(arg)  # asked first, as isinstance() takes longer
