@@ -8,7 +8,7 @@ one of the first, and so on. For one that stands there twice torch warns.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -21,21 +21,30 @@ Key = TypeVar("Key", bound=tuple[Any, ...])
 
 def laps(groups: Sequence[dict[str, Any]]) -> dict[Place, int]:
     """In which lap a parameter is stepped, for each place where memory stands that stood already before."""
-    places: list[tuple[int, int, Place]] = []  # from which address to which, and where
+    places: list[tuple[int, int, Place]] = []
     for i, group in enumerate(groups):
         for position, param in enumerate(group["params"]):
             places.append((*memory_of(param), (i, position)))
     later: dict[Place, int] = {}
-    for together in overlapping(places):
-        # In the order of the groups: a lap later than the last of those before that it shares memory with.
-        for n, (start, stop, place) in enumerate(together):
-            before = [p for first, end, p in together[:n] if first < stop and start < end]
-            if before:
-                later[place] = 1 + max(later.get(p, 0) for p in before)
+    for place, before in sharing(places):
+        later[place] = 1 + max(later.get(p, 0) for p in before)
     return later
 
 
-def overlapping(places: list[tuple[int, int, Key]]) -> list[list[tuple[int, int, Key]]]:
+def sharing(places: list[tuple[int, int, Key]]) -> Iterator[tuple[Key, list[Key]]]:
+    """In the order of the groups each place that shares memory with some before it, and those.
+
+    Args:
+        places: from which address to which, and where.
+    """
+    for together in _overlapping(places):
+        for n, (start, stop, place) in enumerate(together):
+            before = [other for first, end, other in together[:n] if first < stop and start < end]
+            if before:
+                yield place, before
+
+
+def _overlapping(places: list[tuple[int, int, Key]]) -> list[list[tuple[int, int, Key]]]:
     """Sets of places that hang together by shared memory, each in the order of the groups."""
     sets: list[list[tuple[int, int, Key]]] = []
     end = 0

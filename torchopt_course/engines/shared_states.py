@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from .group import Created, Group
-from .repeats import memory_of, overlapping
+from .repeats import memory_of, sharing
 
 
 class Optimizer(Protocol):
@@ -35,17 +35,17 @@ def refuse_shared_states(optimizer: Optimizer, groups: Sequence[Group], created:
             for name in (*group.options.states, "step"):
                 if isinstance(state := own.get(name), Tensor):
                     states[i, position, name] = state, param
-    for together in overlapping([(*memory_of(state), key) for key, (state, _) in states.items()]):
-        for n, (start, stop, key) in enumerate(together):
-            for first, end, other in together[:n]:
-                if first < stop and start < end and states[key][1] is not states[other][1]:
-                    i, position, name = key
-                    here, there = optimizer._where(i, position), optimizer._where(*other[:2])
-                    if key in created:
-                        said = f"{type(optimizer._part(i)).__name__}.initial_state made one tensor for "
-                        said += f"several, as {name!r} of {here} among them"
-                    elif states[key][0] is states[other][0]:
-                        said = f"state {name!r} of {here} is one and the same tensor as a state of {there}"
-                    else:
-                        said = f"state {name!r} of {here} shares memory with state {other[2]!r} of {there}"
-                    raise RuntimeError(f"{said}: each needs its own, clone() it")
+    for key, before in sharing([(*memory_of(state), key) for key, (state, _) in states.items()]):
+        other = next((other for other in before if states[other][1] is not states[key][1]), None)
+        if other is None:  # its own parameter's
+            continue
+        i, position, name = key
+        here, there = optimizer._where(i, position), optimizer._where(*other[:2])
+        if key in created:
+            said = f"{type(optimizer._part(i)).__name__}.initial_state made one tensor for "
+            said += f"several, as {name!r} of {here} among them"
+        elif states[key][0] is states[other][0]:
+            said = f"state {name!r} of {here} is one and the same tensor as a state of {there}"
+        else:
+            said = f"state {name!r} of {here} shares memory with state {other[2]!r} of {there}"
+        raise RuntimeError(f"{said}: each needs its own, clone() it")
