@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -9,6 +10,10 @@ import torch
 from torch import Tensor
 
 from torchopt_course import autograd as ag
+from torchopt_course.autograd import Variable
+
+# Makes a leaf of numbers.
+Make = Callable[..., Any]
 
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5}
 
@@ -119,3 +124,23 @@ def check_second_order(
             f"backward twice, argument {i}",
             tolerance,
         )
+
+
+def assert_as_in_torch(program: Callable[[Make], list[Any]]) -> None:
+    """What a user's program gives with variables, and within ``record``, beside torch's tensors."""
+
+    def tensor(*values: float) -> Tensor:
+        return torch.tensor(values, dtype=torch.float64, requires_grad=True)
+
+    def variable(*values: float) -> Variable:
+        return Variable(torch.tensor(values, dtype=torch.float64))
+
+    expected = program(tensor)
+    for make, block in ((variable, contextlib.nullcontext), (tensor, ag.record)):
+        with block():
+            results = program(make)
+        for mine, theirs in zip(results, expected, strict=True):
+            if isinstance(theirs, Tensor):
+                torch.testing.assert_close(mine.detach(), theirs.detach())
+            else:
+                assert mine == theirs

@@ -15,7 +15,7 @@ from torch.autograd import forward_ad
 from torchopt_course import autograd as ag
 from torchopt_course.autograd import Variable
 
-Make = Callable[..., Any]
+from .agreement import Make, assert_as_in_torch
 
 
 def a_detached_value_becomes_a_leaf(make: Make) -> list[Any]:
@@ -185,21 +185,7 @@ def test_products_of_groups(a: tuple[int, ...], b: tuple[int, ...], ends: list[i
     dropout_that_does_nothing, between_numbers, a_product_that_torch_differentiates,
 ], ids=lambda f: f.__name__)  # fmt: skip
 def test_it_is_as_in_torch(program: Callable[[Make], list[Any]]):
-    def tensor(*values: float) -> Tensor:
-        return torch.tensor(values, dtype=torch.float64, requires_grad=True)
-
-    def variable(*values: float) -> Variable:
-        return Variable(torch.tensor(values, dtype=torch.float64))
-
-    expected = program(tensor)
-    for make, block in ((variable, contextlib.nullcontext), (tensor, ag.record)):
-        with block():
-            results = program(make)
-        for mine, theirs in zip(results, expected, strict=True):
-            if isinstance(theirs, Tensor):
-                torch.testing.assert_close(mine.detach(), theirs.detach())
-            else:
-                assert mine == theirs
+    assert_as_in_torch(program)
 
 
 def test_torchs_tensors_in_the_middle():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import pickle
 from collections.abc import Callable
@@ -15,10 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from torchopt_course import autograd as ag
-from torchopt_course.autograd import Variable
-
-Make = Callable[..., Any]
+from .agreement import Make, assert_as_in_torch
 
 
 def error_of(call: Callable[[], Any]) -> str:
@@ -314,18 +310,4 @@ PROGRAMS = [
 )
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda f: f.__name__)
 def test_it_is_as_in_torch(program: Callable[[Make], list[Any]]):
-    def tensor(*values: float) -> Tensor:
-        return torch.tensor(values, dtype=torch.float64, requires_grad=True)
-
-    def variable(*values: float) -> Variable:
-        return Variable(torch.tensor(values, dtype=torch.float64))
-
-    expected = program(tensor)
-    for make, block in ((variable, contextlib.nullcontext), (tensor, ag.record)):
-        with block():
-            results = program(make)
-        for mine, theirs in zip(results, expected, strict=True):
-            if isinstance(theirs, Tensor):
-                torch.testing.assert_close(mine.detach(), theirs.detach())
-            else:
-                assert mine == theirs
+    assert_as_in_torch(program)
