@@ -137,8 +137,9 @@ class ElementwiseOptimizer(RuleOptimizer):
             group.setdefault("rounding_seed", 0)
             group.setdefault("rounding_step", 0)
         super()._begin_group(i)
-        states, squares = self._kept_states(group), self._parsed_rule.squares
-        warn_of_lost_squares(type(self).__name__, group, states, squares)
+        if rounding_of(group) is not None:
+            states, squares = self._kept_states(group), self._parsed_rule.squares
+            warn_of_lost_squares(type(self).__name__, group, states, squares)
 
     def _group_options(self, group: Mapping[str, Any], interceptor: str | None) -> GroupOptions:
         wanted = group.get("state_dtype")

@@ -124,14 +124,12 @@ def refuse_idle_storage(owner: str, group: Mapping[str, Any], states: Sequence[s
 def warn_of_lost_squares(
     owner: str, group: Mapping[str, Any], states: Sequence[str], squares: Collection[str]
 ) -> None:
-    """Warn of states in float16, if a group asks for ways of storing, in which squares of gradients vanish.
+    """Warn of states in float16, in which squares of gradients vanish. Of groups that ask for ways of storing.
 
     Args:
         states: those that the group keeps.
         squares: those that hold squares of gradients.
     """
-    if rounding_of(group) is None:
-        return
     kinds = {param.dtype for param in group["params"]}
     for name in states:
         wanted = wanted_storage(group, name)
