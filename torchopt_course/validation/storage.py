@@ -124,7 +124,7 @@ def refuse_idle_storage(owner: str, group: Mapping[str, Any], states: Sequence[s
 def warn_of_lost_squares(
     owner: str, group: Mapping[str, Any], states: Sequence[str], squares: Collection[str]
 ) -> None:
-    """Warn of states in float16, in which squares of gradients vanish. Of groups that ask for ways of storing.
+    """Warn of a group that asks for ways of storing, if squares of gradients will vanish in its float16.
 
     Args:
         states: those that the group keeps.
