@@ -30,6 +30,8 @@ def meet(leaf: Tensor) -> None:
             raise NotImplementedError(
                 f"DistributedDataParallel({option}=...) inside of record(): it follows torch's own graph"
             )
+    if is_averaged(leaf):  # and so are the others: once for all of them
+        return
     for parameter in module._module_parameters:
         key = id(parameter)
         if key not in _averaged:
