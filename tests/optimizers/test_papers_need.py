@@ -30,9 +30,9 @@ def optimizer(rule: Any, coefficients: Any, **options: Any) -> type[ElementwiseO
     return Odd
 
 
-def steps(cls: Any, **engine: Any) -> tuple[list[float], ElementwiseOptimizer]:
-    param = Parameter(torch.tensor(P, dtype=torch.float64))
-    param.grad = torch.tensor(G, dtype=torch.float64)
+def steps(cls: Any, device: str = "cpu", **engine: Any) -> tuple[list[float], ElementwiseOptimizer]:
+    param = Parameter(torch.tensor(P, dtype=torch.float64, device=device))
+    param.grad = torch.tensor(G, dtype=torch.float64, device=device)
     made = cls([param], **engine)
     made.step()
     return param.tolist(), made
