@@ -223,9 +223,26 @@ class SteppedOptimizer(Optimizer):
         return None if found_inf is None else Scaling(self.__dict__.get("grad_scale"), found_inf)
 
     def _capture_health_check(self) -> None:
-        """torch's warning about ``capturable``, under today's name or that of before torch 2.14."""
-        name = "_accelerator_graph_capture_health_check"
-        (getattr(self, name, None) or self._cuda_graph_capture_health_check)()
+        """Whether a graph that is being captured would replay this step, and not the same one each time.
+
+        Raises:
+            RuntimeError: a step count is on the host, which a replay does not ask.
+        """
+        if all("capturable" in group for group in self.param_groups):
+            # torch's own, under today's name or that of before torch 2.14
+            name = "_accelerator_graph_capture_health_check"
+            (getattr(self, name, None) or self._cuda_graph_capture_health_check)()
+        elif torch.cuda.is_current_stream_capturing():
+            for i, group in enumerate(self.param_groups):
+                for position, param in enumerate(group["params"]):
+                    step = self.state.get(param, {}).get("step")
+                    if isinstance(step, Tensor) and step.is_cpu:
+                        raise RuntimeError(
+                            f"Attempting CUDA graph capture of step() for an instance of "
+                            f"{type(self).__name__}, but the step count of {self._where(i, position)} is on "
+                            "the CPU, so each replay would be the same step: with fused=True it is counted "
+                            "on the device"
+                        )
 
     @property
     def _hooks(self) -> tuple[Mapping[int, object], ...]:

@@ -16,6 +16,7 @@ from torch.nn import Parameter
 
 import torchopt_course as oc
 from torchopt_course.engines.cuda import bucket as cuda
+from torchopt_course.engines.prepared import PreparedStep
 
 from ..helpers import NAMES, assert_same, ours, parameters, set_gradients, tensor, theirs
 from ..optimizers.stored import squares_in_float16
@@ -79,6 +80,40 @@ def test_equals_torch(name: str, options: dict[str, Any], dtype: torch.dtype, de
     optimizer, other = ours(name)(mine, **options), theirs(name)(reference, foreach=False, **options)
     run(mine, reference, optimizer, other)
     assert_same(mine, reference, optimizer, other)
+
+
+@every_option
+def test_what_can_be_is_prepared_ahead(
+    name: str, options: dict[str, Any], device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Gradients in few places or ever new ones, an edited rate, one without a gradient, a moved parameter."""
+    taken: list[bool] = []
+    take = PreparedStep.take
+
+    def noted(self: PreparedStep, optimizer: Any) -> bool:
+        taken.append(take(self, optimizer))
+        return taken[-1]
+
+    monkeypatch.setattr(PreparedStep, "take", noted)
+    mine, reference = twins(device, torch.float64, ["vector", "matrix", "large"])
+    optimizer = ours(name)(mine, **options)
+    other = theirs(name)(reference, foreach=False, **options)
+    kept = []
+    for step in range(14):
+        set_gradients(step, mine, reference)
+        kept.append([param.grad for param in mine])  # the next ones come to other places
+        if step in (5, 6):
+            optimizer.param_groups[0]["lr"] = other.param_groups[0]["lr"] = 0.3 / step
+        if step == 8:
+            mine[2].grad = reference[2].grad = None
+        if step == 11:
+            mine[2].data = mine[2].data.clone()
+        optimizer.step()
+        other.step()
+    assert_same(mine, reference, optimizer, other)
+    assert optimizer.engine_report().startswith("fused CUDA engine")
+    assert taken[:7] == [True] * 7
+    assert not taken[7]
 
 
 @every_option

@@ -60,9 +60,9 @@ def twins(kinds: list[str], dtype: torch.dtype, device: str, implementation: str
 
 
 def reference_of(name: str, params: Any, options: dict[str, Any]) -> torch.optim.Optimizer:
-    plain = {
-        key: value for key, value in options.items() if key not in ("fused", "differentiable", "foreach")
-    }
+    # (With `capturable` torch computes what it unbiases with in single precision.)
+    others = ("fused", "differentiable", "foreach", "capturable")
+    plain = {key: value for key, value in options.items() if key not in others}
     return getattr(torch.optim, name)(params, **copy.deepcopy(plain), foreach=False)
 
 

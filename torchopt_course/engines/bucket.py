@@ -150,7 +150,6 @@ class Bucket(ABC):
 
     ENGINE: ClassVar[str]  # what the engine is called in reports
     IS_FUSED: ClassVar[bool] = False
-    HEEDS_SCALING: ClassVar[bool] = False  # whether it unscales gradients itself and stops at an overflow
 
     @classmethod
     @abstractmethod
@@ -242,6 +241,11 @@ class Bucket(ABC):
         Raises:
             CompilationError: the engine cannot do it: a slower one must.
         """
+
+    @property
+    def heeds_scaling(self) -> bool:
+        """Whether it unscales gradients itself and stops at an overflow."""
+        return False
 
     @property
     def has_moved(self) -> bool:

@@ -236,4 +236,4 @@ class Group(Assignment):
     @property
     def needs_host_sync(self) -> bool:
         """Whether the host must know if a gradient has overflowed: not every engine can find out itself."""
-        return bool(self.rest.positions) or not all(bucket.HEEDS_SCALING for bucket in self.buckets)
+        return bool(self.rest.positions) or not all(bucket.heeds_scaling for bucket in self.buckets)

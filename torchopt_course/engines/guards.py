@@ -32,6 +32,7 @@ from torch.nn import Parameter
 from .layout import strides_agree
 from .native import frame as f
 from .native import step as native
+from .native.compiler import NoWord
 from .same_tensors import SameTensors
 
 PLAIN = frozenset({Tensor, Parameter})
@@ -85,6 +86,7 @@ class Guards:
         self.absent = np.zeros(len(params), dtype=np.int64)
         self.written: list[Tensor] = []
         self.read: list[Tensor] = []
+        self._targets: frozenset[int] = frozenset()  # where parameters and states lie
         self._scratch = np.zeros(3 + f.VIEW_WORDS, dtype=np.int64)
         self._likeness = [_likeness(param) for param in params]
         step = state[params[0]]["step"] if counts_steps else None
@@ -238,6 +240,31 @@ class Guards:
         there = self.ages[self.absent == 0]
         self.frame[f.PRESENT], self.frame[f.SAME_AGE] = len(there), len(np.unique(there)) <= 1
         return verdict
+
+    @property
+    def have_moved(self) -> bool:
+        """Whether parameters or states have come to other places, which may be those of others."""
+        return bool(self.frame[f.TARGETS_MOVED])
+
+    def refuse_shared_memory(self) -> None:
+        """Nobody's memory may be another's; gradients are only read, and may share among themselves.
+
+        Raises:
+            NoWord: an engine that looks at all before it writes to any cannot step them.
+        """
+        if not self.frame[f.TARGETS_MOVED] and not self.frame[f.GRADS_MOVED]:
+            return
+        table = self.table if self.present == len(self.table) else self.table[self.absent == 0]
+        if self.frame[f.TARGETS_MOVED]:
+            places = table[:, [0, *range(2, 2 + self._n_states - self._n_scales)]].ravel().tolist()
+            self._targets = frozenset(places) - {0}  # empty tensors are nowhere
+            if len(self._targets) + places.count(0) < len(places):
+                raise NoWord("its memory is another's too")
+            if self.present == len(self.table):
+                self.frame[f.TARGETS_MOVED] = 0
+        if not self._targets.isdisjoint(table[:, 1].tolist()):
+            raise NoWord("its memory is another's too")
+        self.frame[f.GRADS_MOVED] = 0
 
     @property
     def same_age(self) -> bool:

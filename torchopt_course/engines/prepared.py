@@ -63,7 +63,8 @@ class PreparedStep:
         }.items():
             self._frame[word] = value
         self._is_compiled = all(group.is_compiled for group in self._groups)
-        self._is_on_device = any(group.is_on_device for group in self._groups)
+        devices = {device for group in self._groups for device in group.devices}
+        self._is_on_cuda, self._is_elsewhere = "cuda" in devices, bool(devices - {"cpu", "cuda"})
         self._ask = native.step if self._is_compiled else native.ready
         self._needs_another = self.has_held = False
         cls = type(optimizer)
@@ -98,7 +99,7 @@ class PreparedStep:
         for read, value in self._reads:
             if read() is not value:
                 return False
-        if interceptor() is not None:
+        if interceptor() is not None or (self._is_on_cuda and torch.cuda.is_current_stream_capturing()):
             return False
         try:
             verdict = self._ask(self._address, groups, state)
@@ -122,7 +123,7 @@ class PreparedStep:
 
     def _by_torch(self, optimizer: Optimizer) -> bool:
         """The updates of which torch does some, after all guards have been found to hold."""
-        if self._is_on_device:
+        if self._is_elsewhere:
             optimizer._capture_health_check()
         updates = []
         for group in self._groups:

@@ -44,7 +44,7 @@ class PreparedGroup:
         updates: once the frame is found to hold, what the coming step has to do for each bucket; ``None``
             instead, if that must be prepared in the usual way.
         is_compiled: whether compiled code can do that by itself.
-        is_on_device: whether a parameter is not on the CPU.
+        devices: the types of those that its parameters are on.
         searches: the numbers over several tensors that its rule asks for, search by search.
         renewed: the new values of the options that the rule renews, after a step.
 
@@ -63,7 +63,7 @@ class PreparedGroup:
         self.updates: list[Callable[[], Update | None]] = []
         self.is_compiled = True
         self._options = optimizer.param_groups[group.index]
-        self.is_on_device = any(param.device.type != "cpu" for param in self._options["params"])
+        self.devices = {param.device.type for param in self._options["params"]}
         self._kept: list[Any] = []  # what the frames have the addresses of
         self.programs: list[NumberProgram] = []
         self._words: list[dict[int, int]] = []

@@ -20,18 +20,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..bucket import Bucket, Candidate, Coefficients, GroupOptions, Part, Scaling, Specialize, Update
+from ..bucket import Ahead, Bucket, Candidate, Coefficients, GroupOptions, Part, Scaling, Specialize, Update
 from ..fused import kernel_program, why_not_fused
 from ..local import LocalGroup, State
-from ..native.compiler import CompilationError
+from ..native.compiler import CompilationError, NoWord
 from ..rule.parsed import Specialization
 from ..same_tensors import SameTensors
 from .kernel import DTYPES, kernels
+from .launch import Launch, keep_for_stream
 from .steps import count_steps
-from .work import Words, Work, chunks_of
-
-# Tables that a captured graph reads again in each replay; nobody says when the graph is gone.
-_read_by_graphs: list[Tensor] = []
+from .tables import Table, Tables, upload
+from .work import Work, chunks_of
 
 
 class CudaBucket(Bucket):
@@ -39,7 +38,6 @@ class CudaBucket(Bucket):
 
     ENGINE = "fused CUDA engine"
     IS_FUSED = True
-    HEEDS_SCALING = True
 
     @classmethod
     def serves(cls, device: str) -> bool:
@@ -56,31 +54,58 @@ class CudaBucket(Bucket):
         steps = [state[param]["step"] for param in params] if self._counts_steps else []
         self._steps = SameTensors(steps)
         self._counts_on_device = any(map(_is_on_device, steps))
-        if self._step_dtype is not None and not self._counts_on_device:
-            count_steps(self._step_dtype)  # compiled now: what fails later fails in the middle of a step
         self._rows = chunks_of(self._sizes)
-        self._whole = Work(self._upload(self._rows), int(self._sizes.sum()))
+        self._whole = Work(upload(self._rows, self._device), int(self._sizes.sum()))
         # Where the chunks of each tensor begin in the list of all, and how many elements it has.
         starts = np.searchsorted(self._rows[:, 0], np.arange(len(params)))
-        self._chunks = self._upload(np.stack([starts, self._sizes], axis=1))
+        self._chunks = upload(np.stack([starts, self._sizes], axis=1), self._device)
         self._pattern = b""
         self._split: list[tuple[float, Work]] = []
-        # The addresses that were uploaded last, their copy on the device, whether all are aligned.
-        self._seen: tuple[bytes, Tensor, bool] = b"", self._whole.chunks, False
-        self._table_of_search: Tensor | None = None
-        # Pinned memory cannot be had while a graph is captured: some is kept ready.
-        self._pinned = self._pin(self.guards.table) if self._device.type == "cuda" else None
+        columns = self.guards.table.shape[1] - self._counts_steps
+        self._tables = Tables(self.guards.table, columns, self._device)
+        if self._step_dtype is not None and not self._counts_on_device:
+            table, absent = self.guards.table, self.guards.absent
+            count = count_steps(
+                self._step_dtype
+            )  # compiled now: what fails later fails in the middle of a step
+            self._count = partial(count, table.ctypes.data, *table.shape, absent.ctypes.data)
+        self._stream = self._current_stream()
 
     def prepare(
         self, local: LocalGroup, coefficients: Coefficients, specialize: Specialize, scaling: Scaling | None
     ) -> Update:
-        keys = None if local.chance is None else self._upload(local.chance.keys(self.positions))
-        table, launches = self._table(), []
+        self.guards.refuse_shared_memory()
+        keys = None if local.chance is None else upload(local.chance.keys(self.positions), self._device)
+        table, launches = self._tables.now(), []
         for work, values in self._passes(coefficients):
             specialization = specialize(_of_the_first(values))
-            launches += self._launches(table, work.chunks, keys, specialization, None, values, scaling)[0]
-        self._table_of_search = None
+            numbers = kernel_program(specialization, None).values(values)
+            launches += self._launches(table, work.chunks, keys, specialization, None, numbers, scaling)[0]
         return partial(self._run, launches)
+
+    def prepare_ahead(self, specialization: Specialization) -> Ahead:
+        if self._counts_on_device:
+            raise NoWord("its step counts are on a device, where the host does not read them")
+        if self._device.type == "cuda" and torch.cuda.is_current_stream_capturing():
+            raise NoWord("a graph is being captured, and nothing else may be done now")
+        table = self._tables.now()
+        zeros = dict.fromkeys(kernel_program(specialization, None).numbers, 0.0)
+        launches, _ = self._launches(table, self._whole.chunks, None, specialization, None, zeros, None)
+        return Ahead({}, partial(self._update_ahead, table.aligned, launches))
+
+    def _update_ahead(
+        self, aligned: bool, launches: Sequence[Launch], numbers: Sequence[float]
+    ) -> Update | None:
+        if not self.guards.same_age or self.guards.present < len(self._sizes):
+            return None
+        try:
+            self.guards.refuse_shared_memory()
+        except NoWord:
+            return None
+        table = self._tables.now()
+        if table.aligned != aligned:
+            return None
+        return partial(self._run, [launch.again(table, numbers) for launch in launches])
 
     def search(
         self,
@@ -91,16 +116,16 @@ class CudaBucket(Bucket):
         scaling: Scaling | None,
     ) -> list[Part]:
         parts = []
-        # The update reads the same addresses: while a graph is captured they can be copied only once.
-        table = self._table_of_search = self._table()
+        table = self._tables.now(for_search=True)
         for work, values in self._passes(coefficients):
             specialization = specialize(_of_the_first(values))
             program = specialization.stage(number)
             if program is None:
                 parts.append(Part(()))
                 continue
+            numbers = kernel_program(specialization, number).values(values)
             launches, totals = self._launches(
-                table, work.chunks, None, specialization, number, values, scaling
+                table, work.chunks, None, specialization, number, numbers, scaling
             )
             self._launch(launches)
             totals = totals.view(len(self._sizes), len(program.reductions))
@@ -124,37 +149,37 @@ class CudaBucket(Bucket):
 
     def _launches(
         self,
-        table: Tensor,
+        table: Table,
         work: Tensor,
         keys: Tensor | None,
         specialization: Specialization,
         number: int | None,
         values: Mapping[str, Any],
         scaling: Scaling | None,
-    ) -> tuple[list[Update], Tensor]:
+    ) -> tuple[list[Launch], Tensor]:
         """The launches of kernels, compiled and with all their arguments.
 
         Args:
             number: of a search; ``None``: the update.
+            values: the numbers of its program.
 
         Returns:
             The launches, and where they put the numbers of whole tensors.
         """
         program = kernel_program(specialization, number)
-        values = program.values(values)
         on_device = tuple(name for name, value in values.items() if _is_on_device(value))
         numbers = [float(value) for name, value in values.items() if name not in on_device]
-        pointers = [table, work, *([] if keys is None else [keys])]
+        pointers = [work, *([] if keys is None else [keys])]
         if on_device:
             columns = [
                 values[name].to(self._device, torch.float64).expand(len(self._sizes)) for name in on_device
             ]
             pointers.append(torch.stack(columns, dim=1))
         if scaling is not None:
-            given = [scaling.found_inf, *([] if scaling.grad_scale is None else [scaling.grad_scale])]
-            pointers += [tensor.to(self._device, torch.float32, non_blocking=True) for tensor in given]
+            told = [scaling.found_inf, *([] if scaling.grad_scale is None else [scaling.grad_scale])]
+            pointers += [tensor.to(self._device, torch.float32, non_blocking=True) for tensor in told]
         of_reductions: list[Tensor] = []
-        totals = table.new_empty(0)
+        totals = work.new_empty(0)
         if width := len(program.reductions):
             # What the programs of a launch find out of their parts, and of whole tensors.
             found = [
@@ -172,25 +197,36 @@ class CudaBucket(Bucket):
             self._rounding,
             counted,
             counts_steps=self._counts_steps,
-            scaled=0 if scaling is None else len(given),
-            aligned=self._seen[2],
+            scaled=0 if scaling is None else len(told),
+            aligned=table.aligned,
             number=number,
         )
-        launches: list[Update] = []
+        launches = []
         for position, function in enumerate(functions):
-            adds_up = position % 2 == 1
-            arguments = of_reductions if adds_up else [*pointers, *numbers]
-            function.make_ready(*arguments)
-            launches.append(partial(function.launch, len(self._sizes) if adds_up else len(work), *arguments))
+            if position % 2 == 1:  # it adds up
+                launcher = function.ready(len(self._sizes), of_reductions, anywhere=False)
+                launches.append(Launch(launcher, of_reductions, (), visits=False))
+                continue
+            given = [table.words, *pointers]
+            launcher = function.ready(len(work), given, *numbers, anywhere=scaling is not None)
+            launches.append(Launch(launcher, given, numbers, visits=True))
         return launches, totals
 
-    def _run(self, launches: list[Update]) -> None:
+    def _run(self, launches: Sequence[Launch]) -> None:
         """Update all parameters and states in place, as prepared."""
         self._launch(launches)
         if self._step_dtype is not None and not self._counts_on_device:
-            table, absent = self.guards.table, self.guards.absent
-            count_steps(self._step_dtype)(table.ctypes.data, *table.shape, absent.ctypes.data)
+            self._count()
         self._settle()
+
+    @property
+    def heeds_scaling(self) -> bool:
+        # Steps that the host counts would be counted although the device leaves one out.
+        return not self._counts_steps or self._counts_on_device
+
+    @property
+    def has_moved(self) -> bool:
+        return self.guards.have_moved
 
     @property
     def age(self) -> Any:
@@ -199,10 +235,16 @@ class CudaBucket(Bucket):
         steps = self._steps.now()
         return torch.stack([steps[i] for i in np.flatnonzero(self.guards.absent == 0)]).double().amax()
 
-    def _launch(self, launches: Sequence[Update]) -> None:
+    def _launch(self, launches: Sequence[Launch]) -> None:
         with torch.cuda.device(self._device.index if self._device.type == "cuda" else -1):
+            if self._current_stream() != self._stream:
+                keep_for_stream(launches)
             for launch in launches:
                 launch()
+
+    def _current_stream(self) -> int:
+        """The handle of the device's current stream, which is asked for in each step."""
+        return torch._C._cuda_getCurrentRawStream(self._device.index) if self._device.type == "cuda" else 0
 
     def _settle(self) -> None:
         """Tell autograd what has been written behind its back, and remember that a step was taken."""
@@ -239,41 +281,8 @@ class CudaBucket(Bucket):
 
     def _work_of(self, mine: np.ndarray[Any, np.dtype[np.bool_]]) -> Work:
         """The work of some of the tensors."""
-        chunks = self._upload(self._rows[mine[self._rows[:, 0]]])
-        return Work(chunks, int(self._sizes[mine].sum()), self._upload(np.flatnonzero(mine)))
-
-    # -- tables on the device --------------------------------------------------------------------------
-
-    def _table(self) -> Tensor:
-        """The addresses, on the device; copied there again only when one has changed."""
-        addresses = self.guards.table.tobytes()
-        if addresses != self._seen[0]:
-            columns = self.guards.table.shape[1] - self._counts_steps
-            aligned = not bool((self.guards.table[:, :columns] % 16).any())
-            self._seen = b"", self._whole.chunks, aligned
-        if self._device.type == "cuda" and torch.cuda.is_current_stream_capturing():
-            if self._table_of_search is not None:
-                return self._table_of_search
-            # The graph repeats this copy in each replay, so the pinned memory is its own from now on.
-            pinned = self._pin(self.guards.table) if self._pinned is None else self._pinned
-            pinned.copy_(torch.from_numpy(self.guards.table))
-            _read_by_graphs.append(pinned)
-            self._pinned = None
-            return pinned.to(self._device, non_blocking=True)
-        if addresses != self._seen[0]:
-            self._seen = addresses, self._upload(self.guards.table), self._seen[2]
-        if self._pinned is None and self._device.type == "cuda":
-            self._pinned = self._pin(self.guards.table)
-        return self._seen[1]
-
-    def _upload(self, words: Words) -> Tensor:
-        if self._device.type != "cuda":  # Triton's interpreter, which runs on the CPU
-            return torch.from_numpy(words.copy())
-        return self._pin(words).to(self._device, non_blocking=True)
-
-    @staticmethod
-    def _pin(words: Words) -> Tensor:
-        return torch.from_numpy(words.copy()).pin_memory()
+        chunks = upload(self._rows[mine[self._rows[:, 0]]], self._device)
+        return Work(chunks, int(self._sizes[mine].sum()), upload(np.flatnonzero(mine), self._device))
 
 
 def _of_the_first(values: Mapping[str, Any]) -> dict[str, Any]:

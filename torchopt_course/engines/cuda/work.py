@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from torch import Tensor
 
 from .kernel import CHUNK
-
-Words = np.ndarray[Any, np.dtype[np.int64]]
+from .tables import Words
 
 
 class Work(NamedTuple):

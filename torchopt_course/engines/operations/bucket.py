@@ -17,7 +17,6 @@ from ..fused import why_odd, why_odd_step
 from ..guards import PLAIN
 from ..local import LocalGroup, State
 from ..native.compiler import NoWord
-from ..native.frame import GRADS_MOVED, TARGETS_MOVED
 from ..rule.parsed import Specialization
 from ..rule.program import Program, is_of_several
 from ..storage import HALVES
@@ -81,7 +80,6 @@ class OperationsBucket(Bucket):
     def _set_up(self, params: Sequence[Tensor], state: Mapping[Tensor, State]) -> None:
         # A number of Python's would become a tensor for each step count.
         self._one = torch.ones((), dtype=self._step_dtype, device="cpu")
-        self._targets: frozenset[int] = frozenset()  # where parameters and states lie
 
     def prepare(
         self, local: LocalGroup, coefficients: Coefficients, specialize: Specialize, scaling: Scaling | None
@@ -106,7 +104,7 @@ class OperationsBucket(Bucket):
 
     @property
     def has_moved(self) -> bool:
-        return bool(self.guards.frame[TARGETS_MOVED])
+        return self.guards.have_moved
 
     def prepare_ahead(self, specialization: Specialization) -> Ahead:
         return Ahead({}, partial(self._update_ahead, self._program(specialization)))
@@ -161,7 +159,7 @@ class OperationsBucket(Bucket):
 
     def _columns(self) -> tuple[Columns, Sequence[Tensor]]:
         """Parameters, gradients and each of the states; and the step counts. All as the guards saw them."""
-        self._refuse_shared_memory()
+        self.guards.refuse_shared_memory()
         width = 1 + len(self._names) + self._counts_steps
         params, *others = (self.guards.written[column::width] for column in range(width))
         steps = others.pop() if self._counts_steps else []
@@ -174,25 +172,6 @@ class OperationsBucket(Bucket):
                 raise NoWord("one of its tensors is lazily conjugated")
             columns = [[as_real(tensor) for tensor in column] for column in columns]
         return columns, steps
-
-    def _refuse_shared_memory(self) -> None:
-        """Nobody's memory may be another's; gradients are only read, and may share among themselves."""
-        frame = self.guards.frame
-        if not frame[TARGETS_MOVED] and not frame[GRADS_MOVED]:
-            return
-        table = self.guards.table
-        if self.guards.present < len(table):
-            table = table[self.guards.absent == 0]
-        if frame[TARGETS_MOVED]:
-            places = table[:, [0, *range(2, 2 + len(self._names))]].ravel().tolist()
-            self._targets = frozenset(places) - {0}  # empty tensors are nowhere
-            if len(self._targets) + places.count(0) < len(places):
-                raise NoWord("its memory is another's too")
-            if self.guards.present == len(self.guards.table):
-                frame[TARGETS_MOVED] = 0
-        if not self._targets.isdisjoint(table[:, 1].tolist()):
-            raise NoWord("its memory is another's too")
-        frame[GRADS_MOVED] = 0
 
     def _finish(self, updates: Sequence[Update], steps: Sequence[Tensor]) -> None:
         for update in updates:

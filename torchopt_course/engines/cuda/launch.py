@@ -1,0 +1,45 @@
+"""One launch of a kernel: the program that Triton has made, and its arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .kernel import BLOCK
+from .tables import Table
+
+
+class Launch(NamedTuple):
+    """Call it under its device.
+
+    Attributes:
+        function: a compiled kernel, see :meth:`.kernel.Kernel.ready`.
+        pointers: its arguments that are tensors.
+        numbers: those that are numbers.
+        visits: whether it visits all elements: then its first pointer is the table of their addresses.
+    """
+
+    function: Callable[..., object]
+    pointers: Sequence[Tensor]
+    numbers: Sequence[float]
+    visits: bool
+
+    def again(self, table: Table, numbers: Sequence[float]) -> Launch:
+        """The same in another step; only what visits the elements sees a difference."""
+        if not self.visits:
+            return self
+        return self._replace(pointers=[table.words, *self.pointers[1:]], numbers=numbers)
+
+    def __call__(self) -> None:
+        self.function(*self.pointers, *self.numbers, BLOCK)
+
+
+def keep_for_stream(launches: Sequence[Launch]) -> None:
+    """What was allocated on one stream and is read on another is not free before that one is done."""
+    if not torch.cuda.is_current_stream_capturing():
+        stream = torch.cuda.current_stream()
+        for tensor in {id(tensor): tensor for launch in launches for tensor in launch.pointers}.values():
+            tensor.record_stream(stream)
