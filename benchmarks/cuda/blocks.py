@@ -1,8 +1,8 @@
 """Timing on a device that works behind the host's back: contenders take turns in blocks of iterations.
 
 The host waits for the device at the end of a block, not in it, as a training that looks at its loss now and
-then. So there are two times: what a call of ``step()`` keeps the host, which only launches, and the block's
-time by its number of iterations, in which all that was launched is done.
+then. So there are two times: the block's by its number of iterations, in which all that was launched is done,
+and, in some iterations before, how long a call of ``step()`` keeps the host, which only launches.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Sample(NamedTuple):
     """Of one block, in nanoseconds.
 
     Attributes:
-        host: of one call of ``step()``, the median; what it launches may still be waiting.
+        host: of one call of ``step()`` until it returns, the median of some before whom the device was idle.
         whole: of one iteration: the block, until the device has done everything, by its iterations.
     """
 
@@ -37,6 +37,7 @@ class Times(NamedTuple):
     whole: Spread
 
 
+PROBES = 3  # iterations that time the host
 Block = Callable[[int], Sample]
 Samples = Mapping[str, list[Sample]]
 
@@ -51,14 +52,19 @@ def block_of(device: torch.device, step: Call, before: Call | None = None) -> Bl
 
     def block(count: int) -> Sample:
         hosts = []
+        for _ in range(PROBES):
+            if before is not None:
+                before()
+            wait(device)  # a full queue would keep the host in whatever it calls next
+            called = perf_counter_ns()
+            step()
+            hosts.append(perf_counter_ns() - called)
         wait(device)
         start = perf_counter_ns()
         for _ in range(count):
             if before is not None:
                 before()
-            called = perf_counter_ns()
             step()
-            hosts.append(perf_counter_ns() - called)
         wait(device)
         return Sample(median(hosts), (perf_counter_ns() - start) / count)
 
@@ -68,7 +74,7 @@ def block_of(device: torch.device, step: Call, before: Call | None = None) -> Bl
 def in_turns(contenders: Mapping[str, Block], pace: Pace, least: int, most: int) -> Samples:
     """Blocks of ``least`` to ``most`` iterations until the time is up.
 
-    Two iterations of each turn come first and are not counted: the host's caches hold another contender.
+    What comes first in each, to time the host, also fills its caches, which held another contender.
     """
     names, counts = list(contenders), {}
     for name, block in contenders.items():
@@ -83,7 +89,6 @@ def in_turns(contenders: Mapping[str, Block], pace: Pace, least: int, most: int)
         done, deadline = 0, perf_counter() + pace.seconds
         while done < pace.least_rounds or perf_counter() < deadline:
             for name in rotated(names, done):
-                contenders[name](2)
                 samples[name].append(contenders[name](counts[name]))
             done += 1
     finally:

@@ -49,7 +49,7 @@ def whole_tensors(name: str, model_name: str, device: torch.device, seconds: flo
     try:
         blocks[THEIRS] = block_of(device, comparison.theirs(params))
     except ImportError as error:
-        row.what += f" (not installed: {error.name})"
+        row.notes.append(f"{error.name} is not installed")
     row.fill(in_turns(blocks, Pace(seconds, 5, turn_seconds=0.02), least=3, most=50))
     row.engine = step.__self__.engine_report()  # type: ignore[attr-defined]
     return row

@@ -144,6 +144,9 @@ def markdown(record: Record) -> str:
         *([f"Some steps were taken by {', '.join(sorted(slow))}; see the json."] if slow else []),
         *(table.as_markdown() for table in tables(record)),
     ]
+    notes = [f"{label}: {note}" for label, row in record.rows.items() for note in row.notes]
+    if notes:
+        parts.append("## Who could not take part\n\n" + "\n".join(f"- {note}" for note in notes))
     if record.failed:
         parts.append(
             "## Not measured\n\n" + "\n".join(f"- {label}: {why}" for label, why in record.failed.items())

@@ -32,6 +32,7 @@ class Row:
         engine: of ours, in the words of its ``engine_report()``.
         times, ratios: microseconds of each contender, and theirs by ours.
         numbers: others, by name and unit.
+        notes: on who could not take part.
         seconds: that the case took, compilations and all.
     """
 
@@ -44,6 +45,7 @@ class Row:
     times: dict[str, Times] = field(default_factory=dict)
     ratios: dict[str, Times] = field(default_factory=dict)
     numbers: dict[str, float] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
     seconds: float = 0.0
 
     def fill(self, samples: Samples) -> None:
@@ -63,6 +65,7 @@ class Row:
             *([f"host / whole µs: {', '.join(times)}"] if times else []),
             *([f"by ours: {', '.join(ratios)}"] if ratios else []),
             *numbers,
+            *self.notes,
             *([self.engine.splitlines()[0]] if self.engine else []),
             f"{self.seconds:.1f} s",
         ]

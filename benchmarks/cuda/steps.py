@@ -17,7 +17,7 @@ from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
 
 from ..timing import Pace
-from ..workloads import LEARNING_RATE, OPTIMIZERS, OURS, ModelCase, OptimizerCase, elements, share_states
+from ..workloads import LEARNING_RATE, OPTIMIZERS, OURS, ModelCase, OptimizerCase, elements
 from .blocks import block_of, in_turns, wait
 from .models import alone, batch_for, looped, parameters
 from .record import Row
@@ -25,8 +25,34 @@ from .record import Row
 IN_THE_LOOP, ALONE, GRAPH, MEMORY = "in the loop", "alone", "in a CUDA graph", "memory"
 
 
-def contenders_of(optimizer: OptimizerCase) -> list[str]:
-    return [name for name in optimizer.contenders() if name != "foreach"]
+def _built(optimizer: OptimizerCase, params: list[nn.Parameter], row: Row) -> dict[str, Optimizer]:
+    """All contenders, after a step, with the same states; the row says which of torch's do not run here."""
+    built: dict[str, Optimizer] = {}
+    for name in optimizer.contenders():
+        if name == "foreach":
+            continue
+        each = optimizer.build(name, params)
+        if built:
+            _share_states(next(iter(built.values())), each)
+        try:
+            each.step()
+        except (RuntimeError, NotImplementedError) as error:
+            if name == OURS:
+                raise
+            row.notes.append(f"torch's {name} does not run: {(str(error).splitlines() or [''])[0]}")
+        else:
+            built[name] = each
+    return built
+
+
+def _share_states(one: Optimizer, other: Optimizer) -> None:
+    """Give the states of the first optimizer to the other; counts of steps lie where that one keeps them."""
+    on_device = any(group.get("fused") or group.get("capturable") for group in other.param_groups)
+    other.state.clear()
+    for param, state in one.state.items():
+        own = other.state[param] = dict(state)
+        if "step" in own:
+            own["step"] = own["step"].to(param.device if on_device else "cpu", copy=True)
 
 
 def in_the_loop(optimizer_name: str, model_name: str, device: torch.device, seconds: float) -> Row:
@@ -35,13 +61,10 @@ def in_the_loop(optimizer_name: str, model_name: str, device: torch.device, seco
     optimizer, model = OPTIMIZERS[optimizer_name], looped(model_name, device)
     network = _network(model_name, device)
     iteration = _forward_and_backward(network, model.batch_shape, device)
-    built = {name: optimizer.build(name, network.parameters()) for name in contenders_of(optimizer)}
-    blocks = {}
-    for name, each in built.items():
-        blocks[name] = block_of(device, each.step, _training(each, iteration))
-    next(iter(blocks.values()))(1)
-    share_states(built.values())
+    iteration()
     row = Row(IN_THE_LOOP, model.title, optimizer.name, _elements(network))
+    built = _built(optimizer, list(network.parameters()), row)
+    blocks = {name: block_of(device, each.step, _training(each, iteration)) for name, each in built.items()}
     row.fill(in_turns(blocks, Pace(seconds, 5, turn_seconds=0.12), least=5, most=20))
     row.engine = built[OURS].engine_report()  # type: ignore[attr-defined]
     return row
@@ -53,11 +76,8 @@ def step_alone(
     """Steps in a row: the host's time or the device's, whichever is longer."""
     optimizer, model = OPTIMIZERS[optimizer_name], alone(model_name, device)
     shapes = model.shapes()
-    params = parameters(shapes, device)
-    built = {name: optimizer.build(name, params) for name in contenders_of(optimizer)}
-    next(iter(built.values())).step()
-    share_states(built.values())
     row = Row(ALONE, model.title, optimizer.name, elements(shapes))
+    built = _built(optimizer, parameters(shapes, device), row)
     blocks = {name: block_of(device, each.step) for name, each in built.items()}
     row.fill(in_turns(blocks, Pace(seconds, 5, turn_seconds=0.02), least=5, most=50))
     row.engine = built[OURS].engine_report()  # type: ignore[attr-defined]
@@ -72,12 +92,9 @@ def in_a_graph(model_name: str, device: torch.device, seconds: float, bandwidth:
     adam, model = OPTIMIZERS["Adam"], alone(model_name, device)
     adam = replace(adam, options={**adam.options, "capturable": True})
     shapes = model.shapes()
-    params = parameters(shapes, device)
-    built = {name: adam.build(name, params) for name in contenders_of(adam)}
-    next(iter(built.values())).step()
-    share_states(built.values())
-    graphs = {name: _captured(each) for name, each in built.items()}
     row = Row(GRAPH, model.title, adam.name, elements(shapes))
+    built = _built(adam, parameters(shapes, device), row)
+    graphs = {name: _captured(each) for name, each in built.items()}
     blocks = {name: block_of(device, graph.replay) for name, graph in graphs.items()}
     row.fill(in_turns(blocks, Pace(seconds, 5, turn_seconds=0.02), least=5, most=50))
     row.engine = built[OURS].engine_report()  # type: ignore[attr-defined]
@@ -108,6 +125,7 @@ def _captured(optimizer: Optimizer) -> torch.cuda.CUDAGraph:
 def peak_memory(how: str, device: torch.device) -> Row:
     """MB that a training of the transformer takes at most, with its parameters, in three iterations."""
     torch.manual_seed(0)
+    before = torch.cuda.memory_allocated(device) if device.type == "cuda" else 0
     model, network = looped("transformer", device), _network("transformer", device)
     optimizer = MEMORY_HOW[how](network.parameters())
     iteration = _training(optimizer, _forward_and_backward(network, model.batch_shape, device))
@@ -119,7 +137,7 @@ def peak_memory(how: str, device: torch.device) -> Row:
         optimizer.step()
     wait(device)
     if device.type == "cuda":
-        row.numbers["peak MB"] = torch.cuda.max_memory_allocated(device) / 1e6
+        row.numbers["peak MB"] = (torch.cuda.max_memory_allocated(device) - before) / 1e6
     if hasattr(optimizer, "engine_report"):
         row.engine = optimizer.engine_report()
     return row
