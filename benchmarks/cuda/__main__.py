@@ -20,6 +20,7 @@ from time import perf_counter
 
 import torch
 
+from .. import readme
 from ..fresh_process import ROOT
 from ..plan import is_asked_for
 from .pages import markdown
@@ -51,6 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         record.write(path)
         (folder / "cuda.md").write_text(markdown(record), encoding="utf-8")
         print(f"\n{markdown(record)}")
+    if folder == RESULTS:
+        readme.main()
 
 
 def measure_all(labels: Sequence[str], options: argparse.Namespace, path: Path) -> None:
