@@ -284,7 +284,9 @@ def _module_case(name: str, info: Any, index: int, sample: Any, training: bool) 
     torch.manual_seed(0)
     arguments = sample.constructor_input
     try:
-        module = info.module_cls(*arguments.args, **arguments.kwargs).to(DEVICE, torch.float64).train(training)
+        module = (
+            info.module_cls(*arguments.args, **arguments.kwargs).to(DEVICE, torch.float64).train(training)
+        )
         if info.is_lazy:
             module(*copy.deepcopy(sample.forward_input.args), **copy.deepcopy(sample.forward_input.kwargs))
     except Exception:  # not for this machine

@@ -43,19 +43,22 @@ def _to(x: Value, *args: Any, **kwargs: Any) -> Value:
 
 @means("type")
 def _type(x: Value, dtype: Any = None) -> Any:
-    return raw(x).type() if dtype is None else _to(x, raw(x).new_zeros(()).type(dtype).dtype)
+    if dtype is None:
+        return raw(x).type()
+    probe = raw(x).new_zeros(()).type(dtype)
+    return _to(x, probe.device, probe.dtype)
 
 
 @means("type_as")
 def _type_as(x: Value, other: Value) -> Value:
-    return _to(x, other.dtype)
+    return _to(x, other.device, other.dtype)
 
 
 def _converter(name: str) -> None:
     @means(name)
-    def converter(x: Value, *args: Any, **kwargs: Any) -> Value:
-        probe = getattr(raw(x).new_zeros(()), name)(*args)
-        return _to(x, probe.device, probe.dtype)
+    def converter(x: Value, *args: Any, memory_format: Any = None, **kwargs: Any) -> Value:
+        probe = getattr(raw(x).new_zeros(()), name)(*args, **kwargs)
+        return _to(x, probe.device, probe.dtype, memory_format=memory_format)
 
 
 for _name in ("float", "double", "half", "bfloat16", "cpu", "cuda", "int", "long", "bool"):
