@@ -1,3 +1,4 @@
+# ruff: noqa: E501
 """Functions for which torch has other kernels on a GPU than on the CPU, or other ways to them.
 
 Values and gradients beside torch's, with the same random numbers. ``JUDGE_DEVICE=cpu`` runs it on the CPU.
@@ -50,7 +51,12 @@ def compare(program: Callable[..., Any], *inputs: Tensor, tolerance: float = 1e-
             assert (a.dtype, a.device) == (b.dtype, b.device), what
             scale = max(1.0, b.abs().max().item()) if b.numel() else 1.0
             torch.testing.assert_close(
-                a, b, rtol=0, atol=tolerance * scale, equal_nan=True, msg=lambda text: f"{what}\n{text}"
+                a,
+                b,
+                rtol=0,
+                atol=tolerance * scale,
+                equal_nan=True,
+                msg=lambda text, what=what: f"{what}\n{text}",
             )
 
 

@@ -1,4 +1,4 @@
-"""``python -m tests.autograd.judge [names]``; on a GPU ``JUDGE_DEVICE=cuda python -m tests.autograd.judge``"""
+"""``python -m tests.autograd.judge [names]``, on a GPU with ``JUDGE_DEVICE=cuda`` before it"""
 
 from __future__ import annotations
 

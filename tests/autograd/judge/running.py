@@ -1,7 +1,7 @@
 """Operator by operator, each in a process of its own: what kills it is the operator's fault alone.
 
-On a GPU a process that is forked cannot use it, and one that is not takes seconds to begin. There each process
-judges operator after operator, until one of them has spoiled the GPU for it.
+A process that is forked cannot use a GPU, and another one takes seconds to begin. There each process judges
+operator after operator, until one of them has spoiled the GPU for it.
 """
 
 from __future__ import annotations

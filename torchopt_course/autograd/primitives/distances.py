@@ -134,7 +134,7 @@ def ctc_loss(
 
 @stands_for("_use_cudnn_ctc_loss")
 def _by_cudnn(*_: Any) -> bool:
-    """Torch takes cuDNN's kernel for short targets of int32. Here its own, which says what it has computed."""
+    """Torch takes cuDNN's kernel for short targets of int32, here always its own."""
     return False
 
 
