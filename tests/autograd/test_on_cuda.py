@@ -119,6 +119,7 @@ def test_gradients_are_torchs(name: str, dtype: torch.dtype):
     assert_same_gradients(model, lambda m: F.cross_entropy(m(x), labels), 1e-10 if dtype == DOUBLE else 1e-4)
 
 
+@pytest.mark.filterwarnings("default::RuntimeWarning")  # where numba is missing
 @pytest.mark.parametrize("optimizer", ["SGD", "Adam", "AdamW", "RMSprop", "Adagrad"])
 @pytest.mark.parametrize("name", ["mlp", "cnn", "transformer"])
 def test_trains_with_our_optimizers_like_torch(name: str, optimizer: str):
