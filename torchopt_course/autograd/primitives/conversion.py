@@ -14,8 +14,8 @@ from .table import LINEAR, primitive
 
 
 @primitive(x=lambda g, x_device, x_dtype: g.to(x_device, x_dtype), jvp=LINEAR)
-def convert(x: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
-    return x.to(device, dtype)
+def convert(x: Tensor, device: torch.device, dtype: torch.dtype, pinned: bool = False) -> Tensor:
+    return x.to(device, dtype).pin_memory() if pinned else x.to(device, dtype)
 
 
 # -- the same as torch calls them ----------------------------------------------------------------------------
@@ -52,6 +52,12 @@ def _type(x: Value, dtype: Any = None) -> Any:
 @means("type_as")
 def _type_as(x: Value, other: Value) -> Value:
     return _to(x, other.device, other.dtype)
+
+
+@means("pin_memory", checked=True)
+def _pin_memory(x: Value, device: Any = None) -> Value:
+    """Into memory from which a GPU may copy while the CPU goes on."""
+    return x if raw(x).is_pinned() else convert(x, raw(x).device, x.dtype, True)
 
 
 def _converter(name: str) -> None:
