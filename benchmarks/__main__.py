@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     for table in all_tables(report):
         print(f"\n{table.as_text()}", flush=True)
-    print(f"\n{targets_text(report)}\n\nCUDA: {report.cuda}")
+    print(f"\n{targets_text(report)}")
     (folder / "cpu.md").write_text(markdown(report), encoding="utf-8")
     if report.results:
         draw(report, folder / "cpu.png")

@@ -1,14 +1,21 @@
-"""``python -m benchmarks.readme``: the README's figures, written from ``cpu.json`` and ``peers.json``.
+"""``python -m benchmarks.readme``: the README's figures, from ``cpu.json``, ``peers.json`` and ``cuda.json``.
 
-They stand between two marks; what is between them is replaced, and nothing else.
+They stand between two marks; what is between them is replaced, and nothing else. Those of
+``docs/low_precision.md`` are written too, of which ``cuda.json`` has a part, and ``cuda.md``.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
-from . import peers, report, targets
+from . import peers, report, storage, targets
 from .cases import Result, Times, threads_text
+from .cuda import record as on_gpu
+from .cuda.blocks import Times as TimesOnGpu
+from .cuda.pages import HOST, TORCHS, WHOLE, engines_of, markdown
+from .cuda.record import Record
+from .cuda.steps import IN_THE_LOOP
 from .marks import Marks
 from .peer import PEERS, Measured
 from .peers import PeersReport
@@ -18,10 +25,14 @@ from .workloads import MODELS
 README = Path(__file__).parent.parent / "README.md"
 RESULTS = Path(__file__).parent / "results"
 NOTHING = "Nothing has been measured yet since the engines were last changed."
+NO_GPU = (
+    "On CUDA nothing has been measured yet: the kernels are tested by Triton's interpreter and compiled for "
+    "an H100, both without a GPU; `python -m benchmarks.cuda` measures."
+)
 MARKS = Marks("<!-- speed: written by python -m benchmarks.readme -->", "<!-- end of speed -->")
 
 
-def section(measured: Report, beside: PeersReport | None) -> str:
+def section(measured: Report, beside: PeersReport | None, gpu: Record | None) -> str:
     """What stands between the marks: what a user's loop gets, then where to find the rest."""
     machine = measured.machine
     parts = [
@@ -33,6 +44,7 @@ def section(measured: Report, beside: PeersReport | None) -> str:
         "the machine's memory bandwidth, import time and the first step.",
         *([_beside(beside)] if beside and beside.measured else []),
         "![Time of one step, torch's against ours](benchmarks/results/cpu.png)",
+        gpu_section(gpu),
     ]
     return "\n\n".join(parts)
 
@@ -53,6 +65,34 @@ def _in_the_loop(results: list[Result]) -> str:
         cells += [_two(result.iteration if result else None) for result in found]
         rows.append([f"{optimizer}, {MODELS[model].title}", *cells])
     return _table(headings, rows)
+
+
+def gpu_section(measured: Record | None) -> str:
+    """What was measured on a GPU, or that nothing was."""
+    rows = measured.of(IN_THE_LOOP) if measured else []
+    if measured is None or not rows:
+        return NO_GPU
+    headings = ["", "step(), on the host", "whole iteration"]
+    cells = [
+        [f"{row.what}, {row.model}", _of_gpu(row.ratios, HOST), _of_gpu(row.ratios, WHOLE)] for row in rows
+    ]
+    others = sorted({engines_of(row) for row in rows} - {"fused CUDA engine"})
+    return "\n\n".join(
+        [
+            f"The same on {measured.device}, torch {measured.versions['torch']}; the host runs ahead of the "
+            "device, and torch's default there is `foreach`:",
+            _table(headings, cells),
+            *([f"In some rows a part of our step was taken by {', '.join(others)}."] if others else []),
+            "[All tables](benchmarks/results/cuda.md) have `step()` alone and in a CUDA graph, ways of "
+            "storing, rules with norms and the first step; `python -m benchmarks.cuda` measures.",
+        ]
+    )
+
+
+def _of_gpu(ratios: Mapping[str, TimesOnGpu], part: int) -> str:
+    """Torch's default and fused (RMSprop has none) by ours."""
+    found = [ratios[name][part].median for name in TORCHS if name in ratios]
+    return " / ".join(map(_short, found))
 
 
 def _beside(beside: PeersReport) -> str:
@@ -103,16 +143,27 @@ def _targets(measured: Report) -> str:
     return f"{total - missed} of {total} targets reached."
 
 
-def main(readme: Path = README, results: Path = RESULTS) -> None:
+def main() -> None:
+    write()
+    storage.write_page()
+    if (gpu := RESULTS / "cuda.json").exists():
+        (RESULTS / "cuda.md").write_text(markdown(on_gpu.read(gpu)), encoding="utf-8")
+
+
+def write(readme: Path = README, results: Path = RESULTS) -> None:
     readme.write_text(MARKS.rewritten(readme.read_text(encoding="utf-8"), written(results)), encoding="utf-8")
 
 
 def written(results: Path) -> str:
     """The section of the records in this folder, or that there is none."""
-    record, beside = results / "cpu.json", results / "peers.json"
+    record, beside, gpu = (results / f"{name}.json" for name in ("cpu", "peers", "cuda"))
     if not record.exists():
         return NOTHING
-    return section(report.read(record), peers.read(beside) if beside.exists() else None)
+    return section(
+        report.read(record),
+        peers.read(beside) if beside.exists() else None,
+        on_gpu.read(gpu) if gpu.exists() else None,
+    )
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from torch import nn
 import torchopt_course as oc
 from torchopt_course import ElementwiseOptimizer, xp
 
+from .fresh_process import ROOT
 from .machine import this_machine, torch_threads
 from .timing import Call, Pace, interleave, microseconds, ratio
 from .workloads import MODELS, random_parameters
@@ -76,11 +78,15 @@ def clip_and_step(params: Parameters) -> Call:
     return step
 
 
-def of_zoo(name: str) -> Callable[[Parameters], Call]:
+def of_zoo(file: str, name: str) -> Callable[[Parameters], Call]:
     def build(params: Parameters) -> Call:
-        from recipes import zoo
-
-        step: Call = getattr(zoo, name)(params, lr=RATE).step
+        # From its file: the whole zoo needs all that the recipes need.
+        spec = spec_from_file_location(file, ROOT / "recipes" / "zoo" / f"{file}.py")
+        assert spec is not None, "it is a Python file"
+        assert spec.loader is not None, "so it can be loaded"
+        module = module_from_spec(spec)
+        spec.loader.exec_module(module)
+        step: Call = getattr(module, name)(params, lr=RATE).step
         return step
 
     return build
@@ -126,9 +132,13 @@ COMPARISONS = {
         *(clipped_adam, clip_and_step, "clipped Adam / clip_grad_norm_ + fused Adam (torch)", "torch", 1.0),
         ("lenet", "resnet18", "gpt2"),
     ),
-    "lamb": Comparison(of_zoo("LAMB"), timms_lamb, "LAMB / Lamb (timm)", "timm", 3.0),
+    "lamb": Comparison(of_zoo("lamb", "LAMB"), timms_lamb, "LAMB / Lamb (timm)", "timm", 3.0),
     "stable-adamw": Comparison(
-        of_zoo("StableAdamW"), optimis_stable_adamw, "StableAdamW / StableAdamW (optimi)", "torch-optimi", 2.0
+        of_zoo("stable_adamw", "StableAdamW"),
+        optimis_stable_adamw,
+        "StableAdamW / StableAdamW (optimi)",
+        "torch-optimi",
+        2.0,
     ),
 }
 

@@ -32,7 +32,6 @@ class Report:
     bandwidths: dict[int, Bandwidth] = field(default_factory=dict)
     startup: Startup | None = None
     skipped: dict[str, str] = field(default_factory=dict)
-    cuda: str = "not measured"
 
     def of(self, where: str) -> list[Result]:
         """What was measured there."""
@@ -64,7 +63,6 @@ def read(path: Path) -> Report:
         bandwidths={int(count): Bandwidth(**limit) for count, limit in content["bandwidths"].items()},
         startup=startup and Startup(**_spreads(startup)),
         skipped=content["skipped"],
-        cuda=content["cuda"],
     )
 
 

@@ -17,6 +17,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from .cuda import record as on_gpu
+from .cuda.others import STORING
+from .cuda.pages import engines_of
+from .cuda.record import Record, Row
 from .fresh_process import ROOT, measured_by
 from .machine import Machine, this_machine
 from .marks import Marks
@@ -25,6 +29,7 @@ from .storage_case import FULL, MODELS, WAYS, Found
 from .storage_memory import HOW, peak_of
 from .table import Table, three_digits
 from .timing import Spread
+from .workloads import OURS
 
 RESULTS = ROOT / "benchmarks" / "results"
 PAGE = ROOT / "docs" / "low_precision.md"
@@ -80,16 +85,17 @@ def all_cases() -> dict[str, Case]:
 # -- tables --------------------------------------------------------------------------------------------------
 
 
-def tables(report: Report) -> list[Table]:
-    return [table for table in (_ways(report), _offloaded(report), _memory(report)) if table.rows]
+def tables(report: Report, gpu: Record | None = None) -> list[Table]:
+    return [table for table in (_ways(report, gpu), _offloaded(report), _memory(report)) if table.rows]
 
 
-def _ways(report: Report) -> Table:
+def _ways(report: Report, gpu: Record | None) -> Table:
+    there = {row.what: row for row in gpu.of(STORING)} if gpu else {}
     rows = []
     for way in WAYS:
         if found := report.of(way, FULL, "gpt2"):
             both = _ms(found), three_digits(found.theirs.median)
-            rows.append([way, f"{found.bytes_of_states:.2f}", *both, _ratio(found)])
+            rows.append([way, f"{found.bytes_of_states:.2f}", *both, _ratio(found), *_on_gpu(there.get(way))])
     return Table(
         f"Adam's step on GPT-2 small, 124 million elements, {THREADS} threads",
         [
@@ -98,11 +104,22 @@ def _ways(report: Report) -> Table:
             "ours, ms",
             "torch fused, ms",
             "torch / ours",
+            *("on the GPU: ours, ms", "torch / ours"),
         ],
         rows,
         "Beside torch's fused Adam with everything in float32, which has 8 bytes of states for each element: "
-        "above 1, ours is faster.",
-    )
+        "above 1, ours is faster."
+        + (f" The GPU: {gpu.device}, torch {gpu.versions['torch']}." if gpu and there else ""),
+    ).without_empty_columns()
+
+
+def _on_gpu(row: Row | None) -> list[str]:
+    """Empty where it was not measured; with the engine's name, if it is not the usual one."""
+    if row is None:
+        return ["", ""]
+    engine = "" if (name := engines_of(row)) == "fused CUDA engine" else f" ({name})"
+    ours, ratio = row.times[OURS].whole.median / 1000, row.ratios["fused"].whole.median
+    return [f"{three_digits(ours)}{engine}", f"{ratio:.2f}"]
 
 
 def _offloaded(report: Report) -> Table:
@@ -154,11 +171,18 @@ def markdown(report: Report) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def section(report: Report) -> str:
+def section(report: Report, gpu: Record | None) -> str:
     """What stands in the docs."""
     versions = ", ".join(f"{name} {version}" for name, version in report.machine.versions.items())
     machine = f"{report.machine.title}, {versions}; medians."
-    return "\n\n".join([machine, *(f"#{table.as_markdown()}" for table in tables(report))])
+    return "\n\n".join([machine, *(f"#{table.as_markdown()}" for table in tables(report, gpu))])
+
+
+def write_page(page: Path = PAGE, results: Path = RESULTS) -> None:
+    """Put what was measured here, and on a GPU if there is a record of one, between the marks."""
+    gpu = results / "cuda.json"
+    text = section(read(results / "storage.json"), on_gpu.read(gpu) if gpu.exists() else None)
+    page.write_text(MARKS.rewritten(page.read_text(encoding="utf-8"), text), encoding="utf-8")
 
 
 # -- the command ---------------------------------------------------------------------------------------------
@@ -197,7 +221,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         path.write_text(report.as_json(), encoding="utf-8")
     (options.out / "storage.md").write_text(markdown(report), encoding="utf-8")
     if options.out == RESULTS:
-        PAGE.write_text(MARKS.rewritten(PAGE.read_text(encoding="utf-8"), section(report)), encoding="utf-8")
+        write_page()
     for table in tables(report):
         print(f"\n{table.as_text()}")
 

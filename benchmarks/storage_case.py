@@ -127,6 +127,30 @@ def their_step(peer: str, way: Way, values: Sequence[Tensor], grads: Sequence[Te
     return copy_and_step
 
 
+def side_by_side(
+    way: Way, peer: str, shapes: Sequence[tuple[int, ...]], device: torch.device, **engine: Any
+) -> tuple[oc.Adam, dict[str, Call]]:
+    """Our optimizer, and the steps of both on the same parameters and gradients.
+
+    Args:
+        engine: of ours; without one, the fastest that serves this way of storing.
+    """
+    values = [torch.empty(shape, device=device).uniform_(-1, 1).to(way.params) for shape in shapes]
+    grads = [torch.empty(shape, device=device).uniform_(-1e-2, 1e-2).to(way.grads) for shape in shapes]
+    params = [Parameter(value) for value in values]
+    for param, grad in zip(params, grads, strict=True):
+        param.grad_dtype = grad.dtype
+        param.grad = grad
+    optimizer = oc.Adam(params, lr=LEARNING_RATE, **engine, **way.options)
+    return optimizer, {"ours": optimizer.step, "theirs": their_step(peer, way, values, grads)}
+
+
+def bytes_of_states(optimizer: oc.Adam) -> int:
+    """Without the counts of steps."""
+    states = [state for own in optimizer.state.values() for name, state in own.items() if name != "step"]
+    return sum(state.nbytes for state in states)
+
+
 def measure(way_name: str, peer: str, model: str, threads: int, seconds: float) -> Found:
     """
     Raises:
@@ -139,22 +163,14 @@ def measure(way_name: str, peer: str, model: str, threads: int, seconds: float) 
         raise NotEnoughMemoryError(f"{BYTES * count / 1e9:.0f} GB of memory, {free / 1e9:.0f} GB are free")
     torch.manual_seed(0)
     with torch_threads(threads):
-        values = [torch.empty(shape).uniform_(-1, 1).to(way.params) for shape in shapes]
-        grads = [torch.empty(shape).uniform_(-1e-2, 1e-2).to(way.grads) for shape in shapes]
-        params = [Parameter(value) for value in values]
-        for param, grad in zip(params, grads, strict=True):
-            param.grad_dtype = grad.dtype
-            param.grad = grad
-        optimizer = oc.Adam(params, lr=LEARNING_RATE, fused=True, **way.options)
-        steps: dict[str, Call] = {"ours": optimizer.step, "theirs": their_step(peer, way, values, grads)}
+        optimizer, steps = side_by_side(way, peer, shapes, torch.device("cpu"), fused=True)
         samples = interleave(steps, Pace(seconds, least_rounds=5))
-    states = [state for own in optimizer.state.values() for name, state in own.items() if name != "step"]
     ours, theirs = (
         spread(nanoseconds / 1e6 for turn in samples[name] for nanoseconds in turn) for name in steps
     )
     return Found(
         *(way_name, peer, model, threads),
-        bytes_of_states=sum(state.nbytes for state in states) / count,
+        bytes_of_states=bytes_of_states(optimizer) / count,
         ours=ours,
         theirs=theirs,
         ratio=ratio(samples["theirs"], samples["ours"]),

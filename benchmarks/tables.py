@@ -53,7 +53,6 @@ def markdown(report: Report) -> str:
         *(table.as_markdown() for table in all_tables(report)),
         *(["## Skipped", _bullets(skipped)] if skipped else []),
         *([DISTURBED_TITLE, _bullets(disturbed)] if disturbed else []),
-        f"## CUDA: {report.cuda}",
     ]
     return "\n\n".join(parts) + "\n"
 

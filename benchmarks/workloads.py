@@ -13,6 +13,8 @@ from torch.optim import Optimizer
 
 import torchopt_course
 
+from .networks import resnet18
+
 # Torch's three ways to take a step, and those of this package: its default, and two engines by their names.
 # On a CPU torch's default is the for-loop.
 TORCH_CONTENDERS = ("default", "foreach", "fused")
@@ -118,14 +120,6 @@ def gpt2_shapes(width: int = 768, blocks: int = 12) -> list[tuple[int, ...]]:
     return [(50257, width), (1024, width), *(block * blocks), *norm]
 
 
-def _resnet18() -> nn.Module:
-    # Here, because it takes a second to import; torchvision tells type checkers nothing.
-    from torchvision.models import resnet18
-
-    network: nn.Module = resnet18()
-    return network
-
-
 def _shapes_of(network: Callable[[], nn.Module]) -> Callable[[], list[tuple[int, ...]]]:
     def shapes() -> list[tuple[int, ...]]:
         with torch.device("meta"):  # no memory, no initialisation
@@ -146,9 +140,9 @@ MODELS = {
         ),
         ModelCase("many", "1000 x 64", lambda: [(64,)] * 1000),
         ModelCase(
-            *("resnet18", "ResNet-18", _shapes_of(_resnet18)),
+            *("resnet18", "ResNet-18", _shapes_of(resnet18)),
             large=True,
-            network=_resnet18,
+            network=resnet18,
             batch_shape=(2, 3, 64, 64),
         ),
         ModelCase("gpt2", "GPT-2 small", gpt2_shapes, large=True),

@@ -53,6 +53,7 @@ def test_the_table_is_of_the_loop() -> None:
             _result(Case("alone", "Adam", "lenet", 1), _ratios(default=9.9, foreach=9.9, fused=9.9)),
         ),
         None,
+        None,
     )
     assert _lines(text) == [
         "|  | step(), 1 thread | step(), 2 threads "
@@ -84,7 +85,7 @@ def test_only_peers_that_compute_the_same_are_compared() -> None:
 def test_readme_says_what_was_measured(tmp_path: Path) -> None:
     copy = tmp_path / "README.md"
     copy.write_text(readme.README.read_text())
-    readme.main(copy)
+    readme.write(copy)
     assert copy.read_text() == readme.README.read_text(), "run python -m benchmarks.readme"
 
 

@@ -47,8 +47,10 @@ def test_every_case_has_a_label_of_its_own_and_can_be_asked_for() -> None:
     assert len(asked) == len(storage.OFFLOADED)
 
 
-def test_the_page_says_what_was_measured() -> None:
+def test_the_page_says_what_was_measured(tmp_path: Path) -> None:
+    copy = tmp_path / "page.md"
+    copy.write_text(storage.PAGE.read_text())
+    storage.write_page(copy)
+    assert copy.read_text() == storage.PAGE.read_text(), "run python -m benchmarks.readme"
     report = storage.read(storage.RESULTS / "storage.json")
-    page = storage.PAGE.read_text()
-    assert page == storage.MARKS.rewritten(page, storage.section(report)), "run python -m benchmarks.storage"
     assert (storage.RESULTS / "storage.md").read_text() == storage.markdown(report)

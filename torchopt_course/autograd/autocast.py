@@ -13,7 +13,9 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from . import traced
 from .dispatch import DIFFERENTIABLE
+from .refusals import same_random_numbers
 
 # For a function with arguments of these dtypes on this kind of device: the dtype to cast them to, if any.
 _known: dict[tuple[Any, ...], torch.dtype | None] = {}
@@ -28,7 +30,7 @@ def apply(
     """Call ``meaning`` in the dtype in which torch would compute ``function`` under autocast."""
     flat, structure = pytree.tree_flatten((tuple(args), kwargs))
     tensors = [value.detach() for value in flat if isinstance(value, Tensor)]
-    device = tensors[0].device.type if tensors else "cpu"
+    device = next((x.device.type for x in tensors if not x.is_cpu), "cpu")
     target = None
     if torch.is_autocast_enabled(device) and function not in DIFFERENTIABLE:
         kinds = [value.dtype if isinstance(value, Tensor) else value for value in flat if _has_dtype(value)]
@@ -38,7 +40,7 @@ def apply(
         target = _known[key]
     with off():
         if target is not None:
-            flat = [_cast(value, target) for value in flat]
+            flat = [_cast(value, target, device) for value in flat]
         args, kwargs = pytree.tree_unflatten(flat, structure)
         return meaning(*args, **kwargs)
 
@@ -57,7 +59,7 @@ def _tried(function: Callable[..., Any], flat: list[Any], structure: Any, device
             results = pytree.tree_leaves(function(*args, **kwargs))
         return next((y for y in results if isinstance(y, Tensor) and y.is_floating_point()), None)
 
-    with torch.random.fork_rng():
+    with same_random_numbers([traced.raw(value) for value in flat if isinstance(value, Tensor)]):
         chosen = result(True)
         if chosen is None:
             return None
@@ -73,6 +75,8 @@ def _tried(function: Callable[..., Any], flat: list[Any], structure: Any, device
     return None if same else chosen.dtype
 
 
-def _cast(value: Any, dtype: torch.dtype) -> Any:
-    eligible = isinstance(value, Tensor) and value.is_floating_point() and value.dtype != torch.float64
-    return value.to(dtype) if eligible else value
+def _cast(value: Any, dtype: torch.dtype, device: str) -> Any:
+    """As torch: neither doubles nor, next to tensors of a GPU, numbers of the CPU."""
+    if not isinstance(value, Tensor) or traced.raw(value).device.type != device:
+        return value
+    return value.to(dtype) if value.is_floating_point() and value.dtype != torch.float64 else value

@@ -8,7 +8,8 @@ also says of which dtype the result is, where that is not certain.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, TypeAlias
 
 import torch
@@ -49,8 +50,7 @@ def try_by_torch(func: Any, args: Any, kwargs: Any) -> Dtypes:
     plain = all(type(x) is Tensor and x.layout == torch.strided for x in tensors)
     if not plain or any(isinstance(x, torch.Generator) for x in given):
         return None
-    devices = {x.device for x in tensors if x.device.type == "cuda"}
-    with torch.no_grad(), torch.random.fork_rng(devices):
+    with torch.no_grad(), same_random_numbers(tensors):
         args, kwargs = pytree.tree_unflatten(
             [x.clone() if isinstance(x, Tensor) else x for x in given], structure
         )
@@ -58,6 +58,11 @@ def try_by_torch(func: Any, args: Any, kwargs: Any) -> Dtypes:
     if len({x.dtype for x in tensors}) < 2:
         return None
     return [y.dtype for y in results if isinstance(y, Tensor)]
+
+
+def same_random_numbers(tensors: Iterable[Tensor]) -> AbstractContextManager[None]:
+    """After the block those of the CPU and of these tensors' devices go on as before it."""
+    return torch.random.fork_rng({x.device for x in tensors if x.is_cuda})
 
 
 def in_dtypes(result: Any, dtypes: Dtypes) -> Any:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from .copies import Copied
+from .devices import has_numbers_of_cpu, on_one_device
 from .dispatch import TABLE
 from .foreign import Suspicion, is_differentiating, node_of
 from .hooks import Hooked, hooks, move_retaining
@@ -261,6 +262,8 @@ class ReverseLevel(Level):
             result, aux = op.forward(*known), ()
         if type(result) is not Tensor and not isinstance(result, Tensor):
             raise TypeError(f"{op} must return one tensor (and with aux= the extra values), not {result!r}")
+        if not (result if type(result) is Tensor else raw(result)).is_cpu and has_numbers_of_cpu(args):
+            return on_one_device(op, args)
         if not is_grad_enabled():
             Suspicion.raised = True
             if result is known[0]:  # nothing to do, as for x.contiguous(): the variable itself, as in torch

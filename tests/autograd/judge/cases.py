@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import os
 import random
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -18,6 +19,8 @@ from torch.testing._internal.common_modules import module_db
 from torch.utils import _pytree as pytree
 
 from torchopt_course import autograd as ag
+
+DEVICE = os.environ.get("JUDGE_DEVICE", "cpu")  # where all of it is computed: cuda on a GPU
 
 # Operators that are no functions of tensors: there is nothing to differentiate in them.
 OPERATORS = {op.full_name: op for op in op_db if torch.float64 in op.dtypes and op.supports_autograd}
@@ -84,7 +87,8 @@ def of_operator(name: str, most: int) -> Iterator[Case]:
     for dtype in (torch.float32, torch.bfloat16):
         if (name, dtype) in TORCH_DIES:
             continue
-        if dtype in op.dtypes and dtype in op.supported_backward_dtypes("cpu"):
+        kind = torch.device(DEVICE).type
+        if dtype in op.supported_dtypes(kind) and dtype in op.supported_backward_dtypes(kind):
             for index, sample in enumerate(_some(_samples(op, dtype), 3)):
                 wrapped = partial(op.gradcheck_wrapper, op.op)
                 yield _case(
@@ -97,9 +101,9 @@ def _samples(op: Any, dtype: torch.dtype) -> list[Any]:
         warnings.simplefilter("ignore")
         torch.manual_seed(0)
         try:
-            return list(op.reference_inputs("cpu", dtype, requires_grad=True))
+            return list(op.reference_inputs(DEVICE, dtype, requires_grad=True))
         except ValueError:  # some reference samples are integers, which cannot require a gradient
-            return list(op.sample_inputs("cpu", dtype, requires_grad=True))
+            return list(op.sample_inputs(DEVICE, dtype, requires_grad=True))
 
 
 def _leaves(sample: Any) -> list[Any]:
@@ -254,7 +258,7 @@ def _at_corners(whole: Case) -> Iterator[Case]:
         inputs = []
         for n, x in enumerate(whole.inputs):
             order = (torch.arange(x.numel()) * (step if n else 1) + shift * n) % len(corners)
-            inputs.append(corners[order].reshape(x.shape).to(x.dtype))
+            inputs.append(corners[order].reshape(x.shape).to(x.device, x.dtype))
         yield replace(whole, form=f"at corners {shift} {step}", inputs=inputs, orders=1)
         if len(inputs) == 1:
             return
@@ -268,7 +272,7 @@ def of_module(name: str) -> Iterator[Case]:
     for training in (True, False):
         torch.manual_seed(0)
         inputs = info.module_inputs_func(
-            info, device="cpu", dtype=torch.float64, requires_grad=True, training=training
+            info, device=DEVICE, dtype=torch.float64, requires_grad=True, training=training
         )
         for index, each in enumerate(inputs):
             made = _module_case(name, info, index, each, training)
@@ -280,7 +284,9 @@ def _module_case(name: str, info: Any, index: int, sample: Any, training: bool) 
     torch.manual_seed(0)
     arguments = sample.constructor_input
     try:
-        module = info.module_cls(*arguments.args, **arguments.kwargs).to(torch.float64).train(training)
+        module = (
+            info.module_cls(*arguments.args, **arguments.kwargs).to(DEVICE, torch.float64).train(training)
+        )
         if info.is_lazy:
             module(*copy.deepcopy(sample.forward_input.args), **copy.deepcopy(sample.forward_input.kwargs))
     except Exception:  # not for this machine

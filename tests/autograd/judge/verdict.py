@@ -99,7 +99,9 @@ def _leaves_of(output: Any) -> list[Any]:
 
 def _like(tensors: Sequence[Tensor], seed: int) -> list[Tensor]:
     generator = torch.Generator().manual_seed(seed)
-    return [torch.randn(x.shape, generator=generator, dtype=torch.float64).to(x.dtype) for x in tensors]
+    return [
+        torch.randn(x.shape, generator=generator, dtype=torch.float64).to(x.device, x.dtype) for x in tensors
+    ]
 
 
 def _torch(case: Case) -> Truth:

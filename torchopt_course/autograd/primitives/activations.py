@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..decompose import stands_for
 from ..dispatch import means
 from ..inplace import also_in_place, before, write
-from ..traced import Value
+from ..traced import Value, raw
 from .steps import where
 from .table import ELEMENTWISE, elementwise, primitive
 
@@ -246,8 +247,19 @@ def _dropout(input: Value, p: float = 0.5, training: bool = True, train: bool | 
         raise ValueError(f"dropout probability has to be between 0 and 1, but got {p}")
     if not (training if train is None else train) or p == 0:
         return input
+    if raw(input).is_cuda and 0 < p < 1:
+        return _native_dropout(input, p)[0]
     ones = torch.ones_like(input.detach())
     return input * torch.dropout(ones, p, True)
+
+
+@stands_for("native_dropout")
+@means("native_dropout")
+def _native_dropout(input: Value, p: float, train: bool | None = True) -> tuple[Value, Tensor]:
+    """The same, with the mask. On a GPU which numbers are drawn depends on how the tensor lies in memory."""
+    mask = torch.native_dropout(raw(input), p, train)[1]
+    scale = 1.0 if train is False else 0.0 if p == 1 else 1 / (1 - p)
+    return input * (mask.to(input.dtype) * scale), mask
 
 
 @means("feature_dropout")

@@ -33,8 +33,10 @@ def _embedding_bag(
     )  # fmt: skip
     if mode == MAX:
         _, _, sizes, largest = known  # in which row each column is the largest
-        there = (sizes > 0).unsqueeze(-1)
-        return torch.where(there, torch.gather(weight, 0, torch.where(there, largest, 0)), 0.0), *known[1:]
+        there = (sizes[: len(largest)] > 0).unsqueeze(-1)  # on a GPU also of the last offset
+        return torch.where(
+            there, torch.gather(weight, 0, torch.where(there, largest, 0).long()), 0.0
+        ), *known[1:]
     count = known[0].shape[0]
     bags = torch.bucketize(torch.arange(len(indices), device=indices.device), offsets[:count], right=True) - 1
     counted = indices != padding

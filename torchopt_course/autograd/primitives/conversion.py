@@ -14,8 +14,8 @@ from .table import LINEAR, primitive
 
 
 @primitive(x=lambda g, x_device, x_dtype: g.to(x_device, x_dtype), jvp=LINEAR)
-def convert(x: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
-    return x.to(device, dtype)
+def convert(x: Tensor, device: torch.device, dtype: torch.dtype, pinned: bool = False) -> Tensor:
+    return x.to(device, dtype).pin_memory() if pinned else x.to(device, dtype)
 
 
 # -- the same as torch calls them ----------------------------------------------------------------------------
@@ -43,19 +43,28 @@ def _to(x: Value, *args: Any, **kwargs: Any) -> Value:
 
 @means("type")
 def _type(x: Value, dtype: Any = None) -> Any:
-    return raw(x).type() if dtype is None else _to(x, raw(x).new_zeros(()).type(dtype).dtype)
+    if dtype is None:
+        return raw(x).type()
+    probe = raw(x).new_zeros(()).type(dtype)
+    return _to(x, probe.device, probe.dtype)
 
 
 @means("type_as")
 def _type_as(x: Value, other: Value) -> Value:
-    return _to(x, other.dtype)
+    return _to(x, other.device, other.dtype)
+
+
+@means("pin_memory", checked=True)
+def _pin_memory(x: Value, device: Any = None) -> Value:
+    """Into memory from which a GPU may copy while the CPU goes on."""
+    return x if raw(x).is_pinned() else convert(x, raw(x).device, x.dtype, True)
 
 
 def _converter(name: str) -> None:
     @means(name)
-    def converter(x: Value, *args: Any, **kwargs: Any) -> Value:
-        probe = getattr(raw(x).new_zeros(()), name)(*args)
-        return _to(x, probe.device, probe.dtype)
+    def converter(x: Value, *args: Any, memory_format: Any = None, **kwargs: Any) -> Value:
+        probe = getattr(raw(x).new_zeros(()), name)(*args, **kwargs)
+        return _to(x, probe.device, probe.dtype, memory_format=memory_format)
 
 
 for _name in ("float", "double", "half", "bfloat16", "cpu", "cuda", "int", "long", "bool"):

@@ -132,6 +132,12 @@ def ctc_loss(
     return aten._ctc_loss(log_probs, targets, *lengths, blank, zero_infinity)[0]  # type: ignore[no-any-return]
 
 
+@stands_for("_use_cudnn_ctc_loss")
+def _by_cudnn(*_: Any) -> bool:
+    """Torch takes cuDNN's kernel for short targets of int32, here always its own."""
+    return False
+
+
 @stands_for("_ctc_loss")
 def _ctc_loss(
     log_probs: Value, targets: Tensor, input_lengths: Any, target_lengths: Any, blank: int = 0,

@@ -100,6 +100,12 @@ def _grid_sampler(x: Value, grid: Value, mode: int, padding: int, align_corners:
     return grid_sample(x, grid, (mode, padding, align_corners))
 
 
+@stands_for("cudnn_grid_sampler")
+def _by_cudnn(x: Value, grid: Value) -> Value:
+    """What torch takes on a GPU for bilinear, zeros outside, corners at the centers of pixels."""
+    return grid_sample(x, grid, (0, 0, True))
+
+
 @stands_for("pixel_unshuffle")
 def _pixel_unshuffle(x: Value, downscale_factor: int) -> Value:
     """Each block of pixels becomes as many channels. Without pixels torch leaves x as it is."""
