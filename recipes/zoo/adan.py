@@ -22,19 +22,19 @@ class Adan(ElementwiseOptimizer):
         super().__init__(params, dict(lr=lr, betas=betas, eps=eps, weight_decay=weight_decay))
 
     @staticmethod
-    def coefficients(step, first, lr, betas, eps, weight_decay):
+    def coefficients(step, lr, betas, eps, weight_decay):
         return dict(
             size=lr / (1 - betas[0] ** step), size_diff=lr * betas[1] / (1 - betas[1] ** step),
             unbias=(1 - betas[2] ** step) ** -0.5, mix=1 - betas[0], mix_diff=1 - betas[1],
-            ahead=betas[1], fresh=1 - betas[2], eps=eps, shrink=1 + lr * weight_decay, first=first,
+            ahead=betas[1], fresh=1 - betas[2], eps=eps, shrink=1 + lr * weight_decay, later=1.0 * (step > 1),
         )  # fmt: skip
 
     @staticmethod
     def rule(
         p, g, exp_avg, exp_avg_diff, exp_avg_sq, previous,
-        size, size_diff, unbias, mix, mix_diff, ahead, fresh, eps, shrink, first,
+        size, size_diff, unbias, mix, mix_diff, ahead, fresh, eps, shrink, later,
     ):  # fmt: skip
-        diff = 0 * g if first else g - previous
+        diff = later * (g - previous)
         exp_avg = exp_avg + mix * (g - exp_avg)
         exp_avg_diff = exp_avg_diff + mix_diff * (diff - exp_avg_diff)
         exp_avg_sq = exp_avg_sq + fresh * ((g + ahead * diff) ** 2 - exp_avg_sq)

@@ -9,6 +9,7 @@ import json
 from typing import Any
 
 import pytest
+import torch
 
 from torchopt_course.engines.native.compiler import CompilationError
 
@@ -126,5 +127,5 @@ def test_what_triton_cannot_compile_goes_to_another_engine_before_anything_is_ch
 
     function = Function()
     with pytest.raises(CompilationError, match=r"^Triton cannot compile the rule: unsupported$"):
-        cuda_kernel.Kernel(function).make_ready(1.0)
+        cuda_kernel.Kernel(function).ready(1, [torch.zeros(1)], 1.0, anywhere=False)
     assert not function.launched

@@ -15,6 +15,7 @@ from unittest.mock import MagicMock, patch
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from ..helpers import assert_same, engines_used, ours, parameters, set_gradients
 
@@ -87,7 +88,9 @@ def test_trajectories_equal(name: str, implementation: str, device: str) -> None
             if device != "cpu":  # the options decide where a step lives
                 for state in (*optimizer.state.values(), *other.state.values()):
                     state.update({key: value.cpu() for key, value in state.items() if key == "step"})
-            assert_same(mine, reference, optimizer, other)
+            # Torch computes in the precision of options that are tensors: they are of float32.
+            has_tensors = any(isinstance(each, Tensor) for each in tree_leaves(options))
+            assert_same(mine, reference, optimizer, other, tolerance=2e-5 if has_tensors else None)
             if implementation == "fused" and device == "cpu":
                 assert not engines_used(optimizer)["eager"]
         count += 1
