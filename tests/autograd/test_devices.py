@@ -144,3 +144,13 @@ def test_checking_gradients_leaves_the_random_numbers_alone():
     torch.manual_seed(3)
     assert_gradients_agree(lambda x: F.dropout(x.exp(), 0.5), torch.ones(4, dtype=torch.float64))
     torch.testing.assert_close(torch.rand(2), expected)
+
+
+def test_a_gradient_of_another_device_to_start_with_is_torchs_error():
+    x = torch.ones(3, dtype=torch.float64)
+    with pytest.raises(RuntimeError, match="expected device cpu but got meta"):
+        torch.autograd.grad(x.requires_grad_() * 2, x, META)
+    with pytest.raises(RuntimeError, match="expected device cpu but got meta"):
+        (Variable(x) * 2).backward(META)
+    with pytest.raises(NotImplementedError, match="meta"):  # a number is moved, if it has a value
+        (Variable(x) * 2).sum().backward(META[0])

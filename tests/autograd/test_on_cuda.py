@@ -287,8 +287,11 @@ def test_devices_that_do_not_go_together_are_torchs_error():
                 program(ag.Variable(a), b)
             assert mine.type is theirs.type
             assert "device" in str(mine.value)
-    with pytest.raises(RuntimeError, match="device"):
-        (ag.Variable(x).sum() * 2).backward(torch.ones((), dtype=DOUBLE, device="cuda"))
+    v = ag.Variable(x)
+    with pytest.raises(RuntimeError, match="expected device cpu but got cuda"):
+        (v * 2).backward(y)
+    (v.sum() * 2).backward(torch.ones((), dtype=DOUBLE, device="cuda"))
+    torch.testing.assert_close(v.grad, 2 * x)
 
 
 @two_devices
