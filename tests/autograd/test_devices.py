@@ -154,3 +154,14 @@ def test_a_gradient_of_another_device_to_start_with_is_torchs_error():
         (Variable(x) * 2).backward(META)
     with pytest.raises(NotImplementedError, match="meta"):  # a number is moved, if it has a value
         (Variable(x) * 2).sum().backward(META[0])
+
+
+def test_the_tangent_of_a_number_of_the_cpu_is_where_the_result_is():
+    number = torch.tensor(2.0, dtype=torch.float64)
+    for program in (
+        lambda s: s + META,
+        lambda s: torch.where(META > 0, s, META),
+        lambda s: (s - META) * META,
+    ):
+        y, tangent = ag.jvp(program, (number,), (number,))
+        assert (tangent.device, tangent.shape) == (y.device, y.shape)
