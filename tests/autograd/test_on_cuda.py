@@ -250,6 +250,7 @@ def test_a_number_of_the_cpu_next_to_a_tensor_of_the_gpu():
     """Torch takes it, and its gradient is a number of the CPU again."""
     for program in (
         lambda s, x: s * x,
+        lambda s, x: s + x,
         lambda s, x: (s.exp() + 1) * x,
         lambda s, x: torch.where(x > 0, s, x) * s,
         lambda s, x: x ** s.abs(),
@@ -263,7 +264,7 @@ def test_a_number_of_the_cpu_next_to_a_tensor_of_the_gpu():
         for p, q in zip(mine, theirs, strict=True):
             torch.testing.assert_close(p.grad, q.grad)
         _, tangent = ag.jvp(
-            lambda s, x, f=program: f(s, x).sum(), leaves, [torch.ones_like(x) for x in leaves]
+            lambda s, x, f=program: f(s, x).sum(), tuple(leaves), tuple(torch.ones_like(x) for x in leaves)
         )
         slope = sum(q.grad.sum().item() for q in theirs)
         assert tangent.item() == pytest.approx(slope, rel=1e-9)
@@ -287,8 +288,11 @@ def test_devices_that_do_not_go_together_are_torchs_error():
                 program(ag.Variable(a), b)
             assert mine.type is theirs.type
             assert "device" in str(mine.value)
-    with pytest.raises(RuntimeError, match="device"):
-        (ag.Variable(x).sum() * 2).backward(torch.ones((), dtype=DOUBLE, device="cuda"))
+    v = ag.Variable(x)
+    with pytest.raises(RuntimeError, match="expected device cpu but got cuda"):
+        (v * 2).backward(y)
+    (v.sum() * 2).backward(torch.ones((), dtype=DOUBLE, device="cuda"))
+    torch.testing.assert_close(v.grad, 2 * x)
 
 
 @two_devices

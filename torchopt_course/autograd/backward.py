@@ -193,4 +193,7 @@ def seed_for(output: Value, gradient: Value) -> Value:
         raise RuntimeError(
             f"gradient has shape {tuple(gradient.shape)}, but the result has shape {tuple(output.shape)}"
         )
-    return gradient.to(output.dtype)
+    device = raw(output).device
+    if gradient.shape and raw(gradient).device != device:  # torch moves a number, and nothing else
+        raise RuntimeError(f"invalid gradient: expected device {device} but got {raw(gradient).device}")
+    return gradient.to(device, output.dtype)

@@ -145,6 +145,8 @@ def like(tangent: Value, result: Value, op: object) -> Value:
     """A tangent must look like the value it belongs to: broadcast, promote, refuse the rest."""
     if tangent.dtype != result.dtype:
         tangent = tangent.to(result.dtype)
+    if raw(tangent).is_cpu != raw(result).is_cpu:  # that of a number of the CPU next to tensors of a GPU
+        tangent = tangent.to(raw(result).device)
     if tangent.shape != result.shape:
         try:
             tangent = tangent.expand(result.shape)

@@ -232,7 +232,7 @@ def _fill(x: Value, value: Value) -> Value:
         raw(x).fill_(raw(value))
         return x
     if isinstance(value, Tensor):
-        value = overwrite(x, value.to(x.dtype).expand(x.shape))
+        value = overwrite(x, value.to(raw(x).device, x.dtype).expand(x.shape))
     return write(x, value, "fill_")
 
 

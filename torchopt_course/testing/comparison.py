@@ -264,7 +264,8 @@ class Comparison:
         values = {"reverse": along_t(self.reverse[i]), "forward": forward}
         if self.torch is not None:
             values["torch"] = along_t(self.torch[i])
-        scale = float(_largest(self.reverse[i].double(), torch.tensor(values["forward"])))
+        given = self.reverse[i].double()
+        scale = float(_largest(given, given.new_tensor(values["forward"])))
         noise = 10 * self.precision.floor * scale + self.nothing
         margins = {name: noise + self.precision.exact * abs(value) for name, value in values.items()}
         special = None

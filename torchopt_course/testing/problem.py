@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from .. import autograd as mini
+from ..autograd.refusals import same_random_numbers
 from ..autograd.traced import Value, is_tensor, raw
 from .watch import operations
 
@@ -69,7 +70,7 @@ class Problem:
         if self.dtype is not None:
             flat = [x.to(self.dtype) if is_tensor(x) and x.dtype.is_floating_point else x for x in flat]
         args = pytree.tree_unflatten(flat, self.spec)
-        with torch.random.fork_rng(devices=[]):
+        with same_random_numbers(self.leaves):
             torch.manual_seed(self.seed)
             if isinstance(self.f, nn.Module):
                 values: dict[str, Value] = {}

@@ -25,7 +25,7 @@ def safe_softmax(scores: Value, dim: int, dtype: Any = None) -> Value:
     """Where everything is masked there is nothing to attend to: zero, not 0 / 0."""
     scores = scores if dtype is None else scores.to(dtype)
     masked = (raw(scores) == -math.inf).all(dim, keepdim=True)
-    if not bool(masked.any()):
+    if masked.is_cpu and not bool(masked.any()):  # a GPU would have to be waited for
         return torch.softmax(scores, dim)
     return torch.where(masked, 0.0, torch.softmax(torch.where(masked, 0.0, scores), dim))
 

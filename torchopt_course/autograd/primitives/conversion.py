@@ -35,8 +35,8 @@ def _to(x: Value, *args: Any, **kwargs: Any) -> Value:
             )
         if not probe.dtype.is_floating_point:
             return raw(x).to(*args, **kwargs)
-        return convert(x, probe.device, probe.dtype)
-    if memory_format is not None:
+        x, copy = convert(x, probe.device, probe.dtype), False
+    if memory_format not in (None, torch.preserve_format):
         return x.contiguous(memory_format=memory_format)
     return clone(x) if copy else x
 

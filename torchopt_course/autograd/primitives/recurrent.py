@@ -129,7 +129,7 @@ _of_one_state("rnn_relu", _rnn_step(torch.relu))
 def _pack(input: Value, lengths: Tensor, batch_first: bool) -> tuple[Value, Tensor]:
     """The first step of all sequences, sorted by length, then the second, ...; how many each step has."""
     x = input.transpose(0, 1) if batch_first else input
-    batch_sizes = (lengths > torch.arange(int(lengths[0])).unsqueeze(1)).sum(1)
+    batch_sizes = (lengths > torch.arange(int(lengths[0]), device=lengths.device).unsqueeze(1)).sum(1)
     return torch.cat([x[t, :n] for t, n in enumerate(batch_sizes.tolist())]), batch_sizes
 
 
@@ -145,7 +145,7 @@ def _unpack(
     padded = torch.stack(
         [F.pad(x, (*other, 0, n), value=padding_value) for x, n in zip(rows, missing, strict=True)]
     )
-    lengths = (batch_sizes > torch.arange(sizes[0]).unsqueeze(1)).sum(1)
+    lengths = (batch_sizes > torch.arange(sizes[0], device=batch_sizes.device).unsqueeze(1)).sum(1)
     return (padded.transpose(0, 1) if batch_first else padded), lengths
 
 
