@@ -46,6 +46,20 @@ def steps_on_device(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(cuda, "_is_on_device", lambda value: isinstance(value, Tensor))
 
 
+@pytest.fixture
+def taken(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Whether each step was the one that had been prepared."""
+    record: list[bool] = []
+    take = PreparedStep.take
+
+    def noted(self: PreparedStep, optimizer: Any) -> bool:
+        record.append(take(self, optimizer))
+        return record[-1]
+
+    monkeypatch.setattr(PreparedStep, "take", noted)
+    return record
+
+
 def twins(device: str, dtype: torch.dtype = torch.float32, kinds: list[str] = KINDS) -> list[list[Parameter]]:
     return [[Parameter(p.detach().to(device)) for p in parameters(kinds, dtype)] for _ in range(2)]
 
@@ -84,17 +98,9 @@ def test_equals_torch(name: str, options: dict[str, Any], dtype: torch.dtype, de
 
 @every_option
 def test_what_can_be_is_prepared_ahead(
-    name: str, options: dict[str, Any], device: str, monkeypatch: pytest.MonkeyPatch
+    name: str, options: dict[str, Any], device: str, taken: list[bool]
 ) -> None:
     """Gradients in few places or ever new ones, an edited rate, one without a gradient, a moved parameter."""
-    taken: list[bool] = []
-    take = PreparedStep.take
-
-    def noted(self: PreparedStep, optimizer: Any) -> bool:
-        taken.append(take(self, optimizer))
-        return taken[-1]
-
-    monkeypatch.setattr(PreparedStep, "take", noted)
     mine, reference = twins(device, torch.float64, ["vector", "matrix", "large"])
     optimizer = ours(name)(mine, **options)
     other = theirs(name)(reference, foreach=False, **options)
@@ -116,20 +122,37 @@ def test_what_can_be_is_prepared_ahead(
     assert not taken[7]
 
 
+@pytest.mark.parametrize("rate", [0.01, torch.tensor(0.01, dtype=torch.float64)], ids=["number", "tensor"])
 @every_option
 def test_step_counted_on_the_device(
-    name: str, options: dict[str, Any], device: str, steps_on_device: None
+    name: str, options: dict[str, Any], rate: Any, device: str, steps_on_device: None, taken: list[bool]
 ) -> None:
-    """With ``fused=True`` or ``capturable`` the coefficients are computed on the device, too."""
-    mine, reference = twins(device, torch.float64)
-    optimizer = ours(name)(mine, fused=True, **options)
-    other = theirs(name)(reference, foreach=False, **options)
-    run(mine, reference, optimizer, other)
+    """With ``fused=True`` or ``capturable`` the coefficients are computed on the device, too.
+
+    What depends on the step is computed by the kernel, and the next step can be prepared; tensors among the
+    options are computed with by torch's operations.
+    """
+    is_tensor = isinstance(rate, Tensor)
+    mine, reference = twins(device, torch.float64, ["vector", "matrix", "large"])
+    optimizer = ours(name)(mine, lr=rate, fused=True, **options)
+    other = theirs(name)(reference, lr=0.01, foreach=False, **options)
+    for step in range(7):
+        if step == 3:
+            mine[2].grad = reference[2].grad = None
+            optimizer.step()
+            other.step()
+        if step == 4 and not is_tensor:
+            optimizer.param_groups[0]["lr"] = other.param_groups[0]["lr"] = 0.02
+        set_gradients(step, mine, reference)
+        optimizer.step()
+        other.step()
+    assert "fused CUDA engine" in optimizer.engine_report()
+    assert any(taken) is not is_tensor
     for param, twin in zip(mine, reference, strict=True):
         torch.testing.assert_close(param, twin, rtol=1e-10, atol=1e-12)
         assert all(optimizer.state[param][key].device == param.device for key in optimizer.state[param])
         if "step" in optimizer.state[param]:
-            assert optimizer.state[param]["step"] == 5
+            assert optimizer.state[param]["step"] == other.state[twin]["step"]
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,9 @@ pytestmark = pytest.mark.cuda
 PROGRAM = """
 import json, torch
 import torchopt_course as oc
+from recipes import zoo
+from torchopt_course.engines.counted import Reader
+from torchopt_course.engines.cuda.of_step import of_step
 from torchopt_course.testing.optimizers import cuda
 from tests.engines.test_cuda import OPTIONS, Softened
 
@@ -89,6 +92,14 @@ for name, options in OPTIONS:
     compiled(getattr(oc, name)([param], **options), torch.float64)
 compiled(oc.Adam([param]), torch.bfloat16, ("number_step_size", "number_unbias"), scaled=2)
 compiled(oc.Adam([param]), torch.float16, ("number_step_size", "number_unbias"), scaled=1, aligned=False)
+for made in (oc.Adam([param]), oc.Adagrad([param]), zoo.LAMB([param]), zoo.MADGRAD([param])):
+    for dtype, step_dtype in ((torch.float32, torch.float32), (torch.bfloat16, torch.float64)):
+        group = made.param_groups[0]
+        counted, kept = Reader().now(made, group), made._kept_states(group)
+        specialization = made._parsed_rule.specialize(kept, False, counted.coefficients)
+        how = dict(of_step=of_step(counted.program, specialization.program), step_dtype=step_dtype, scaled=1)
+        assert how["of_step"].lines
+        assert len(cuda.compiled(specialization, (dtype,) * (2 + len(kept)), **how)) >= 2
 for rounding in ("nearest", "stochastic", "kahan"):
     compiled(oc.Adam([param]), torch.float32, state_dtype=torch.bfloat16, rounding=rounding)
     compiled(oc.Adam([param]), torch.bfloat16, state_dtype=torch.float32, rounding=rounding)

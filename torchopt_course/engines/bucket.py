@@ -18,6 +18,7 @@ from torch import Tensor
 from .guards import Guards
 from .local import LocalGroup, State
 from .native.compiler import NoWord
+from .rule.number_program import NumberProgram
 from .rule.parsed import Specialization
 from .rule.searches import Wanted
 
@@ -113,11 +114,13 @@ class Ahead(NamedTuple):
         update: where there is no kernel: given the numbers of the rule's program, what the coming step has to
             do; ``None`` if it must be prepared for itself.
         searches: the kernels of the rule's searches, as ``words``, where there are any.
+        registers: of the program of the coefficients, what ``update`` is given after those numbers.
     """
 
     words: Mapping[int, int]
     update: Callable[[Sequence[float]], Update | None] | None = None
     searches: Sequence[Mapping[int, int]] = ()
+    registers: Sequence[int] = ()
 
 
 class Size(NamedTuple):
@@ -219,8 +222,11 @@ class Bucket(ABC):
             CompilationError: the engine cannot do it: a slower one must.
         """
 
-    def prepare_ahead(self, specialization: Specialization) -> Ahead:
+    def prepare_ahead(self, specialization: Specialization, coefficients: NumberProgram) -> Ahead:
         """How to update as the rule says, with its options fixed.
+
+        Args:
+            coefficients: what they are computed by.
 
         Raises:
             CompilationError: each step must be prepared for itself.
@@ -241,6 +247,11 @@ class Bucket(ABC):
         Raises:
             CompilationError: the engine cannot do it: a slower one must.
         """
+
+    @property
+    def counts_on_device(self) -> bool:
+        """Whether it counts steps itself, on a device where the host does not read them."""
+        return False
 
     @property
     def heeds_scaling(self) -> bool:

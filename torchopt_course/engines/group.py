@@ -17,6 +17,7 @@ from torch import Tensor
 from . import ENGINES
 from .assignment import Assignment, Declared
 from .bucket import Bucket, Coefficients, Part, Scaling, Specialize, Update
+from .counted import Reader
 from .eight_bits import keys_of
 from .local import is_distributed, local_group
 from .native.compiler import CompilationError
@@ -42,6 +43,7 @@ class Group(Assignment):
 
     def __init__(self, index: int) -> None:
         self.index = index
+        self._reader = Reader()
         self._forget()
 
     # -- before the step -------------------------------------------------------------------------------
@@ -171,6 +173,8 @@ class Group(Assignment):
         if by_chance:
             chance = Chance.of(group, self.index)
             self.local = self.local._replace(chance=chance)
+        if not known and any(bucket.counts_on_device for bucket in self.buckets):
+            self.local = self.local._replace(counted=self._reader.now(optimizer, group))
         updates: list[Update] = self._ask(lambda bucket: bucket.prepare(self.local, *how, scaling))
         self._rest_present = [i for i in self.rest.positions if self.local.grads[i] is not None]
         where = partial(optimizer._where, self.index)

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from .counted import Counted
 from .storage import Chance
 
 State = dict[str, Any]
@@ -27,6 +28,7 @@ class LocalGroup(NamedTuple):
         whole_grads: the gradients as they came, of distributed parameters whole ones.
         wrappers: distributed tensors whose shards a step writes to.
         chance: what random bits are a function of, where results are rounded by chance.
+        counted: the coefficients of any step, where a device counts and they can be read.
         originals: where some are distributed, the group's own parameters and its distributed states: the
             shards of one and the same ``DTensor`` are new objects each time.
     """
@@ -38,6 +40,7 @@ class LocalGroup(NamedTuple):
     wrappers: tuple[Tensor, ...] = ()
     originals: tuple[list[Tensor], list[Tensor]] | None = None
     chance: Chance | None = None
+    counted: Counted | None = None
 
 
 def is_distributed(kinds: set[type]) -> bool:

@@ -160,7 +160,7 @@ class PreparedGroup:
         specialization = specialize(group.options.states, bool(self._options["maximize"]), values)
         if specialization.program is None or specialization.renewal is None:
             raise ImpossibleError
-        ahead = bucket.prepare_ahead(specialization)
+        ahead = bucket.prepare_ahead(specialization, program)
         searches = specialization.searches
         if (searches or optimizer._parsed_rule.renews) and (
             ahead.update or len(ahead.searches) < len(searches)
@@ -172,10 +172,12 @@ class PreparedGroup:
         self.searches = wanted
         programs = [*(search.program for search in searches), specialization.program, specialization.renewal]
         code = RegisterCode(program, programs, sum(map(len, wanted)), self._input_number)
-        results = [each.numbers for each in programs[:-1]] + [specialization.renewal.results]
+        results = [code.registers_of(each.numbers) for each in programs[:-1]]
+        results[-1] = [*results[-1], *map(code.moved, ahead.registers)]
+        results.append(code.registers_of(specialization.renewal.results))
         stages = [
-            {**words, f.WIDTH: len(names), f.RESULTS: self._keep(code.registers_of(names))}
-            for words, names in zip([*ahead.searches, ahead.words, {}], results, strict=True)
+            {**words, f.WIDTH: len(each), f.RESULTS: self._keep(np.array(each, dtype=np.int64))}
+            for words, each in zip([*ahead.searches, ahead.words, {}], results, strict=True)
         ]
         rows = [[stage.get(f.KERNEL + k, 0) for k in range(f.STAGE_WORDS)] for stage in stages]
         count, width = len(bucket.positions), max(map(len, results))
@@ -183,7 +185,7 @@ class PreparedGroup:
         self.updates.append(
             partial(_by_compiled_code, bucket.guards.address)
             if ahead.update is None
-            else partial(_by_torch, ahead.update, numbers[: len(specialization.program.numbers)])
+            else partial(_by_torch, ahead.update, numbers[: len(results[-2])])
         )
         self.is_compiled &= ahead.update is None
         return {

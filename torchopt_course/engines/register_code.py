@@ -46,14 +46,13 @@ class RegisterCode:
         begin = len(coefficients.inputs) + len(coefficients.constants)
         self.found = begin + len(literals)
         self.first_result = self.found + several
+        self._begin = begin
 
-        def moved(register: int) -> int:
-            """Results stand further behind: literals and what was found come in between."""
-            return register + (self.first_result - begin if register >= begin else 0)
-
-        rows = [_row(f.OPCODES, each.word, [*map(moved, each.operands)]) for each in coefficients.operations]
+        rows = [
+            _row(f.OPCODES, each.word, [*map(self.moved, each.operands)]) for each in coefficients.operations
+        ]
         self._known = {SEVERAL.format(i): self.found + i for i in range(several)} | {
-            NUMBER.format(name): moved(register)
+            NUMBER.format(name): self.moved(register)
             for name, register in coefficients.results.items()
             if type(register) is int
         }
@@ -65,7 +64,7 @@ class RegisterCode:
         self.operations = len(rows)
         self.of_options = len(coefficients.operations) + len(of_options)
         conditions = [
-            (f.OPCODES[each.word], *map(moved, each.operands), int(each.holds))
+            (f.OPCODES[each.word], *map(self.moved, each.operands), int(each.holds))
             for each in coefficients.conditions
         ]
         self.conditions = len(conditions)
@@ -81,9 +80,13 @@ class RegisterCode:
                 inputs += [input_number(place), register]
         self.inputs = np.array(inputs, dtype=np.int64)
 
-    def registers_of(self, names: Iterable[str]) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    def moved(self, register: int) -> int:
+        """Where a register of the coefficients stands: literals and what was found come in between."""
+        return register + (self.first_result - self._begin if register >= self._begin else 0)
+
+    def registers_of(self, names: Iterable[str]) -> list[int]:
         """Where numbers stand, by what programs call them."""
-        return np.array([self._known[name] for name in names], dtype=np.int64)
+        return [self._known[name] for name in names]
 
 
 def _in_order(programs: Iterable[Program]) -> tuple[list[Line], list[Line]]:

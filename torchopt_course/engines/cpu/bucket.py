@@ -25,6 +25,7 @@ from ..local import LocalGroup, State
 from ..native import frame as f
 from ..native import step as native
 from ..native.compiler import Address, callable_at
+from ..rule.number_program import NumberProgram
 from ..rule.parsed import Specialization
 from ..rule.program import Program
 from ..rule.searches import Search
@@ -111,7 +112,7 @@ class CpuBucket(Bucket):
                 self._find_overlaps()
             verdict = native.prepare(self.guards.address)
 
-    def prepare_ahead(self, specialization: Specialization) -> Ahead:
+    def prepare_ahead(self, specialization: Specialization, coefficients: NumberProgram) -> Ahead:
         searches = [self.kernel(specialization, i) for i in range(len(specialization.searches))]
         return Ahead(self.kernel(specialization), searches=searches)
 

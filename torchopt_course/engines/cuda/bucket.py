@@ -21,13 +21,16 @@ import torch
 from torch import Tensor
 
 from ..bucket import Ahead, Bucket, Candidate, Coefficients, GroupOptions, Part, Scaling, Specialize, Update
+from ..counted import chooses_by_step
 from ..fused import kernel_program, why_not_fused
 from ..local import LocalGroup, State
 from ..native.compiler import CompilationError, NoWord
+from ..rule.number_program import NumberProgram
 from ..rule.parsed import Specialization
 from ..same_tensors import SameTensors
-from .kernel import DTYPES, kernels
+from .kernel import DTYPES, counting_kernel, kernels
 from .launch import Launch, keep_for_stream
+from .of_step import OfStep, needs_step, of_step
 from .steps import count_steps
 from .tables import Table, Tables, upload
 from .work import Work, chunks_of
@@ -53,7 +56,8 @@ class CudaBucket(Bucket):
     def _set_up(self, params: Sequence[Tensor], state: Mapping[Tensor, State]) -> None:
         steps = [state[param]["step"] for param in params] if self._counts_steps else []
         self._steps = SameTensors(steps)
-        self._counts_on_device = any(map(_is_on_device, steps))
+        self._any_on_device = any(map(_is_on_device, steps))
+        self._rows_of_all = upload(np.arange(len(params)), self._device)
         self._rows = chunks_of(self._sizes)
         self._whole = Work(upload(self._rows, self._device), int(self._sizes.sum()))
         # Where the chunks of each tensor begin in the list of all, and how many elements it has.
@@ -63,7 +67,7 @@ class CudaBucket(Bucket):
         self._split: list[tuple[float, Work]] = []
         columns = self.guards.table.shape[1] - self._counts_steps
         self._tables = Tables(self.guards.table, columns, self._device)
-        if self._step_dtype is not None and not self._counts_on_device:
+        if self._step_dtype is not None and not self.counts_on_device:
             table, absent = self.guards.table, self.guards.absent
             count = count_steps(
                 self._step_dtype
@@ -77,24 +81,63 @@ class CudaBucket(Bucket):
         self.guards.refuse_shared_memory()
         keys = None if local.chance is None else upload(local.chance.keys(self.positions), self._device)
         table, launches = self._tables.now(), []
-        for work, values in self._passes(coefficients):
-            specialization = specialize(_of_the_first(values))
-            numbers = kernel_program(specialization, None).values(values)
-            launches += self._launches(table, work.chunks, keys, specialization, None, numbers, scaling)[0]
+        if (counted := local.counted) is not None:
+            specialization = specialize(counted.coefficients)
+            program = kernel_program(specialization, None)
+            if (made := of_step(counted.program, program)) is not None:
+                values = program.values(counted.coefficients)
+                numbers = {name: value for name, value in values.items() if name not in made.names}
+                numbers |= {f"r{i}": counted.registers[i] for i in made.given}
+                for _, work in self._parts(by_age=False):
+                    launches += self._launches_of(table, work, keys, specialization, numbers, scaling, made)
+                return partial(self._run, launches)
+        for work, known in self._passes(coefficients):
+            specialization = specialize(_of_the_first(known))
+            numbers = kernel_program(specialization, None).values(known)
+            launches += self._launches_of(table, work, keys, specialization, numbers, scaling)
         return partial(self._run, launches)
 
-    def prepare_ahead(self, specialization: Specialization) -> Ahead:
-        if self._counts_on_device:
-            raise NoWord("its step counts are on a device, where the host does not read them")
+    def _launches_of(
+        self,
+        table: Table,
+        work: Work,
+        keys: Tensor | None,
+        specialization: Specialization,
+        numbers: Mapping[str, Any],
+        scaling: Scaling | None,
+        made: OfStep | None = None,
+    ) -> list[Launch]:
+        """The launches of an update; where the device computes what depends on steps, the first counts."""
+        launches = []
+        if made is not None and self._step_dtype is not None:
+            told = [] if scaling is None else [self._at_hand(scaling.found_inf)]
+            rows = self._rows_of_all if work.tensors is None else work.tensors
+            pointers = [table.words, rows, *told]
+            counter = counting_kernel(self.guards.table.shape[1], self._step_dtype, scaled=bool(told))
+            launcher = counter.ready(len(rows), pointers, anywhere=bool(told))
+            launches.append(Launch(launcher, pointers, (), reads_table=True))
+        found = self._launches(table, work.chunks, keys, specialization, None, numbers, scaling, made)
+        return [*launches, *found[0]]
+
+    def prepare_ahead(self, specialization: Specialization, coefficients: NumberProgram) -> Ahead:
         if self._device.type == "cuda" and torch.cuda.is_current_stream_capturing():
             raise NoWord("a graph is being captured, and nothing else may be done now")
+        program, made = kernel_program(specialization, None), None
+        if self.counts_on_device and needs_step(coefficients, program):
+            made = of_step(coefficients, program)
+            if made is None or chooses_by_step(coefficients):
+                raise NoWord("its step counts are on a device, where the host does not read them")
+        names = [name for name in program.numbers if made is None or name not in made.names]
+        given = () if made is None else made.given
+        zeros = dict.fromkeys([*names, *(f"r{i}" for i in given)], 0.0)
         table = self._tables.now()
-        zeros = dict.fromkeys(kernel_program(specialization, None).numbers, 0.0)
-        launches, _ = self._launches(table, self._whole.chunks, None, specialization, None, zeros, None)
-        return Ahead({}, partial(self._update_ahead, table.aligned, launches))
+        launches = self._launches_of(table, self._whole, None, specialization, zeros, None, made)
+        places = [program.numbers.index(name) for name in names]
+        places += range(len(program.numbers), len(program.numbers) + len(given))
+        return Ahead({}, partial(self._update_ahead, table.aligned, launches, places), registers=given)
 
     def _update_ahead(
-        self, aligned: bool, launches: Sequence[Launch], numbers: Sequence[float]
+        self, aligned: bool, launches: Sequence[Launch], places: Sequence[int], numbers: Sequence[float]
     ) -> Update | None:
         if not self.guards.same_age or self.guards.present < len(self._sizes):
             return None
@@ -105,7 +148,8 @@ class CudaBucket(Bucket):
         table = self._tables.now()
         if table.aligned != aligned:
             return None
-        return partial(self._run, [launch.again(table, numbers) for launch in launches])
+        given = [numbers[place] for place in places]
+        return partial(self._run, [launch.again(table, given) for launch in launches])
 
     def search(
         self,
@@ -138,7 +182,7 @@ class CudaBucket(Bucket):
 
     def _passes(self, coefficients: Coefficients) -> list[tuple[Work, Mapping[str, Any]]]:
         """The work of the coming step, each with the numbers for it."""
-        if not self._counts_on_device:
+        if not self.counts_on_device:
             return [(work, coefficients(age)) for age, work in self._parts()]
         steps = torch.stack(self._steps.now()).double()
         try:
@@ -156,12 +200,14 @@ class CudaBucket(Bucket):
         number: int | None,
         values: Mapping[str, Any],
         scaling: Scaling | None,
+        made: OfStep | None = None,
     ) -> tuple[list[Launch], Tensor]:
         """The launches of kernels, compiled and with all their arguments.
 
         Args:
             number: of a search; ``None``: the update.
-            values: the numbers of its program.
+            values: the numbers of its program, and what is given for those that it computes itself.
+            made: how these are computed.
 
         Returns:
             The launches, and where they put the numbers of whole tensors.
@@ -177,7 +223,7 @@ class CudaBucket(Bucket):
             pointers.append(torch.stack(columns, dim=1))
         if scaling is not None:
             told = [scaling.found_inf, *([] if scaling.grad_scale is None else [scaling.grad_scale])]
-            pointers += [tensor.to(self._device, torch.float32, non_blocking=True) for tensor in told]
+            pointers += map(self._at_hand, told)
         of_reductions: list[Tensor] = []
         totals = work.new_empty(0)
         if width := len(program.reductions):
@@ -189,7 +235,7 @@ class CudaBucket(Bucket):
             totals = found[1]
             of_reductions = [*found, self._chunks]
             pointers += of_reductions
-        counted = self._step_dtype if self._counts_on_device else None
+        counted = self._step_dtype if self.counts_on_device else None
         functions = kernels(
             specialization,
             on_device,
@@ -200,29 +246,37 @@ class CudaBucket(Bucket):
             scaled=0 if scaling is None else len(told),
             aligned=table.aligned,
             number=number,
+            of_step=made,
         )
         launches = []
         for position, function in enumerate(functions):
             if position % 2 == 1:  # it adds up
                 launcher = function.ready(len(self._sizes), of_reductions, anywhere=False)
-                launches.append(Launch(launcher, of_reductions, (), visits=False))
+                launches.append(Launch(launcher, of_reductions, (), reads_table=False))
                 continue
             given = [table.words, *pointers]
             launcher = function.ready(len(work), given, *numbers, anywhere=scaling is not None)
-            launches.append(Launch(launcher, given, numbers, visits=True))
+            launches.append(Launch(launcher, given, numbers, reads_table=True))
         return launches, totals
+
+    def _at_hand(self, number: Tensor) -> Tensor:
+        return number.to(self._device, torch.float32, non_blocking=True)
 
     def _run(self, launches: Sequence[Launch]) -> None:
         """Update all parameters and states in place, as prepared."""
         self._launch(launches)
-        if self._step_dtype is not None and not self._counts_on_device:
+        if self._step_dtype is not None and not self.counts_on_device:
             self._count()
         self._settle()
 
     @property
+    def counts_on_device(self) -> bool:
+        return self._any_on_device
+
+    @property
     def heeds_scaling(self) -> bool:
         # Steps that the host counts would be counted although the device leaves one out.
-        return not self._counts_steps or self._counts_on_device
+        return not self._counts_steps or self.counts_on_device
 
     @property
     def has_moved(self) -> bool:
@@ -230,7 +284,7 @@ class CudaBucket(Bucket):
 
     @property
     def age(self) -> Any:
-        if not self._counts_on_device:
+        if not self.counts_on_device:
             return super().age
         steps = self._steps.now()
         return torch.stack([steps[i] for i in np.flatnonzero(self.guards.absent == 0)]).double().amax()

@@ -20,6 +20,7 @@ from ..rule.sweeps import Sweep, sweeps
 from ..storage import HALVES, compensated, computed_in, reads_back
 from . import reductions
 from .blocks import SourceText
+from .of_step import OfStep, count_source
 
 Launcher = Callable[..., object]
 # What can be stored, in the names of ``triton.language``.
@@ -80,6 +81,7 @@ def kernels(
     scaled: int,
     aligned: bool,
     number: int | None = None,
+    of_step: OfStep | None = None,
 ) -> list[Kernel]:
     """The kernels for a specialization of a rule, one for each of its sweeps, with what adds up in between.
 
@@ -90,11 +92,13 @@ def kernels(
         on_device: the program's numbers that are read from the device, one row for each parameter.
         stored: the dtypes of p, g and the states, those included that keep rounding errors.
         rounding: how results are rounded, see :mod:`..storage`. By chance: the kernel gets ``keys``.
-        step_dtype: of the step count on the device that the kernel increments, if there is one.
+        step_dtype: of the step count on the device, if there is one: the kernel increments it, or computes
+            coefficients of it.
         counts_steps: whether the table of addresses has a column for step counts.
         scaled: 1: the kernel gets ``found_inf``; 2: ``found_inf`` and ``grad_scale``.
         aligned: whether all addresses are multiples of 16 bytes.
         number: of the search that is to be made; ``None``: the update.
+        of_step: coefficients that the kernel computes; then somebody else has counted the step.
 
     Raises:
         CompilationError: Triton is not installed, or has no word for what the rule does.
@@ -114,10 +118,11 @@ def kernels(
             on_device,
             stored,
             rounding,
-            None if sweep.reductions else step_dtype,
+            None if sweep.reductions and of_step is None else step_dtype,
             counts_steps=counts_steps,
             scaled=scaled,
             aligned=aligned,
+            of_step=of_step,
         )
         texts = {"kernel": text}
         if sweep.reductions:
@@ -126,6 +131,16 @@ def kernels(
         for name, text in texts.items():
             made.append(Kernel(triton.jit(_from_text(text, name, {"tl": tl, "xp": xp}))))
     return made
+
+
+@cache
+def counting_kernel(width: int, step_dtype: torch.dtype, *, scaled: bool) -> Kernel:
+    """Counts the steps of tensors: of the table of addresses, so many words wide, the last."""
+    import triton
+    import triton.language as tl
+
+    text = count_source(width, str(step_dtype).removeprefix("torch."), scaled=scaled)
+    return Kernel(triton.jit(_from_text(text, "count", {"tl": tl})))
 
 
 @cache
@@ -151,6 +166,7 @@ def kernel_source(
     counts_steps: bool,
     scaled: int,
     aligned: bool,
+    of_step: OfStep | None,
 ) -> str:
     """One program of the launch: its entry of the work list, block by block, read, compute, write."""
     real = str(computed_in(stored)).removeprefix("torch.")
@@ -159,14 +175,17 @@ def kernel_source(
     kept = compensated(rounding, {name: dtypes[name] for name in tensors if name != "g"})
     columns = {**dtypes, **{f"lost_{name}": dtypes[name] for name in kept}}
     width = len(columns) + counts_steps
-    on_host = [name for name in program.numbers if name not in on_device]
+    elsewhere = {*on_device, *(of_step.names if of_step else ())}
+    on_host = [name for name in program.numbers if name not in elsewhere]
+    given = [f"r{i}" for i in of_step.given] if of_step else []
+    step, kind = f"tl.load(table + row * {width} + {width - 1})", str(step_dtype).removeprefix("torch.")
     by_chance = rounding == "stochastic" and not program.is_search
     scaling = ["found_inf", "grad_scale"][:scaled]
     signature = [
         *("table", "work", *(["keys"] if by_chance else [])),
         *(*(["numbers"] if on_device else []), *scaling),
         *(["partials", "totals", "chunks"] if program.reductions else []),
-        *(f'{name}: "fp64"' for name in on_host),
+        *(f'{name}: "fp64"' for name in (*on_host, *given)),
         "BLOCK: tl.constexpr",
     ]
     pointer = f"tl.load(table + row * {width} + {{}}).to(tl.pointer_type(tl.{{}})) + offset"
@@ -191,6 +210,7 @@ def kernel_source(
             f"    {name} = tl.load(numbers + row * {len(on_device)} + {c}).to(tl.{real})"
             for c, name in enumerate(on_device)
         ),
+        *(f"    {line}" for line in (of_step.prologue(step, kind, real) if of_step else ())),
         # (As integers: the interpreter loses track of a comparison of floating point numbers.)
         *(f"    {name} = {name}.to(tl.int32) != 0" for name in sorted(program.truths)),
         *(f"    {line}" for line in said.constants),
@@ -219,9 +239,7 @@ def kernel_source(
         part = f"tl.load(chunks + 2 * row) + offset // {CHUNK}"
         places = list(map(place, sweep.reductions))
         lines += [f"    {line}" for line in reductions.give(sweep.reductions, places, reduced, part)]
-    if step_dtype is not None:
-        step = f"tl.load(table + row * {width} + {width - 1})"
-        kind = str(step_dtype).removeprefix("torch.")
+    if step_dtype is not None and of_step is None:
         lines += [
             "    if offset == 0:",
             f"        at_step = {step}.to(tl.pointer_type(tl.{kind}))",

@@ -19,19 +19,21 @@ class Launch(NamedTuple):
         function: a compiled kernel, see :meth:`.kernel.Kernel.ready`.
         pointers: its arguments that are tensors.
         numbers: those that are numbers.
-        visits: whether it visits all elements: then its first pointer is the table of their addresses.
+        reads_table: whether its first pointer is the table of addresses.
     """
 
     function: Callable[..., object]
     pointers: Sequence[Tensor]
     numbers: Sequence[float]
-    visits: bool
+    reads_table: bool
 
     def again(self, table: Table, numbers: Sequence[float]) -> Launch:
-        """The same in another step; only what visits the elements sees a difference."""
-        if not self.visits:
+        """The same in another step, for which only some are given numbers."""
+        if not self.reads_table:
             return self
-        return self._replace(pointers=[table.words, *self.pointers[1:]], numbers=numbers)
+        return self._replace(
+            pointers=[table.words, *self.pointers[1:]], numbers=numbers if self.numbers else ()
+        )
 
     def __call__(self) -> None:
         self.function(*self.pointers, *self.numbers, BLOCK)

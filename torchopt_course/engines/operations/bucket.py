@@ -17,6 +17,7 @@ from ..fused import why_odd, why_odd_step
 from ..guards import PLAIN
 from ..local import LocalGroup, State
 from ..native.compiler import NoWord
+from ..rule.number_program import NumberProgram
 from ..rule.parsed import Specialization
 from ..rule.program import Program, is_of_several
 from ..storage import HALVES
@@ -106,7 +107,7 @@ class OperationsBucket(Bucket):
     def has_moved(self) -> bool:
         return self.guards.have_moved
 
-    def prepare_ahead(self, specialization: Specialization) -> Ahead:
+    def prepare_ahead(self, specialization: Specialization, coefficients: NumberProgram) -> Ahead:
         return Ahead({}, partial(self._update_ahead, self._program(specialization)))
 
     def _update_ahead(self, program: InPlace, values: Sequence[float]) -> Update | None:

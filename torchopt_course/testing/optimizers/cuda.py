@@ -8,12 +8,13 @@ from typing import Any
 import torch
 
 from ...elementwise import ElementwiseOptimizer
+from ...engines.cuda.of_step import OfStep
 from ...engines.rule.parsed import Specialization
 from .verdict import NotAsked, OptimizerError
 
 # What the generated kernels call their pointers; all other arguments are numbers.
 POINTERS = {
-    **dict.fromkeys(("table", "work", "keys", "chunks"), "*i64"),
+    **dict.fromkeys(("table", "work", "rows", "keys", "chunks"), "*i64"),
     **dict.fromkeys(("numbers", "partials", "totals"), "*fp64"),
     **dict.fromkeys(("found_inf", "grad_scale"), "*fp32"),
 }
@@ -29,6 +30,7 @@ def compiled(
     step_dtype: torch.dtype | None = None,
     scaled: int = 0,
     aligned: bool = True,
+    of_step: OfStep | None = None,
 ) -> list[Any]:
     """All kernels of a rule down to machine code for an H100, in the order in which a step launches them.
 
@@ -45,7 +47,9 @@ def compiled(
     for number in (*range(len(specialization.searches)), None):
         given = specialization, on_device if number is None else (), stored, rounding, step_dtype
         how = {"counts_steps": True, "scaled": scaled, "aligned": aligned, "number": number}
-        made += cuda_kernel.kernels(*given, **how)
+        made += cuda_kernel.kernels(*given, **how, of_step=of_step if number is None else None)
+    if of_step is not None and step_dtype is not None:
+        made.insert(0, cuda_kernel.counting_kernel(2 + len(stored), step_dtype, scaled=bool(scaled)))
     results = []
     for function in (kernel._function for kernel in made):
         signature = {name: POINTERS.get(name, "fp64") for name in function.arg_names} | {"BLOCK": "constexpr"}

@@ -1,0 +1,104 @@
+"""Where the step count lives on the device: each launch computes what depends on it, in double precision.
+
+The host knows the options, and with them everything else; it never waits for the count. A launch of its own
+counts first, for the programs of the next one read what it has written.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from ..counted import of_the_step
+from ..rule.number_program import NumberProgram
+from ..rule.program import NUMBER, Line, Program
+from .blocks import SourceText
+
+# What a kernel computes of numbers as Python does.
+_WORDS = frozenset(
+    {"add", "sub", "mul", "div", "pow", "neg", "abs", "sqrt", "exp", "log", "sin", "cos", "floor", "ceil"}
+)
+
+
+class OfStep(NamedTuple):
+    """The coefficients of a rule that depend on the step.
+
+    Attributes:
+        step: the register of the step, by its number in the program of the coefficients.
+        given: the registers that the host fills.
+        lines: what is computed of them, ``r`` before their numbers.
+        numbers: what the rule's program calls the results, and their registers.
+    """
+
+    step: int
+    given: tuple[int, ...]
+    lines: tuple[str, ...]
+    numbers: tuple[tuple[str, int], ...]
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The numbers of the rule's program that the device computes."""
+        return frozenset(name for name, _ in self.numbers)
+
+    def prologue(self, address: str, kind: str, real: str) -> list[str]:
+        """What stands before everything else in a kernel.
+
+        Args:
+            address: the text that gives that of the step count, which is of this kind.
+            real: the precision in which the rule computes.
+        """
+        return [
+            *(f"r{i} = tl.full((), r{i}, tl.float64)" for i in self.given),
+            f"r{self.step} = tl.load(({address}).to(tl.pointer_type(tl.{kind}))).to(tl.float64)",
+            *self.lines,
+            *(f"{name} = r{register}.to(tl.{real})" for name, register in self.numbers),
+        ]
+
+
+def needs_step(coefficients: NumberProgram, program: Program) -> bool:
+    """Whether a number that the rule's program reads depends on the step."""
+    depend = of_the_step(coefficients)
+    on_step = {
+        NUMBER.format(name)
+        for name, place in coefficients.results.items()
+        if type(place) is int and place in depend
+    }
+    return bool(program.arithmetic) or not on_step.isdisjoint(program.numbers)
+
+
+def of_step(coefficients: NumberProgram, program: Program) -> OfStep | None:
+    """What a kernel computes of the step; ``None`` if that is nothing, or it has no word for something.
+
+    Args:
+        program: of the rule.
+    """
+    depend, begin = of_the_step(coefficients), len(coefficients.inputs) + len(coefficients.constants)
+    named = {
+        NUMBER.format(name): register
+        for name, register in coefficients.results.items()
+        if type(register) is int  # and no truth value
+    }
+    numbers = [(name, named[name]) for name in program.numbers if named.get(name) in depend]
+    if program.arithmetic or not numbers or any(name not in named for name in program.numbers):
+        return None
+    needed, lines = {register for _, register in numbers}, list[Line]()
+    for i in range(begin + len(coefficients.operations) - 1, begin - 1, -1):
+        operation = coefficients.operations[i - begin]
+        if i in needed & depend:
+            if operation.word not in _WORDS:
+                return None
+            needed.update(operation.operands)
+            lines.append(Line(f"r{i}", operation.word, tuple(f"r{place}" for place in operation.operands)))
+    text = SourceText(lines[::-1], (), "float64").per_tensor
+    step = coefficients.inputs.index(("step", None))
+    return OfStep(step, tuple(sorted(needed - depend)), tuple(text), tuple(numbers))
+
+
+def count_source(width: int, kind: str, *, scaled: bool) -> str:
+    """A kernel that counts a step of each tensor of a list, unless a gradient has overflowed."""
+    return f"""
+def count(table, rows, {"found_inf, " * scaled}BLOCK: tl.constexpr):
+    row = tl.load(rows + tl.program_id(0))
+    at_step = tl.load(table + row * {width} + {width - 1}).to(tl.pointer_type(tl.{kind}))
+    alive = {"tl.where(tl.load(found_inf) == 0, 1, 0)" if scaled else "1"}
+    tl.store(at_step, tl.load(at_step) + alive)
+"""
