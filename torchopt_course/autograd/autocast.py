@@ -13,9 +13,8 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from . import traced
 from .dispatch import DIFFERENTIABLE
-from .refusals import same_random_numbers
+from .refusals import held, same_random_numbers
 
 # For a function with arguments of these dtypes on this kind of device: the dtype to cast them to, if any.
 _known: dict[tuple[Any, ...], torch.dtype | None] = {}
@@ -59,7 +58,7 @@ def _tried(function: Callable[..., Any], flat: list[Any], structure: Any, device
             results = pytree.tree_leaves(function(*args, **kwargs))
         return next((y for y in results if isinstance(y, Tensor) and y.is_floating_point()), None)
 
-    with same_random_numbers([traced.raw(value) for value in flat if isinstance(value, Tensor)]):
+    with same_random_numbers(value for value in flat if isinstance(value, Tensor)):
         chosen = result(True)
         if chosen is None:
             return None
@@ -77,6 +76,6 @@ def _tried(function: Callable[..., Any], flat: list[Any], structure: Any, device
 
 def _cast(value: Any, dtype: torch.dtype, device: str) -> Any:
     """As torch: neither doubles nor, next to tensors of a GPU, numbers of the CPU."""
-    if not isinstance(value, Tensor) or traced.raw(value).device.type != device:
+    if not isinstance(value, Tensor) or held(value).device.type != device:
         return value
     return value.to(dtype) if value.is_floating_point() and value.dtype != torch.float64 else value

@@ -7,7 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
-from .traced import Operation, Traced, Value
+from .dispatch import TABLE
+from .traced import Operation, Value
 
 
 def has_numbers_of_cpu(args: Sequence[Value]) -> bool:
@@ -17,15 +18,9 @@ def has_numbers_of_cpu(args: Sequence[Value]) -> bool:
 
 def on_one_device(op: Operation, args: Sequence[Value]) -> Any:
     """The operation once more, with its numbers moved: moving is recorded, and goes back for the gradient."""
-    from .primitives.conversion import convert  # which is made of what is in variable.py
-    from .variable import lift
-
     device = next(x.device for x in args if isinstance(x, Tensor) and x.device.type != "cpu")
-    moved = [
-        convert(x if isinstance(x, Traced) else lift(x), device, x.dtype) if _is_number_of_cpu(x) else x
-        for x in args
-    ]
-    return op(*moved)
+    move = TABLE[Tensor.to]
+    return op(*[move(x, device) if _is_number_of_cpu(x) else x for x in args])
 
 
 def _is_number_of_cpu(x: Value) -> bool:

@@ -45,7 +45,7 @@ def try_by_torch(func: Any, args: Any, kwargs: Any) -> Dtypes:
     flat, structure = pytree.tree_flatten((args, kwargs))
     if any(getattr(x, "is_formula", False) for x in flat):
         return None
-    given = [_held(x).detach() if isinstance(x, Tensor) else x for x in flat]
+    given = [held(x).detach() if isinstance(x, Tensor) else x for x in flat]
     tensors = [x for x in given if isinstance(x, Tensor)]
     plain = all(type(x) is Tensor and x.layout == torch.strided for x in tensors)
     if not plain or any(isinstance(x, torch.Generator) for x in given):
@@ -62,7 +62,7 @@ def try_by_torch(func: Any, args: Any, kwargs: Any) -> Dtypes:
 
 def same_random_numbers(tensors: Iterable[Tensor]) -> AbstractContextManager[None]:
     """After the block those of the CPU and of these tensors' devices go on as before it."""
-    return torch.random.fork_rng({x.device for x in tensors if x.is_cuda})
+    return torch.random.fork_rng({x.device for x in map(held, tensors) if x.is_cuda})
 
 
 def in_dtypes(result: Any, dtypes: Dtypes) -> Any:
@@ -78,7 +78,7 @@ def in_dtypes(result: Any, dtypes: Dtypes) -> Any:
     return pytree.tree_map_only(Tensor, converted, result)
 
 
-def _held(x: Any) -> Any:
+def held(x: Any) -> Any:
     """The tensor at the bottom of a traced value."""
     while type(x) is not Tensor and (held := getattr(x, "_data", None)) is not None:
         x = held
@@ -90,7 +90,7 @@ def _form(x: Any) -> Any:
     if kind in KNOWN_BY_VALUE:
         return x
     if isinstance(x, Tensor):
-        x = _held(x)
+        x = held(x)
         return x.shape, x.dtype, x.device
     if kind in (tuple, list):
         return tuple(map(_form, x))
