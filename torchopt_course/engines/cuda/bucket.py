@@ -21,7 +21,6 @@ import torch
 from torch import Tensor
 
 from ..bucket import Ahead, Bucket, Candidate, Coefficients, GroupOptions, Part, Scaling, Specialize, Update
-from ..counted import chooses_by_step
 from ..fused import kernel_program, why_not_fused
 from ..local import LocalGroup, State
 from ..native.compiler import CompilationError, NoWord
@@ -29,11 +28,11 @@ from ..rule.number_program import NumberProgram
 from ..rule.parsed import Specialization
 from ..same_tensors import SameTensors
 from .kernel import DTYPES, counting_kernel, kernels
-from .launch import Launch, keep_for_stream
-from .of_step import OfStep, needs_step, of_step
+from .launch import Launch, current_stream, keep_for_stream
+from .of_step import OfStep, of_any_step, of_step
 from .steps import count_steps
 from .tables import Table, Tables, upload
-from .work import Work, chunks_of
+from .work import Work, Works
 
 
 class CudaBucket(Bucket):
@@ -57,23 +56,15 @@ class CudaBucket(Bucket):
         steps = [state[param]["step"] for param in params] if self._counts_steps else []
         self._steps = SameTensors(steps)
         self._any_on_device = any(map(_is_on_device, steps))
-        self._rows_of_all = upload(np.arange(len(params)), self._device)
-        self._rows = chunks_of(self._sizes)
-        self._whole = Work(upload(self._rows, self._device), int(self._sizes.sum()))
-        # Where the chunks of each tensor begin in the list of all, and how many elements it has.
-        starts = np.searchsorted(self._rows[:, 0], np.arange(len(params)))
-        self._chunks = upload(np.stack([starts, self._sizes], axis=1), self._device)
-        self._pattern = b""
-        self._split: list[tuple[float, Work]] = []
+        self._works = Works(self._sizes, self._device)
         columns = self.guards.table.shape[1] - self._counts_steps
         self._tables = Tables(self.guards.table, columns, self._device)
         if self._step_dtype is not None and not self.counts_on_device:
             table, absent = self.guards.table, self.guards.absent
-            count = count_steps(
-                self._step_dtype
-            )  # compiled now: what fails later fails in the middle of a step
+            # Compiled now: what fails later fails in the middle of a step.
+            count = count_steps(self._step_dtype)
             self._count = partial(count, table.ctypes.data, *table.shape, absent.ctypes.data)
-        self._stream = self._current_stream()
+        self._stream = current_stream(self._device)
 
     def prepare(
         self, local: LocalGroup, coefficients: Coefficients, specialize: Specialize, scaling: Scaling | None
@@ -85,10 +76,10 @@ class CudaBucket(Bucket):
             specialization = specialize(counted.coefficients)
             program = kernel_program(specialization, None)
             if (made := of_step(counted.program, program)) is not None:
-                values = program.values(counted.coefficients)
-                numbers = {name: value for name, value in values.items() if name not in made.names}
+                values = program.values(counted.coefficients).items()
+                numbers = {name: value for name, value in values if name not in made.names}
                 numbers |= {f"r{i}": counted.registers[i] for i in made.given}
-                for _, work in self._parts(by_age=False):
+                for work in self._works.of_present(self.guards):
                     launches += self._launches_of(table, work, keys, specialization, numbers, scaling, made)
                 return partial(self._run, launches)
         for work, known in self._passes(coefficients):
@@ -108,30 +99,26 @@ class CudaBucket(Bucket):
         made: OfStep | None = None,
     ) -> list[Launch]:
         """The launches of an update; where the device computes what depends on steps, the first counts."""
-        launches = []
+        launches, _ = self._launches(table, work.chunks, keys, specialization, None, numbers, scaling, made)
         if made is not None and self._step_dtype is not None:
             told = [] if scaling is None else [self._at_hand(scaling.found_inf)]
-            rows = self._rows_of_all if work.tensors is None else work.tensors
+            rows = work.rows
             pointers = [table.words, rows, *told]
             counter = counting_kernel(self.guards.table.shape[1], self._step_dtype, scaled=bool(told))
             launcher = counter.ready(len(rows), pointers, anywhere=bool(told))
-            launches.append(Launch(launcher, pointers, (), reads_table=True))
-        found = self._launches(table, work.chunks, keys, specialization, None, numbers, scaling, made)
-        return [*launches, *found[0]]
+            launches.insert(0, Launch(launcher, pointers, (), reads_table=True))
+        return launches
 
     def prepare_ahead(self, specialization: Specialization, coefficients: NumberProgram) -> Ahead:
         if self._device.type == "cuda" and torch.cuda.is_current_stream_capturing():
             raise NoWord("a graph is being captured, and nothing else may be done now")
-        program, made = kernel_program(specialization, None), None
-        if self.counts_on_device and needs_step(coefficients, program):
-            made = of_step(coefficients, program)
-            if made is None or chooses_by_step(coefficients):
-                raise NoWord("its step counts are on a device, where the host does not read them")
+        program = kernel_program(specialization, None)
+        made = of_any_step(coefficients, program) if self.counts_on_device else None
         names = [name for name in program.numbers if made is None or name not in made.names]
         given = () if made is None else made.given
         zeros = dict.fromkeys([*names, *(f"r{i}" for i in given)], 0.0)
         table = self._tables.now()
-        launches = self._launches_of(table, self._whole, None, specialization, zeros, None, made)
+        launches = self._launches_of(table, self._works.whole, None, specialization, zeros, None, made)
         places = [program.numbers.index(name) for name in names]
         places += range(len(program.numbers), len(program.numbers) + len(given))
         return Ahead({}, partial(self._update_ahead, table.aligned, launches, places), registers=given)
@@ -145,8 +132,7 @@ class CudaBucket(Bucket):
             self.guards.refuse_shared_memory()
         except NoWord:
             return None
-        table = self._tables.now()
-        if table.aligned != aligned:
+        if (table := self._tables.now()).aligned != aligned:
             return None
         given = [numbers[place] for place in places]
         return partial(self._run, [launch.again(table, given) for launch in launches])
@@ -173,7 +159,7 @@ class CudaBucket(Bucket):
             )
             self._launch(launches)
             totals = totals.view(len(self._sizes), len(program.reductions))
-            totals = totals if work.tensors is None else totals.index_select(0, work.tensors)
+            totals = totals if work is self._works.whole else totals.index_select(0, work.rows)
             names = [line.out for line in program.reductions]
             found = [totals[:, names.index(name)] for name in program.results]
             searches = specialization.searches
@@ -183,10 +169,10 @@ class CudaBucket(Bucket):
     def _passes(self, coefficients: Coefficients) -> list[tuple[Work, Mapping[str, Any]]]:
         """The work of the coming step, each with the numbers for it."""
         if not self.counts_on_device:
-            return [(work, coefficients(age)) for age, work in self._parts()]
+            return [(work, coefficients(age)) for age, work in self._works.by_age(self.guards)]
         steps = torch.stack(self._steps.now()).double()
         try:
-            return [(work, coefficients(steps)) for _, work in self._parts(by_age=False)]
+            return [(work, coefficients(steps)) for work in self._works.of_present(self.guards)]
         except (TypeError, ValueError, RuntimeError) as error:
             reason = f"its coefficients cannot be computed for a tensor of steps: {error}"
             raise CompilationError(reason) from error
@@ -230,18 +216,17 @@ class CudaBucket(Bucket):
             # What the programs of a launch find out of their parts, and of whole tensors.
             found = [
                 torch.empty(count * width, dtype=torch.float64, device=self._device)
-                for count in (len(self._rows), len(self._sizes))
+                for count in (len(self._works.whole.chunks), len(self._sizes))
             ]
             totals = found[1]
-            of_reductions = [*found, self._chunks]
+            of_reductions = [*found, self._works.of_tensors]
             pointers += of_reductions
-        counted = self._step_dtype if self.counts_on_device else None
         functions = kernels(
             specialization,
             on_device,
             self._stored,
             self._rounding,
-            counted,
+            self._step_dtype if self.counts_on_device else None,
             counts_steps=self._counts_steps,
             scaled=0 if scaling is None else len(told),
             aligned=table.aligned,
@@ -291,14 +276,10 @@ class CudaBucket(Bucket):
 
     def _launch(self, launches: Sequence[Launch]) -> None:
         with torch.cuda.device(self._device.index if self._device.type == "cuda" else -1):
-            if self._current_stream() != self._stream:
+            if current_stream(self._device) != self._stream:
                 keep_for_stream(launches)
             for launch in launches:
                 launch()
-
-    def _current_stream(self) -> int:
-        """The handle of the device's current stream, which is asked for in each step."""
-        return torch._C._cuda_getCurrentRawStream(self._device.index) if self._device.type == "cuda" else 0
 
     def _settle(self) -> None:
         """Tell autograd what has been written behind its back, and remember that a step was taken."""
@@ -307,36 +288,6 @@ class CudaBucket(Bucket):
             self.guards.ages[self.guards.absent == 0] = 1
         torch.autograd.graph.increment_version(written)
         written.clear()
-
-    def _parts(self, *, by_age: bool = True) -> list[tuple[float, Work]]:
-        """The numbers of steps taken, each with its work; most often one, for all tensors.
-
-        Parameters without a gradient are in none of them.
-        """
-        ages = self.guards.ages if by_age else np.ones_like(self.guards.ages)
-        if self.guards.present == len(ages) and (self.guards.same_age or not by_age):
-            return [(ages.item(0), self._whole)]
-        if not self.guards.present:
-            return []
-        stepped = self.guards.absent == 0
-        if not np.isfinite(
-            ages[stepped]
-        ).all():  # someone has written it into a "step": torch takes it as it is
-            each = [(ages.item(i), np.arange(len(ages)) == i) for i in np.flatnonzero(stepped)]
-            return [(age, self._work_of(mine)) for age, mine in each]
-        oldest = ages[stepped].max()
-        # Parameters that are all stepped keep their distance in age, so the parts stay the same for long.
-        behind = np.where(stepped, oldest - ages, -1)
-        pattern = behind.tobytes()
-        if pattern != self._pattern:
-            self._split = [(lag, self._work_of(behind == lag)) for lag in np.unique(behind[stepped])]
-            self._pattern = pattern
-        return [(float(oldest - lag), work) for lag, work in self._split]
-
-    def _work_of(self, mine: np.ndarray[Any, np.dtype[np.bool_]]) -> Work:
-        """The work of some of the tensors."""
-        chunks = upload(self._rows[mine[self._rows[:, 0]]], self._device)
-        return Work(chunks, int(self._sizes[mine].sum()), upload(np.flatnonzero(mine), self._device))
 
 
 def _of_the_first(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from .kernel import BLOCK
+from .compiled import BLOCK, Launcher
 from .tables import Table
 
 
@@ -16,13 +16,13 @@ class Launch(NamedTuple):
     """Call it under its device.
 
     Attributes:
-        function: a compiled kernel, see :meth:`.kernel.Kernel.ready`.
+        function: a compiled kernel, see :meth:`.compiled.Kernel.ready`.
         pointers: its arguments that are tensors.
         numbers: those that are numbers.
         reads_table: whether its first pointer is the table of addresses.
     """
 
-    function: Callable[..., object]
+    function: Launcher
     pointers: Sequence[Tensor]
     numbers: Sequence[float]
     reads_table: bool
@@ -45,3 +45,8 @@ def keep_for_stream(launches: Sequence[Launch]) -> None:
         stream = torch.cuda.current_stream()
         for tensor in {id(tensor): tensor for launch in launches for tensor in launch.pointers}.values():
             tensor.record_stream(stream)
+
+
+def current_stream(device: torch.device) -> int:
+    """The handle of a device's current stream, which is asked for in each step."""
+    return torch._C._cuda_getCurrentRawStream(device.index) if device.type == "cuda" else 0

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from ..counted import of_the_step
+from ..counted import chooses_by_step, of_the_step
+from ..native.compiler import NoWord
 from ..rule.number_program import NumberProgram
 from ..rule.program import NUMBER, Line, Program
 from .blocks import SourceText
@@ -54,17 +55,6 @@ class OfStep(NamedTuple):
         ]
 
 
-def needs_step(coefficients: NumberProgram, program: Program) -> bool:
-    """Whether a number that the rule's program reads depends on the step."""
-    depend = of_the_step(coefficients)
-    on_step = {
-        NUMBER.format(name)
-        for name, place in coefficients.results.items()
-        if type(place) is int and place in depend
-    }
-    return bool(program.arithmetic) or not on_step.isdisjoint(program.numbers)
-
-
 def of_step(coefficients: NumberProgram, program: Program) -> OfStep | None:
     """What a kernel computes of the step; ``None`` if that is nothing, or it has no word for something.
 
@@ -91,6 +81,26 @@ def of_step(coefficients: NumberProgram, program: Program) -> OfStep | None:
     text = SourceText(lines[::-1], (), "float64").per_tensor
     step = coefficients.inputs.index(("step", None))
     return OfStep(step, tuple(sorted(needed - depend)), tuple(text), tuple(numbers))
+
+
+def of_any_step(coefficients: NumberProgram, program: Program) -> OfStep | None:
+    """The same for all steps to come; ``None`` if nothing that the rule's program reads depends on them.
+
+    Raises:
+        NoWord: it is to be computed, and a kernel cannot do it.
+    """
+    depend = of_the_step(coefficients)
+    named = {
+        NUMBER.format(n)
+        for n, place in coefficients.results.items()
+        if type(place) is int and place in depend
+    }
+    if not program.arithmetic and named.isdisjoint(program.numbers):
+        return None
+    made = of_step(coefficients, program)
+    if made is None or chooses_by_step(coefficients):
+        raise NoWord("its step counts are on a device, where the host does not read them")
+    return made
 
 
 def count_source(width: int, kind: str, *, scaled: bool) -> str:

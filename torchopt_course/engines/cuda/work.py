@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from torch import Tensor
 
+from ..guards import Guards
 from .kernel import CHUNK
-from .tables import Words
+from .tables import Words, upload
 
 
 class Work(NamedTuple):
@@ -17,15 +19,65 @@ class Work(NamedTuple):
     Attributes:
         chunks: one row for each program of the launch: which tensor, from where, how many elements.
         size: how many elements in all.
-        tensors: which tensors of the bucket; ``None``: all of them.
+        rows: which tensors of the bucket.
     """
 
     chunks: Tensor
     size: int
-    tensors: Tensor | None = None
+    rows: Tensor
 
 
-def chunks_of(sizes: Words) -> Words:
+class Works:
+    """The work of a bucket's steps.
+
+    Attributes:
+        whole: that of all tensors.
+        of_tensors: for each tensor where its chunks begin in that work, and how many elements it has.
+    """
+
+    def __init__(self, sizes: Words, device: torch.device) -> None:
+        self._sizes, self._device = sizes, device
+        self._chunks = _chunks_of(sizes)
+        self.whole = self._work(np.ones(len(sizes), dtype=bool))
+        starts = np.searchsorted(self._chunks[:, 0], np.arange(len(sizes)))
+        self.of_tensors = upload(np.stack([starts, sizes], axis=1), device)
+        self._pattern = b""
+        self._split: list[tuple[float, Work]] = []
+
+    def of_present(self, guards: Guards) -> list[Work]:
+        """That of all parameters that have a gradient; none if nobody has."""
+        return [work for _, work in self._parts(guards, np.ones_like(guards.ages), same_age=True)]
+
+    def by_age(self, guards: Guards) -> list[tuple[float, Work]]:
+        """The numbers of steps taken, each with the work of those; most often one, for all tensors."""
+        return self._parts(guards, guards.ages, same_age=guards.same_age)
+
+    def _parts(self, guards: Guards, ages: Any, *, same_age: bool) -> list[tuple[float, Work]]:
+        if guards.present == len(ages) and same_age:
+            return [(ages.item(0), self.whole)]
+        if not guards.present:
+            return []
+        stepped = guards.absent == 0
+        if not np.isfinite(ages[stepped]).all():
+            # Someone has written it into a "step": torch takes it as it is.
+            each = [(ages.item(i), np.arange(len(ages)) == i) for i in np.flatnonzero(stepped)]
+            return [(age, self._work(mine)) for age, mine in each]
+        oldest = ages[stepped].max()
+        # Parameters that are all stepped keep their distance in age, so the parts stay the same for long.
+        behind = np.where(stepped, oldest - ages, -1)
+        pattern = behind.tobytes()
+        if pattern != self._pattern:
+            self._split = [(lag, self._work(behind == lag)) for lag in np.unique(behind[stepped])]
+            self._pattern = pattern
+        return [(float(oldest - lag), work) for lag, work in self._split]
+
+    def _work(self, mine: np.ndarray[Any, np.dtype[np.bool_]]) -> Work:
+        """That of some of the tensors."""
+        chunks = upload(self._chunks[mine[self._chunks[:, 0]]], self._device)
+        return Work(chunks, int(self._sizes[mine].sum()), upload(np.flatnonzero(mine), self._device))
+
+
+def _chunks_of(sizes: Words) -> Words:
     """The chunks of tensors of these sizes; an empty tensor has one, too."""
     return np.array(
         [

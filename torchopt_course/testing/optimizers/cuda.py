@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from ...elementwise import ElementwiseOptimizer
+from ...engines.cuda.compiled import BLOCK
 from ...engines.cuda.of_step import OfStep
 from ...engines.rule.parsed import Specialization
 from .verdict import NotAsked, OptimizerError
@@ -53,7 +54,7 @@ def compiled(
     results = []
     for function in (kernel._function for kernel in made):
         signature = {name: POINTERS.get(name, "fp64") for name in function.arg_names} | {"BLOCK": "constexpr"}
-        source = ASTSource(function, signature, {(function.arg_names.index("BLOCK"),): cuda_kernel.BLOCK})
+        source = ASTSource(function, signature, {(function.arg_names.index("BLOCK"),): BLOCK})
         target, options = GPUTarget("cuda", H100, 32), {"num_warps": 4}
         results.append(triton.compile(source, target=target, options=options))
     return results
