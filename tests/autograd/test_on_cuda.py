@@ -342,6 +342,19 @@ def test_forward_mode_and_higher_orders():
     assert v.grad.device == x.device
 
 
+@pytest.mark.parametrize("name", ["lstm", "gru", "rnn"])
+def test_forward_mode_of_recurrent_modules(name: str):
+    model, x, labels = made(name, DOUBLE)
+    values = {key: p.detach() for key, p in model.named_parameters()}
+    directions = {key: numbers(*p.shape, seed=7) for key, p in values.items()}
+    _, tangent = ag.jvp(
+        lambda w: F.cross_entropy(ag.functional_call(model, w, (x,)), labels), (values,), (directions,)
+    )
+    F.cross_entropy(model(x), labels).backward()
+    slope = sum((p.grad * directions[key]).sum() for key, p in model.named_parameters())
+    torch.testing.assert_close(tangent.detach(), slope)
+
+
 def test_finite_differences_agree():
     x, w = numbers(3, 4), numbers(4, 4, seed=5)
     slopes = ag.numerical.grad(lambda a: softly(a, w))(x)

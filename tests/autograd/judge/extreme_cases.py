@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from .cases import OPERATORS, SMOOTH_ONLY, Case, _case, _leaves, _samples, _some
+from .cases import OPERATORS, Case, _case, _samples, _some
+from .left_out import SMOOTH_ONLY, leaves_of
 
 nan, inf = math.nan, math.inf
 NUMBERS = (
@@ -70,7 +71,7 @@ def cases_at_extremes(name: str, samples: int = 8) -> Iterator[tuple[str, Case]]
         for sample in _samples(op, torch.float64)
         if not any(
             isinstance(x, Tensor) and (x.is_complex() or x.layout is not torch.strided or x.numel() > 3000)
-            for x in _leaves(sample)
+            for x in leaves_of(sample)
         )
     ]
     function = partial(op.gradcheck_wrapper, op.op)
@@ -107,7 +108,7 @@ def _filled(inputs: Sequence[Tensor]) -> Iterator[tuple[str, list[Tensor]]]:
 
 def _empty(sample: Any) -> Any:
     """Without rows: what is as long as the input."""
-    first = next((x for x in _leaves(sample) if isinstance(x, Tensor)), None)
+    first = next((x for x in leaves_of(sample) if isinstance(x, Tensor)), None)
     if first is None or not first.dim():
         return None
     return _changed(sample, lambda x: x[:0] if x.dim() and len(x) == len(first) else x)

@@ -150,7 +150,7 @@ def _compare(case: Case, truth: Truth) -> None:
     outputs = _leaves_of(case.program(variables, True))
     if len(outputs) != len(truth.outputs):
         raise Difference(f"{len(outputs)} outputs, torch {len(truth.outputs)}")
-    tensors = [x for x in (*inputs, *truth.outputs) if isinstance(x, Tensor)]
+    tensors = [x for x in (*inputs, *case.beside, *truth.outputs) if isinstance(x, Tensor)]
     tolerance = max(TOLERANCE.get(x.dtype, 0.0) for x in tensors) if tensors else 0.0
     same = partial(_same, tolerance=tolerance)
     for i, (mine, theirs) in enumerate(zip(outputs, truth.outputs, strict=True)):

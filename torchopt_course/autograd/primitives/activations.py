@@ -240,17 +240,33 @@ def _prelu(input: Value, weight: Value) -> Value:
 
 
 @means("dropout")
-@also_in_place
-def _dropout(input: Value, p: float = 0.5, training: bool = True, train: bool | None = None) -> Value:
+def _dropout(
+    input: Value, p: float = 0.5, training: bool = True, inplace: bool = False, *, train: bool | None = None
+) -> Value:
     """Zero each element with probability p, scale the others by 1 / (1 - p): a product with a random mask."""
+    training = training if train is None else train
+    if inplace:
+        return _dropout_in_place(input, p, training)
     if not 0 <= p <= 1:
         raise ValueError(f"dropout probability has to be between 0 and 1, but got {p}")
-    if not (training if train is None else train) or p == 0:
+    if not training or p == 0:
         return input
-    if raw(input).is_cuda and 0 < p < 1:
+    if raw(input).is_cuda and p < 1:
         return _native_dropout(input, p)[0]
-    ones = torch.ones_like(input.detach())
-    return input * torch.dropout(ones, p, True)
+    return input * _mask(input, p)
+
+
+@means("dropout_")
+def _dropout_in_place(input: Value, p: float, train: bool) -> Value:
+    """On a GPU torch draws other numbers for it than for what gives a new tensor."""
+    if not train or p == 0:
+        return input
+    old = before(input)
+    return write(input, old * _mask(old, p), "dropout_")
+
+
+def _mask(x: Value, p: float) -> Tensor:
+    return torch.dropout_(torch.ones_like(raw(x)), p, True)
 
 
 @stands_for("native_dropout")

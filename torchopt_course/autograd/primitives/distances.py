@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..decompose import stands_for
-from ..dispatch import body_of, means
+from ..dispatch import body_of, means, otherwise
 from ..traced import Value, raw
 from .reductions import _norm_vjp, vector_norm
 from .table import primitive
@@ -130,6 +130,15 @@ def ctc_loss(
 ) -> Tensor:
     """Minus the log probability of all alignments. There is no second derivative, as in torch."""
     return aten._ctc_loss(log_probs, targets, *lengths, blank, zero_infinity)[0]  # type: ignore[no-any-return]
+
+
+@means(torch.ctc_loss)
+def _ctc_losses(
+    log_probs: Value, targets: Tensor, input_lengths: Any, target_lengths: Any, *how: Any, **named: Any
+) -> Value:
+    """Torch reads lengths from tensors, wherever they are, except where it takes a call apart."""
+    lengths = [n.tolist() if isinstance(n, Tensor) else n for n in (input_lengths, target_lengths)]
+    return otherwise(torch.ctc_loss, (log_probs, targets, *lengths, *how), named)
 
 
 @stands_for("_use_cudnn_ctc_loss")

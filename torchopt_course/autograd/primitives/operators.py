@@ -120,8 +120,10 @@ def _batch_norm(x: Value, weight: Value, bias: Value, *how: Any) -> tuple[Value,
 def _batch_norm_with_update(
     x: Value, weight: Value, bias: Value, mean: Any, var: Any, momentum: float, eps: float
 ) -> tuple[Value, Any, Any, Any]:
-    reserve = torch.empty(0, dtype=torch.uint8)
-    return *_batch_norm(x, weight, bias, mean, var, True, momentum, eps), reserve
+    mean, var = raw(mean), raw(var)
+    copies = mean.clone(), var.clone()
+    plain = aten._batch_norm_with_update(raw(x), raw(weight), raw(bias), *copies, momentum, eps)
+    return normalization.batch_norm(x, weight, bias, mean, var, True, momentum, eps), *plain[1:]
 
 
 @stands_for("convert_element_type")

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..dispatch import means
-from ..traced import Value
+from ..traced import Value, raw
 
 State = tuple[Value, ...]  # h, for the LSTM (h, c)
 Step = Callable[[Value, State, Sequence[Value]], State]
@@ -102,6 +102,12 @@ def _layers(
             x = F.dropout(x, dropout, train)
     final = tuple(torch.stack(part) for part in zip(*last, strict=True))
     return (x.transpose(0, 1) if batch_first else x), final
+
+
+@means("_cudnn_rnn_flatten_weight", checked=True)
+def _flatten_weights(weights: Sequence[Value], *how: Any) -> Tensor:
+    """Where weights lie in memory is nothing to differentiate; on a GPU torch asks for it at new ones."""
+    return torch._cudnn_rnn_flatten_weight([raw(w).detach() for w in weights], *how)
 
 
 @means("lstm")
