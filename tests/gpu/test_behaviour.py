@@ -265,7 +265,6 @@ def test_no_temporaries() -> None:
     for _ in range(3):
         optimizer.step()
     assert torch.cuda.max_memory_allocated() - before < 1_000_000
-    assert before < 4 * 4 * 50_000_000 + 20_000_000 + torch.cuda.memory_allocated() - before
 
 
 def test_memory_does_not_grow() -> None:

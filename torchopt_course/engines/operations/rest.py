@@ -132,8 +132,10 @@ class Rest:
         if not self._counts_steps:
             return self.ages[i]
         step = local.state[local.params[i]]["step"]
-        # A step on a device is not read: that would make the host wait for it.
-        return step.item() if step.is_cpu else step
+        if step.is_cpu:
+            return step.item()
+        # On a device it is not read: that would make the host wait. (Apple's knows no double precision.)
+        return step if step.device.type == "mps" else step.double()
 
     def _count(self, positions: Sequence[int], steps: Sequence[Tensor]) -> None:
         for step in steps:
