@@ -219,44 +219,45 @@ def draw_games(title: str, courses: Mapping[str, Course], worst: float) -> Figur
     return picture
 
 
-def draw_memory(
-    fine: Sequence[float],
-    drifts: Mapping[str, Sequence[float]],
-    beta2s: Sequence[float],
-    ends: Mapping[str, Sequence[float]],
-    when: str,
-) -> Figure:
-    """Theory and measurement against β₂: the drift of one period, and the point where x ends."""
+def try_memories(count: int) -> tuple[Figure, dict[str, Any]]:
+    """Theory and measurement against β₂ in Theorem 1's game: the drift of one period, and where x ends."""
     picture = figure(11, 4.6)
     picture.suptitle("Forgetting is the reason: in Theorem 1's game a longer memory of squares heals Adam")
     left, right = picture.subplots(1, 2)
-    for name, drift in drifts.items():
-        color = COLORS[name]
-        left.plot(fine, drift, color=color, label=name, linewidth=2)
-        goal = [1 if value > 0 else -1 for value in drift]
+    periodic = draw_spikes(THEOREM_1, MEMORY_ROUNDS, games=0, seed=0)
+    fine, tried = [i / 500 for i in range(500)], [i / count for i in range(count)]
+    ends: dict[str, list[float]] = {"Adam": [], "AMSGrad": []}
+    for name, size in (("Adam", 9), ("AMSGrad", 4)):  # where both end, both are seen
+        for beta2 in tried:
+            course = play(name, periodic, replace(THEOREM_1, betas=(0.0, beta2)), lambda: None)
+            ends[name].append(course.x[-1, 0].item())
+        color, drifts = COLORS[name], [drift(name == "AMSGrad", beta2, THEOREM_1) for beta2 in fine]
+        left.plot(fine, drifts, color=color, label=name, linewidth=2)
+        goal = [1 if value > 0 else -1 for value in drifts]
         right.plot(fine, goal, color=color, alpha=0.5, label=f"{name}, where the drift leads")
-        size = 9 if name == "Adam" else 4  # where both end, both are seen
-        right.plot(beta2s, ends[name], "o", color=color, markersize=size, label=f"{name}, {when}")
+        measured = f"{name}, after {MEMORY_ROUNDS} rounds"
+        right.plot(tried, ends[name], "o", color=color, markersize=size, label=measured)
     left.axhline(0, color="0.5", linestyle=":", linewidth=1.2)
     decorate(left, "β₂", "drift in one period / learning rate", "Above zero: towards the worst point")
     decorate(right, "β₂", "x", "Where it ends")
     right.set(ylim=(-1.3, 2.6), yticks=(-1, 0, 1))
     left.legend()
     right.legend(loc="upper right")
-    return picture
+    return picture, {"beta2": tried, "x": ends}
 
 
 def run(report: Report, size: Size, seed: int) -> None:
     """Play, draw, judge."""
     problem, (beta1, beta2) = size.problem, size.problem.betas
     settings = f"C = {problem.spike:g}, c = {problem.dip:g}, β₁ = {beta1:g}, β₂ = {beta2:g}"
-    often = f"every {problem.period} rounds"
+    often = f"The large gradient comes every {problem.period} rounds ({settings})"
     rarely = (
-        f"by chance, once in {1 / problem.chance:.0f} rounds; median and middle 80 % of {size.games} games"
+        f"The large gradient comes by chance, once in {1 / problem.chance:.0f} rounds; median and middle "
+        f"80 % of {size.games} games ({settings})"
     )
     games = {
-        "periodic": (slice(0, 1), 1 / problem.period, f"The large gradient comes {often} ({settings})"),
-        "random": (slice(1, None), problem.chance, f"The large gradient comes {rarely} ({settings})"),
+        "periodic": (slice(0, 1), 1 / problem.period, often),
+        "random": (slice(1, None), problem.chance, rarely),
     }
     spikes = draw_spikes(problem, size.rounds, size.games, seed)
     with progress_bar(len(NAMES) * size.rounds, "round") as bar:
@@ -268,26 +269,20 @@ def run(report: Report, size: Size, seed: int) -> None:
         courses = {n: Course(c.rounds, c.x[:, columns], c.regret[:, columns]) for n, c in played.items()}
         report.picture(game, draw_games(title, courses, worst))
         for name, course in courses.items():
-            stood, paid = (values.median(dim=1).values.tolist() for values in (course.x, course.regret))
-            words = "Where it stands after the round; median of the games."
-            report.curve(f"x_{game}/{name}", words, stood, course.rounds)
-            words = "Paid beyond the best point, per round; median of the games."
-            report.curve(f"average_regret_{game}/{name}", words, paid, course.rounds)
+            for tag, values, words in (
+                ("x", course.x, "Where it stands after the round; median of the games."),
+                (
+                    "average_regret",
+                    course.regret,
+                    "Paid beyond the best point, per round; median of the games.",
+                ),
+            ):
+                median = values.median(dim=1).values.tolist()
+                report.curve(f"{tag}_{game}/{name}", words, median, course.rounds)
             rows.append(row_of(game, name, course, worst))
-
-    beta2s = [i / size.memories for i in range(size.memories)]
-    periodic = draw_spikes(THEOREM_1, MEMORY_ROUNDS, games=0, seed=0)
-    ends: dict[str, list[float]] = {"Adam": [], "AMSGrad": []}
-    for name, places in ends.items():
-        for beta2 in beta2s:
-            course = play(name, periodic, replace(THEOREM_1, betas=(0.0, beta2)), lambda: None)
-            places.append(course.x[-1, 0].item())
-    fine = [i / 500 for i in range(500)]
-    theory = {name: [drift(name == "AMSGrad", b, THEOREM_1) for b in fine] for name in ends}
-    report.picture("memory", draw_memory(fine, theory, beta2s, ends, f"after {MEMORY_ROUNDS} rounds"))
-    memory = {"beta2": beta2s, "x": ends}
-    text = table_of(rows, COLUMNS)
-    report.finish(text, rows, judge(rows, size), problem=asdict(problem), memory=memory)
+    picture, memory = try_memories(size.memories)
+    report.picture("memory", picture)
+    report.finish(table_of(rows, COLUMNS), rows, judge(rows, size), problem=asdict(problem), memory=memory)
 
 
 if __name__ == "__main__":

@@ -35,7 +35,6 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import torch
 from torch import nn
 from torch.nn import functional as F
 
@@ -51,7 +50,6 @@ from recipes.common.pictures import Figure, decorate, figure, plain_log
 from recipes.common.report import Report, Verdict, main
 from recipes.common.table import table_of
 from recipes.parts.gradient_noise import Noise, noise, predicted_variance
-from recipes.parts.noisy_paths import draw_paths
 from recipes.parts.trials import batches
 
 CLAIM = "The variance of the gradient falls as 1/B, and mini-batches are the compromise: in seconds they win"
@@ -109,8 +107,7 @@ class Descent:
 
 def descend(data: Data, size: Size, batch_size: int, lr: float, seed: int) -> Descent:
     """θ -= η g until the target, the limit, or a loss that is not finite."""
-    torch.manual_seed(seed)
-    model = make_model("mlp", data)
+    model = make_model("mlp", data, seed)
     optimizer = optim.SGD(model.parameters(), lr=lr)
     rows_there = len(data.train_inputs)
     limit = min(size.max_steps, size.max_epochs * math.ceil(rows_there / batch_size))
@@ -139,32 +136,28 @@ def run(report: Report, size: Size, seed: int) -> None:
     data = load_data(size.data, "validation")
     sizes = [*size.batch_sizes, len(data.train_inputs)]
 
-    rates = {}
-    with progress_bar(len(sizes) * len(size.rates), "training", "rates") as bar:
+    races: dict[int, list[Descent]] = {batch_size: [] for batch_size in sizes}
+    with progress_bar(len(sizes) * (len(size.rates) + size.seeds), "training") as bar:
+        rates = {}
         for batch_size in sizes:
             steps = {}
             for lr in size.rates:
                 steps[lr] = descend(data, size, batch_size, lr, seed).steps
                 bar.update()
             rates[batch_size] = min(steps, key=steps.__getitem__)  # of equals the smaller
-
-    races: dict[int, list[Descent]] = {batch_size: [] for batch_size in sizes}
-    with progress_bar(len(sizes) * size.seeds, "training", "race") as bar:
         for fresh in range(seed + 1, seed + 1 + size.seeds):
             for batch_size in sizes:  # in turns: a busy moment of the machine hits all alike
                 races[batch_size].append(descend(data, size, batch_size, rates[batch_size], fresh))
                 bar.update()
 
-    torch.manual_seed(seed)
-    untrained = make_model("mlp", data)
     trained = races[sizes[len(sizes) // 2]][0].model
-    places = {"initial weights": untrained, "trained weights": trained}
+    places = {"initial weights": make_model("mlp", data, seed), "trained weights": trained}
     noises = [noise(place, model, data, size.draws, seed) for place, model in places.items()]
 
     for measured in noises:
-        tag = f"gradient_variance/{measured.place.replace(' ', '_')}"
         words = "E|g_B - ∇f|² of batches drawn with replacement; the step is their size B."
-        report.curve(tag, words, measured.with_replacement, measured.batch_sizes)
+        curve = measured.with_replacement, measured.batch_sizes
+        report.curve(f"gradient_variance/{measured.place}", words, *curve)
     for batch_size, descents in races.items():
         steps_seen, _, losses = zip(*descents[0].looks, strict=True)
         report.curve(f"validation_loss/batch_{batch_size}", "After the step; first seed.", losses, steps_seen)
@@ -175,10 +168,8 @@ def run(report: Report, size: Size, seed: int) -> None:
         "rows per CPU second": {b: [d.rows_per_second for d in races[b]] for b in races},
     }
     report.picture("steps_and_seconds", draw_cost(panels))
-    fastest = min(sizes[1:-1] or sizes[:1], key=lambda b: median(d.seconds for d in races[b]))
-    shown = {b: races[b][0].looks for b in (sizes[0], fastest, sizes[-1])}
+    shown = {b: races[b][0].looks for b in (sizes[0], fastest(races), sizes[-1])}
     report.picture("race", draw_race(shown, size.target))
-    report.picture("paths", draw_paths(data, seed))
     rows = [row(batch_size, rates[batch_size], descents, size) for batch_size, descents in races.items()]
     slopes = {measured.place: measured.slope for measured in noises}
     report.finish(text(rows, size, slopes), rows, verdict(races, slopes), slopes=slopes)
@@ -199,28 +190,28 @@ def row(batch_size: int, lr: float, descents: Sequence[Descent], size: Size) -> 
     }
 
 
+def fastest(races: Mapping[int, Sequence[Descent]]) -> int:
+    """The mini-batch with the fewest seconds."""
+    _, *minis, _ = races
+    return min(minis, key=lambda size: median(descent.seconds for descent in races[size]))
+
+
 def verdict(races: Mapping[int, Sequence[Descent]], slopes: Mapping[str, float]) -> Verdict:
     """The criterion at the top of this file, applied."""
     single, *_, everything = races
+    mini = fastest(races)
     seconds = {batch_size: [d.seconds for d in descents] for batch_size, descents in races.items()}
-    mini = min(
-        (size for size in races if size not in (single, everything)), key=lambda size: median(seconds[size])
-    )
     falls = all(abs(slope + 1) <= 0.05 for slope in slopes.values())
     wins = max(seconds[mini]) < min(*seconds[single], *seconds[everything])
-    names = {
-        mini: f"batches of {mini}",
-        everything: f"gradient descent on all {everything:,}",
-        single: "single rows",
+    costs = {
+        size: f"{median(d.steps for d in races[size]):,.0f} steps and {median(seconds[size]):.2g} CPU s"
+        for size in (mini, everything, single)
     }
-    costs = ", ".join(
-        f"{name} {median(d.steps for d in races[size]):,.0f} steps and {median(seconds[size]):.2g} CPU s"
-        for size, name in names.items()
-    )
     evidence = (
-        f"the slope was {' and '.join(f'{slope:.3f} ({place})' for place, slope in slopes.items())}; "
-        f"to the target {names[mini]} took {costs.removeprefix(names[mini] + ' ')} on this machine "
-        f"(medians of {len(races[single])} seeds)"
+        f"the slope was {' and '.join(f'{slope:.3f} ({place})' for place, slope in slopes.items())}; to the "
+        f"target batches of {mini} took {costs[mini]}, gradient descent on all {everything:,} "
+        f"{costs[everything]}, single rows {costs[single]} on this machine (medians of {len(races[single])} "
+        f"seeds)"
     )
     return Verdict(CLAIM, falls and wins, evidence)
 

@@ -38,13 +38,13 @@ from torch.nn import functional as F
 from torch.optim.lr_scheduler import LinearLR, LRScheduler
 
 import torchopt_course as optim
-from recipes.common.data import Data
+from recipes.common.data import Data, Split
 from recipes.common.errors import UserError
 from recipes.common.loop import train
 from recipes.common.pictures import Figure, decorate, figure
 from recipes.common.report import Report, Verdict, main
 from recipes.common.table import table_of
-from recipes.parts.schedule_runs import Ending, Job, Run, Size, compete, ending, recorded
+from recipes.parts.schedule_runs import Ending, Run, Size, compete, ending, recorded
 from recipes.parts.statistics import mean_curve
 from torchopt_course.lr_scheduler import RangeTest
 
@@ -108,13 +108,12 @@ def make_scheduler(setting: Setting, optimizer: optim.SGD, steps: int) -> LRSche
     )
 
 
-def train_once(job: Job[Setting]) -> Run:
+def train_once(setting: Setting, size: Size, split: Split, seed: int) -> Run:
     """Train with this schedule."""
-    data, epochs, batch_size = job.size.load(job.split), job.setting.epochs, job.size.batch_size
-    model, optimizer = job.size.model_and_optimizer(data, job.setting.lr, job.seed)
-    how: dict[str, Any] = {"epochs": epochs, "batch_size": batch_size, "seed": job.seed}
-    steps = epochs * math.ceil(len(data.train_inputs) / batch_size)
-    scheduler = make_scheduler(job.setting, optimizer, steps)
+    data, epochs, batch_size = size.load(split), setting.epochs, size.batch_size
+    model, optimizer = size.model_and_optimizer(data, setting.lr, seed)
+    how: dict[str, Any] = {"epochs": epochs, "batch_size": batch_size, "seed": seed}
+    scheduler = make_scheduler(setting, optimizer, epochs * math.ceil(len(data.train_inputs) / batch_size))
     return recorded(train(model, optimizer, data, scheduler=scheduler, every="batch", **how), epochs)
 
 

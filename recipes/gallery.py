@@ -9,12 +9,12 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 if not __package__:  # run by its path: Python looks for modules in recipes/, the package lies one higher
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from recipes.common.command_line import option, parse, plain_endings
+from recipes.common.command_line import parse, plain_endings
 from recipes.common.folder import read_json
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -34,14 +34,15 @@ TRAIN = {"smoke": "--epochs 2", "gallery": ONE_CYCLE.format(4), "full": ONE_CYCL
 
 @dataclass(frozen=True)
 class Config:
-    """Run every recipe, and write a page with the pictures, tables and verdicts of these runs."""
+    """Run every recipe, and write a page with the pictures, tables and verdicts of these runs.
+
+    The page is docs/recipes.md for the size gallery, and lies in --logdir for the others.
+    """
 
     size: Literal["smoke", "gallery", "full"] = "gallery"
     """smoke: a minute or two in all; gallery: an hour on two slow cores; full: many."""
     logdir: Path = Path("runs/gallery")
     """Folder for the runs, one below it for each recipe; all of them in one TensorBoard."""
-    docs: Annotated[Path | None, option("FOLDER", "docs/ for the gallery's size, else --logdir")] = None
-    """Folder for the page, recipes.md, with images/recipes/ below it."""
     fresh: bool = False
     """Compute all anew. Without it finished recipes are taken as they are, and interrupted ones go on."""
 
@@ -57,7 +58,7 @@ def run(config: Config) -> None:
         started = time.perf_counter()
         subprocess.run([sys.executable, script, *options, *fresh, "--logdir", folder], check=True)
         print(f"== {name} took {time.perf_counter() - started:.0f} s", flush=True)
-    docs = config.docs or (ROOT / "docs" if config.size == "gallery" else config.logdir)
+    docs = ROOT / "docs" if config.size == "gallery" else config.logdir
     images = docs / "images" / "recipes"
     for name in commands:
         keep(config.logdir / name, images / name)
@@ -68,16 +69,11 @@ def run(config: Config) -> None:
 def keep(folder: Path, images: Path) -> None:
     """The outcome and its pictures go beside the page, which is made from them and can be checked so."""
     images.mkdir(parents=True, exist_ok=True)
-    for old in shown(read_json(images / "result.json") or {}):  # what another program has put there stays
+    for old in (read_json(images / "result.json") or {}).get("pictures", []):  # what others put there stays
         (images / old).unlink(missing_ok=True)
     result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
-    for name in ("result.json", *shown(result)):
+    for name in ("result.json", *result.get("pictures", [])):
         shutil.copy(folder / name, images / name)
-
-
-def shown(result: dict[str, Any]) -> list[str]:
-    """The pictures of an outcome."""
-    return [*([result["animation"]] if "animation" in result else []), *result.get("pictures", [])]
 
 
 def results_in(images: Path) -> dict[str, dict[str, Any]]:
@@ -125,7 +121,7 @@ def section(name: str, size: str, result: dict[str, Any]) -> str:
     """What came of one recipe; a note is of an outcome that is older than its recipe."""
     said = [result["verdict"], *([result["note"]] if "note" in result else [])]
     paragraphs = [f"## {name}", f"`python recipes/{name}.py --size {size}`", *said]
-    pictures = [f"![{Path(png).stem} of {name}](images/recipes/{name}/{png})" for png in shown(result)]
+    pictures = [f"![{Path(png).stem} of {name}](images/recipes/{name}/{png})" for png in result["pictures"]]
     table = ["```text", *map(str.rstrip, result["table"]), "```"]
     return "\n\n".join([*paragraphs, "\n".join(pictures), "\n".join(table)])
 

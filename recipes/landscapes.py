@@ -18,6 +18,7 @@ import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -200,36 +201,32 @@ def judge(
 def run(report: Report, size: Size) -> None:
     """Walk, draw, judge."""
     lrs = torch.logspace(-4, 1, size.rates, dtype=torch.float64).tolist()
-    ravine = turned(LANDSCAPES["ravine"], 30, view=(-10, 4, -7, 4))
-    walks: dict[str, dict[str, Walk]] = {}
+    grounds = {**LANDSCAPES, "turned ravine": turned(LANDSCAPES["ravine"], 30, view=(-10, 4, -7, 4))}
+    walks: dict[str, dict[str, Walk]] = {name: {} for name in grounds}
     found: dict[str, int] = {}
-    with progress_bar((len(LANDSCAPES) + 1) * len(OPTIMIZERS), "walk") as bar:
-        for name, landscape in (*LANDSCAPES.items(), ("turned ravine", ravine)):
-            walks[name] = {}
-            for optimizer_name in OPTIMIZERS:
-                # The turned ravine is no new chance to choose: it is walked with the straight one's rate.
-                rates = lrs if landscape is not ravine else [walks["ravine"][optimizer_name].lr]
-                attempts = walk(landscape, optimizer_name, rates, size.steps)
-                walks[name][optimizer_name] = best = min(attempts, key=quality)
-                if optimizer_name == "Gradient descent":
-                    found[name] = minima_found(attempts, landscape)
-                tag = f"{name}/{optimizer_name}".replace(" ", "_")
-                words = "Height above the lowest point, with the best learning rate."
-                report.curve(tag, words, best.heights.tolist(), range(size.steps + 1))
-                bar.update()
+    with progress_bar(len(grounds) * len(OPTIMIZERS), "walk") as bar:
+        for (name, landscape), optimizer_name in product(grounds.items(), OPTIMIZERS):
+            # The turned ravine is no new chance to choose: it is walked with the straight one's rate.
+            rates = lrs if name in LANDSCAPES else [walks["ravine"][optimizer_name].lr]
+            attempts = walk(landscape, optimizer_name, rates, size.steps)
+            walks[name][optimizer_name] = best = min(attempts, key=quality)
+            if optimizer_name == "Gradient descent":
+                found[name] = minima_found(attempts, landscape)
+            words = "Height above the lowest point, with the best learning rate."
+            report.curve(f"{name}/{optimizer_name}", words, best.heights.tolist(), range(size.steps + 1))
+            bar.update()
     speeds = speeds_at(size.kappas)
 
-    report.picture("paths", pictures.draw_paths(walks)[0])
-    report.picture("velocity", pictures.draw_velocity(LANDSCAPES["ravine"]))
-    both = {"ravine": LANDSCAPES["ravine"], "turned ravine": ravine}
-    report.picture("turned", pictures.draw_turned(both, walks))
-    report.picture("quadratic", draw_quadratic(speeds))
     pictures.animate(walks, report.folder / "paths.gif", size.frames)
     pictures.show_gif(report.tensorboard, "landscapes/animation", report.folder / "paths.gif")
+    report.pictures.append("paths.gif")
+    report.picture("paths", pictures.draw_paths(walks)[0])
+    report.picture("velocity", pictures.draw_velocity(LANDSCAPES["ravine"]))
+    report.picture("turned", pictures.draw_turned(grounds, walks))
+    report.picture("quadratic", draw_quadratic(speeds))
     rows = [row_of(name, other, way) for name, ways in walks.items() for other, way in ways.items()]
     verdict = judge(walks, speeds, size.steps)
-    more = {"quadratic": speeds, "minima_found": found, "animation": "paths.gif"}
-    report.finish(tables(rows, found, speeds), rows, verdict, **more)
+    report.finish(tables(rows, found, speeds), rows, verdict, quadratic=speeds, minima_found=found)
 
 
 if __name__ == "__main__":

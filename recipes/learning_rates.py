@@ -30,12 +30,12 @@ import torch
 
 import torchopt_course as optim
 from recipes.common.data import load_data
-from recipes.common.errors import TrainingDivergedError
 from recipes.common.loop import evaluate, train
 from recipes.common.model import make_model
 from recipes.common.pictures import Figure, decorate, figure
 from recipes.common.report import Report, Verdict, main
 from recipes.common.table import table_of
+from recipes.parts.schedule_runs import Run, recorded
 
 CLAIM = "A learning rate that is too small crawls, one that is too large diverges; a good one lies between"
 CURVATURE = 4.0
@@ -55,20 +55,6 @@ SIZES = {
     "gallery": Size(GRID, seeds=3, epochs=20),
     "full": Size(tuple(10 ** (quarter / 4) for quarter in range(-16, 9)), seeds=10, epochs=60),
 }
-
-
-@dataclass(frozen=True)
-class Job:
-    lr: float
-    seed: int
-    epochs: int
-
-
-@dataclass(frozen=True)
-class Course:
-    """Mean loss of the training rows: before the first step, then in every epoch; infinite once diverged."""
-
-    losses: list[float]
 
 
 def descend(share: float, steps: int = 12) -> list[float]:
@@ -91,19 +77,18 @@ def two_by_l_is_the_boundary() -> bool:
     return all((abs(descend(share, steps=200)[-1]) < 1e-3) == (share < 2) for share in tried)
 
 
-def train_once(job: Job) -> Course:
+def train_once(lr: float, seed: int, epochs: int) -> Run:
     """SGD on the digits at one constant rate."""
     data = load_data("digits", "validation")  # the test rows are not needed
-    torch.manual_seed(job.seed)
-    model = make_model("mlp", data)
-    losses = [evaluate(model, data.train_inputs, data.train_targets)[0]]
-    optimizer = optim.SGD(model.parameters(), lr=job.lr)
-    try:
-        for epoch in train(model, optimizer, data, epochs=job.epochs, batch_size=32, seed=job.seed):
-            losses.append(epoch.train_loss)
-    except TrainingDivergedError:
-        losses += [math.inf] * (1 + job.epochs - len(losses))
-    return Course(losses)
+    model = make_model("mlp", data, seed)
+    optimizer = optim.SGD(model.parameters(), lr=lr)
+    return recorded(train(model, optimizer, data, epochs=epochs, batch_size=32, seed=seed), epochs)
+
+
+def first_loss(seed: int) -> float:
+    """Mean loss of the training rows before the first step."""
+    data = load_data("digits", "validation")
+    return evaluate(make_model("mlp", data, seed), data.train_inputs, data.train_targets)[0]
 
 
 def judge(ends: dict[float, float], start: float) -> Verdict:
@@ -136,21 +121,20 @@ def draw_parabola() -> Figure:
     return picture
 
 
-def draw_network(courses: dict[float, list[Course]], best: float) -> Figure:
-    """Loss by epoch at three rates, and the loss at the end at all of them."""
+def draw_network(first: dict[float, list[float]], ends: dict[float, list[float]], best: float) -> Figure:
+    """The first seed's loss by epoch at three rates, and the loss at the end at all of them."""
     picture = figure(11, 4.4)
     left, right = picture.subplots(1, 2)
-    rates = sorted(courses)
+    rates = sorted(ends)
     for lr, name, color in (
         (best / 100, "too small", "#E69F00"),
         (best, "good", "#009E73"),
         (rates[-1], "too large", "#D55E00"),
     ):
         near = min(rates, key=lambda rate: abs(math.log(rate / lr)))
-        left.semilogy(courses[near][0].losses, color=color, linewidth=2, label=f"{name}: {near:.3g}")
-    ends = [[course.losses[-1] for course in courses[lr]] for lr in rates]
-    right.loglog(rates, [median(end) for end in ends], color="#0072B2")
-    for lr, end in zip(rates, ends, strict=True):
+        left.semilogy(first[near], color=color, linewidth=2, label=f"{name}: {near:.3g}")
+    right.loglog(rates, [median(ends[lr]) for lr in rates], color="#0072B2")
+    for lr, end in ends.items():
         right.loglog([lr] * len(end), end, "o", color="#0072B2", alpha=0.5)
     left.locator_params(axis="x", integer=True)
     decorate(left, "epoch", "training loss", "Three learning rates")
@@ -161,21 +145,23 @@ def draw_network(courses: dict[float, list[Course]], best: float) -> Figure:
 
 def run(report: Report, size: Size, seed: int) -> None:
     """Descend, train, draw, judge."""
-    jobs = {lr: [Job(lr, seed + n, size.epochs) for n in range(size.seeds)] for lr in size.rates}
-    courses = report.train_all(train_once, jobs, "rates", parallel=False)
-    ends = {lr: median(course.losses[-1] for course in some) for lr, some in courses.items()}
-    start = median(course.losses[0] for some in courses.values() for course in some)
-    for lr, some in courses.items():
+    jobs = {lr: [(lr, seed + n, size.epochs) for n in range(size.seeds)] for lr in size.rates}
+    runs = report.train_all(train_once, jobs, "rates")
+    starts = [first_loss(seed + n) for n in range(size.seeds)]
+    first = {lr: [starts[0], *some[0].losses] for lr, some in runs.items()}
+    ends = {lr: [run.losses[-1] for run in some] for lr, some in runs.items()}
+    for lr, losses in first.items():
         words = "After the epoch; the first seed."
-        report.curve(f"training_loss/{lr:.3g}", words, some[0].losses, range(size.epochs + 1))
+        report.curve(f"training_loss/{lr:.3g}", words, losses, range(size.epochs + 1))
+    medians, start = {lr: median(end) for lr, end in ends.items()}, median(starts)
     report.picture("parabola", draw_parabola())
-    report.picture("network", draw_network(courses, min(ends, key=ends.__getitem__)))
-    rows = [{"lr": lr, "loss": end} for lr, end in ends.items()]
+    report.picture("network", draw_network(first, ends, min(medians, key=medians.__getitem__)))
+    rows = [{"lr": lr, "loss": loss} for lr, loss in medians.items()]
     columns = {
         "learning rate": "{lr:.3g}",
         f"training loss after\n{size.epochs} epochs (median)": "{loss:.3g}",
     }
-    report.finish(table_of(rows, columns, missing="inf"), rows, judge(ends, start), start=start)
+    report.finish(table_of(rows, columns, missing="inf"), rows, judge(medians, start), start=start)
 
 
 if __name__ == "__main__":

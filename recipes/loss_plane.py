@@ -48,8 +48,7 @@ SIZES = {"smoke": Size(3, 9), "gallery": Size(40, 41), "full": Size(100, 151)}
 
 def walk(data: Data, seed: int, epochs: int) -> Tensor:
     """All weights end to end: before the first epoch and after each; (epochs + 1) x weights."""
-    torch.manual_seed(seed)
-    model = make_model("mlp", data)
+    model = make_model("mlp", data, seed)
     optimizer = optim.Momentum(model.parameters(), lr=0.05)
     places = [parameters_to_vector(model.parameters()).detach().clone()]
     for _ in train(model, optimizer, data, epochs=epochs, batch_size=32, seed=seed):
@@ -127,7 +126,7 @@ def draw_line(shares: Tensor, losses: Tensor) -> Figure:
 def run(report: Report, size: Size, seed: int) -> None:
     """Train twice, look at the plane, judge."""
     data = load_data("digits", "test")
-    model = make_model("mlp", data)
+    model = make_model("mlp", data, seed)
     first, second = (walk(data, seed + n, size.epochs) for n in (0, 1))
     plane = Plane.through(first[-1], second[-1], first[0])
     corners = plane.seen(torch.stack([first[0], first[-1], second[-1]]))

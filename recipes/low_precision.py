@@ -32,12 +32,11 @@ from pathlib import Path
 if not __package__:  # run by its path: Python looks for modules in recipes/, the package lies one higher
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import torch
-
 from recipes.common.data import DataName, load_data
 from recipes.common.model import ModelName, make_model
 from recipes.common.report import Report, main
-from recipes.parts.few_bits import WAYS, Outcome, learn_in, tell
+from recipes.parts import few_bits
+from recipes.parts.few_bits import Outcome, compare, learn_in
 
 CLAIM = (
     "Weights of 16 bits that are rounded to the nearest stop learning when steps are small, "
@@ -47,45 +46,27 @@ LR = 1e-3
 
 
 @dataclass(frozen=True)
-class Size:
-    """How much is trained."""
-
-    data: DataName
-    model: ModelName
-    rows: int
-    epochs: int
-    batch_size: int
-    seeds: int
+class Size(few_bits.Size):
+    data: DataName = "fashion-mnist"
+    model: ModelName = "cnn"
 
 
 SIZES = {
-    "smoke": Size("digits", "mlp", rows=300, epochs=2, batch_size=32, seeds=2),
-    "gallery": Size("fashion-mnist", "cnn", rows=5_000, epochs=5, batch_size=64, seeds=5),
-    "full": Size("fashion-mnist", "cnn", rows=60_000, epochs=8, batch_size=128, seeds=5),
+    "smoke": Size(rows=300, epochs=2, batch_size=32, seeds=2, data="digits", model="mlp"),
+    "gallery": Size(rows=5_000, epochs=5, batch_size=64, seeds=5),
+    "full": Size(rows=60_000, epochs=8, batch_size=128, seeds=5),
 }
 
 
-@dataclass(frozen=True)
-class Job:
-    """One training."""
-
-    size: Size
-    way: str
-    seed: int
-
-
-def learn(job: Job) -> Outcome:
+def learn(way: str, size: Size, seed: int) -> Outcome:
     """Train in one way from one seed."""
-    size, data = job.size, load_data(job.size.data, "test").first(job.size.rows)
-    torch.manual_seed(job.seed)
-    network = make_model(size.model, data)
-    return learn_in(job.way, network, data, LR, size.epochs, size.batch_size, job.seed)
+    data = load_data(size.data, "test").first(size.rows)
+    return learn_in(way, make_model(size.model, data, seed), data, LR, size, seed)
 
 
 def run(report: Report, size: Size, seed: int) -> None:
     """Train in all ways, draw, judge."""
-    jobs = {way: [Job(size, way, seed + n) for n in range(size.seeds)] for way in WAYS}
-    tell(report, CLAIM, report.train_all(learn, jobs, "ways"))
+    compare(report, CLAIM, learn, size, seed)
 
 
 if __name__ == "__main__":

@@ -80,32 +80,26 @@ SIZES = {
 
 def run(report: Report, size: Size, seed: int) -> None:
     """Tune, train the choices from fresh seeds, judge."""
-    trials = [t for budget in (size.short, size.long) for t in tuning_trials(size, budget, seed)]
-    tuning = report.train_all(run_trial, {trial: [trial] for trial in trials}, "tuning")
+    budgets = (size.short, size.long)
+    trials = [t for budget in budgets for t in tuning_trials(size, budget, seed)]
+    tuning = report.train_all(run_trial, {trial: [(trial,)] for trial in trials}, "tuning")
     accuracies = {trial: outcome.accuracy[-1] for trial, [outcome] in tuning.items()}
 
-    contests = (
-        Contest(size.short, tuned=False),
-        Contest(size.short, tuned=True),
-        Contest(size.long, tuned=True),
-    )
+    contests = Contest(size.short, False), Contest(size.short, True), Contest(size.long, True)
     chosen = {(c, name): choice(size, c, name, accuracies) for c in contests for name in CONTENDERS}
-    finals = {(c, trial): final_trials(size, trial, seed) for (c, _), trial in chosen.items()}
+    finals = {(c, t): [(one,) for one in final_trials(size, t, seed)] for (c, _), t in chosen.items()}
     results = [Result(*key, outs) for key, outs in report.train_all(run_trial, finals, "final").items()]
 
     for result in results:
-        tag = f"{result.contest}/{result.choice.optimizer}".replace(", ", "/").replace(" ", "_")
+        tag = f"{result.contest}/{result.choice.optimizer}".replace(", ", "/")
         words = "Validation accuracy after the step; mean over the seeds."
         report.curve(tag, words, result.mean_curve, result.outcomes[0].steps)
-    by_rate = {
-        (budget, name): sensitivity(name, budget, accuracies)
-        for budget in (size.short, size.long)
-        for name in CONTENDERS
-    }
+    by_rate = {b: {name: sensitivity(name, b, accuracies) for name in CONTENDERS} for b in budgets}
+    by_contest = {contest: [r for r in results if r.contest == contest] for contest in contests}
     report.picture("sensitivity", draw_sensitivity(by_rate))
-    report.picture("validation_accuracy", draw_curves(results))
-    report.picture("test_accuracy", draw_spread(results))
-    rows = [row(result, by_rate[result.contest.budget, result.choice.optimizer]) for result in results]
+    report.picture("validation_accuracy", draw_curves(by_contest))
+    report.picture("test_accuracy", draw_spread(by_contest))
+    rows = [row(result, by_rate[result.contest.budget][result.choice.optimizer]) for result in results]
     report.finish(text(rows), rows, verdict(results))
 
 
@@ -219,13 +213,12 @@ def text(rows: Sequence[Mapping[str, Any]]) -> str:
 DASHES = {"AMSGrad": "--", "AdamW": ":"}
 
 
-def draw_sensitivity(accuracies: Mapping[tuple[Budget, str], Mapping[float, float]]) -> Figure:
+def draw_sensitivity(by_rate: Mapping[Budget, Mapping[str, Mapping[float, float]]]) -> Figure:
     """How much it matters to know the learning rate: accuracy at each rate, for each budget and optimizer."""
-    budgets = list(dict.fromkeys(budget for budget, _ in accuracies))
     picture = figure(9, 4)
-    for axes, budget in zip(picture.subplots(1, len(budgets), sharey=True), budgets, strict=True):
-        for name in CONTENDERS:
-            line = accuracies[budget, name]
+    panels = zip(picture.subplots(1, len(by_rate), sharey=True), by_rate.items(), strict=True)
+    for axes, (budget, lines) in panels:
+        for name, line in lines.items():
             axes.semilogx(line.keys(), line.values(), DASHES.get(name, "-"), color=COLORS[name], label=name)
             best = max(line, key=line.__getitem__)
             axes.plot(best, line[best], "*", color=COLORS[name], markersize=11)
@@ -236,19 +229,18 @@ def draw_sensitivity(accuracies: Mapping[tuple[Budget, str], Mapping[float, floa
     return picture
 
 
-def draw_curves(results: Sequence[Result]) -> Figure:
+def draw_curves(by_contest: Mapping[Contest, Sequence[Result]]) -> Figure:
     """Accuracy on the way: mean over the seeds, and the band between the worst and the best."""
-    contests = list(dict.fromkeys(result.contest for result in results))
     picture = figure(11, 4)
-    for axes, contest in zip(picture.subplots(1, len(contests)), contests, strict=True):
+    panels = zip(picture.subplots(1, len(by_contest)), by_contest.items(), strict=True)
+    for axes, (contest, results) in panels:
         for result in results:
-            if result.contest == contest:
-                name, steps = result.choice.optimizer, result.outcomes[0].steps
-                axes.plot(steps, result.mean_curve, DASHES.get(name, "-"), color=COLORS[name], label=name)
-                if name in ("Adam", "Momentum"):  # eight bands would hide each other
-                    seeds = list(zip(*(outcome.accuracy for outcome in result.outcomes), strict=True))
-                    low, high = [min(seen) for seen in seeds], [max(seen) for seen in seeds]
-                    axes.fill_between(steps, low, high, color=COLORS[name], alpha=0.2, linewidth=0)
+            name, steps = result.choice.optimizer, result.outcomes[0].steps
+            axes.plot(steps, result.mean_curve, DASHES.get(name, "-"), color=COLORS[name], label=name)
+            if name in ("Adam", "Momentum"):  # eight bands would hide each other
+                seeds = list(zip(*(outcome.accuracy for outcome in result.outcomes), strict=True))
+                low, high = [min(seen) for seen in seeds], [max(seen) for seen in seeds]
+                axes.fill_between(steps, low, high, color=COLORS[name], alpha=0.2, linewidth=0)
         axes.axhline(contest.budget.target, color="0.4", linestyle=":", label="target")
         decorate(axes, "step", "", str(contest))
     picture.axes[0].set_ylabel("validation accuracy, mean of the seeds")
@@ -257,17 +249,15 @@ def draw_curves(results: Sequence[Result]) -> Figure:
     return picture
 
 
-def draw_spread(results: Sequence[Result]) -> Figure:
+def draw_spread(by_contest: Mapping[Contest, Sequence[Result]]) -> Figure:
     """Test accuracy: a dot for each seed, a bar for their mean."""
-    contests = list(dict.fromkeys(result.contest for result in results))
     picture = figure(11, 4)
-    for axes, contest in zip(picture.subplots(1, len(contests), sharey=True), contests, strict=True):
+    panels = zip(picture.subplots(1, len(by_contest), sharey=True), by_contest.items(), strict=True)
+    for axes, (contest, results) in panels:
         for result in results:
-            if result.contest == contest:
-                name = result.choice.optimizer
-                percent = [100 * accuracy for accuracy in result.tests]
-                axes.plot(percent, [name] * len(percent), "o", color=COLORS[name], alpha=0.6)
-                axes.plot(fmean(percent), name, "|", color=COLORS[name], markersize=22, markeredgewidth=2.5)
+            name, percent = result.choice.optimizer, [100 * accuracy for accuracy in result.tests]
+            axes.plot(percent, [name] * len(percent), "o", color=COLORS[name], alpha=0.6)
+            axes.plot(fmean(percent), name, "|", color=COLORS[name], markersize=22, markeredgewidth=2.5)
         decorate(axes, "test accuracy in %", "", str(contest))
     picture.axes[0].invert_yaxis()  # shared, so in all: the first name on top
     picture.suptitle("A dot for each seed, a bar for their mean", fontsize=11)

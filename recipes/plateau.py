@@ -42,12 +42,12 @@ from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler, StepLR
 
 import torchopt_course as optim
-from recipes.common.data import Data
+from recipes.common.data import Data, Split
 from recipes.common.loop import Epoch, evaluate, train
 from recipes.common.pictures import Figure, decorate, figure, plain_log
 from recipes.common.report import Report, Verdict, main
 from recipes.common.table import table_of
-from recipes.parts.schedule_runs import Ending, Job, Run, Size, compete, ending, recorded
+from recipes.parts.schedule_runs import Ending, Run, Size, compete, ending, recorded
 from recipes.parts.statistics import mean_curve
 
 CLAIM = (
@@ -105,16 +105,13 @@ def too_early(healthy: Setting) -> dict[str, Setting]:
 def held_out(data: Data) -> tuple[Data, Tensor, Tensor]:
     """The last fifth of the training rows apart, for the rows that are only measured may be the test's."""
     kept = len(data.train_rows) * 4 // 5
-    names = ("train_inputs", "train_targets", "train_rows")
-    train = replace(data, **{name: getattr(data, name)[:kept] for name in names})
-    return train, data.train_inputs[kept:], data.train_targets[kept:]
+    return data.with_rows(slice(kept)), data.train_inputs[kept:], data.train_targets[kept:]
 
 
-def train_once(job: Job[Setting]) -> Run:
+def train_once(setting: Setting, size: Size, split: Split, seed: int) -> Run:
     """Train the network with this schedule, which makes one step after each epoch."""
-    size, setting, data = job.size, job.setting, job.size.load(job.split)
-    data, inputs, targets = held_out(data)
-    model, optimizer = size.model_and_optimizer(data, setting.lr, job.seed)
+    data, inputs, targets = held_out(size.load(split))
+    model, optimizer = size.model_and_optimizer(data, setting.lr, seed)
     scheduler: LRScheduler
     if setting.schedule == "plateau":
         scheduler = optim.ReduceLROnPlateau(
@@ -130,7 +127,7 @@ def train_once(job: Job[Setting]) -> Run:
         else:
             scheduler.step()
 
-    epochs = train(model, optimizer, data, epochs=size.epochs, batch_size=size.batch_size, seed=job.seed)
+    epochs = train(model, optimizer, data, epochs=size.epochs, batch_size=size.batch_size, seed=seed)
     return recorded(epochs, size.epochs, after)
 
 

@@ -16,13 +16,16 @@ if not __package__:  # run by its path: Python looks for modules in recipes/, th
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torchopt_course as optim
-from recipes.common.command_line import check_counts, check_seed, need, parse, plain_endings, progress_bar
+from recipes.common.command_line import check_seed, need, parse, plain_endings, progress_bar
 from recipes.common.data import load_data
 from recipes.common.folder import told_where
 from recipes.common.loop import one_thread, train
 from recipes.common.model import mlp
 from recipes.common.optimizers import LEARNING_RATES, OptimizerName, make_optimizer
 from recipes.common.schedulers import uses_momentum
+
+# The training: three cycles of eight epochs, each half as high as the last.
+EPOCHS, BATCH_SIZE = 24, 32
 
 
 @dataclass(frozen=True)
@@ -37,12 +40,6 @@ class Options:
 
     optimizer: OptimizerName = "momentum"
     """Which optimizer of torchopt_course updates the weights."""
-    iterations: int = 300
-    """Batches of the range test."""
-    epochs: int = 24
-    """Passes over the training rows after it: three cycles of eight, each half as high as the last."""
-    batch_size: int = 32
-    """Rows in one step."""
     seed: int = 0
     """Fixes the initial weights and the order of the rows."""
     out: Path = Path("runs/range_test")
@@ -53,8 +50,6 @@ def main() -> None:
     """Test, train, draw."""
     options = parse(Options)
     with plain_endings(), one_thread():
-        check_counts(options, "iterations", least=2)
-        check_counts(options, "epochs", "batch_size")
         check_seed(options.seed)
         need("matplotlib")
         with told_where(options.out):
@@ -74,8 +69,8 @@ def main() -> None:
             return loss, (scores.argmax(dim=1) == targets).float().mean()
 
         rows = TensorDataset(data.train_inputs, data.train_targets)
-        loader = DataLoader(rows, batch_size=options.batch_size, shuffle=True)
-        found = optim.lr_range_test(step, loader, model, optimizer, iterations=options.iterations)
+        loader = DataLoader(rows, batch_size=BATCH_SIZE, shuffle=True)
+        found = optim.lr_range_test(step, loader, model, optimizer, iterations=300)
         print(found)
         save(found.figure(), options.out / "lr_range_test.png")
         base_lr, max_lr = found.base_lr, found.max_lr
@@ -86,15 +81,15 @@ def main() -> None:
             how: Any = {"mode": "triangular2", "cycle_momentum": uses_momentum(optimizer)}
             return optim.CyclicLR(optimizer, base_lr, max_lr, step_size_up=4 * len(loader), **how)
 
-        schedule = optim.preview_schedule(cyclic, options.epochs * len(loader), like=optimizer)
+        schedule = optim.preview_schedule(cyclic, EPOCHS * len(loader), like=optimizer)
         save(schedule.figure(), options.out / "cyclic_lr.png")
-        how: Any = {"epochs": options.epochs, "batch_size": options.batch_size, "seed": options.seed}
-        with progress_bar(options.epochs, "epoch", options.optimizer) as bar:
+        how: Any = {"epochs": EPOCHS, "batch_size": BATCH_SIZE, "seed": options.seed}
+        with progress_bar(EPOCHS, "epoch", options.optimizer) as bar:
             for last in train(model, optimizer, data, scheduler=cyclic(optimizer), **how):  # noqa: B007
                 bar.update()
         print(
             f"{options.optimizer} between these bounds: test accuracy {last.accuracy:.1%}, training loss "
-            f"{last.train_loss:.5f} after {options.epochs} epochs"
+            f"{last.train_loss:.5f} after {EPOCHS} epochs"
         )
 
 

@@ -32,8 +32,9 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -86,18 +87,6 @@ SIZES = {
 
 
 @dataclass(frozen=True)
-class Job:
-    """One optimizer on one stream."""
-
-    documents: int
-    condition: str
-    optimizer: str
-    lr: float
-    seed: int
-    tuning: bool
-
-
-@dataclass(frozen=True)
 class Outcome:
     """What one stream came to."""
 
@@ -110,23 +99,23 @@ class Outcome:
     """What a gradient is multiplied with in the end; of each word, or one for all."""
 
 
-def learn(job: Job) -> Outcome:
-    """Document by document: say, pay, learn."""
-    data = load_documents(job.documents)
+def learn(condition: str, name: str, lr: float, documents: int, seed: int, tuning: bool) -> Outcome:
+    """One optimizer on one stream, document by document: say, pay, learn."""
+    data = load_documents(documents)
     half = len(data.words) // 2
-    order = torch.randperm(half, generator=torch.Generator().manual_seed(job.seed))
-    order += 0 if job.tuning else half
-    make, falling = OPTIMIZERS[job.optimizer]
-    features = len(data.counts) if job.condition == ALL else COMMONEST
-    model = nn.EmbeddingBag(features, len(LIBRARIES), mode="sum", sparse=job.optimizer != "Momentum")
+    order = torch.randperm(half, generator=torch.Generator().manual_seed(seed))
+    order += 0 if tuning else half
+    make, falling = OPTIMIZERS[name]
+    features = len(data.counts) if condition == ALL else COMMONEST
+    model = nn.EmbeddingBag(features, len(LIBRARIES), mode="sum", sparse=name != "Momentum")
     nn.init.zeros_(model.weight)
-    optimizer = make(model.parameters(), lr=job.lr)
+    optimizer = make(model.parameters(), lr=lr)
     looks = {round(half * part / 50) for part in range(1, 51)}
     seen, regret, paid, right = [], [], 0.0, 0
     for t, number in enumerate(order.tolist(), start=1):
         words, library = data.words[number], data.libraries[number]
         if falling:
-            optimizer.param_groups[0]["lr"] = job.lr / math.sqrt(t)
+            optimizer.param_groups[0]["lr"] = lr / math.sqrt(t)
         optimizer.zero_grad()
         scores = model(words[words < features], torch.tensor([0]))
         loss = F.cross_entropy(scores, library[None])
@@ -156,64 +145,26 @@ def effective_steps(state: dict[str, Any], group: dict[str, Any]) -> list[float]
     return steps
 
 
-@dataclass(frozen=True)
-class Contender:
-    """An optimizer with the rate that was chosen for it, on all streams."""
-
-    condition: str
-    optimizer: str
-    lr: float
-    at_edge: bool
-    """The chosen rate is the grid's first or last: a better one may lie beyond."""
-    outcomes: list[Outcome]
-
-    @property
-    def regrets(self) -> list[float]:
-        """Average loss of each whole stream."""
-        return [outcome.regret[-1] for outcome in self.outcomes]
+def paid(outcomes: Sequence[Outcome]) -> list[float]:
+    """Average loss of each whole stream."""
+    return [outcome.regret[-1] for outcome in outcomes]
 
 
-def compete(
-    report: Report, size: Size, seed: int
-) -> tuple[list[Contender], dict[tuple[str, str], list[float]]]:
-    """Choose each one's rate on the tuning stream, then learn from the others.
-
-    Also gives the losses behind each choice, in the order of the grid.
-    """
-    pairs = [(condition, name) for condition in (ALL, COMMON) for name in OPTIMIZERS]
-    tuning = {
-        pair: [Job(size.documents, *pair, lr, seed, tuning=True) for lr in size.rates] for pair in pairs
-    }
-    tuned = report.train_all(learn, tuning, "tuning")
-    losses = {pair: [outcome.regret[-1] for outcome in tuned[pair]] for pair in pairs}
-    best = {pair: size.rates[row.index(min(row))] for pair, row in losses.items()}
-    seeds = range(seed + 1, seed + 1 + size.streams)
-    streams = {
-        pair: [Job(size.documents, *pair, best[pair], one, tuning=False) for one in seeds] for pair in pairs
-    }
-    edges = (size.rates[0], size.rates[-1])
-    return [
-        Contender(*pair, best[pair], best[pair] in edges, outcomes)
-        for pair, outcomes in report.train_all(learn, streams, "streams").items()
-    ], losses
-
-
-def judge(contenders: Sequence[Contender]) -> Verdict:
-    """The criterion of the docstring on top, point by point."""
-    by = {(c.condition, c.optimizer): c for c in contenders}
-    adagrad = by[ALL, "Adagrad"]
-    rivals = [name for name in OPTIMIZERS if name != "Adagrad"]
-    leads = {name: paired_lead(by[ALL, name].regrets, adagrad.regrets) for name in rivals}
-    common = paired_lead(by[COMMON, "SGD"].regrets, by[COMMON, "Adagrad"].regrets)
+def judge(streams: Mapping[tuple[str, str], Sequence[Outcome]]) -> Verdict:
+    """The criterion of the docstring on top, point by point; of every condition and optimizer the streams."""
+    losses = {pair: paid(outcomes) for pair, outcomes in streams.items()}
+    adagrad = losses[ALL, "Adagrad"]
+    leads = {name: paired_lead(losses[ALL, name], adagrad) for name in OPTIMIZERS if name != "Adagrad"}
+    common = paired_lead(losses[COMMON, "SGD"], losses[COMMON, "Adagrad"])
     ahead = all(leads[name][0] > 2 * leads[name][1] for name in ("SGD", "SGD, η/√t", "Momentum"))
     unbeaten = all(mean > -2 * error for mean, error in leads.values())
     listed = ", ".join(f"{name} {mean:+.3f} ± {error:.3f}" for name, (mean, error) in leads.items())
     return Verdict(
         CLAIM,
         ahead and unbeaten and leads["SGD"][0] > common[0],
-        f"learning from all words Adagrad paid {fmean(adagrad.regrets):.3f} for a document; its lead, ± one "
-        f"standard error over {len(adagrad.outcomes)} streams, was over {listed}; from the {COMMONEST} "
-        f"commonest words its lead over SGD was {common[0]:+.3f} ± {common[1]:.3f}",
+        f"learning from all words Adagrad paid {fmean(adagrad):.3f} for a document; its lead, ± one "
+        f"standard error over {len(adagrad)} streams, was over {listed}; from the {COMMONEST} commonest "
+        f"words its lead over SGD was {common[0]:+.3f} ± {common[1]:.3f}",
     )
 
 
@@ -226,35 +177,46 @@ COLUMNS = {
 
 
 def run(report: Report, size: Size, seed: int) -> None:
-    """Let them all learn, draw, judge."""
-    contenders, losses = compete(report, size, seed)
-    for c in contenders:
-        name = c.optimizer.replace("/", "_")  # or it would have a chart of its own
-        tag = f"regret/{c.condition}/{name}".replace(" ", "_").replace(",", "")
-        mean = mean_curve(outcome.regret for outcome in c.outcomes)
-        report.curve(tag, "Average loss so far; mean over the streams.", mean, c.outcomes[0].seen)
-    sparse = [c for c in contenders if c.condition == ALL]
+    """Choose each one's rate on the tuning stream, let it learn from the others, draw, judge."""
     data = load_documents(size.documents)
+    pairs = list(product((ALL, COMMON), OPTIMIZERS))
+    tuning = {pair: [(*pair, lr, size.documents, seed, True) for lr in size.rates] for pair in pairs}
+    tuned = {
+        pair: dict(zip(size.rates, paid(outcomes), strict=True))
+        for pair, outcomes in report.train_all(learn, tuning, "tuning").items()
+    }
+    best = {pair: min(losses, key=losses.__getitem__) for pair, losses in tuned.items()}
+    fresh = range(seed + 1, seed + 1 + size.streams)
+    jobs = {pair: [(*pair, best[pair], size.documents, one, False) for one in fresh] for pair in pairs}
+    streams = report.train_all(learn, jobs, "streams")
+
+    seen = streams[pairs[0]][0].seen
+    curves = {pair: [outcome.regret for outcome in outcomes] for pair, outcomes in streams.items()}
+    for (condition, name), regrets in curves.items():
+        name = name.replace("/", "_")  # or it would have a chart of its own
+        words = "Average loss so far; mean over the streams."
+        report.curve(f"regret/{condition}/{name}", words, mean_curve(regrets), seen)
     learnt_from = torch.cat(data.words[len(data.words) // 2 :])
     counts = torch.bincount(learnt_from, minlength=len(data.counts))
-    report.picture("regret", pictures.regret_picture(contenders, (ALL, COMMON)))
-    report.picture("rare_words", pictures.steps_picture(sparse, counts))
-    report.picture("learning_rates", pictures.rates_picture(losses, size.rates))
+    steps = {name: streams[ALL, name][0].effective_steps for name in OPTIMIZERS}
+    report.picture("regret", pictures.regret_picture(seen, curves, (ALL, COMMON)))
+    report.picture("rare_words", pictures.steps_picture(steps, counts))
+    report.picture("learning_rates", pictures.rates_picture(tuned, (ALL, COMMON)))
     rows = [
         {
-            "condition": c.condition,
-            "optimizer": c.optimizer,
-            "lr": c.lr,
-            "at_edge": c.at_edge,
-            "accuracy": fmean(outcome.accuracy for outcome in c.outcomes),
-            "regrets": c.regrets,
-            "regret": fmean(c.regrets),
-            "spread": stdev(c.regrets),
+            "condition": condition,
+            "optimizer": name,
+            "lr": best[condition, name],
+            "at_edge": best[condition, name] in (size.rates[0], size.rates[-1]),
+            "accuracy": fmean(outcome.accuracy for outcome in outcomes),
+            "regrets": paid(outcomes),
+            "regret": fmean(paid(outcomes)),
+            "spread": stdev(paid(outcomes)),
         }
-        for c in contenders
+        for (condition, name), outcomes in streams.items()
     ]
     text = f"{table_of(rows, COLUMNS)}\n\n!: the chosen rate is at the edge of the grid."
-    report.finish(text, rows, judge(contenders), documents_sha256=data.sha256())
+    report.finish(text, rows, judge(streams), documents_sha256=data.sha256())
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from recipes.common.lines import lines_of
+from recipes.zoo.lines import lines_of
 
 from ..machine import torch_threads
 from ..timing import Call, Pace, Spread, interleave, microseconds, ratio

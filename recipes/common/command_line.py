@@ -65,13 +65,6 @@ def check_seed(seed: int) -> int:
     return seed
 
 
-def check_counts(options: object, *names: str, least: int = 1) -> None:
-    """Refuse what must be at least so many; None stands for a default."""
-    for name in names:
-        if (value := getattr(options, name)) is not None and value < least:
-            raise OptionError(f"--{name.replace('_', '-')} must be at least {least}, not {value}")
-
-
 def need(*modules: str) -> None:
     """Say what is not installed before anything is computed or written."""
     missing = [name for name in modules if importlib.util.find_spec(name) is None]

@@ -52,12 +52,12 @@ class Data:
         """The same with fewer rows to train on: a random part, for experiments that need many runs."""
         dice = torch.Generator().manual_seed(SPLIT_SEED)
         chosen = torch.randperm(len(self.train_rows), generator=dice)[:rows]
-        return replace(
-            self,
-            train_inputs=self.train_inputs[chosen],
-            train_targets=self.train_targets[chosen],
-            train_rows=self.train_rows[chosen],
-        )
+        return self.with_rows(chosen)
+
+    def with_rows(self, chosen: Tensor | slice) -> Data:
+        """The same with these rows to train on."""
+        names = ("train_inputs", "train_targets", "train_rows")
+        return replace(self, **{name: getattr(self, name)[chosen] for name in names})
 
     def sha256(self) -> str:
         """Digest of everything a training sees: equal data, equal digest."""

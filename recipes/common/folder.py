@@ -84,12 +84,22 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write an object that `read_json` reads. Raises `FolderError` if the disk does not take it."""
+    with told_where(path.parent):
+        write_whole(path, (json.dumps(content, indent=2) + "\n").encode())
+
+
+def write_whole(path: Path, content: bytes) -> None:
     """Write a file that is either complete or not there, also if the machine stops in the middle."""
     draft = path.with_name(path.name + ".draft")
-    with told_where(path.parent):
-        write_to_disk(draft, (json.dumps(content, indent=2) + "\n").encode())
+    try:
+        write_to_disk(draft, content)
         os.replace(draft, path)
         flush_folder(path.parent)
+    except OSError:
+        with contextlib.suppress(OSError):
+            draft.unlink(missing_ok=True)
+        raise
 
 
 @contextlib.contextmanager

@@ -71,7 +71,7 @@ def train(
     Raises `TrainingDivergedError` if a loss is not finite, before a step is taken with it.
     """
     every = every or stepped_every(scheduler, optimizer)
-    with_closure = needs_closure(optimizer)
+    with_closure = needs_closure(optimizer)  # LBFGS looks at several places before it goes to one
     shuffler = torch.Generator().manual_seed(seed)
     rows = len(data.train_inputs)
     for epoch in range(1, epochs + 1):
@@ -84,10 +84,7 @@ def train(
             lrs.append(float(optimizer.param_groups[0]["lr"]))
             if not math.isfinite(losses[-1]):
                 raise TrainingDivergedError(f"the loss is {losses[-1]} in epoch {epoch}, step {len(losses)}")
-            if with_closure:  # LBFGS looks at several places before it goes to one
-                optimizer.step(compute_loss)  # type: ignore[arg-type]  # a tensor is a float to torch
-            else:
-                optimizer.step()
+            optimizer.step(*([compute_loss] if with_closure else []))  # type: ignore[arg-type]  # a float
             if scheduler is not None and every == "batch":
                 scheduler.step()
             total += losses[-1] * len(batch)

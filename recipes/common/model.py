@@ -55,6 +55,7 @@ def cnn(side: int, classes: int) -> nn.Module:
 MODELS = {"mlp": mlp, "lenet": lenet, "cnn": cnn}
 
 
-def make_model(name: ModelName, data: Data) -> nn.Module:
-    """The named network with torch's random initial weights, on the CPU: the same on every device."""
+def make_model(name: ModelName, data: Data, seed: int) -> nn.Module:
+    """The named network with the seed's initial weights, on the CPU: the same on every device."""
+    torch.manual_seed(seed)
     return MODELS[name](data.side, len(data.classes))

@@ -5,30 +5,31 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from hashlib import sha256
+from itertools import starmap
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeAlias, TypeVar, get_type_hints
 
 import torch
 
 from recipes.common.folder import read_json, write_json
 
-Job = TypeVar("Job")
+Job: TypeAlias = tuple[Hashable, ...]
 Outcome = TypeVar("Outcome")
 
 
 def done_jobs(
-    function: Callable[[Job], Outcome],
+    function: Callable[..., Outcome],
     jobs: Sequence[Job],
     on_done: Callable[[], object],
     folder: Path,
     parallel: bool,
 ) -> list[Outcome]:
-    """`function` of every job, a dataclass, in the order of the jobs; its outcomes are dataclasses too.
+    """`function` of every job, the arguments of one call, in the order of the jobs.
 
-    They are kept in `folder`, in files that are named by the job, the function's file and torch's version,
-    and read from there when the same program asks for the same jobs again.
+    Its outcomes, dataclasses, are kept in `folder`, in files that are named by the job, the function's file
+    and torch's version, and read from there when the same program asks for the same jobs again.
     """
     kind: Any = get_type_hints(function)["return"]
     code = f"{torch.__version__} {Path(inspect.getfile(function)).read_text(encoding='utf-8')}"
@@ -38,7 +39,7 @@ def done_jobs(
     missing = [job for job in files if job not in outcomes]
     for _ in range(len(jobs) - len(missing)):
         on_done()
-    new = each_core(function, missing) if parallel and missing else map(function, missing)
+    new = each_core(function, missing) if parallel and missing else starmap(function, missing)
     for job, outcome in zip(missing, new, strict=True):
         folder.mkdir(exist_ok=True)
         write_json(files[job], dataclasses.asdict(outcome))  # type: ignore[call-overload]
@@ -47,14 +48,14 @@ def done_jobs(
     return [outcomes[job] for job in jobs]
 
 
-def each_core(function: Callable[[Job], Outcome], jobs: Sequence[Job]) -> Iterable[Outcome]:
+def each_core(function: Callable[..., Outcome], jobs: Sequence[Job]) -> Iterable[Outcome]:
     """One process for each core, each with one thread of torch: so small a network gains nothing from two."""
     # joblib because it copies functions defined in a script, and survives Ctrl-C and dying workers.
     from joblib import Parallel, delayed
 
-    def alone(job: Job) -> Outcome:
+    def alone(*job: Hashable) -> Outcome:
         torch.set_num_threads(1)
-        return function(job)
+        return function(*job)
 
     workers = min(len(jobs), os.cpu_count() or 1)
-    return Parallel(n_jobs=workers, return_as="generator")(delayed(alone)(job) for job in jobs)  # type: ignore[no-any-return]
+    return Parallel(n_jobs=workers, return_as="generator")(delayed(alone)(*job) for job in jobs)  # type: ignore[no-any-return]

@@ -27,7 +27,7 @@ from recipes.common.folder import (
     write_json,
 )
 from recipes.common.loop import one_thread
-from recipes.common.parallel import done_jobs
+from recipes.common.parallel import Job, Outcome, done_jobs
 from recipes.common.pictures import Figure
 from recipes.common.table import finite
 from recipes.common.tensorboard import (
@@ -43,8 +43,6 @@ if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 SizeName = Literal["smoke", "gallery", "full"]
-Job = TypeVar("Job")
-Outcome = TypeVar("Outcome")
 Key = TypeVar("Key")
 Size = TypeVar("Size")
 
@@ -149,22 +147,24 @@ class Report:
 
     def train_all(
         self,
-        function: Callable[[Job], Outcome],
+        function: Callable[..., Outcome],
         jobs_of: Mapping[Key, Sequence[Job]],
         name: str,
-        parallel: bool = True,
     ) -> dict[Key, list[Outcome]]:
-        """`function` of every job, under a progress bar; what an interrupted recipe did is not done again."""
+        """What `function` makes of every job, which is a tuple of its arguments, under a progress bar.
+
+        What an interrupted recipe has done is not done again.
+        """
         jobs = [job for some in jobs_of.values() for job in some]
-        with progress_bar(len(jobs), "training", name) as bar, one_thread():
+        with progress_bar(len(jobs), "training", name) as bar:
 
             def done() -> None:
                 self.kept += 1
                 bar.update()
 
             # To start processes takes longer than a few small trainings.
-            cores = parallel and self.size != "smoke"
-            outcomes = iter(done_jobs(function, jobs, done, self.folder / TRAININGS, cores))
+            parallel = self.size != "smoke"
+            outcomes = iter(done_jobs(function, jobs, done, self.folder / TRAININGS, parallel))
         return {key: [next(outcomes) for _ in some] for key, some in jobs_of.items()}
 
     def curve(
@@ -178,7 +178,7 @@ class Report:
         if steps is None:
             values = list(values)
             steps = range(1, len(values) + 1)
-        chart, _, contender = tag.rpartition("/")
+        chart, _, contender = tag.replace(", ", "_").replace(" ", "_").rpartition("/")
         if contender not in self._writers:
             with told_where(self.folder):
                 self._writers[contender] = summary_writer(self.folder / "curves" / contender)

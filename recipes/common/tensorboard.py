@@ -38,11 +38,8 @@ def summary_writer(folder: Path, from_step: int | None = None) -> SummaryWriter:
     )
 
 
-def add_scalar(writer: SummaryWriter, tag: str, value: float, step: int, description: str = "") -> None:
+def add_scalar(writer: SummaryWriter, tag: str, value: float, step: int, description: str) -> None:
     """A point of a curve; TensorBoard shows the description of the first one beside the chart."""
-    if not description:
-        writer.add_scalar(tag, value, step)
-        return
     from tensorboard.compat.proto.summary_pb2 import Summary
     from tensorboard.plugins.scalar import metadata
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, TypeAlias
 
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -19,18 +18,9 @@ BOOKKEEPING = frozenset(
 )  # fmt: skip
 
 
-Shape = Literal["n inputs, 1 result", "1 input, n results"]
-Way = Literal["reverse mode", "forward mode", "finite differences"]
-
-
-@dataclass(frozen=True)
-class Cost:
-    """Of all derivatives of a program with n inputs, or n results, in evaluations of the program."""
-
-    shape: Shape
-    n: int
-    way: Way
-    evaluations: float
+MANY_INPUTS, MANY_RESULTS = "n inputs, 1 result", "1 input, n results"
+Costs: TypeAlias = dict[tuple[str, str], dict[int, float]]
+"""Of all derivatives, in evaluations of the program: by one of these shapes and the way, and then by n."""
 
 
 class CountedWork(TorchDispatchMode):

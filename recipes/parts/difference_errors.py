@@ -1,4 +1,4 @@
-"""The error of finite differences against the step, for the lecture's program, next to the theory."""
+"""The error of finite differences against the step, beside the theory, and its picture."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from recipes.common.pictures import Figure, decorate, figure
 from recipes.parts.statistics import loglog_slope
 from torchopt_course.autograd import numerical
 
@@ -23,8 +24,8 @@ class Errors:
     """
 
     h: list[float]
-    forward: list[float]
-    central: list[float]
+    measured: dict[str, list[float]]
+    """Of forward and of central differences; and so the truncation of theory."""
     truncation: dict[str, list[float]]
     round_off: list[float]
     slopes: dict[str, float]
@@ -61,10 +62,29 @@ def errors_against_h(program: Callable[[Any, float], Any], points: int) -> Error
         noise = [i for i, (t, r, _) in enumerate(pairs) if r > 30 * t]
         slopes[f"{way} truncation"] = loglog_slope([h[i] for i in cut], [errors[i] for i in cut])
         slopes[f"{way} round-off"] = loglog_slope([h[i] for i in noise], [errors[i] for i in noise])
-    return Errors(h, measured["forward"], measured["central"], truncation, round_off, slopes)
+    return Errors(h, measured, truncation, round_off, slopes)
 
 
 def rms(values: Any, root: bool = False) -> float:
     """Root mean square; with `root` the values are squares already."""
     values = torch.as_tensor(values, dtype=torch.float64)
     return math.sqrt((values if root else values.square()).mean())
+
+
+def draw_errors(errors: Errors) -> Figure:
+    """Both finite differences, and the theory's lines beneath: truncation rises with h, round-off falls."""
+    picture = figure(9, 5)
+    axes = picture.subplots()
+    formulas = {"forward": "h/2 |z″|", "central": "h²/6 |z‴|"}
+    looks = {"forward": ("#009E73", "o-"), "central": ("#CC79A7", "s-")}
+    for way, (color, look) in looks.items():
+        theory, dots = f"truncation, {formulas[way]}", f"{way} differences, measured"
+        axes.loglog(errors.h, errors.truncation[way], "--", color=color, label=theory)
+        axes.loglog(
+            errors.h, errors.measured[way], look, color=color, markersize=4, linewidth=1.2, label=dots
+        )
+    axes.loglog(errors.h, errors.round_off, color="0.4", linestyle=":", label="round-off, about ε/2 |z| / h")
+    axes.set_ylim(1e-13, 10)
+    decorate(axes, "step h", "error of dz/dx, root mean square", "Finite differences of z = x y + sin x")
+    axes.legend(fontsize=9, loc="upper center")
+    return picture

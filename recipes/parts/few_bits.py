@@ -8,7 +8,7 @@ blocks of 256 with a scale each. Everybody gets the same initial weights, and ro
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any
@@ -37,6 +37,16 @@ WAYS: dict[str, tuple[torch.dtype, dict[str, Any]]] = {
     "states 8 bits": (F, {"state_dtype": "8bit"}),
     "states 8 bits, stochastic": (F, {"state_dtype": "8bit", "rounding": "stochastic"}),
 }
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much is trained."""
+
+    rows: int
+    epochs: int
+    batch_size: int
+    seeds: int
 
 
 @dataclass(frozen=True)
@@ -89,16 +99,14 @@ class Watch:
             self.moved[self._step] = moved / sum(int((param.grad != 0).sum()) for param, _ in pairs)
 
 
-def learn_in(
-    way: str, network: nn.Module, data: Data, lr: float, epochs: int, batch_size: int, seed: int
-) -> Outcome:
+def learn_in(way: str, network: nn.Module, data: Data, lr: float, size: Size, seed: int) -> Outcome:
     """Train a new network in one of the ways."""
     dtype, options = WAYS[way]
     model = InPrecision(network, dtype)
     optimizer = optim.Adam(model.parameters(), lr=lr, **options)
-    steps = epochs * math.ceil(len(data.train_rows) / batch_size)
+    steps = size.epochs * math.ceil(len(data.train_rows) / size.batch_size)
     watch = Watch(optimizer, sorted({max(1, round(steps * part / 40)) for part in range(1, 41)}))
-    how: dict[str, Any] = {"epochs": epochs, "batch_size": batch_size, "seed": seed}
+    how: dict[str, Any] = {"epochs": size.epochs, "batch_size": size.batch_size, "seed": seed}
     cosine = CosineAnnealingLR(optimizer, steps)
     measured = list(train(model, optimizer, data, scheduler=cosine, every="batch", **how))
     states = [s for own in optimizer.state.values() for name, s in own.items() if name != "step"]
@@ -153,11 +161,15 @@ def draw(outcomes: Mapping[str, Sequence[Outcome]]) -> Figure:
     return picture
 
 
-def tell(report: Report, claim: str, outcomes: Mapping[str, Sequence[Outcome]], **more: Any) -> None:
-    """Curves, picture, table and verdict."""
+def compare(
+    report: Report, claim: str, learn: Callable[..., Outcome], size: Size, seed: int, **more: Any
+) -> None:
+    """`learn(way, size, seed)` in all ways; curves, picture, table and verdict."""
+    jobs = {way: [(way, size, seed + n) for n in range(size.seeds)] for way in WAYS}
+    outcomes = report.train_all(learn, jobs, "ways")
     for way, runs in outcomes.items():
-        tag = f"training_loss/{way.replace(', ', '_').replace(' ', '_')}"
-        report.curve(tag, "Of each epoch; mean over the seeds.", mean_curve(one.losses for one in runs))
+        mean = mean_curve(one.losses for one in runs)
+        report.curve(f"training_loss/{way}", "Of each epoch; mean over the seeds.", mean)
     report.picture("who_still_moves", draw(outcomes))
     rows = [
         {

@@ -52,12 +52,12 @@ def draw_walks(axes: Axes, landscape: Landscape, walks: Mapping[str, Walk]) -> l
     return drawn
 
 
-def draw_paths(walks: Walks) -> tuple[Figure, list[tuple[Any, Any, Any, Any]]]:
-    """All optimizers on all landscapes; and the axes, lines, heads and points that an animation redraws."""
+def draw_paths(walks: Walks) -> tuple[Figure, list[tuple[Any, Any, Any]]]:
+    """All optimizers on all landscapes; and the lines, heads and points that an animation redraws."""
     picture = figure(12, 8.4)
     moving = []
     for axes, (name, landscape) in zip(picture.subplots(2, 3).flat, LANDSCAPES.items(), strict=True):
-        moving += [(axes, *drawn) for drawn in draw_walks(axes, landscape, walks[name])]
+        moving += draw_walks(axes, landscape, walks[name])
         axes.set_title(name[0].upper() + name[1:], fontweight="bold", loc="left")
         axes.set_title(landscape.failure, fontsize=9.5, loc="right")
     handles, labels = axes.get_legend_handles_labels()
@@ -66,31 +66,25 @@ def draw_paths(walks: Walks) -> tuple[Figure, list[tuple[Any, Any, Any, Any]]]:
 
 
 def animate(walks: Walks, path: Path, frames: int) -> None:
-    """The paths as they grow, slowly at first, for most happens early. The ground is drawn only once."""
+    """The paths as they grow, slowly at first, for most happens early."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from PIL import Image
 
     picture, moving = draw_paths(walks)
     picture.set_dpi(75)  # 900 pixels wide
     canvas = FigureCanvasAgg(picture)
-    for _, line, head, _ in moving:
-        line.set_animated(True)  # left out by draw()
-        head.set_animated(True)
-    clock = picture.text(0.008, 0.012, "", fontsize=14, animated=True)
     canvas.draw()
-    background = canvas.copy_from_bbox(picture.bbox)
+    picture.set_layout_engine("none")  # all stays where it is
+    clock = picture.text(0.008, 0.012, "", fontsize=14)
     steps = max(len(points) for *_, points in moving) - 1
     images = []
     for frame in range(frames):
         now = round(steps * (frame / max(frames - 1, 1)) ** 2)
-        canvas.restore_region(background)
         clock.set_text(f"step {now}")
-        picture.draw_artist(clock)
-        for axes, line, head, points in moving:
+        for line, head, points in moving:
             line.set_data(*points[: now + 1].T)
             head.set_data(*points[now : now + 1].T)
-            axes.draw_artist(line)
-            axes.draw_artist(head)
+        canvas.draw()
         pixels = canvas.buffer_rgba()
         images.append(Image.frombuffer("RGBA", canvas.get_width_height(), pixels).convert("RGB"))
     palette = images[-1].quantize(256, kmeans=1)  # one for all: what stands still is not stored again
@@ -116,13 +110,12 @@ def draw_turned(landscapes: Mapping[str, Landscape], walks: Walks) -> Figure:
     picture.suptitle(
         "The axes matter to optimizers that scale each coordinate by itself, not to gradient descent"
     )
-    for axes, (name, landscape) in zip(picture.subplots(1, 2), landscapes.items(), strict=True):
-        for (line, _, _), walk in zip(
-            draw_walks(axes, landscape, walks[name]), walks[name].values(), strict=True
-        ):
+    titles = {"ravine": "steps to the target, best rates", "turned ravine": "the same rates"}
+    for axes, (name, title) in zip(picture.subplots(1, 2), titles.items(), strict=True):
+        drawn = draw_walks(axes, landscapes[name], walks[name])
+        for (line, _, _), walk in zip(drawn, walks[name].values(), strict=True):
             count = f"{walk.steps_to_target:.0f}" if math.isfinite(walk.steps_to_target) else "never"
             line.set_label(f"{line.get_label()}: {count}")
-        title = "steps to the target, best rates" if name == "ravine" else "the same rates"
         axes.set_title(f"{name[0].upper()}{name[1:]}: {title}")
         axes.legend(loc="lower right", fontsize=9)
     return picture

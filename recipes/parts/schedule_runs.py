@@ -6,9 +6,8 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
-from typing import Generic, TypeVar
+from typing import TypeVar
 
-import torch
 from torch import nn
 
 import torchopt_course as optim
@@ -44,19 +43,8 @@ class Size:
 
     def model_and_optimizer(self, data: Data, lr: float, seed: int) -> tuple[nn.Module, optim.SGD]:
         """The network with its initial weights, and the optimizer: the same for every schedule."""
-        torch.manual_seed(seed)
-        model = make_model(self.model, data)
+        model = make_model(self.model, data, seed)
         return model, optim.SGD(model.parameters(), lr=lr, momentum=0.9, nesterov=True)
-
-
-@dataclass(frozen=True)
-class Job(Generic[Setting]):
-    """A training to do."""
-
-    setting: Setting
-    size: Size
-    split: Split
-    seed: int
 
 
 @dataclass(frozen=True)
@@ -93,7 +81,7 @@ def recorded(
 
 def compete(
     report: Report,
-    train_once: Callable[[Job[Setting]], Run],
+    train_once: Callable[[Setting, Size, Split, int], Run],
     tried: dict[str, list[Setting]],
     size: Size,
     seed: int,
@@ -106,26 +94,21 @@ def compete(
     """
 
     def train_all(settings: Iterable[Setting], split: Split, seeds: int) -> dict[Setting, list[Run]]:
-        jobs = {setting: [Job(setting, size, split, seed + n) for n in range(seeds)] for setting in settings}
-        return report.train_all(train_once, jobs, split, parallel=size.data != "digits")
+        jobs = {setting: [(setting, size, split, seed + n) for n in range(seeds)] for setting in settings}
+        return report.train_all(train_once, jobs, split)
 
     searched = train_all((one for some in tried.values() for one in some), "validation", size.search_seeds)
-    accuracies = {setting: ending(runs).mean for setting, runs in searched.items()}
-    chosen = {name: max(some, key=accuracies.__getitem__) for name, some in tried.items()}
+    found = {setting: ending(runs).mean for setting, runs in searched.items()}
+    chosen = {name: max(some, key=found.__getitem__) for name, some in tried.items()}
     chosen |= more(chosen)
     runs_of = train_all(chosen.values(), "test", size.seeds)
     tested = {name: runs_of[setting] for name, setting in chosen.items()}
-    write_curves(report, tested)
-    return chosen, tested, [{**vars(one), "validation_accuracy": acc} for one, acc in accuracies.items()]
-
-
-def write_curves(report: Report, tested: dict[str, list[Run]]) -> None:
-    """TensorBoard's curves: the rate of the first seed, means of the others over all seeds."""
     for name, runs in tested.items():
         report.curve(f"learning_rate/{name}", "Of every step; the first seed.", runs[0].lrs)
         losses, accuracies = mean_curve(run.losses for run in runs), mean_curve(r.accuracies for r in runs)
         report.curve(f"training_loss/{name}", "Of every epoch; mean over the seeds.", losses)
         report.curve(f"test_accuracy/{name}", "After every epoch; mean over the seeds.", accuracies)
+    return chosen, tested, [{**vars(one), "validation_accuracy": acc} for one, acc in found.items()]
 
 
 @dataclass(frozen=True)

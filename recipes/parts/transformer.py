@@ -58,6 +58,7 @@ class Transformer(nn.Module):
         return scores.transpose(1, 2)
 
 
-def make_transformer(data: Data) -> Transformer:
-    """One for the characters and the windows of a text, with random initial weights."""
+def make_transformer(data: Data, seed: int) -> Transformer:
+    """One for the characters and the windows of a text, with the seed's initial weights."""
+    torch.manual_seed(seed)
     return Transformer(len(data.classes), data.side)

@@ -131,8 +131,7 @@ class Result:
 def run_trial(trial: Trial) -> Outcome:
     """Train from the seed's initial weights, with the rows in the seed's order."""
     data = rows_of(trial.task, "validation")
-    torch.manual_seed(trial.seed)
-    model = make_model(trial.task.model, data)
+    model = make_model(trial.task.model, data, trial.seed)
     optimizer = CONTENDERS[trial.optimizer](model.parameters(), lr=trial.lr)
     total = trial.epochs * math.ceil(len(data.train_rows) / trial.task.batch_size)
     scheduler = CosineAnnealingLR(optimizer, total) if trial.schedule == "cosine" else None
@@ -160,12 +159,9 @@ def rows_of(task: Task, split: Split) -> Data:
     data = load_data(task.data, split)
     if split == "test":
         return data
-    return replace(
-        data.first(task.train_rows),
-        eval_inputs=data.eval_inputs[: task.validation_rows],
-        eval_targets=data.eval_targets[: task.validation_rows],
-        eval_rows=data.eval_rows[: task.validation_rows],
-    )
+    names = ("eval_inputs", "eval_targets", "eval_rows")
+    first = {name: getattr(data, name)[: task.validation_rows] for name in names}
+    return replace(data.first(task.train_rows), **first)
 
 
 def batches(rows: int, batch_size: int, steps: int, seed: int) -> Iterator[tuple[int, Tensor]]:

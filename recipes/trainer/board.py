@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from recipes.common.tensorboard import EVENT_SUFFIX, add_scalar, as_code, summary_writer
-from recipes.trainer.measure import Closeup, Epoch, Step
+from recipes.trainer.measure import Closeup, Epoch, Meter
 
 # The columns of TensorBoard's table of runs. How many epochs, on which device and where is not among them:
 # that may change when a run is taken up again, and TensorBoard keeps what it read first.
@@ -52,19 +52,30 @@ LAYOUT = {
         "momentum": ["Multiline", [r"^schedule/momentum$"]],  # of the optimizers that have one
     },
 }
-# What stands beside each curve.
-DESCRIPTIONS = {
-    "loss/train": "Mean cross-entropy of the epoch's training rows, each just before the step that used it.",
-    "loss/eval": "Mean cross-entropy of the rows that are only measured, after the epoch.",
-    "accuracy/eval": "Share of the rows that are only measured which the weights classify rightly.",
-    "update_to_weight_ratio": "Length of the last update / length of the weights; some 0.001 is healthy.",
-    "loss/train_step": "Mean cross-entropy of the step's batch, before the step.",
-    "schedule/learning_rate": "Learning rate of the step.",
-    "schedule/momentum": "Momentum of the step; of Adam the first beta.",
-    "gradient_norm": "Length of the gradient of all weights together.",
+# Of every epoch and of every step: the tag, what it shows, and what stands beside the curve.
+EPOCH_CURVES = {
+    "loss/train": (
+        "train_loss",
+        "Mean cross-entropy of the epoch's training rows, each just before the step that used it.",
+    ),
+    "loss/eval": ("loss", "Mean cross-entropy of the rows that are only measured, after the epoch."),
+    "accuracy/eval": (
+        "accuracy",
+        "Share of the rows that are only measured which the weights classify rightly.",
+    ),
+    "update_to_weight_ratio": (
+        "update_ratio",
+        "Length of the last update / length of the weights; some 0.001 is healthy.",
+    ),
+}
+STEP_CURVES = {
+    "loss/train_step": ("loss", "Mean cross-entropy of the step's batch, before the step."),
+    "schedule/learning_rate": ("lr", "Learning rate of the step."),
+    "schedule/momentum": ("momentum", "Momentum of the step; of Adam the first beta."),
+    "gradient_norm": ("grad_norm", "Length of the gradient of all weights together."),
 }
 MOST_HISTOGRAMS = 20
-STEPS_AT_ONCE = 100
+POINTS_AT_ONCE = 400
 
 
 class Board:
@@ -75,7 +86,7 @@ class Board:
         if from_step is not None:
             wait_for_a_later_name(folder)
         self.writer = summary_writer(folder, from_step)
-        self._steps: list[Step] = []
+        self._points: list[tuple[str, float, int, str]] = []
 
     def begin(self, settings: dict[str, Any], model: nn.Module, example: Tensor) -> None:
         """What stands at the start: the run's row in the table of runs, the charts, and the model's graph."""
@@ -113,44 +124,34 @@ class Board:
         """The settings as text, from this step on."""
         self.writer.add_text("config", as_code(json.dumps(settings, indent=2)), step)
 
-    def step(self, step: Step) -> None:
+    def step(self, number: int, meter: Meter) -> None:
         """The curves that have a point for every step."""
-        self._steps.append(step)
-        if len(self._steps) >= STEPS_AT_ONCE:
-            self._write_steps()
+        for tag, (name, words) in STEP_CURVES.items():
+            if (value := getattr(meter, name)) is not None:
+                self._points.append((tag, value, number, words))
+        if len(self._points) >= POINTS_AT_ONCE:
+            self._write_points()
 
-    def _write_steps(self) -> None:
+    def _write_points(self) -> None:
         # Not one by one: a thread that writes while the next step is computed slows it down by half.
-        for step in self._steps:
-            for tag, value in {
-                "loss/train_step": step.loss,
-                "schedule/learning_rate": step.lr,
-                "schedule/momentum": step.momentum,
-                "gradient_norm": step.grad_norm,
-            }.items():
-                if value is not None:
-                    add_scalar(self.writer, tag, value, step.step, DESCRIPTIONS[tag])
-        self._steps.clear()
+        for point in self._points:
+            add_scalar(self.writer, *point)
+        self._points.clear()
 
     def flush(self) -> None:
         """Wait until the file has everything."""
-        self._write_steps()
+        self._write_points()
         self.writer.flush()
 
     def close(self) -> None:
         """A writer that is never closed can leave nothing on the disk."""
-        self._write_steps()
+        self._write_points()
         self.writer.close()
 
     def epoch(self, epoch: Epoch, closeups: dict[str, Closeup], epochs: int) -> None:
         """The curves that have a point for every epoch, and now and then histograms."""
-        for tag, value in {
-            "loss/train": epoch.train_loss,
-            "loss/eval": epoch.loss,
-            "accuracy/eval": epoch.accuracy,
-            "update_to_weight_ratio": epoch.update_ratio,
-        }.items():
-            add_scalar(self.writer, tag, value, epoch.epoch, DESCRIPTIONS[tag])
+        for tag, (name, words) in EPOCH_CURVES.items():
+            add_scalar(self.writer, tag, getattr(epoch, name), epoch.epoch, words)
         if epoch.epoch % math.ceil(epochs / MOST_HISTOGRAMS) and epoch.epoch != epochs:
             return
         for name, part in closeups.items():

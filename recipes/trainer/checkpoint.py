@@ -7,7 +7,6 @@ written to a temporary file, flushed to the disk, and only then given its name; 
 
 from __future__ import annotations
 
-import contextlib
 import io
 import os
 import re
@@ -20,7 +19,7 @@ import torch
 
 from recipes.common.command_line import first_line
 from recipes.common.errors import CheckpointError
-from recipes.common.folder import flush_folder, write_to_disk
+from recipes.common.folder import write_whole
 
 KEPT = 2
 NAME = "step-{:010d}.torchopt_course.pt"
@@ -45,14 +44,9 @@ class Checkpoints:
         Raises `CheckpointError` if the disk is full or the folder is read-only; older files stay as they are.
         """
         path = self.folder / NAME.format(step)
-        draft = path.with_suffix(".draft")
         try:
-            write_to_disk(draft, serialised(content))
-            os.replace(draft, path)
-            flush_folder(self.folder)
+            write_whole(path, serialised(content))
         except OSError as error:
-            with contextlib.suppress(OSError):
-                draft.unlink(missing_ok=True)
             raise CheckpointError(
                 f"cannot write {path}: {error.strerror}; the checkpoints before it are intact"
             ) from error

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_h
 
 import torch
 
-from recipes.common.command_line import check_counts, check_seed, need
+from recipes.common.command_line import check_seed, need
 from recipes.common.errors import OptionError
 from recipes.common.optimizers import OPTIMIZERS, learning_rate, make_optimizer, options_of
 
@@ -32,7 +32,9 @@ def check(config: Config) -> None:
         raise OptionError(f"--max-lr must be a number from the learning rate up, not {config.max_lr}")
     if not config.save_every >= 0:
         raise OptionError(f"--save-every must be a number of seconds from 0 up, not {config.save_every}")
-    check_counts(config, "epochs", "batch_size", "cycle_epochs")
+    for option in ("epochs", "batch_size", "cycle_epochs"):
+        if (value := getattr(config, option)) is not None and value < 1:
+            raise OptionError(f"--{option.replace('_', '-')} must be at least 1, not {value}")
     check_seed(config.seed)
     check_device(config.device)
     if config.offload and not config.device.startswith("cuda"):

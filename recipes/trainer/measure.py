@@ -40,21 +40,6 @@ class Epoch(Measured):
 
 
 @dataclass(frozen=True)
-class Step:
-    """What one step showed."""
-
-    step: int
-    """1 for the first of the training."""
-    loss: float
-    lr: float
-    momentum: float | None
-    """Of Adam the first beta; None if the optimizer has none."""
-    grad_norm: float
-    epoch: Epoch | None
-    """The epoch that this step ended."""
-
-
-@dataclass(frozen=True)
 class Result:
     """The outcome of a run; all but the model is in result.json."""
 
@@ -92,7 +77,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Closeup:
-    """One parameter in one step."""
+    """One parameter in one step: what the step did to it, and why."""
 
     before: Tensor
     after: Tensor
@@ -107,6 +92,10 @@ class Meter:
     def __init__(self) -> None:
         self.loss = math.nan
         """Of the batch at hand, the mean over all processes."""
+        self.lr = self.grad_norm = math.nan
+        """Of the last step."""
+        self.momentum: float | None = None
+        """Likewise, of Adam the first beta; None if the optimizer has none."""
         self.losses: list[float] = []
         self.step_seconds: list[float] = []
         self.seconds = 0.0
@@ -143,13 +132,14 @@ class Meter:
         self.loss = self.losses[-1]  # LBFGS has looked elsewhere since
         if self._before:
             self.closeups = {
-                name: closeup(weight, self._before[name], sizes)
+                name: Closeup(
+                    before=whole(self._before[name]),
+                    after=whole(weight.detach()),
+                    gradient=whole(torch.zeros_like(weight) if weight.grad is None else weight.grad),
+                    step_sizes=sizes,
+                )
                 for (name, weight), sizes in zip(training.weights.items(), self._sizes, strict=True)
             }
-
-    def step(self, number: int, epoch: Epoch | None) -> Step:
-        """What the last step showed."""
-        return Step(number, self.loss, self.lr, self.momentum, self.grad_norm, epoch)
 
     def end_epoch(self, training: Training, row_counts: list[int], loss: float, accuracy: float) -> Epoch:
         """Sum up, and let go of the epoch's numbers."""
@@ -188,16 +178,6 @@ def gradient_norm(weights: dict[str, nn.Parameter], place: str) -> float:
         if not whole(gradient).isfinite().all():
             raise TrainingDivergedError(f"the gradient of {name} is not finite in {place}")
     return norm(gradients.values())  # finite, but too long for the squares of float32
-
-
-def closeup(weight: Tensor, before: Tensor, step_sizes: Tensor) -> Closeup:
-    """What the step did to a parameter, and why."""
-    return Closeup(
-        before=whole(before),
-        after=whole(weight.detach()),
-        gradient=whole(weight.grad) if weight.grad is not None else torch.zeros_like(whole(before)),
-        step_sizes=step_sizes,
-    )
 
 
 def effective_step_sizes(optimizer: torch.optim.Optimizer) -> list[Tensor]:

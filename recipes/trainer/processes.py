@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.utils._pytree import tree_map_only
 
 Answer = TypeVar("Answer")
 
@@ -109,11 +110,7 @@ def whole(tensor: Tensor) -> Tensor:
 
 def whole_state(state: Any) -> Any:
     """The same state with whole tensors, through dicts and lists."""
-    if isinstance(state, dict):
-        return {name: whole_state(value) for name, value in state.items()}
-    if isinstance(state, (list, tuple)):
-        return type(state)(whole_state(value) for value in state)
-    return whole(state) if isinstance(state, Tensor) else state
+    return tree_map_only(Tensor, whole, state)
 
 
 def load_whole_state(

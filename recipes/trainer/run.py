@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import math
 import signal
-import statistics
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -25,7 +24,7 @@ from recipes.trainer.board import pictures_are_due
 from recipes.trainer.checks import check, optimizer_options
 from recipes.trainer.measure import Epoch, Result, weights_sha256
 from recipes.trainer.processes import World, joined, local_device
-from recipes.trainer.run_folder import RunFolder, read_epochs
+from recipes.trainer.run_folder import RunFolder
 from recipes.trainer.stopping import StopRequest, stop_requests
 from recipes.trainer.training import Training
 
@@ -57,7 +56,12 @@ def run(config: Config, on_epoch: Callable[[Epoch], object] = lambda epoch: None
             train_on(training, folder, config, stop, on_epoch)
             save(training, folder)
             digest = weights_sha256(training.model)
-            result = world.from_first(lambda: finish(config, digest, folder))
+
+            def finish() -> Result:
+                assert folder is not None  # the first process has one
+                return folder.finish(digest)
+
+            result = world.from_first(finish)
         return dataclasses.replace(result, model=training.model)
 
 
@@ -82,13 +86,13 @@ def train_on(
     """Step after step to the last epoch; log each, save from time to time, and when asked to stop."""
     saved = time.monotonic()
     while training.epochs_done < config.epochs:
-        step = training.step()
-        due = step.epoch and pictures_are_due(step.epoch.epoch, config.epochs)
+        epoch = training.step()
+        due = epoch and pictures_are_due(epoch.epoch, config.epochs)
         predicted = training.predictions() if due else None  # every process takes its part
         if folder:
-            folder.log(step, training, predicted)
-        if step.epoch:
-            on_epoch(step.epoch)
+            folder.log(training, epoch, predicted)
+        if epoch:
+            on_epoch(epoch)
         # All processes stop, or save, after the same step.
         due_now = folder is not None and time.monotonic() - saved >= config.save_every
         stopping, saving = training.world.sum(stop.number != 0, due_now, device=training.device)
@@ -115,38 +119,13 @@ def save(training: Training, folder: RunFolder | None, begin: bool = False) -> N
     training.world.from_first(write)
 
 
-def finish(config: Config, digest: str, folder: RunFolder | None) -> Result:
-    """Write result.json and return what is in it."""
-    assert folder is not None
-    epochs = read_epochs(folder.path)
-    last = epochs[-1]
-    result = Result(
-        optimizer=config.optimizer,
-        lr=learning_rate(config.optimizer, config.lr),
-        scheduler=config.scheduler,
-        seed=config.seed,
-        epochs=config.epochs,
-        accuracy=last["accuracy"],
-        loss=last["loss"],
-        train_loss=last["train_loss"],
-        seconds=sum(epoch["seconds"] for epoch in epochs),
-        step_microseconds=statistics.median(epoch["step_microseconds"] for epoch in epochs),
-        first_step_seconds=epochs[0]["first_step_seconds"],
-        torch_version=torch.__version__,
-        weights_sha256=digest,
-    )
-    folder.finish(result.summary())
-    return result
-
-
 def set_up(config: Config, world: World | None = None) -> Training:
     """Data, model, optimizer and schedule: a training at its beginning."""
     check(config)
     world = World() if world is None else world
     device = local_device(config.device)
     data = load_data(config.data, config.split, device, config.data_dir)
-    torch.manual_seed(config.seed)
-    model = make_model(config.model, data).to(device)  # made on the CPU: the same weights on every device
+    model = make_model(config.model, data, config.seed).to(device)
     forward = world.spread(model, device, config.shard, config.offload)
     lr = learning_rate(config.optimizer, config.lr)
     optimizer = make_optimizer(config.optimizer, model.parameters(), lr, **optimizer_options(config))

@@ -8,8 +8,9 @@
 - `result.json`: the outcome, written last; it is there only if the run came to its end. That of a run which
   was given more epochs is kept as `result-NUMBER-epochs.json`
 
-A checkpoint knows how long the logs were when it was made. Whoever goes on from it cuts them back to that
-length first, so that curves have neither gaps nor points that stand twice.
+A checkpoint knows the epochs so far, and how long TensorBoard's files were when it was made. Whoever goes on
+from it writes metrics.jsonl from the one, and cuts the files back to the other first, so that curves have
+neither gaps nor points that stand twice.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ from recipes.common.model import make_model
 from recipes.common.tensorboard import EVENT_SUFFIX, rendered
 from recipes.trainer.board import Board
 from recipes.trainer.checkpoint import Checkpoints
-from recipes.trainer.measure import Closeup, Epoch, Result, Step
+from recipes.trainer.measure import Closeup, Epoch, Result
 from recipes.trainer.pictures import confusion_figure, sample_figure
 
 if TYPE_CHECKING:
@@ -54,8 +55,6 @@ PICTURES = ("predictions", "confusion")
 MAY_CHANGE = {"epochs", "save_every", "data_dir", "logdir"}
 # These too, but then sums are taken in another order: the weights agree within rounding, not bit for bit.
 ROUNDS_OTHERWISE = {"threads", "processes", "device", "compile", "shard", "torch_version"}
-# What a line of the log tells of its epoch, among others.
-LOGGED = {"epoch", "train_loss", "loss", "accuracy", "lr", "seconds", "step_microseconds"}
 INTACT = "; its last checkpoint is intact"
 
 
@@ -75,6 +74,8 @@ class RunFolder:
             stack.enter_context(locked(path))
             self.result: Result | None = None
             """Of a run that had come to its end: nothing is written any more."""
+            self.epochs: list[dict[str, Any]] = []
+            """The lines of metrics.jsonl."""
             self.training = self._take_up(fresh)
             """State of the training to go on from; None at the beginning."""
             if self.result is not None:
@@ -114,7 +115,7 @@ class RunFolder:
             )
         refuse_other_settings(self.path, config, self.settings, MAY_CHANGE | ROUNDS_OTHERWISE)
         content = self.checkpoints.newest()
-        if content is None or content.get("written_by") != WRITTEN_BY:
+        if content is None or content.get("written_by") != WRITTEN_BY or "epochs" not in content:
             raise CheckpointError(f"the checkpoints in {self.path} are not of these recipes")
         training: dict[str, Any] = content["training"]
         if training["epochs_done"] > self.settings["epochs"]:
@@ -122,41 +123,45 @@ class RunFolder:
                 f"{self.path} holds a run with {training['epochs_done']} epochs, more than "
                 f"--epochs {self.settings['epochs']}; choose another --logdir, or replace it with --fresh"
             )
-        if len(read_epochs(self.path, content["logs"][METRICS_FILE])) != training["epochs_done"]:
-            raise no_epochs(self.path)
+        self.epochs = content["epochs"]
         if training["epochs_done"] == self.settings["epochs"]:
             self.result = Result.of(read_json(self.path / "result.json"))
         if self.result is None:
             warn_of_rounding(self.path, config, self.settings)
             roll_back(self.path, content["logs"])
+        lines = "".join(map(line_of, self.epochs)).encode()
+        if not (log := self.path / METRICS_FILE).is_file() or log.read_bytes() != lines:
+            with told_where(self.path, INTACT):
+                log.write_bytes(lines)
         return training
 
     def begin(self, training: dict[str, Any], data: Data) -> None:
         """Write what stands at the start of a new run. config.json is last: from then on there is a run."""
         # A model of its own for TensorBoard's graph: tracing is nothing that the trained one should see.
-        twin = make_model(self.settings["model"], data)
+        twin = make_model(self.settings["model"], data, self.settings["seed"])
         with told_where(self.path):
             self.board.begin(self.settings, twin, data.eval_inputs[:1].cpu())
         self.save(training)
         write_json(self.path / "config.json", {"written_by": WRITTEN_BY, **self.settings})
 
-    def log(self, step: Step, training: Training, predicted: Tensor | None = None) -> None:
+    def log(self, training: Training, epoch: Epoch | None, predicted: Tensor | None = None) -> None:
         """Write a step to the logs, and the epoch that it ended, with pictures of what was predicted then."""
         with told_where(self.path, INTACT):
-            self.board.step(step)
-            if step.epoch:
-                self.log_epoch(step.epoch, training.meter.closeups)
+            self.board.step(training.steps_done, training.meter)
+            if epoch:
+                self.log_epoch(epoch, training.meter.closeups)
             if predicted is not None:
                 self.log_pictures(training.data, predicted.cpu(), training.epochs_done)
 
     def log_epoch(self, epoch: Epoch, closeups: dict[str, Closeup]) -> None:
         """Write an epoch to both logs, all the way to the disk."""
-        line = {name: value for name, value in vars(epoch).items() if not isinstance(value, list)}
-        line["step_microseconds"] = 1e6 * statistics.median(epoch.step_seconds)
-        line["first_step_seconds"] = epoch.step_seconds[0]
+        numbers = {name: value for name, value in vars(epoch).items() if not isinstance(value, list)}
+        numbers["step_microseconds"] = 1e6 * statistics.median(epoch.step_seconds)
+        numbers["first_step_seconds"] = epoch.step_seconds[0]
+        self.epochs.append(numbers)
         self.board.epoch(epoch, closeups, self.settings["epochs"])
         self.board.flush()
-        self.metrics.write(json.dumps(line) + "\n")
+        self.metrics.write(line_of(numbers))
         self.metrics.flush()
 
     def log_pictures(self, data: Data, predicted: Tensor, epoch: int) -> None:
@@ -171,20 +176,30 @@ class RunFolder:
         """Write a checkpoint, and before it all that was logged."""
         with told_where(self.path, INTACT):
             self.board.flush()
-            self.metrics.flush()
             logs = {}
-            for path in own_logs(self.path):
+            for path in event_files(self.path):
                 flush_file(path)
                 logs[path.name] = path.stat().st_size
-        content = {"written_by": WRITTEN_BY, "logs": logs, "training": training}
+        content = {"written_by": WRITTEN_BY, "epochs": self.epochs, "logs": logs, "training": training}
         self.checkpoints.save(training["steps_done"], content)
 
-    def finish(self, result: dict[str, Any]) -> None:
+    def finish(self, digest: str) -> Result:
         """Write the outcome. The file says that the run is complete, so it is the last."""
+        settings, last = self.settings, self.epochs[-1]
+        result = Result(
+            **{name: settings[name] for name in ("optimizer", "lr", "scheduler", "seed", "epochs")},
+            **{name: last[name] for name in ("accuracy", "loss", "train_loss")},
+            seconds=sum(epoch["seconds"] for epoch in self.epochs),
+            step_microseconds=statistics.median(epoch["step_microseconds"] for epoch in self.epochs),
+            first_step_seconds=self.epochs[0]["first_step_seconds"],
+            torch_version=settings["torch_version"],
+            weights_sha256=digest,
+        )
         with told_where(self.path, INTACT):
             self.board.end()
             self.board.flush()
-            write_json(self.path / "result.json", result)
+            write_json(self.path / "result.json", result.summary())
+        return result
 
 
 def warn_of_rounding(path: Path, earlier: dict[str, Any], settings: dict[str, Any]) -> None:
@@ -210,22 +225,22 @@ def clear(path: Path) -> None:
     Checkpoints(path).clear()
     for outcome in path.glob("result-*-epochs.json"):
         outcome.unlink()
-    for events in path.glob(f"events.out.tfevents.*{EVENT_SUFFIX}"):
+    for events in event_files(path):
         events.unlink()
 
 
-def own_logs(path: Path) -> list[Path]:
-    """The files of the run that grow."""
-    return sorted([path / METRICS_FILE, *path.glob(f"events.out.tfevents.*{EVENT_SUFFIX}")])
+def event_files(path: Path) -> list[Path]:
+    """TensorBoard's files of the run."""
+    return list(path.glob(f"events.out.tfevents.*{EVENT_SUFFIX}"))
 
 
 def roll_back(path: Path, lengths: dict[str, int]) -> None:
-    """Make the logs as they were: cut what came since. The outcome of fewer epochs gets its own name."""
+    """Cut what came since from TensorBoard's files. The outcome of fewer epochs gets its own name."""
     if result := read_json(path / "result.json"):
         os.replace(path / "result.json", path / f"result-{result.get('epochs')}-epochs.json")
-    for log in own_logs(path):
+    for log in event_files(path):
         if log.name not in lengths:
-            log.unlink(missing_ok=True)
+            log.unlink()
         elif log.stat().st_size > lengths[log.name]:
             os.truncate(log, lengths[log.name])
     for name, length in lengths.items():
@@ -236,24 +251,11 @@ def roll_back(path: Path, lengths: dict[str, int]) -> None:
             )
 
 
-def read_epochs(path: Path, length: int | None = None) -> list[dict[str, Any]]:
-    """The lines of a run's log, one for each epoch since it began, or those of its first `length` bytes.
-
-    Raises `FolderError` if they are not all there.
-    """
-    try:
-        text = (path / METRICS_FILE).read_bytes()[:length].decode()
-        epochs = [json.loads(line) for line in text.splitlines()]
-        whole = all(epoch.keys() >= LOGGED for epoch in epochs)
-    except (OSError, ValueError, AttributeError):
-        whole = False
-    if not whole:
-        raise no_epochs(path)
-    return epochs
+def line_of(epoch: dict[str, Any]) -> str:
+    """An epoch in metrics.jsonl."""
+    return json.dumps(epoch) + "\n"
 
 
-def no_epochs(path: Path) -> FolderError:
-    return FolderError(
-        f"{path} holds a run that cannot be taken up again, because {METRICS_FILE} does not have all of its "
-        "epochs; choose another --logdir, or replace it with --fresh"
-    )
+def read_epochs(path: Path) -> list[dict[str, Any]]:
+    """The lines of a run's log, one for each epoch since it began."""
+    return [json.loads(line) for line in (path / METRICS_FILE).read_text(encoding="utf-8").splitlines()]

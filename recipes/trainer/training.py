@@ -23,7 +23,7 @@ from recipes.common.data import Data
 from recipes.common.loop import EVAL_ROWS, sums
 from recipes.common.optimizers import needs_closure, set_mode
 from recipes.common.schedulers import step_after_epoch, stepped_every
-from recipes.trainer.measure import Epoch, Meter, Step
+from recipes.trainer.measure import Epoch, Meter
 from recipes.trainer.processes import World, load_whole_state, whole_state
 
 AutogradName = Literal["torch", "mini"]
@@ -60,7 +60,7 @@ class Training:
 
     # -- one step --------------------------------------------------------------------------------------------
 
-    def step(self) -> Step:
+    def step(self) -> Epoch | None:
         """Forward, backward, step, schedule; and after an epoch's last step the measuring."""
         rows, last = self._next_batch()
         began = time.perf_counter()
@@ -73,7 +73,7 @@ class Training:
         if self.scheduler is not None and self.schedule_goes_on_every == "batch":
             self.scheduler.step()
         self.steps_done += 1
-        return self.meter.step(self.steps_done, self._end_epoch() if last else None)
+        return self._end_epoch() if last else None
 
     def loss(self, rows: Tensor) -> Tensor:
         """Mean loss of this process's share of a batch, for `backward` to average over the processes."""
@@ -107,7 +107,7 @@ class Training:
     def epochs(self, last: int) -> Iterator[Epoch]:
         """Go on to the end of the epoch `last`; the caller looks at each one before the next begins."""
         while self.epochs_done < last:
-            if epoch := self.step().epoch:
+            if epoch := self.step():
                 yield epoch
 
     def _next_batch(self) -> tuple[Tensor, bool]:

@@ -22,9 +22,9 @@ from torch.optim import Optimizer
 
 from recipes.common.command_line import parse, plain_endings
 from recipes.common.errors import OptionError
-from recipes.common.lines import lines_of, lines_of_body
 
 from . import ZOO
+from .lines import lines_of, lines_of_body
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "zoo.md"
 NOT_MEASURED = "not measured"

@@ -103,12 +103,8 @@ def test_a_bad_value_ends_with_one_line_before_anything_is_written(
 @pytest.mark.parametrize(
     ("recipe", "words", "said"),
     [
-        ("range_test", ["--epochs", "0"], "--epochs must be at least 1, not 0"),
-        ("range_test", ["--batch-size", "-3"], "--batch-size must be at least 1, not -3"),
-        ("range_test", ["--iterations", "1"], "--iterations must be at least 2, not 1"),
         ("range_test", ["--seed", "-1"], "--seed must be from 0"),
         ("five_optimizers", ["--seed", "-1"], "--seed must be from 0"),
-        ("write_your_own", ["--elements", "0"], "--elements must be at least 1, not 0"),
     ],
 )
 def test_a_number_that_cannot_work_is_named(
@@ -191,12 +187,13 @@ def test_pictures_show_something_and_are_in_tensorboard_with_the_curves(
     folder = smoke(recipe).folder
     pictures = smoke(recipe).result["pictures"]
     assert pictures
-    for name in pictures:
+    for name in (name for name in pictures if not name.endswith(".svg")):
         with Image.open(folder / name) as picture:
             assert len(picture.convert("RGB").getcolors(2**24)) > 10
     board = EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload()
     tags = board.Tags()
-    assert {f"{recipe}/{Path(name).stem}" for name in pictures} <= set(tags["images"])
+    drawn = {f"{recipe}/{Path(name).stem}" for name in pictures if not name.endswith(".svg")}
+    assert drawn <= set(tags["images"])
     curves = curves_of(folder)
     assert curves
     for tag, points in curves.items():

@@ -19,7 +19,7 @@ from recipes.common.data import Data, load_data
 from recipes.common.errors import UserError
 from recipes.common.loop import train
 from recipes.cyclic import Setting, epochs_to, judge, range_test, to_try, train_once
-from recipes.parts.schedule_runs import Ending, Job, Size
+from recipes.parts.schedule_runs import Ending, Size
 
 from .conftest import SmokeRun, curves_of
 
@@ -66,10 +66,11 @@ def test_pictures_and_curves_can_be_looked_at(folder: Path) -> None:
     assert set(board.Tags()["images"]) == {"cyclic/range_test", "cyclic/schedules"}
     batches = math.ceil((SMOKE.rows or 0) / SMOKE.batch_size)
     for name in NAMES:
+        run = name.replace(", ", "_").replace(" ", "_")
         epochs = SMOKE.epochs if name == "constant" else SMOKE.epochs // 2
-        assert len(curves[f"learning_rate/{name}"]) == epochs * batches
-        assert len(curves[f"training_loss/{name}"]) == epochs
-        assert len(curves[f"test_accuracy/{name}"]) == epochs
+        assert len(curves[f"learning_rate/{run}"]) == epochs * batches
+        assert len(curves[f"training_loss/{run}"]) == epochs
+        assert len(curves[f"test_accuracy/{run}"]) == epochs
 
 
 def found(base_lr: float | None = 0.001, max_lr: float | None = 0.02) -> optim.lr_scheduler.RangeTest:
@@ -94,7 +95,7 @@ def test_a_range_test_without_bounds_is_an_error() -> None:
 
 
 def rates(setting: Setting) -> np.ndarray[Any, Any]:
-    run = train_once(Job(setting, TINY, "validation", seed=0))
+    run = train_once(setting, TINY, "validation", seed=0)
     assert len(run.losses) == len(run.accuracies) == setting.epochs
     return np.array(run.lrs)
 
@@ -128,7 +129,7 @@ def test_the_decay_is_a_straight_line_to_zero() -> None:
 def test_a_constant_rate_trains_as_the_common_loop_does(digits: Data) -> None:
     # One batch, so that the order of the rows is no matter.
     size = Size("digits", "mlp", rows=120, epochs=3, batch_size=120, search_seeds=1, seeds=2)
-    run = train_once(Job(Setting("constant", 0.05, 3), size, "validation", seed=7))
+    run = train_once(Setting("constant", 0.05, 3), size, "validation", seed=7)
     assert run.lrs == [0.05] * 3
     model, _ = size.model_and_optimizer(digits, 0.05, 7)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, nesterov=True)
@@ -138,7 +139,7 @@ def test_a_constant_rate_trains_as_the_common_loop_does(digits: Data) -> None:
 
 
 def test_a_training_that_diverges_counts_as_nothing_right() -> None:
-    run = train_once(Job(Setting("constant", 1e30, 3), TINY, "validation", seed=0))
+    run = train_once(Setting("constant", 1e30, 3), TINY, "validation", seed=0)
     assert run.losses == [math.inf] * 3
     assert run.accuracies == [0.0] * 3
 

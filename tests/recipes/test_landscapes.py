@@ -58,8 +58,8 @@ def test_the_result_has_every_walk_and_the_turned_ravine_had_no_choice(folder: P
 
 def test_pictures_animation_and_curves_are_there_and_in_tensorboard(folder: Path) -> None:
     result = json.loads((folder / "result.json").read_text())
-    assert result["pictures"] == ["paths.png", "velocity.png", "turned.png", "quadratic.png"]
-    with Image.open(folder / result["animation"]) as animation:
+    assert result["pictures"] == ["paths.gif", "paths.png", "velocity.png", "turned.png", "quadratic.png"]
+    with Image.open(folder / "paths.gif") as animation:
         assert animation.n_frames == SIZES["smoke"].frames
         assert animation.width == 900
         first = np.asarray(animation.convert("RGB"))

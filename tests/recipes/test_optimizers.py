@@ -159,8 +159,7 @@ def test_a_trial_is_the_plain_loop_with_torchs_optimizer_and_schedule() -> None:
     outcome = run_trial(trial)
 
     data = rows_of(TASK, "validation")
-    torch.manual_seed(4)
-    model = make_model("mlp", data)
+    model = make_model("mlp", data, seed=4)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.3, momentum=0.9, nesterov=True)
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=24)
     expected = []

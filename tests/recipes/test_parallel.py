@@ -11,11 +11,6 @@ import torch
 from recipes.common.parallel import done_jobs
 
 
-@dataclass(frozen=True)
-class Number:
-    value: int
-
-
 @dataclass
 class Square:
     value: int
@@ -23,15 +18,17 @@ class Square:
     threads: int
 
 
-def square(job: Number) -> Square:
-    return Square(job.value**2, os.getpid(), torch.get_num_threads())
+def square(number: int) -> Square:
+    return Square(number**2, os.getpid(), torch.get_num_threads())
 
 
 def test_processes_give_outcomes_in_the_order_of_the_jobs_and_none_twice(tmp_path: Path) -> None:
     done: list[None] = []
 
     def outcomes(*values: int) -> list[Square]:
-        return done_jobs(square, [*map(Number, values)], lambda: done.append(None), tmp_path / "kept", True)
+        return done_jobs(
+            square, [(value,) for value in values], lambda: done.append(None), tmp_path / "kept", True
+        )
 
     first = outcomes(3, 1, 2)
     assert [one.value for one in first] == [9, 1, 4]

@@ -21,7 +21,7 @@ from recipes.common.data import Data, load_data
 from recipes.common.errors import TrainingDivergedError
 from recipes.common.loop import Epoch
 from recipes.parts import schedule_runs
-from recipes.parts.schedule_runs import Ending, Job, Lead, Run, compete, ending
+from recipes.parts.schedule_runs import Ending, Lead, Run, compete, ending
 from recipes.parts.statistics import mean_curve
 from recipes.plateau import TRIED, Setting, first_drop, judge, span, too_early, train_once
 
@@ -66,9 +66,10 @@ def test_pictures_and_curves_can_be_looked_at(folder: Path) -> None:
     curves = curves_of(folder)
     steps = SMOKE.epochs * math.ceil((SMOKE.rows or 0) * 4 / 5 / SMOKE.batch_size)
     for name in NAMES:
-        assert len(curves[f"learning_rate/{name}"]) == steps
-        assert len(curves[f"training_loss/{name}"]) == SMOKE.epochs
-        assert len(curves[f"test_accuracy/{name}"]) == SMOKE.epochs
+        run = name.replace(", ", "_").replace(" ", "_")
+        assert len(curves[f"learning_rate/{run}"]) == steps
+        assert len(curves[f"training_loss/{run}"]) == SMOKE.epochs
+        assert len(curves[f"test_accuracy/{run}"]) == SMOKE.epochs
 
 
 def test_all_contenders_try_as_many_settings() -> None:
@@ -98,7 +99,7 @@ def rates(setting: Setting, data: Data, epochs: int) -> list[float]:
     size = schedule_runs.Size("digits", "mlp", None, epochs, 32, search_seeds=1, seeds=2)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(schedule_runs.Size, "load", lambda self, split: data)
-        run = train_once(Job(setting, size, "validation", seed=0))
+        run = train_once(setting, size, "validation", seed=0)
     assert run.lrs[::2] == run.lrs[1::2]
     return run.lrs[::2]
 
@@ -169,7 +170,7 @@ def test_noise_and_slow_progress_fool_what_acts_too_early(
 def test_a_training_that_diverges_counts_as_nothing_right(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    run = train_once(Job(Setting("constant", 1e30), SMOKE, "validation", seed=0))
+    run = train_once(Setting("constant", 1e30), SMOKE, "validation", seed=0)
     assert run.losses == [math.inf] * SMOKE.epochs
     assert run.accuracies == [0.0] * SMOKE.epochs
 
@@ -179,7 +180,7 @@ def test_a_training_that_diverges_counts_as_nothing_right(
         raise TrainingDivergedError("the loss is nan")
 
     monkeypatch.setattr(plateau, "train", breaks_later)
-    run = train_once(Job(Setting("constant", 0.1), SMOKE, "validation", seed=0))
+    run = train_once(Setting("constant", 0.1), SMOKE, "validation", seed=0)
     assert run.losses == [0.7] + [math.inf] * (SMOKE.epochs - 1)
     assert run.accuracies == [0.8] + [0.0] * (SMOKE.epochs - 1)
 
@@ -187,8 +188,8 @@ def test_a_training_that_diverges_counts_as_nothing_right(
 class Alone:
     """A report that only has jobs done."""
 
-    def train_all(self, function: Any, jobs_of: Any, name: str, parallel: bool = True) -> dict[Any, Any]:
-        return {key: [function(job) for job in jobs] for key, jobs in jobs_of.items()}
+    def train_all(self, function: Any, jobs_of: Any, name: str) -> dict[Any, Any]:
+        return {key: [function(*job) for job in jobs] for key, jobs in jobs_of.items()}
 
     def curve(self, *_: Any) -> None:
         """Nobody looks."""
@@ -198,11 +199,11 @@ A, B, C, D = (Setting("constant", lr) for lr in (0.1, 0.2, 0.3, 0.4))
 
 
 def test_the_search_sees_validation_rows_only() -> None:
-    seen: list[Job[Setting]] = []
+    seen: list[tuple[Setting, int, str]] = []
 
-    def remember(job: Job[Setting]) -> Run:
-        seen.append(job)
-        return Run([0.1], [1.0, 0.9], [0.1, {A: 0.6, B: 0.7, C: 0.7, D: 0.5}[job.setting]])
+    def remember(setting: Setting, size: schedule_runs.Size, split: str, seed: int) -> Run:
+        seen.append((setting, seed, split))
+        return Run([0.1], [1.0, 0.9], [0.1, {A: 0.6, B: 0.7, C: 0.7, D: 0.5}[setting]])
 
     contenders = {"one": [A, B], "two": [C, D]}
     chosen, tested, searched = compete(
@@ -212,7 +213,7 @@ def test_the_search_sees_validation_rows_only() -> None:
     assert [(line["lr"], line["validation_accuracy"]) for line in searched] == [
         (0.1, 0.6), (0.2, 0.7), (0.3, 0.7), (0.4, 0.5)
     ]  # fmt: skip
-    assert [(job.setting, job.seed, job.split) for job in seen] == [
+    assert seen == [
         *((setting, 5, "validation") for setting in (A, B, C, D)),
         *((setting, seed, "test") for setting in (B, C, A) for seed in (5, 6)),
     ]
@@ -227,9 +228,10 @@ def test_the_search_sees_validation_rows_only() -> None:
 
 
 def test_the_choice_is_the_best_mean_and_of_equals_the_first() -> None:
-    def noisy(job: Job[Setting]) -> Run:  # A has the best single training, B and C the better mean
-        values = {A: [0.9, 0.1], B: [0.6, 0.7], C: [0.7, 0.6]}[job.setting]
-        return Run([0.1], [1.0], [values[job.seed]])
+    def noisy(setting: Setting, size: schedule_runs.Size, split: str, seed: int) -> Run:
+        # A has the best single training, B and C the better mean.
+        values = {A: [0.9, 0.1], B: [0.6, 0.7], C: [0.7, 0.6]}[setting]
+        return Run([0.1], [1.0], [values[seed]])
 
     size = replace(SMOKE, search_seeds=2)
     chosen, _, searched = compete(Alone(), noisy, {"one": [A, B, C]}, size, seed=0)

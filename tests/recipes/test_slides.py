@@ -11,8 +11,6 @@ import torch
 from recipes.adaptive_steps import AdamUncorrected, first_steps, theory
 from recipes.learning_rates import descend, judge
 from recipes.loss_plane import Plane
-from recipes.parts.expression_swell import grows_by, iterated, swell
-from recipes.parts.noisy_paths import path
 
 
 @pytest.mark.parametrize("share", [0.1, 1.0, 1.9, 2.1])
@@ -48,19 +46,3 @@ def test_a_plane_goes_through_its_three_places() -> None:
     seen = plane.seen(places)
     torch.testing.assert_close(plane.at(seen), places, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(torch.cdist(seen, seen), torch.cdist(places, places), rtol=1e-4, atol=1e-4)
-
-
-def test_the_derivative_swells_as_a_formula_only() -> None:
-    found = swell(4)
-    assert [one.iterations for one in found] == [1, 2, 3, 4]
-    assert grows_by([one.formula for one in found]) > 2 > grows_by([one.reverse for one in found])
-    assert iterated(2)(0.3) == pytest.approx(4 * 0.84 * 0.16)
-
-
-def test_all_rows_make_gradient_descent_and_few_make_noise() -> None:
-    dice = torch.Generator().manual_seed(0)
-    features = torch.randn(40, 2, generator=dice)
-    targets = (features[:, 0] > 0).float()
-    everything = path(features, targets, 40, seed=0)
-    torch.testing.assert_close(everything, path(features, targets, 40, seed=1), rtol=1e-4, atol=1e-5)
-    assert (path(features, targets, 1, seed=0) - path(features, targets, 1, seed=1)).abs().max() > 0.1

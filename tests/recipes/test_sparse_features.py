@@ -18,8 +18,6 @@ from recipes.sparse_features import (
     ALL,
     COMMON,
     OPTIMIZERS,
-    Contender,
-    Job,
     Outcome,
     judge,
     learn,
@@ -53,7 +51,7 @@ def test_documents_are_texts_of_each_library_without_its_name() -> None:
 def test_the_game_is_online_learning(name: str) -> None:
     """Every document pays before it teaches: written out in numpy, in float64."""
     lr, classes = 0.1, len(LIBRARIES)
-    outcome = learn(Job(EACH, ALL, name, lr, seed=3, tuning=True))
+    outcome = learn(ALL, name, lr, EACH, seed=3, tuning=True)
     data = load_documents(EACH)
     half = len(data.words) // 2
     order = torch.randperm(half, generator=torch.Generator().manual_seed(3)).tolist()
@@ -82,12 +80,12 @@ def test_the_game_is_online_learning(name: str) -> None:
 
 
 def test_with_momentum_a_gradient_is_taken_ten_times() -> None:
-    assert learn(Job(EACH, ALL, "Momentum", 0.1, 3, tuning=True)).effective_steps == pytest.approx([1.0])
+    assert learn(ALL, "Momentum", 0.1, EACH, seed=3, tuning=True).effective_steps == pytest.approx([1.0])
 
 
 def test_tuning_and_streams_share_no_document() -> None:
     # With a rate of zero nothing is learnt: every document pays log 6.
-    outcome = learn(Job(EACH, COMMON, "SGD", 0.0, seed=0, tuning=False))
+    outcome = learn(COMMON, "SGD", 0.0, EACH, seed=0, tuning=False)
     assert outcome.regret == pytest.approx([math.log(6)] * len(outcome.regret))
     half = len(load_documents(EACH).words) // 2
     assert (
@@ -95,31 +93,24 @@ def test_tuning_and_streams_share_no_document() -> None:
     )  # the first of equals
 
 
-def contenders(**regrets: tuple[float, float]) -> list[Contender]:
+def streams(**regrets: tuple[float, float]) -> dict[tuple[str, str], list[Outcome]]:
     """Two streams each; all but those named pay 1.0 and 1.01, Adagrad 0.80 and 0.81 from all words."""
-    made = []
+    made = {}
     for condition in (ALL, COMMON):
         for name in OPTIMIZERS:
             usual = (0.80, 0.81) if (condition, name) == (ALL, "Adagrad") else (1.0, 1.01)
             values = regrets.get(name, usual) if condition == ALL else usual
-            made.append(Contender(condition, name, 0.1, False, [Outcome([1], [v], 0.5, []) for v in values]))
+            made[condition, name] = [Outcome([1], [value], 0.5, []) for value in values]
     return made
 
 
 def test_the_verdict_follows_the_written_criterion() -> None:
-    assert judge(contenders()).borne_out
-    assert not judge(contenders(Adagrad=(0.80, 1.1))).borne_out  # not by two standard errors
-    assert not judge(contenders(SparseAdam=(0.70, 0.71))).borne_out
-    assert not judge(contenders(Momentum=(0.80, 0.81))).borne_out
-    everywhere = [
-        c
-        if c.optimizer != "Adagrad"
-        else Contender(COMMON, "Adagrad", 0.1, False, [Outcome([1], [0.5], 0.5, [])] * 2)
-        for c in contenders()
-        if c.condition == COMMON
-    ]
-    sparse = [c for c in contenders() if c.condition == ALL]
-    assert not judge(sparse + everywhere).borne_out  # a larger lead where nothing is sparse
+    assert judge(streams()).borne_out
+    assert not judge(streams(Adagrad=(0.80, 1.1))).borne_out  # not by two standard errors
+    assert not judge(streams(SparseAdam=(0.70, 0.71))).borne_out
+    assert not judge(streams(Momentum=(0.80, 0.81))).borne_out
+    # A larger lead where nothing is sparse.
+    assert not judge({**streams(), (COMMON, "Adagrad"): [Outcome([1], [0.5], 0.5, [])] * 2}).borne_out
 
 
 def test_the_rows_and_pictures_of_the_outcome(folder: Path) -> None:

@@ -261,8 +261,7 @@ def log_three_epochs(path):
     folder = RunFolder(path, settings_of(config, training))
     folder.begin(training.state_dict(), training.data)
     while training.epochs_done < 3:
-        step = training.step()
-        folder.log(step, training)
+        folder.log(training, training.step())
     return folder
 
 for way in ("sys.exit", "exception", "os._exit"):

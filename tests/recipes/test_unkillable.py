@@ -18,9 +18,9 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from recipes.common import folder as files
 from recipes.common.errors import CheckpointError, FolderError, StoppedError, TrainingDivergedError
 from recipes.train import Config
-from recipes.trainer import checkpoint
 from recipes.trainer import training as training_module
 from recipes.trainer.measure import Epoch
 from recipes.trainer.run import run, set_up
@@ -161,10 +161,10 @@ def train_and_die(words: list[str], output: Path, moment: str) -> None:
     def die(*_: Any) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
-    write, replace_, calls = checkpoint.write_to_disk, os.replace, [0]
+    write, replace_, calls = files.write_to_disk, os.replace, [0]
 
     def half_a_file(path: Path, content: bytes) -> None:
-        calls[0] += 1
+        calls[0] += ".pt" in path.suffixes
         if calls[0] == 9:
             path.write_bytes(content[: len(content) // 2])
             die()
@@ -191,7 +191,7 @@ def train_and_die(words: list[str], output: Path, moment: str) -> None:
     elif moment == "before the folder":
         run_folder.Board = die  # type: ignore[assignment, misc]
     elif moment == "draft":
-        checkpoint.write_to_disk = half_a_file
+        files.write_to_disk = half_a_file
     else:
         os.replace = replace_and_die  # type: ignore[assignment]
     train_by_command(words, output)
@@ -331,16 +331,16 @@ def test_a_full_disk_is_named_and_the_checkpoint_before_it_stays(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = replace(SMALL, logdir=tmp_path / "run", save_every=0)
-    write, calls = checkpoint.write_to_disk, [0]
+    write, calls = files.write_to_disk, [0]
 
     def full(path: Path, content: bytes) -> None:
-        calls[0] += 1
+        calls[0] += ".pt" in path.suffixes
         if calls[0] == 4:
             path.write_bytes(content[:1000])
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         write(path, content)
 
-    monkeypatch.setattr(checkpoint, "write_to_disk", full)
+    monkeypatch.setattr(files, "write_to_disk", full)
     with pytest.raises(CheckpointError, match=r"cannot write .*step-0000000003.*No space left on device"):
         run(config)
     assert not list(config.logdir.glob("*.draft"))

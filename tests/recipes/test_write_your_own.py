@@ -35,24 +35,9 @@ def test_a_wrong_formula_is_found(
 
 
 @pytest.mark.slow
-def test_the_script_prints_a_table(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(sys, "argv", ["write_your_own.py", "--elements", "100", "--rounds", "3"])
+def test_the_script_says_so(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["write_your_own.py"])
     write_your_own.main()
-    rows = [line.split() for line in capsys.readouterr().out.splitlines()[3:]]
-    assert [row[0] for row in rows] == ["Adadelta", "Adamax", "RAdam", "Rprop"]
-    for _, lines, same, *times in rows:
-        assert same == "yes"
-        assert 10 <= int(lines) <= 40
-        assert all(float(number) >= 0 for number in times)
-
-
-def test_options_that_cannot_work(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(sys, "argv", ["write_your_own.py", "--rounds", "0"])
-    with pytest.raises(SystemExit) as stop:
-        write_your_own.main()
-    assert stop.value.code == 2
-    assert "--rounds must be at least 1, not 0" in capsys.readouterr().err
+    said = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in said] == ["Adadelta", "Adamax", "RAdam", "Rprop"]
+    assert said[0] == "Adadelta takes the steps of torch.optim.Adadelta, on every engine here"
