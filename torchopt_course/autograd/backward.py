@@ -67,7 +67,7 @@ def backward_all(
                     left_to_torch[tensor] = g
                     continue
                 memory = raw(g).untyped_storage().data_ptr() if raw(g).layout is torch.strided else None
-                leaf.accumulate(g.clone() if memory in taken else g)  # type: ignore[attr-defined]
+                leaf.accumulate(g.clone() if memory in taken else g, tensor)  # type: ignore[attr-defined]
                 taken.add(memory)
         if left_to_torch:
             let_torch_add(left_to_torch)

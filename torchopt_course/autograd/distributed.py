@@ -43,7 +43,7 @@ def _forget(key: int, dead: weakref.ref[Tensor]) -> None:
         del _averaged[key]
 
 
-def is_averaged(tensor: Tensor) -> bool:
+def is_averaged(tensor: Tensor | None) -> bool:
     known = _averaged.get(id(tensor))
     return known is not None and known() is tensor
 

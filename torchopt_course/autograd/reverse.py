@@ -9,6 +9,7 @@ loop, so a graph may be as deep as memory allows.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterable, Sequence
 from heapq import heapify, heappop, heappush
 from itertools import count
@@ -25,6 +26,20 @@ if TYPE_CHECKING:
     from .primitives.rules import Plan
 
 clock = count(0, -1)
+
+
+class NotOurs:
+    """What torch's operations have and ours do not. A ``__getattr__`` would slow down all that they do have."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __get__(self, node: Node | None, owner: type) -> NoReturn:
+        raise AttributeError(
+            f"an operation of this autograd has no {self.name!r}: it has op, parents and saved. "
+            "variable.register_hook(hook) is called with the gradient of the operation's result, "
+            "module.register_full_backward_hook(hook) with those of a module"
+        )
 
 
 class Node:
@@ -54,6 +69,9 @@ class Node:
     plan: Plan
     saved: Sequence[Value] | None
     versions: Sequence[tuple[Tensor, int]]
+
+    next_functions, metadata, variable = NotOurs(), NotOurs(), NotOurs()
+    name, register_hook, register_prehook = NotOurs(), NotOurs(), NotOurs()
 
     def pull(self, g: Value, rewrap: Rewrap | None = None) -> Sequence[Value]:
         """The gradients of the parents, given the gradient of the result."""
@@ -85,15 +103,6 @@ class Node:
         if self.versions:  # with no tensor saved, a second sweep does no harm
             self.saved, self.versions = None, ()
 
-    if not TYPE_CHECKING:  # where all names would be known then
-
-        def __getattr__(self, name: str) -> NoReturn:
-            raise AttributeError(
-                f"an operation of this autograd has no {name!r}: it has op, parents and saved. "
-                "variable.register_hook(hook) is called with the gradient of the operation's result, "
-                "module.register_full_backward_hook(hook) with those of a module"
-            )
-
     def __repr__(self) -> str:
         return f"<Node {self.op or 'leaf'}, {_look(self)}>"
 
@@ -106,18 +115,18 @@ class Leaf(Node):
     """Where a sweep ends: a variable of the user, a tensor that requires a gradient, an input of a transform.
 
     Attributes:
-        owner: gives whose ``grad`` the gradient is added to, if it is still there: a variable, which refers
-            to its leaf, is held weakly. ``None`` for an input of a transform, and for what was detached.
+        owner: whose ``grad`` the gradient is added to: a plain tensor, or a reference to a variable, which
+            refers to its leaf. ``None`` for an input of a transform, and for what was detached.
         names: gives the name of a module's parameter (see :class:`.module.record`), asked when it is drawn.
         version: of its tensor, so that one can tell whether that was changed since.
     """
 
     __slots__ = ("names", "owner", "version")
-    owner: Callable[[], Tensor | None] | None
+    owner: Tensor | weakref.ref[Tensor] | None
     names: Sequence[Any]
 
     def __init__(
-        self, data: Value, owner: Callable[[], Tensor | None] | None = None, names: Sequence[Any] = ()
+        self, data: Value, owner: Tensor | weakref.ref[Tensor] | None = None, names: Sequence[Any] = ()
     ) -> None:
         tensor = raw(data)
         if tensor.layout is not torch.strided:
@@ -132,10 +141,11 @@ class Leaf(Node):
     @property
     def tensor(self) -> Tensor | None:
         """Whose ``grad`` it is, if that is still there."""
-        return None if self.owner is None else self.owner()
+        owner = self.owner
+        return owner() if type(owner) is weakref.ref else owner  # type: ignore[return-value]
 
     @property
-    def name(self) -> str:
+    def name(self) -> str:  # type: ignore[override]
         tensor = self.tensor
         return next((found for block in reversed(self.names) if (found := block.name_of(tensor))), "")
 
@@ -147,26 +157,29 @@ class Leaf(Node):
             g = hooked(g, tensor._backward_hooks)
         return g
 
-    def accumulate(self, g: Value) -> None:
+    def accumulate(self, g: Value, tensor: Tensor | None) -> None:
         """Add to ``.grad``, in place as in torch: whoever shares its memory, such as a buffer, sees it."""
-        tensor = self.tensor
-        g = self.hooked(g, tensor)
+        if hooks.data or (tensor is not None and tensor._backward_hooks):  # type: ignore[attr-defined]
+            g = self.hooked(g, tensor)
         if tensor is None or not tensor.requires_grad:  # it may have been frozen since
             return
-        plain, own = raw(g), raw(tensor)
-        if plain.device != own.device:
-            raise RuntimeError(f"a VJP gave a gradient on {plain.device} for a leaf on {own.device}")
         old = tensor.grad
-        if old is not None and not torch.is_grad_enabled() and old.layout is torch.strided:
-            old += plain
+        if old is None:
+            g = laid_out_like(tensor, g)
+        elif torch.is_grad_enabled() or old.layout is not torch.strided:
+            g = g + old
         else:
-            g = laid_out_like(own, g) if old is None else g + old
-            if isinstance(tensor, Traced):
-                tensor._grad = g  # its own setter would look at the shape once more
-            else:
-                tensor.grad = g
-        for function in list((tensor._post_accumulate_grad_hooks or {}).values()):
-            function(tensor)
+            old += raw(g)
+            g = old
+        if isinstance(tensor, Traced):
+            if g.device != tensor.device:  # torch's setter looks itself
+                raise RuntimeError(f"a VJP gave a gradient on {g.device} for a leaf on {tensor.device}")
+            tensor._grad = g  # its own setter would look at the shape once more
+        elif g is not old:
+            tensor.grad = g
+        if functions := tensor._post_accumulate_grad_hooks:
+            for function in list(functions.values()):
+                function(tensor)
 
 
 def version_of(value: Value) -> int:
@@ -179,9 +192,9 @@ def laid_out_like(parameter: Tensor, g: Value) -> Value:
     """The gradient with the strides of its parameter, as optimizers expect it; so it can be written to."""
     if isinstance(g, Traced):
         return g.clone()  # it may be written to, and the graph that it belongs to needs it
-    if g.layout is not torch.strided or g.stride() == parameter.stride():
+    if g.layout is not torch.strided or g.stride() == raw(parameter).stride():
         return g
-    return torch.empty_like(parameter).detach().copy_(g)
+    return torch.empty_like(raw(parameter)).detach().copy_(g)
 
 
 def sweep(
