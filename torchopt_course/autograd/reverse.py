@@ -20,7 +20,7 @@ from torch import Tensor
 
 from . import autocast
 from .hooks import hooked, hooks
-from .traced import Traced, Value, raw
+from .traced import UNTRACED, Traced, Value, raw
 
 if TYPE_CHECKING:
     from .primitives.rules import Plan
@@ -29,7 +29,7 @@ clock = count(0, -1)
 
 
 class NotOurs:
-    """What torch's operations have and ours do not. A ``__getattr__`` would slow down all that they do have."""
+    """What torch's operations have and ours do not; a ``__getattr__`` would slow down all that ours have."""
 
     def __set_name__(self, owner: type, name: str) -> None:
         self.name = name
@@ -90,7 +90,7 @@ class Node:
                 )
         if rewrap is not None:
             return self.plan.pull(g, rewrap(self, saved))
-        if self.plain and not isinstance(g, Traced):
+        if self.plain and (type(g) is Tensor or not isinstance(g, Traced)):
             return self.plan.pull_plain(g, saved)
         return self.plan.pull(g, saved)
 
@@ -128,7 +128,7 @@ class Leaf(Node):
     def __init__(
         self, data: Value, owner: Tensor | weakref.ref[Tensor] | None = None, names: Sequence[Any] = ()
     ) -> None:
-        tensor = raw(data)
+        tensor = data if type(data) in UNTRACED else raw(data)
         if tensor.layout is not torch.strided:
             raise NotImplementedError(
                 f"gradients here are dense: a tensor of layout {tensor.layout} cannot require one, "
@@ -159,7 +159,8 @@ class Leaf(Node):
 
     def accumulate(self, g: Value, tensor: Tensor | None) -> None:
         """Add to ``.grad``, in place as in torch: whoever shares its memory, such as a buffer, sees it."""
-        if hooks.data or (tensor is not None and tensor._backward_hooks):  # type: ignore[attr-defined]
+        is_plain = not isinstance(tensor, Traced)
+        if hooks.data or (is_plain and tensor is not None and tensor._backward_hooks):  # type: ignore[attr-defined]
             g = self.hooked(g, tensor)
         if tensor is None or not tensor.requires_grad:  # it may have been frozen since
             return
@@ -171,10 +172,10 @@ class Leaf(Node):
         else:
             old += raw(g)
             g = old
-        if isinstance(tensor, Traced):
-            if g.device != tensor.device:  # torch's setter looks itself
-                raise RuntimeError(f"a VJP gave a gradient on {g.device} for a leaf on {tensor.device}")
-            tensor._grad = g  # its own setter would look at the shape once more
+        if not is_plain:
+            if g.device != raw(tensor).device:  # torch's setter looks itself
+                raise RuntimeError(f"a VJP gave a gradient on {g.device} for a leaf on {raw(tensor).device}")
+            tensor._grad = g  # type: ignore[attr-defined] # its own setter would look at the shape once more
         elif g is not old:
             tensor.grad = g
         if functions := tensor._post_accumulate_grad_hooks:
@@ -182,10 +183,12 @@ class Leaf(Node):
                 function(tensor)
 
 
-def version_of(value: Value) -> int:
+def version_of(tensor: Tensor) -> int:
     """How often a tensor was written to; those of inference mode do not count."""
-    tensor = raw(value)
-    return -1 if tensor.is_inference() else tensor._version
+    try:
+        return tensor._version
+    except RuntimeError:
+        return -1
 
 
 def laid_out_like(parameter: Tensor, g: Value) -> Value:
@@ -229,7 +232,7 @@ def sweep(
         if hooks.data:  # type: ignore[attr-defined]
             gradients[node] = hooked(gradients[node], hooks.get(node))
         g = gradients[node] if keep else gradients.pop(node)
-        for parent, share in zip(node.parents, node.pull(g, rewrap), strict=True):
+        for parent, share in zip(node.parents, node.pull(g, rewrap)):  # noqa: B905 (a plan gives as many)
             if share is None:
                 continue
             if looks_for_nan and bool(torch.isnan(raw(share)).any()):

@@ -141,7 +141,7 @@ class Traced(InMemory):
             meaning = dispatch.look_up(func)
             if meaning is not None and meaning not in dispatch.BODIES:
                 return autocast.apply(partial(dispatch.call, func), func, args, kwargs)
-        return dispatch.call(func, *args, **kwargs)
+        return dispatch.answer(func, args, kwargs)
 
     # Never called, since the class is put on plain tensors. But torch.compile runs as it is what has its own.
     __torch_dispatch__ = classmethod(torch._C._disabled_torch_dispatch_impl)
