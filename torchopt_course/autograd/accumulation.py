@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.autograd.graph import get_gradient_edge
 from torch.utils.hooks import RemovableHandle
 
-from .distributed import is_averaged
+from .distributed import averaged, is_averaged
 from .traced import Traced, Value
 
 # Of a tensor without, by its id: how many hooks there had been in this process when its node was looked at. A
@@ -28,7 +28,7 @@ MOST = 10_000
 
 def is_added_by_torch(tensor: Tensor | None) -> bool:
     """Whether the gradient of this leaf goes to torch's engine; asked in each backward pass."""
-    if is_averaged(tensor):
+    if averaged and is_averaged(tensor):
         return tensor.requires_grad  # type: ignore[union-attr] # it may have been frozen since
     hooks_so_far = RemovableHandle.next_id - _handles_of_mine
     if _looked_at.get(id(tensor)) == hooks_so_far:

@@ -156,9 +156,9 @@ class Graph:
         Args:
             writer: a :class:`torch.utils.tensorboard.SummaryWriter`.
         """
-        from .in_tensorboard import write
+        from .drawing import write_to_tensorboard
 
-        write(self, writer)
+        write_to_tensorboard(self, writer)
 
 
 def graph(

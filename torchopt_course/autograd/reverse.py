@@ -175,7 +175,7 @@ class Leaf(Node):
         if not is_plain:
             if g.device != raw(tensor).device:  # torch's setter looks itself
                 raise RuntimeError(f"a VJP gave a gradient on {g.device} for a leaf on {raw(tensor).device}")
-            tensor._grad = g  # type: ignore[attr-defined] # its own setter would look at the shape once more
+            tensor._grad = g  # its own setter would look at the shape once more
         elif g is not old:
             tensor.grad = g
         if functions := tensor._post_accumulate_grad_hooks:

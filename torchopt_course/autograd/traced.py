@@ -16,7 +16,7 @@ as constants, so derivatives of different transforms are never confused.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any, NoReturn, Protocol, TypeAlias, TypeVar
 
@@ -93,6 +93,12 @@ class Level:
                 "vjp, jvp or the like, and kept after that had returned. Return it from the function instead "
                 "(has_aux=True), or keep x.detach()"
             )
+
+
+def highest_level(args: Iterable[Value]) -> Level | None:
+    """To which level an operation on these belongs; ``None`` if nothing of it is traced."""
+    levels = [arg.level for arg in args if type(arg) not in UNTRACED and isinstance(arg, Traced)]
+    return max(levels, key=lambda level: level.depth, default=None)
 
 
 def raw(value: Value) -> Value:

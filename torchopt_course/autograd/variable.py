@@ -17,7 +17,7 @@ from .hooks import Hooked, hooks, move_retaining
 from .memory import as_taken_under_no_grad, no_plain_tensor, shares
 from .reverse import Leaf, Node, clock
 from .switched_off import CONSTANT
-from .traced import PLAIN, UNTRACED, Level, Operation, Traced, Value, hold, in_memory, raw
+from .traced import PLAIN, UNTRACED, Level, Operation, Traced, Value, highest_level, hold, in_memory, raw
 from .views import Follows
 
 
@@ -202,13 +202,19 @@ class ReverseLevel(Level):
             if kind in PLAIN:
                 numbers = True
             elif kind is Variable or (kind not in UNTRACED and isinstance(arg, Traced)):
-                if arg.level is self:
+                level = arg.level
+                if level is self:
                     variables += 1
                     parents.append(arg.node)
                     arg = arg._data
-                elif arg.level is CONSTANT:
+                elif level is CONSTANT:
                     arg = arg._data
-                deeper = deeper or (type(arg) is not Tensor and isinstance(arg, Traced))
+                elif (
+                    level.depth > self.depth
+                ):  # after a variable of BASE, with which one does not look further
+                    return highest_level(args).apply(op, args)  # type: ignore[union-attr]
+                if type(arg) is not Tensor and isinstance(arg, Traced):
+                    deeper = True
             elif kind in UNTRACED or isinstance(arg, Tensor):
                 plain = True
                 if arg.is_complex():
