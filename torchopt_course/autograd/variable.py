@@ -209,9 +209,7 @@ class ReverseLevel(Level):
                     arg = arg._data
                 elif level is CONSTANT:
                     arg = arg._data
-                elif (
-                    level.depth > self.depth
-                ):  # after a variable of BASE, with which one does not look further
+                elif level.depth > self.depth:  # behind a variable of BASE, where nobody has looked
                     return highest_level(args).apply(op, args)  # type: ignore[union-attr]
                 if type(arg) is not Tensor and isinstance(arg, Traced):
                     deeper = True
