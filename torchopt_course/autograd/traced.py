@@ -97,8 +97,12 @@ class Level:
 
 def highest_level(args: Iterable[Value]) -> Level | None:
     """To which level an operation on these belongs; ``None`` if nothing of it is traced."""
-    levels = [arg.level for arg in args if type(arg) not in UNTRACED and isinstance(arg, Traced)]
-    return max(levels, key=lambda level: level.depth, default=None)
+    level: Level | None = None
+    for arg in args:
+        traced = type(arg) not in UNTRACED and isinstance(arg, Traced)
+        if traced and (level is None or arg.level.depth > level.depth):
+            level = arg.level
+    return level
 
 
 def raw(value: Value) -> Value:
