@@ -35,6 +35,14 @@ def test_gradients_of_two_leaves_share_no_memory():
     assert y.grad.tolist() == seed.tolist() == [1.0, 1.0, 1.0]
 
 
+def test_who_writes_into_a_gradient_changes_nothing_that_a_recorded_sweep_has_saved():
+    x, y = Variable(2.0), Variable(3.0)
+    (x + y * y).backward(create_graph=True)
+    x.grad.zero_()
+    (second,) = torch.autograd.grad(y.grad, [y])
+    assert second.item() == 2.0
+
+
 def test_only_the_named_leaves_get_gradients():
     x, y = Variable(2.0), Variable(3.0)
     (x * y).backward(inputs=[x])

@@ -16,33 +16,32 @@ from torch import Tensor
 from torch.autograd.graph import get_gradient_edge
 from torch.utils.hooks import RemovableHandle
 
-from .distributed import is_averaged
+from .distributed import averaged, is_averaged
 from .traced import Traced, Value
 
-# Of a tensor, by its id: how many hooks there had been in this process when its node was looked at, and
-# whether the node had one. A hook cannot be registered without a handle, and torch counts those.
-_looked_at: dict[int, tuple[int, bool]] = {}
+# Of a tensor without, by its id: how many hooks there had been in this process when its node was looked at. A
+# hook cannot be registered without a handle, and torch counts those.
+_looked_at: dict[int, int] = {}
 _handles_of_mine = 0  # by looking
 MOST = 10_000
 
 
 def is_added_by_torch(tensor: Tensor | None) -> bool:
     """Whether the gradient of this leaf goes to torch's engine; asked in each backward pass."""
-    if tensor is None or isinstance(tensor, Traced) or not tensor.requires_grad:  # frozen since
-        return False
-    if is_averaged(tensor):
-        return True
-    hooks = tensor._backward_hooks
-    if hooks and any(map(_counts_several, hooks.values())):
-        return True
+    if averaged and is_averaged(tensor):
+        return tensor.requires_grad  # type: ignore[union-attr] # it may have been frozen since
     hooks_so_far = RemovableHandle.next_id - _handles_of_mine
-    seen, found = _looked_at.get(id(tensor), (0, False))
-    if found or seen != hooks_so_far:  # it may have been removed
-        found = _look(tensor)
-        if len(_looked_at) > MOST:
-            _looked_at.clear()
-        _looked_at[id(tensor)] = hooks_so_far, found
-    return found
+    if _looked_at.get(id(tensor)) == hooks_so_far:
+        return False
+    if tensor is None or isinstance(tensor, Traced) or not tensor.requires_grad:
+        return False
+    hooks = tensor._backward_hooks
+    if (hooks and any(map(_counts_several, hooks.values()))) or _look(tensor):
+        return True
+    if len(_looked_at) > MOST:
+        _looked_at.clear()
+    _looked_at[id(tensor)] = hooks_so_far
+    return False
 
 
 def _counts_several(hook: Any) -> bool:

@@ -53,12 +53,18 @@ def backward_all(
         if not only:
             raise RuntimeError("backward(inputs=...) must be one or more tensors")
     ends = [(_node(y), seed_for(y, seed)) for y, seed in zip(outputs, seeds, strict=True)]
-    with torch.set_grad_enabled(create_graph):
+    recording = torch.is_grad_enabled()
+    torch._C._set_grad_enabled(create_graph)  # at once: as a context manager it takes longer
+    try:
         results = [] if only is None else [node for node in only if not isinstance(node, Leaf)]
         gradients = _sweep(ends, retain_graph, create_graph, keep=bool(results))
         # The sweep may hand the same memory to several leaves (z = x + y); whoever writes into x.grad later
-        # must not change y.grad, nor what the caller passed in.
-        taken = {raw(seed).untyped_storage().data_ptr() for _, seed in ends}
+        # must not change y.grad, nor what the caller passed in or a recorded sweep has saved.
+        taken = {
+            raw(seed).untyped_storage().data_ptr()
+            for (_, seed), given in zip(ends, seeds, strict=True)
+            if create_graph or given is not None
+        }
         left_to_torch: dict[Tensor, Value] = {}
         for leaf, g in gradients.items():
             if leaf.op is None and (only is None or leaf in only):
@@ -66,14 +72,17 @@ def backward_all(
                 if is_added_by_torch(tensor):
                     left_to_torch[tensor] = g
                     continue
-                memory = raw(g).untyped_storage().data_ptr() if raw(g).layout is torch.strided else None
-                leaf.accumulate(g.clone() if memory in taken else g)  # type: ignore[attr-defined]
+                plain = raw(g)
+                memory = plain.untyped_storage().data_ptr() if plain.layout is torch.strided else None
+                leaf.accumulate(g.clone() if memory in taken else g, tensor)  # type: ignore[attr-defined]
                 taken.add(memory)
         if left_to_torch:
             let_torch_add(left_to_torch)
         for node in results:
             if node in gradients:
                 _leave(only[node], gradients[node].clone())  # type: ignore[index]
+    finally:
+        torch._C._set_grad_enabled(recording)
 
 
 def _leave(x: Value, g: Value) -> None:

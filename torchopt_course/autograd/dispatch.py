@@ -109,15 +109,20 @@ def look_up(func: Any) -> Callable[..., Any] | None:
 
 def call(func: Any, /, *args: Any, **kwargs: Any) -> Any:
     """Call a torch function some of whose arguments are traced."""
-    if "out" in kwargs:
+    return answer(func, args, kwargs)
+
+
+def answer(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """The same as torch asks for it."""
+    if kwargs and "out" in kwargs:
         if kwargs["out"] is not None:
             return otherwise(func, args, kwargs)
-        del kwargs["out"]  # said as if it were not
+        kwargs = {key: arg for key, arg in kwargs.items() if key != "out"}  # said as if it were not
     meaning = TABLE.get(func) or look_up(func)
     if meaning is not None:
         dtypes = ask(func, args, kwargs) if meaning in WRITTEN else None
         try:
-            result = meaning(*args, **kwargs)
+            result = meaning(*args, **kwargs) if kwargs else meaning(*args)
             return result if dtypes is None else in_dtypes(result, dtypes)
         except TypeError as error:
             if not did_not_bind(error):

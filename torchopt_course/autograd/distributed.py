@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 # The parameters of all whose forward pass has met a leaf, by their ids, for as long as they live.
-_averaged: dict[int, weakref.ref[Tensor]] = {}
+averaged: dict[int, weakref.ref[Tensor]] = {}
 
 
 def meet(leaf: Tensor) -> None:
@@ -34,17 +34,17 @@ def meet(leaf: Tensor) -> None:
         return
     for parameter in module._module_parameters:
         key = id(parameter)
-        if key not in _averaged:
-            _averaged[key] = weakref.ref(parameter, functools.partial(_forget, key))
+        if key not in averaged:
+            averaged[key] = weakref.ref(parameter, functools.partial(_forget, key))
 
 
 def _forget(key: int, dead: weakref.ref[Tensor]) -> None:
-    if _averaged.get(key) is dead:  # or another tensor has the id by now
-        del _averaged[key]
+    if averaged.get(key) is dead:  # or another tensor has the id by now
+        del averaged[key]
 
 
-def is_averaged(tensor: Tensor) -> bool:
-    known = _averaged.get(id(tensor))
+def is_averaged(tensor: Tensor | None) -> bool:
+    known = averaged.get(id(tensor))
     return known is not None and known() is tensor
 
 

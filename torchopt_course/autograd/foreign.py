@@ -61,7 +61,7 @@ def node_of(tensor: Tensor) -> Node:
             return standing[1]
     if tensor._base is not None and tensor._base.requires_grad:
         return Leaf(tensor)  # a view that was taken under no_grad: torch sends no gradient there either
-    leaf = Leaf(tensor, lambda: tensor, recording.blocks)
+    leaf = Leaf(tensor, tensor, recording.blocks)
     if len(_leaves) > 10_000:
         for key in [key for key, reference in _leaves.items() if reference() is None]:
             del _leaves[key]

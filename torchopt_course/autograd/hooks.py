@@ -1,4 +1,4 @@
-"""Hooks: what users want to be called with, when a gradient is known."""
+"""What users have of a gradient that is known: ``grad``, and hooks, which they want called with it."""
 
 from __future__ import annotations
 
@@ -48,13 +48,38 @@ def move_retaining(before: Any, after: Any) -> None:
 
 
 class Hooked:
-    """The methods of a variable that register hooks."""
+    """The methods of a variable that hold its gradient and register hooks."""
 
     node: Any
     is_leaf: bool
     requires_grad: Any
+    dtype: Any
+    shape: Any
     _grad: Value
     _post_accumulate_grad_hooks: Any = None  # None, or functions by number
+
+    @property
+    def grad(self) -> Value:
+        return self._grad
+
+    @grad.setter
+    def grad(self, value: Value) -> None:
+        if value is not None:
+            if not isinstance(value, Tensor):
+                raise TypeError(f"assigned grad expected to be a Tensor or None but got {type(value)}")
+            if value is self:
+                raise RuntimeError("can't assign Variable as its own grad")
+            if value.dtype != self.dtype:
+                raise RuntimeError(f"assigned grad is {value.dtype}, but the variable {self.dtype}")
+            if value.shape != self.shape:
+                raise RuntimeError(
+                    f"assigned grad has shape {tuple(value.shape)}, but the variable has {tuple(self.shape)}"
+                )
+        self._grad = value
+
+    @grad.deleter
+    def grad(self) -> None:
+        self._grad = None
 
     def register_hook(self, hook: Hook) -> RemovableHandle:
         """Call ``hook(gradient)`` in each backward pass; what it returns, if not None, replaces it."""

@@ -24,7 +24,7 @@ from .primitives.writing import overwrite, put_items, strided_view, write_view
 from .switched_off import is_constant
 from .traced import Traced, Value, all_raw, in_memory, raw
 from .variable import Variable, View, lift
-from .views import Follows, Step
+from .views import Follows, Step, memory_of
 
 
 def write(x: Value, new: Value, name: str) -> Value:
@@ -124,10 +124,6 @@ def _become(x: Tensor, kind: type[Traced]) -> None:
         raise RuntimeError(f"a {type(x).__name__} cannot become a variable; write into a plain tensor")
     x._data = x.detach()  # type: ignore[attr-defined]
     x.__class__ = kind
-
-
-def memory_of(base: Value) -> tuple[Any, Any]:
-    return tuple(base.shape), tuple(raw(base).stride())
 
 
 # -- torch's names -------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ loop, so a graph may be as deep as memory allows.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterable, Sequence
 from heapq import heapify, heappop, heappush
 from itertools import count
@@ -19,12 +20,26 @@ from torch import Tensor
 
 from . import autocast
 from .hooks import hooked, hooks
-from .traced import Traced, Value, raw
+from .traced import UNTRACED, Traced, Value, raw
 
 if TYPE_CHECKING:
     from .primitives.rules import Plan
 
 clock = count(0, -1)
+
+
+class NotOurs:
+    """What torch's operations have and ours do not; a ``__getattr__`` would slow down all that ours have."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __get__(self, node: Node | None, owner: type) -> NoReturn:
+        raise AttributeError(
+            f"an operation of this autograd has no {self.name!r}: it has op, parents and saved. "
+            "variable.register_hook(hook) is called with the gradient of the operation's result, "
+            "module.register_full_backward_hook(hook) with those of a module"
+        )
 
 
 class Node:
@@ -55,6 +70,9 @@ class Node:
     saved: Sequence[Value] | None
     versions: Sequence[tuple[Tensor, int]]
 
+    next_functions, metadata, variable = NotOurs(), NotOurs(), NotOurs()
+    name, register_hook, register_prehook = NotOurs(), NotOurs(), NotOurs()
+
     def pull(self, g: Value, rewrap: Rewrap | None = None) -> Sequence[Value]:
         """The gradients of the parents, given the gradient of the result."""
         saved = self.saved
@@ -72,7 +90,7 @@ class Node:
                 )
         if rewrap is not None:
             return self.plan.pull(g, rewrap(self, saved))
-        if self.plain and not isinstance(g, Traced):
+        if self.plain and (type(g) is Tensor or not isinstance(g, Traced)):
             return self.plan.pull_plain(g, saved)
         return self.plan.pull(g, saved)
 
@@ -84,15 +102,6 @@ class Node:
     def free(self) -> None:
         if self.versions:  # with no tensor saved, a second sweep does no harm
             self.saved, self.versions = None, ()
-
-    if not TYPE_CHECKING:  # where all names would be known then
-
-        def __getattr__(self, name: str) -> NoReturn:
-            raise AttributeError(
-                f"an operation of this autograd has no {name!r}: it has op, parents and saved. "
-                "variable.register_hook(hook) is called with the gradient of the operation's result, "
-                "module.register_full_backward_hook(hook) with those of a module"
-            )
 
     def __repr__(self) -> str:
         return f"<Node {self.op or 'leaf'}, {_look(self)}>"
@@ -106,20 +115,20 @@ class Leaf(Node):
     """Where a sweep ends: a variable of the user, a tensor that requires a gradient, an input of a transform.
 
     Attributes:
-        owner: gives whose ``grad`` the gradient is added to, if it is still there: a variable, which refers
-            to its leaf, is held weakly. ``None`` for an input of a transform, and for what was detached.
+        owner: whose ``grad`` the gradient is added to: a plain tensor, or a reference to a variable, which
+            refers to its leaf. ``None`` for an input of a transform, and for what was detached.
         names: gives the name of a module's parameter (see :class:`.module.record`), asked when it is drawn.
         version: of its tensor, so that one can tell whether that was changed since.
     """
 
     __slots__ = ("names", "owner", "version")
-    owner: Callable[[], Tensor | None] | None
+    owner: Tensor | weakref.ref[Tensor] | None
     names: Sequence[Any]
 
     def __init__(
-        self, data: Value, owner: Callable[[], Tensor | None] | None = None, names: Sequence[Any] = ()
+        self, data: Value, owner: Tensor | weakref.ref[Tensor] | None = None, names: Sequence[Any] = ()
     ) -> None:
-        tensor = raw(data)
+        tensor = data if type(data) in UNTRACED else raw(data)
         if tensor.layout is not torch.strided:
             raise NotImplementedError(
                 f"gradients here are dense: a tensor of layout {tensor.layout} cannot require one, "
@@ -132,10 +141,11 @@ class Leaf(Node):
     @property
     def tensor(self) -> Tensor | None:
         """Whose ``grad`` it is, if that is still there."""
-        return None if self.owner is None else self.owner()
+        owner = self.owner
+        return owner() if type(owner) is weakref.ref else owner  # type: ignore[return-value]
 
     @property
-    def name(self) -> str:
+    def name(self) -> str:  # type: ignore[override]
         tensor = self.tensor
         return next((found for block in reversed(self.names) if (found := block.name_of(tensor))), "")
 
@@ -147,41 +157,47 @@ class Leaf(Node):
             g = hooked(g, tensor._backward_hooks)
         return g
 
-    def accumulate(self, g: Value) -> None:
+    def accumulate(self, g: Value, tensor: Tensor | None) -> None:
         """Add to ``.grad``, in place as in torch: whoever shares its memory, such as a buffer, sees it."""
-        tensor = self.tensor
-        g = self.hooked(g, tensor)
+        is_plain = not isinstance(tensor, Traced)
+        if hooks.data or (is_plain and tensor is not None and tensor._backward_hooks):  # type: ignore[attr-defined]
+            g = self.hooked(g, tensor)
         if tensor is None or not tensor.requires_grad:  # it may have been frozen since
             return
-        plain, own = raw(g), raw(tensor)
-        if plain.device != own.device:
-            raise RuntimeError(f"a VJP gave a gradient on {plain.device} for a leaf on {own.device}")
         old = tensor.grad
-        if old is not None and not torch.is_grad_enabled() and old.layout is torch.strided:
-            old += plain
+        if old is None:
+            g = laid_out_like(tensor, g)
+        elif torch.is_grad_enabled() or old.layout is not torch.strided:
+            g = g + old
         else:
-            g = laid_out_like(own, g) if old is None else g + old
-            if isinstance(tensor, Traced):
-                tensor._grad = g  # its own setter would look at the shape once more
-            else:
-                tensor.grad = g
-        for function in list((tensor._post_accumulate_grad_hooks or {}).values()):
-            function(tensor)
+            old += raw(g)
+            g = old
+        if not is_plain:
+            if g.device != raw(tensor).device:  # torch's setter looks itself
+                raise RuntimeError(f"a VJP gave a gradient on {g.device} for a leaf on {raw(tensor).device}")
+            tensor._grad = g  # its own setter would look at the shape once more
+        elif g is not old:
+            tensor.grad = g
+        if functions := tensor._post_accumulate_grad_hooks:
+            for function in list(functions.values()):
+                function(tensor)
 
 
-def version_of(value: Value) -> int:
+def version_of(tensor: Tensor) -> int:
     """How often a tensor was written to; those of inference mode do not count."""
-    tensor = raw(value)
-    return -1 if tensor.is_inference() else tensor._version
+    try:
+        return tensor._version
+    except RuntimeError:
+        return -1
 
 
 def laid_out_like(parameter: Tensor, g: Value) -> Value:
     """The gradient with the strides of its parameter, as optimizers expect it; so it can be written to."""
     if isinstance(g, Traced):
         return g.clone()  # it may be written to, and the graph that it belongs to needs it
-    if g.layout is not torch.strided or g.stride() == parameter.stride():
+    if g.layout is not torch.strided or g.stride() == raw(parameter).stride():
         return g
-    return torch.empty_like(parameter).detach().copy_(g)
+    return torch.empty_like(raw(parameter)).detach().copy_(g)
 
 
 def sweep(
@@ -216,7 +232,7 @@ def sweep(
         if hooks.data:  # type: ignore[attr-defined]
             gradients[node] = hooked(gradients[node], hooks.get(node))
         g = gradients[node] if keep else gradients.pop(node)
-        for parent, share in zip(node.parents, node.pull(g, rewrap), strict=True):
+        for parent, share in zip(node.parents, node.pull(g, rewrap)):  # noqa: B905 (a plan gives as many)
             if share is None:
                 continue
             if looks_for_nan and bool(torch.isnan(raw(share)).any()):

@@ -16,7 +16,7 @@ as constants, so derivatives of different transforms are never confused.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any, NoReturn, Protocol, TypeAlias, TypeVar
 
@@ -95,6 +95,16 @@ class Level:
             )
 
 
+def highest_level(args: Iterable[Value]) -> Level | None:
+    """To which level an operation on these belongs; ``None`` if nothing of it is traced."""
+    level: Level | None = None
+    for arg in args:
+        traced = type(arg) not in UNTRACED and isinstance(arg, Traced)
+        if traced and (level is None or arg.level.depth > level.depth):
+            level = arg.level
+    return level
+
+
 def raw(value: Value) -> Value:
     """The tensor at the bottom of a traced value; everything else as it is."""
     while type(value) is not Tensor and isinstance(value, Traced):
@@ -141,7 +151,7 @@ class Traced(InMemory):
             meaning = dispatch.look_up(func)
             if meaning is not None and meaning not in dispatch.BODIES:
                 return autocast.apply(partial(dispatch.call, func), func, args, kwargs)
-        return dispatch.call(func, *args, **kwargs)
+        return dispatch.answer(func, args, kwargs)
 
     # Never called, since the class is put on plain tensors. But torch.compile runs as it is what has its own.
     __torch_dispatch__ = classmethod(torch._C._disabled_torch_dispatch_impl)

@@ -65,10 +65,10 @@ def known_values(order: Sequence[Node], variables: Iterable[Variable]) -> dict[N
     changed = set()  # leaves that are other numbers by now than those that were computed with
     for node in order:
         if isinstance(node, Leaf):
-            owner = None if node.owner is None else node.owner()
+            owner = node.tensor
             if owner is not None:
                 found[node] = raw(owner).detach()
-                changed |= {node} if version_of(owner) != node.version else set()
+                changed |= {node} if version_of(raw(owner)) != node.version else set()
         elif node.saved and all(tensor._version == version for tensor, version in node.versions):
             past = {-1: node, **dict(enumerate(node.parents))}
             for value, n in zip(node.saved, node.plan.pasts, strict=True):

@@ -17,7 +17,7 @@ from .hooks import Hooked, hooks, move_retaining
 from .memory import as_taken_under_no_grad, no_plain_tensor, shares
 from .reverse import Leaf, Node, clock
 from .switched_off import CONSTANT
-from .traced import PLAIN, UNTRACED, Level, Operation, Traced, Value, hold, in_memory, raw
+from .traced import PLAIN, UNTRACED, Level, Operation, Traced, Value, highest_level, hold, in_memory, raw
 from .views import Follows
 
 
@@ -72,29 +72,6 @@ class Variable(Hooked, Copied):
         Traced.data.fset(self, value)  # type: ignore[attr-defined]
         if isinstance(self.node, Leaf):  # it may have another shape from now on
             self.node.shape, self.node.dtype = value.shape, value.dtype
-
-    @property
-    def grad(self) -> Value:
-        return self._grad
-
-    @grad.setter
-    def grad(self, value: Value) -> None:
-        if value is not None:
-            if not isinstance(value, Tensor):
-                raise TypeError(f"assigned grad expected to be a Tensor or None but got {type(value)}")
-            if value is self:
-                raise RuntimeError("can't assign Variable as its own grad")
-            if value.dtype != self.dtype:
-                raise RuntimeError(f"assigned grad is {value.dtype}, but the variable {self.dtype}")
-            if value.shape != self.shape:
-                raise RuntimeError(
-                    f"assigned grad has shape {tuple(value.shape)}, but the variable has {tuple(self.shape)}"
-                )
-        self._grad = value
-
-    @grad.deleter
-    def grad(self) -> None:
-        self._grad = None
 
     @property
     def is_leaf(self) -> bool:  # type: ignore[override]
@@ -218,25 +195,30 @@ class ReverseLevel(Level):
         parents: list[Node] = []
         variables = 1  # a bit for each argument, behind a leading 1
         deeper = numbers = plain = False
+        enabled = is_grad_enabled()
         for arg in args:
             variables += variables
             kind = type(arg)  # asked first, as isinstance() takes longer
             if kind in PLAIN:
                 numbers = True
             elif kind is Variable or (kind not in UNTRACED and isinstance(arg, Traced)):
-                if arg.level is self:
+                level = arg.level
+                if level is self:
                     variables += 1
                     parents.append(arg.node)
                     arg = arg._data
-                elif arg.level is CONSTANT:
+                elif level is CONSTANT:
                     arg = arg._data
-                deeper = deeper or (type(arg) is not Tensor and isinstance(arg, Traced))
+                elif level.depth > self.depth:  # behind a variable of BASE, where nobody has looked
+                    return highest_level(args).apply(op, args)  # type: ignore[union-attr]
+                if type(arg) is not Tensor and isinstance(arg, Traced):
+                    deeper = True
             elif kind in UNTRACED or isinstance(arg, Tensor):
                 plain = True
                 if arg.is_complex():
                     raise no_complex(op)
                 if arg.requires_grad:
-                    if self is BASE and is_grad_enabled():  # an input of the graph
+                    if enabled and self is BASE:  # an input of the graph
                         variables += 1
                         parents.append(node_of(arg))
                         arg = arg.detach()
@@ -264,12 +246,13 @@ class ReverseLevel(Level):
             raise TypeError(f"{op} must return one tensor (and with aux= the extra values), not {result!r}")
         if not (result if type(result) is Tensor else raw(result)).is_cpu and has_numbers_of_cpu(args):
             return on_one_device(op, args)
-        if not is_grad_enabled():
+        if not enabled:
             Suspicion.raised = True
             if result is known[0]:  # nothing to do, as for x.contiguous(): the variable itself, as in torch
                 return args[0]
             return as_taken_under_no_grad(result, known[:1]) if op.views else result
-        known += (result, *aux)
+        known.append(result)
+        known += aux
         node = Node()  # field by field: this is done for every operation, and a constructor takes its time
         node.op, node.parents, node.age, node.plain = op, parents, next(clock), not deeper
         node.shape, node.dtype = result.shape, result.dtype

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
-from .traced import Operation, Traced, Value, hold
+from .traced import Operation, Traced, Value, hold, raw
 
 # An operation that took a view, and its other arguments.
 Step: TypeAlias = tuple[Operation, tuple[Value, ...]]
@@ -70,3 +70,8 @@ def replay(base: Value, steps: Sequence[Step]) -> Value:
     for op, rest in steps:
         base = op(base, *rest)
     return base
+
+
+def memory_of(base: Value) -> tuple[Any, Any]:
+    """How its numbers lie: the sizes and strides."""
+    return tuple(base.shape), tuple(raw(base).stride())

@@ -16,6 +16,7 @@ from .steps import where
 from .table import ELEMENTWISE, elementwise, primitive
 
 aten = torch.ops.aten
+threshold_backward = aten.threshold_backward.default
 
 
 # -- activations ---------------------------------------------------------------------------------------------
@@ -27,7 +28,7 @@ sigmoid = elementwise(
 
 
 @primitive(x=lambda g, ans: torch.where(ans <= 0, 0.0, g),
-           fast=lambda g, ans: aten.threshold_backward.default(g, ans, 0),
+           fast=lambda g, ans: threshold_backward(g, ans, 0),
            jvp=ELEMENTWISE, symbolic="Piecewise((x, x > 0), (0, True))")  # fmt: skip
 def relu(x: Tensor) -> Tensor:
     return torch.relu(x)

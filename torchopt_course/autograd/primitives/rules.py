@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from operator import itemgetter
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from torch import Tensor
@@ -143,7 +144,13 @@ class Plan:
             return lambda g, saved: function(g, wanted, *[saved[j] for j in places])
         if places == list(range(len(self.slots))):  # all that is saved, as it is for most
             return lambda g, saved: function(g, *saved)
-        return lambda g, saved: function(g, *[saved[j] for j in places])
+        if not places:
+            return lambda g, saved: function(g)
+        if len(places) == 1:
+            place = places[0]
+            return lambda g, saved: function(g, saved[place])
+        chosen = itemgetter(*places)
+        return lambda g, saved: function(g, *chosen(saved))
 
     def name(self, slot: Slot) -> str:
         """How an error calls a saved value."""

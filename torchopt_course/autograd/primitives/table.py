@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from .. import autocast, dispatch
-from ..traced import UNTRACED, Traced, Value, recording
+from ..traced import Value, highest_level, recording
 from ..variable import BASE, Variable, is_recorded
 from .checks import check_jvp, checked
 from .rules import Function, Plan, as_rule, slots_of
@@ -68,12 +68,8 @@ class Primitive:
     def __call__(self, *args: Value, **kwargs: Value) -> Value:
         if (len(args) != self.arity and not self.variadic) or kwargs:
             args = self.bind(args, kwargs)
-        level = None
-        for arg in args:
-            kind = type(arg)
-            traced = kind is Variable or (kind not in UNTRACED and isinstance(arg, Traced))
-            if traced and (level is None or arg.level.depth > level.depth):
-                level = arg.level
+        first = args[0] if args else None  # most often of BASE, which hands on what belongs to a higher level
+        level = BASE if type(first) is Variable and first.level is BASE else highest_level(args)
         if level is None:
             if not (recording.blocks and is_recorded(args)):
                 return self.compute(*args)
