@@ -11,6 +11,7 @@ from torch import Tensor
 from .accumulation import is_added_by_torch, let_torch_add
 from .dispatch import means
 from .foreign import TorchNode, gradients_by_torch, node_of
+from .graph_hooks import one_pass
 from .reverse import Leaf, Node, sweep
 from .traced import Traced, Value, raw
 from .variable import BASE, Variable, tracked_variable
@@ -53,7 +54,7 @@ def backward_all(
         if not only:
             raise RuntimeError("backward(inputs=...) must be one or more tensors")
     ends = [(_node(y), seed_for(y, seed)) for y, seed in zip(outputs, seeds, strict=True)]
-    with torch.set_grad_enabled(create_graph):
+    with torch.set_grad_enabled(create_graph), one_pass():
         results = [] if only is None else [node for node in only if not isinstance(node, Leaf)]
         gradients = _sweep(ends, retain_graph, create_graph, keep=bool(results))
         # The sweep may hand the same memory to several leaves (z = x + y); whoever writes into x.grad later
@@ -107,7 +108,7 @@ def grad(
     seeds = seeds_of(grad_outputs, len(outputs))
     ends = [(_node(y), seed_for(y, seed)) for y, seed in zip(outputs, seeds, strict=True)]
     nodes = [_node(x) for x in inputs]
-    with torch.set_grad_enabled(create_graph):
+    with torch.set_grad_enabled(create_graph), one_pass():
         keep = not all(isinstance(node, Leaf) for node in nodes)
         by_torch = any(isinstance(node, TorchNode) for node in nodes)
         gradients = _sweep(ends, True if by_torch else retain_graph, create_graph, keep)
@@ -117,9 +118,9 @@ def grad(
             else gradients.get(node)
             for node in nodes
         ]
-    for i, (g, node, x) in enumerate(zip(results, nodes, inputs, strict=True)):
-        if g is not None and isinstance(node, Leaf):
-            results[i] = node.hooked(g, x)
+        for i, (g, node, x) in enumerate(zip(results, nodes, inputs, strict=True)):
+            if g is not None and isinstance(node, Leaf):
+                results[i] = node.hooked(g, x)
     for i, (g, x) in enumerate(zip(results, inputs, strict=True)):
         if g is None and materialize_grads:
             results[i] = torch.zeros_like(x)
