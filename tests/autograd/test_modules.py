@@ -300,3 +300,22 @@ def test_batch_norm_with_a_strided_weight_is_right_where_torch_is_not():
     x, w, g = torch.randn(5, 3).double(), torch.randn(3, 2).double()[:, 0], torch.randn(5, 3).double()
     f = lambda x: (F.batch_norm(x, None, None, w, training=True) * g).sum()  # noqa: E731
     torch.testing.assert_close(autograd.grad(f)(x), autograd.numerical.grad(f)(x), rtol=1e-6, atol=1e-8)
+
+
+class OfOneDimension(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor([1.0, -2.0, 3.0]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.scale
+
+
+@pytest.mark.parametrize(
+    ("made", "name", "dim"),
+    [*((lambda: nn.Linear(3, 4), "weight", dim) for dim in (None, 0, 1, -2)), (OfOneDimension, "scale", 0)],
+)
+def test_length_and_direction_apart(made: Callable[[], nn.Module], name: str, dim: int | None):
+    torch.manual_seed(0)
+    model, x = nn.utils.parametrizations.weight_norm(made(), name, dim), torch.randn(5, 3)
+    assert_same_gradients(model, lambda model: model(x).square().mean(), 1e-5)

@@ -11,6 +11,7 @@ from torch import Tensor
 from .accumulation import is_added_by_torch, let_torch_add
 from .dispatch import means
 from .foreign import TorchNode, gradients_by_torch, node_of
+from .graph_hooks import one_pass
 from .reverse import Leaf, Node, sweep
 from .traced import Traced, Value, raw
 from .variable import BASE, Variable, tracked_variable
@@ -56,31 +57,32 @@ def backward_all(
     recording = torch.is_grad_enabled()
     torch._C._set_grad_enabled(create_graph)  # at once: as a context manager it takes longer
     try:
-        results = [] if only is None else [node for node in only if not isinstance(node, Leaf)]
-        gradients = _sweep(ends, retain_graph, create_graph, keep=bool(results))
-        # The sweep may hand the same memory to several leaves (z = x + y); whoever writes into x.grad later
-        # must not change y.grad, nor what the caller passed in or a recorded sweep has saved.
-        taken = {
-            raw(seed).untyped_storage().data_ptr()
-            for (_, seed), given in zip(ends, seeds, strict=True)
-            if create_graph or given is not None
-        }
-        left_to_torch: dict[Tensor, Value] = {}
-        for leaf, g in gradients.items():
-            if leaf.op is None and (only is None or leaf in only):
-                tensor = leaf.tensor  # type: ignore[attr-defined]
-                if is_added_by_torch(tensor):
-                    left_to_torch[tensor] = g
-                    continue
-                plain = raw(g)
-                memory = plain.untyped_storage().data_ptr() if plain.layout is torch.strided else None
-                leaf.accumulate(g.clone() if memory in taken else g, tensor)  # type: ignore[attr-defined]
-                taken.add(memory)
-        if left_to_torch:
-            let_torch_add(left_to_torch)
-        for node in results:
-            if node in gradients:
-                _leave(only[node], gradients[node].clone())  # type: ignore[index]
+        with one_pass():
+            results = [] if only is None else [node for node in only if not isinstance(node, Leaf)]
+            gradients = _sweep(ends, retain_graph, create_graph, keep=bool(results))
+            # The sweep may hand the same memory to several leaves (z = x + y); whoever writes into x.grad later
+            # must not change y.grad, nor what the caller passed in or a recorded sweep has saved.
+            taken = {
+                raw(seed).untyped_storage().data_ptr()
+                for (_, seed), given in zip(ends, seeds, strict=True)
+                if create_graph or given is not None
+            }
+            left_to_torch: dict[Tensor, Value] = {}
+            for leaf, g in gradients.items():
+                if leaf.op is None and (only is None or leaf in only):
+                    tensor = leaf.tensor  # type: ignore[attr-defined]
+                    if is_added_by_torch(tensor):
+                        left_to_torch[tensor] = g
+                        continue
+                    plain = raw(g)
+                    memory = plain.untyped_storage().data_ptr() if plain.layout is torch.strided else None
+                    leaf.accumulate(g.clone() if memory in taken else g, tensor)  # type: ignore[attr-defined]
+                    taken.add(memory)
+            if left_to_torch:
+                let_torch_add(left_to_torch)
+            for node in results:
+                if node in gradients:
+                    _leave(only[node], gradients[node].clone())  # type: ignore[index]
     finally:
         torch._C._set_grad_enabled(recording)
 
@@ -116,7 +118,7 @@ def grad(
     seeds = seeds_of(grad_outputs, len(outputs))
     ends = [(_node(y), seed_for(y, seed)) for y, seed in zip(outputs, seeds, strict=True)]
     nodes = [_node(x) for x in inputs]
-    with torch.set_grad_enabled(create_graph):
+    with torch.set_grad_enabled(create_graph), one_pass():
         keep = not all(isinstance(node, Leaf) for node in nodes)
         by_torch = any(isinstance(node, TorchNode) for node in nodes)
         gradients = _sweep(ends, True if by_torch else retain_graph, create_graph, keep)
@@ -126,9 +128,9 @@ def grad(
             else gradients.get(node)
             for node in nodes
         ]
-    for i, (g, node, x) in enumerate(zip(results, nodes, inputs, strict=True)):
-        if g is not None and isinstance(node, Leaf):
-            results[i] = node.hooked(g, x)
+        for i, (g, node, x) in enumerate(zip(results, nodes, inputs, strict=True)):
+            if g is not None and isinstance(node, Leaf):
+                results[i] = node.hooked(g, x)
     for i, (g, x) in enumerate(zip(results, inputs, strict=True)):
         if g is None and materialize_grads:
             results[i] = torch.zeros_like(x)

@@ -20,6 +20,7 @@ from . import dispatch
 from .dispatch import DIFFERENTIABLE, TABLE
 from .distributed import refuse_sharded
 from .foreign import functorch_is_on
+from .graph_hooks import refuse_packing
 from .traced import Traced, recording
 from .variable import Variable, is_recorded, lift
 
@@ -42,8 +43,8 @@ class record(TorchFunctionMode):
 
     Raises:
         TypeError: something that is not a module.
-        NotImplementedError: a module whose parameters are sharded (FSDP); within the block, of a variable: a
-            torch function without an entry in the table of primitives.
+        NotImplementedError: a module whose parameters are sharded (FSDP); saved_tensors_hooks of the user;
+            within the block, of a variable: a torch function without an entry in the table of primitives.
     """
 
     def __init__(self, *modules: nn.Module) -> None:
@@ -56,6 +57,8 @@ class record(TorchFunctionMode):
         self._names: dict[int, str] | None = None
 
     def __enter__(self) -> None:
+        packing = torch._C._autograd._top_saved_tensors_default_hooks(True)
+        refuse_packing(packing and packing[0])
         recording.blocks = (*recording.blocks, self)  # a new tuple: leaves keep theirs, for their names
         super().__enter__()  # type: ignore[no-untyped-call]
 

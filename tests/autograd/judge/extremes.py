@@ -13,6 +13,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 from typing import Any, NamedTuple
@@ -24,80 +25,35 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torchopt_course import autograd as ag
 
 from .cases import OPERATORS, Case
-from .extreme_cases import cases_at_extremes
+from .extreme_cases import How, cases_at_extremes
+from .known_differences import DIFFERENT, OF_16_BITS
+from .layouts import CONTIGUOUS, LAYOUTS
 from .running import Ended, in_processes
 from .verdict import TOLERANCE, Difference, _leaves_of, _like, _limited, _same
 
-DERIVATIVES = ("reverse", "recorded", "forward")
 
-# What is not compared there, and why: the beginnings of what differs, by operator.
-NAN_AT_THE_END = (
-    "torch's vectorized and plain loops treat NaN differently: what it gives depends on the place"
-)
-OTHER_ORDER = "torch multiplies in another order, or rounds once where we round twice: one overflows"
-DIFFERENT: dict[str, tuple[tuple[str, ...], str]] = {
-    **dict.fromkeys(
-        ("nn.functional.hardtanh", "nn.functional.relu6"), (DERIVATIVES, NAN_AT_THE_END)
-    ),
-    **{f"nn.functional.{name}": (("recorded", "forward"), NAN_AT_THE_END) for name in (
-        "elu", "celu", "selu", "hardshrink", "softshrink", "hardswish",
-    )},
-    **dict.fromkeys(
-        ("__rdiv__", "addcdiv", "cross", "linalg.cross", "ldexp", "frexp", "index_reduce.prod"),
-        (("output", *DERIVATIVES), OTHER_ORDER),
-    ),
-    **dict.fromkeys(
-        ("std_mean", "std_mean.unbiased", "var_mean", "var_mean.unbiased", "native_group_norm"),
-        (("output 1",), "the mean that comes with a variance is NaN for infinite numbers, torch.mean is not"),
-    ),
-    **dict.fromkeys(
-        ("cdist", "nn.functional.pdist", "cumprod", "masked.cumprod", "logit", "_batch_norm_with_update",
-         "nn.functional.instance_norm"),
-        (("recorded",), "only torch's kernel, which runs when nothing is recorded, has this NaN"),
-    ),
-    **dict.fromkeys(
-        [f"mvlgamma.mvlgamma_p_{p}" for p in (1, 3, 5)],
-        (DERIVATIVES, "the pole at -0.0 has the sign of 0.0 in one of both"),
-    ),
-    "nn.functional.prelu": (("forward",), "torch's two modes take two sides of 0"),
-    "scatter_reduce.prod": (("forward",), "torch's forward mode gives zero"),
-    "logcumsumexp": (
-        DERIVATIVES,
-        "as long as all is -inf the slope is 0 here; torch's forward mode underflows",
-    ),
-    "nn.functional.linear_cross_entropy.chunked_none": (("forward",), "torch's forward mode gives zero"),
-    "norm": (("forward",), "of an infinite norm: 0 or NaN"),
-    "masked.prod": (("forward",), "a product of infinity and the others"),
-    "prod": (
-        DERIVATIVES,
-        "two zeros make the gradient 0 in torch, unless it is recorded, also of NaN",
-    ),
-    "nanmean": (("reverse", "recorded"), "of nothing but NaN: 0 here"),
-    "renorm": (DERIVATIVES, "rows whose norm is NaN are left alone by torch"),
-    "nn.functional.binary_cross_entropy_with_logits": (
-        DERIVATIVES, "of infinite targets",
-    ),
-    "torch.ops.aten._scaled_dot_product_flash_attention_for_cpu": (
-        ("output", *DERIVATIVES), "attention is computed as in the paper",
-    ),
-}  # fmt: skip
-
-
-def differences(name: str, samples: int = 8) -> list[str]:
+def differences(name: str, how: How) -> list[str]:
     """All that is not torch's, but for what is known to differ; what is refused by name does not count."""
-    return [each for what, case in cases_at_extremes(name, samples) for each in _of_case(what, case)]
+    return [each for what, case in cases_at_extremes(name, how) for each in _of_case(what, case)]
 
 
 def _of_case(what: str, case: Case) -> list[str]:
     known = DIFFERENT.get(case.owner, ((), ""))[0]
+    if case.inputs and case.inputs[0].dtype in (torch.float16, torch.bfloat16):
+        known += OF_16_BITS.get(case.owner, ((), ""))[0]
+    notes: list[str] = []
+    versions = [x._version for x in case.inputs]
     with _quietly():
         try:
             truth = _torch(case)
-            notes = [] if truth is None else [*_compared(case, truth)]
+            for note in () if truth is None else _compared(case, truth):
+                notes.append(note)  # one by one: a refusal may come behind it
         except NotImplementedError:
-            return []
+            pass
         except Exception as error:
-            notes = [f"{type(error).__name__}: {str(error)[:200]}"]
+            notes.append(f"{type(error).__name__}: {str(error)[:200]}")
+    if versions != [x._version for x in case.inputs]:
+        notes.append("an argument was written to")
     return [f"{case}, {what}: {note}" for note in notes if not note.startswith(known)]
 
 
@@ -124,9 +80,12 @@ class Truth(NamedTuple):
     tangents: list[tuple[Tensor, ...]]  # torch has two forward modes, which do not always agree
 
 
-def _torch(case: Case) -> Truth | None:
-    """``None`` where torch does not take such inputs, or nothing is differentiated."""
-    leaves = [x.detach().clone().requires_grad_() for x in case.inputs]
+def _torch(case: Case, along: Truth | None = None) -> Truth | None:
+    """``None`` where torch does not take such inputs, or nothing is differentiated.
+
+    ``along``: take the cotangents and directions of another one.
+    """
+    leaves = [x.detach().requires_grad_() for x in case.inputs]
     try:
         outputs = _run(case, leaves, False)
     except Exception:
@@ -139,7 +98,12 @@ def _torch(case: Case) -> Truth | None:
         if isinstance(y, Tensor) and y.requires_grad and y.is_floating_point()
     ]
     ends = [outputs[i] for i in chosen]
-    truth = Truth(outputs, chosen, _like(ends, 1), _like(leaves, 2), None, [])
+    if along is None:
+        cotangents, directions = _like(ends, 1), _like(leaves, 2)
+    else:
+        cotangents = [c.to(y.dtype) for c, y in zip(along.cotangents, ends, strict=True)]
+        directions = [t.to(x.dtype) for t, x in zip(along.directions, leaves, strict=True)]
+    truth = Truth(outputs, chosen, cotangents, directions, None, [])
     try:
         gradients = torch.autograd.grad(ends, leaves, truth.cotangents, materialize_grads=True)
     except (RuntimeError, NotImplementedError):
@@ -153,6 +117,16 @@ def _torch(case: Case) -> Truth | None:
     return truth._replace(gradients=gradients)
 
 
+def _exact(case: Case, truth: Truth) -> Truth | None:
+    """The same by torch in float64, where it can: in fewer bits torch may overflow on the way, and we not."""
+    if all(x.dtype == torch.float64 for x in case.inputs):
+        return None
+    try:
+        return _torch(replace(case, inputs=[x.double() for x in case.inputs]), along=truth)
+    except Exception:
+        return None
+
+
 def _function(case: Case, chosen: Sequence[int], ours: bool) -> Callable[..., tuple[Any, ...]]:
     def f(*xs: Any) -> tuple[Any, ...]:
         outputs = _run(case, xs, ours)
@@ -162,32 +136,40 @@ def _function(case: Case, chosen: Sequence[int], ours: bool) -> Callable[..., tu
 
 
 def _compared(case: Case, truth: Truth) -> Iterator[str]:
-    variables = [ag.Variable(x.detach().clone()) for x in case.inputs]
+    variables = [ag.Variable(x) for x in case.inputs]
     mine, chosen = _run(case, variables, True), truth.chosen
     yield from _unequal("output", mine, truth.outputs)
     if truth.gradients is None or [_shape(y) for y in mine] != [_shape(y) for y in truth.outputs]:
         return
 
+    # What is empty has no gradient to drop.
+    pairs = [
+        (mine[i], g)
+        for i, g in zip(chosen, truth.cotangents, strict=True)
+        if isinstance(mine[i], ag.Variable) or g.numel()
+    ]
+    exact = _exact(case, truth)
     for how, recorded in (("reverse", False), ("recorded", True)):
-        if not any(isinstance(mine[i], ag.Variable) for i in chosen):
+        if not any(isinstance(y, ag.Variable) for y, _ in pairs):
             gradients: Sequence[Any] = [torch.zeros_like(x) for x in truth.gradients]
         else:
             try:
                 gradients = torch.autograd.grad(
-                    [mine[i] for i in chosen], variables, truth.cotangents, retain_graph=True,
+                    [y for y, _ in pairs], variables, [g for _, g in pairs], retain_graph=True,
                     create_graph=recorded, materialize_grads=True,
                 )  # fmt: skip
             except NotImplementedError:
                 if not recorded:
                     raise
                 continue
-        yield from _unequal(how, gradients, truth.gradients)
+        yield from _unequal(how, gradients, truth.gradients, None if exact is None else exact.gradients)
 
     if truth.tangents:
         inputs = tuple(x.detach() for x in case.inputs)
         tangents = ag.jvp(_function(case, chosen, True), inputs, tuple(truth.directions))[1]
         for i, tangent in enumerate(tangents):
-            same = [_close(tangent.detach(), each[i]) for each in truth.tangents]
+            others = [] if exact is None else exact.tangents
+            same = [_close(tangent.detach(), each[i]) for each in (*truth.tangents, *others)]
             if not bool(torch.stack(same).any(0).all()):
                 yield from _unequal("forward", tangents[i : i + 1], truth.tangents[0][i : i + 1])
 
@@ -197,43 +179,53 @@ def _shape(value: Any) -> Sequence[int]:
 
 
 def _close(mine: Tensor, theirs: Tensor) -> Tensor:
-    tolerance = TOLERANCE[torch.float64]
-    return torch.isclose(mine, theirs, rtol=tolerance, atol=tolerance, equal_nan=True)
+    tolerance = TOLERANCE[mine.dtype]
+    return torch.isclose(mine, theirs.to(mine.dtype), rtol=tolerance, atol=tolerance, equal_nan=True)
 
 
-def _unequal(what: str, mine: Sequence[Any], theirs: Sequence[Any]) -> Iterator[str]:
+def _unequal(
+    what: str, mine: Sequence[Any], theirs: Sequence[Any], exact: Sequence[Tensor] | None = None
+) -> Iterator[str]:
     if len(mine) != len(theirs):
         yield f"{what}: {len(mine)} results, torch {len(theirs)}"
         return
     for i, (a, b) in enumerate(zip(mine, theirs, strict=True)):
+        if exact is not None and a.dtype == b.dtype and a.shape == b.shape:
+            a = torch.where(_close(a.detach(), exact[i].detach()), b, a)
         try:
-            _same(a, b, f"{what} {i}", TOLERANCE[torch.float64])
+            _same(a, b, f"{what} {i}", TOLERANCE.get(getattr(b, "dtype", None), 0.0), by_element=True)
         except Difference as difference:
             yield str(difference)
+            continue
+        if what == "output" and isinstance(b, Tensor) and b.is_floating_point():
+            a, b = a.detach(), b.detach()
+            zeros = (a == 0) & (b == 0) & (a.signbit() != b.signbit())
+            if bool(zeros.any()):
+                yield f"sign of {what} {i}: {int(zeros.sum())} zeros of {b.numel()}"
 
 
 # -- all of them ---------------------------------------------------------------------------------------------
 
 
-def sweep(names: Iterable[str], samples: int, processes: int) -> Iterator[str]:
+def sweep(names: Iterable[str], how: How, processes: int) -> Iterator[str]:
     """What differs, operator by operator; where a process is ended, by which cases, and whose fault it is."""
-    for name, found in in_processes(partial(differences, samples=samples), names, processes):
+    for name, found in in_processes(partial(differences, how=how), names, processes):
         if not isinstance(found, Ended):
             yield from found
             continue
-        numbers = range(sum(1 for _ in cases_at_extremes(name, samples)))
-        for number, notes in in_processes(partial(_one, name, samples), numbers, processes):
+        numbers = range(sum(1 for _ in cases_at_extremes(name, how)))
+        for number, notes in in_processes(partial(_one, name, how), numbers, processes):
             if not isinstance(notes, Ended):
                 yield from notes
                 continue
-            _, alone = next(in_processes(partial(_one, name, samples, by_torch_alone=True), [number]))
+            _, alone = next(in_processes(partial(_one, name, how, by_torch_alone=True), [number]))
             whose = "by torch alone as well" if isinstance(alone, Ended) else "OURS, not by torch alone"
             yield f"{name} case {number}: {notes}, {whose}"
 
 
-def _one(name: str, samples: int, number: int, by_torch_alone: bool = False) -> list[str]:
+def _one(name: str, how: How, number: int, by_torch_alone: bool = False) -> list[str]:
     torch.set_num_threads(1)
-    what, case = next(islice(cases_at_extremes(name, samples), number, None))
+    what, case = next(islice(cases_at_extremes(name, how), number, None))
     if not by_torch_alone:
         return _of_case(what, case)
     with _quietly():
@@ -244,13 +236,16 @@ def _one(name: str, samples: int, number: int, by_torch_alone: bool = False) -> 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m tests.autograd.judge.extremes")
     parser.add_argument("names", nargs="*", help="of operators, * for any letters (default: all)")
+    parser.add_argument("--dtype", default="float64", choices=["float64", "float32", "float16", "bfloat16"])
+    parser.add_argument("--layout", default=CONTIGUOUS, choices=LAYOUTS)
     parser.add_argument("--samples", type=int, default=8, help="of one operator")
     parser.add_argument("--processes", type=int, default=2)
     given = parser.parse_args()
     torch.set_num_threads(1)  # threads do not live on in a forked process
     asked = [op for op in sorted(OPERATORS) if any(fnmatch.fnmatchcase(op, p) for p in given.names or ["*"])]
+    how = How(getattr(torch, given.dtype), given.layout, given.samples)
     faults = 0
-    for line in sweep(asked, given.samples, given.processes):
+    for line in sweep(asked, how, given.processes):
         print(line, flush=True)
         faults += not line.endswith("by torch alone as well")
     print(f"{len(asked)} operators, {faults} differences")

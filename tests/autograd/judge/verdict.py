@@ -224,7 +224,9 @@ def _dot(xs: Sequence[Any], ys: Sequence[Any]) -> Any:
     return total
 
 
-def _same(mine: Any, theirs: Any, what: str, tolerance: float, scale: float = 1.0) -> None:
+def _same(
+    mine: Any, theirs: Any, what: str, tolerance: float, scale: float = 1.0, by_element: bool = False
+) -> None:
     if not isinstance(theirs, Tensor):
         if isinstance(mine, Tensor) or (mine != theirs and mine == mine):
             raise Difference(f"{what}: {mine!r}, torch {theirs!r}")
@@ -236,7 +238,7 @@ def _same(mine: Any, theirs: Any, what: str, tolerance: float, scale: float = 1.
         raise Difference(f"{what}: shape {tuple(mine.shape)}, torch {tuple(theirs.shape)}")
     if mine.dtype != theirs.dtype:
         raise Difference(f"{what}: {mine.dtype}, torch {theirs.dtype}")
-    if tolerance > TOLERANCE[torch.float64] and theirs.numel():
+    if tolerance > TOLERANCE[torch.float64] and theirs.numel() and not by_element:
         finite = theirs[theirs.isfinite()].abs()
         scale = max(scale, float(finite.max()) if finite.numel() else 1.0)
     off = ~torch.isclose(mine, theirs, rtol=tolerance, atol=tolerance * scale, equal_nan=True)

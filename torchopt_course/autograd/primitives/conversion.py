@@ -36,9 +36,10 @@ def _to(x: Value, *args: Any, **kwargs: Any) -> Value:
         if not probe.dtype.is_floating_point:
             return raw(x).to(*args, **kwargs)
         x, copy = convert(x, probe.device, probe.dtype), False
-    if memory_format not in (None, torch.preserve_format):
-        return x.contiguous(memory_format=memory_format)
-    return clone(x) if copy else x
+    if memory_format in (None, torch.preserve_format):
+        return clone(x) if copy else x
+    laid_out = x.contiguous(memory_format=memory_format)
+    return clone(x) if copy and laid_out is x else laid_out
 
 
 @means("type")

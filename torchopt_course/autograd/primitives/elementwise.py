@@ -7,12 +7,13 @@ import math
 import operator
 
 import torch
+from torch import Tensor
 
 from ..dispatch import means
 from ..traced import Value, is_tensor, raw
 from .numbers import with_tensors
 from .steps import div_rounded
-from .table import elementwise
+from .table import ELEMENTWISE, elementwise, primitive
 
 aten = torch.ops.aten
 
@@ -228,10 +229,20 @@ def _addcmul(input: Value, a: Value, b: Value, *, value: float = 1) -> Value:
     return input + value * a * b
 
 
+@primitive(
+    input=lambda g: g,
+    a=lambda g, b, value: g * (value / b),
+    b=lambda g, a, b, value: -g * (value * a / (b * b)),
+    jvp=ELEMENTWISE,
+    symbolic="input + value * a / b",
+)
+def addcdiv(input: Tensor, a: Tensor, b: Tensor, value: float) -> Tensor:
+    return torch.addcdiv(input, a, b, value=value)
+
+
 @means("addcdiv")
 def _addcdiv(input: Value, a: Value, b: Value, *, value: float = 1) -> Value:
-    input, a, b = _promoted(input, a, b)
-    return input + value * a / b
+    return addcdiv(*_promoted(input, a, b), value)
 
 
 def _promoted(*values: Value) -> list[Value]:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..dispatch import means
 from ..traced import Value, raw
+from .rules import HALF, in_float32, widened
 from .table import primitive
 
 aten = torch.ops.aten
@@ -73,6 +74,7 @@ def _channels(x: Value) -> tuple[int, ...]:
     return (1, -1, *[1] * (len(x.shape) - 2))
 
 
+@in_float32
 def _batch_norm_vjp(
     g: Value, wanted: Sequence[bool], x: Value, weight: Value, bias: Value, running_mean: Value,
     running_var: Value, training: bool, eps: float,
@@ -105,6 +107,7 @@ def _batch_norm_kernel(
     return [*[grad if wish else None for grad, wish in zip(grads, wanted, strict=False)], *[None] * 5]
 
 
+@in_float32
 def _batch_norm_jvp(
     x: Value, weight: Value, bias: Value, running_mean: Value, running_var: Value, training: bool, eps: float,
     x_dot: Value, weight_dot: Value, bias_dot: Value,
@@ -139,6 +142,7 @@ def batch_norm(
     return result, (mean, inv)
 
 
+@in_float32
 def _layer_norm_vjp(
     g: Value, wanted: Sequence[bool], x: Value, weight: Value, bias: Value, shape: Sequence[int], eps: float
 ) -> list[Value]:
@@ -162,6 +166,7 @@ def _layer_norm_kernel(
     return [*[grad if wish else None for grad, wish in zip(grads, wanted, strict=False)], None, None]
 
 
+@in_float32
 def _layer_norm_jvp(
     x: Value, weight: Value, bias: Value, shape: Sequence[int], eps: float, x_dot: Value, weight_dot: Value,
     bias_dot: Value,
@@ -241,11 +246,9 @@ def _group_norm(
     cudnn_enabled: bool = True,
 ) -> Value:  # fmt: skip
     """The channels of a group are standardized like one layer."""
-    if (
-        weight is not None and weight.dtype != input.dtype
-    ):  # half precision with other weights, as autocast has it
-        wide = input.to(weight.dtype)
-        return _group_norm(wide, num_groups, weight, bias, eps).to(input.dtype)
+    if input.dtype in HALF:  # rounded once, and under autocast the weights are float32
+        wide = _group_norm(input.float(), num_groups, widened(weight), widened(bias), eps)
+        return wide.to(input.dtype)
     each = math.prod(input.shape[1:]) // num_groups
     groups = input.reshape(input.shape[0], num_groups, each)
     result = layer_norm(groups, None, None, groups.shape[2:], eps).reshape(input.shape)
@@ -255,9 +258,8 @@ def _group_norm(
 
 @means("_weight_norm")
 def _weight_norm(v: Value, g: Value, dim: int = 0) -> Value:
-    """Direction and length apart: v g / ‖v‖, the norm over all dimensions but one."""
-    others = [d for d in range(len(v.shape)) if d != dim % len(v.shape)]
-    return v * (g / torch.linalg.vector_norm(v, 2, others, keepdim=True))
+    """Direction and length apart: v g / ‖v‖, the norm over all dimensions but one, or (-1) over all."""
+    return v * (g / torch.norm_except_dim(v, 2, dim))
 
 
 @means("rms_norm")
@@ -265,7 +267,7 @@ def _rms_norm(
     input: Value, normalized_shape: Sequence[int], weight: Value = None, eps: float | None = None
 ) -> Value:
     over = list(range(-len(normalized_shape), 0))
-    wide = input.float() if input.dtype in (torch.float16, torch.bfloat16) else input
+    wide = widened(input)
     eps = torch.finfo(wide.dtype).eps if eps is None else eps
     result = wide * torch.rsqrt((wide * wide).mean(over, keepdim=True) + eps)
     return (result if weight is None else result * weight).to(input.dtype)

@@ -41,6 +41,11 @@ def _view(x: Value, size: Sequence[int], stride: Any = None) -> Value:
     return shapes.reshape(x, tuple(size))
 
 
+@stands_for("view_copy")
+def _view_copy(x: Value, size: Sequence[int]) -> Value:
+    return shapes.reshape(x, tuple(size)).clone()
+
+
 @stands_for("_to_copy")
 def _to_copy(
     x: Value, *, dtype: Any = None, device: Any = None, memory_format: Any = None, **_: Any

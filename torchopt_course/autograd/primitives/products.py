@@ -154,6 +154,33 @@ def _einsum(equation: Any, *operands: Any) -> Value:
     return contract(tuple(terms), result, *factors)
 
 
+@primitive(
+    torch.linalg.cross,
+    a=lambda g, b, dim: torch.linalg.cross(b, g, dim=dim),
+    b=lambda g, a, dim: torch.linalg.cross(g, a, dim=dim),
+    jvp=MULTILINEAR,
+)
+def cross(a: Tensor, b: Tensor, dim: int = -1) -> Tensor:
+    return torch.linalg.cross(a, b, dim=dim)  # type: ignore[no-any-return]
+
+
+@primitive(
+    input=lambda g, beta: _scaled(beta, g),
+    a=lambda g, b, alpha: _scaled(alpha, g @ b),
+    b=lambda g, a, alpha: _scaled(alpha, g.t() @ a),
+    jvp=lambda input_dot, a_dot, b_dot, a, b, beta, alpha: (
+        _scaled(beta, input_dot) + _scaled(alpha, torch.outer(a_dot, b) + torch.outer(a, b_dot))
+    ),
+)
+def addr(input: Tensor, a: Tensor, b: Tensor, beta: float, alpha: float) -> Tensor:
+    return torch.addr(input, a, b, beta=beta, alpha=alpha)
+
+
+@means("addr")
+def _addr(input: Value, vec1: Value, vec2: Value, *, beta: float = 1, alpha: float = 1) -> Value:
+    return addr(input, vec1, vec2, beta, alpha)
+
+
 @means("outer", "ger")
 def _outer(a: Value, b: Value) -> Value:
     return a.unsqueeze(-1) * b
@@ -173,17 +200,38 @@ def _rmatmul(b: Value, a: Value) -> Value:
     return matmul(a, b)
 
 
-@means("addbmm")
-def _addbmm(input: Value, a: Value, b: Value, *, beta: float = 1, alpha: float = 1) -> Value:
-    product = alpha * torch.matmul(a, b).sum(0)
-    return product if beta == 0 else beta * input + product
+def _scaled(factor: float, x: Value) -> Value:
+    return x if factor == 1 else factor * x
 
 
-@means("addmm", "addmv", "baddbmm")
-def _addmm(input: Value, a: Value, b: Value, *, beta: float = 1, alpha: float = 1) -> Value:
-    product = torch.matmul(a, b)
-    product = product if alpha == 1 else alpha * product
-    return product if beta == 0 else (input if beta == 1 else beta * input) + product
+def _sum_with_product(name: str) -> None:
+    """β input + α a b, added up by torch's kernel, which rounds half precision once."""
+    function = getattr(torch, name)
+
+    def product(a: Value, b: Value) -> Value:
+        each = torch.matmul(a, b)
+        return each.sum(0) if name == "addbmm" else each
+
+    def forward(input: Tensor, a: Tensor, b: Tensor, beta: float, alpha: float) -> Tensor:
+        return function(input, a, b, beta=beta, alpha=alpha)  # type: ignore[no-any-return]
+
+    forward.__name__ = name
+    summed = primitive(
+        input=lambda g, beta: _scaled(beta, g),
+        a=lambda g, b, alpha, a_shape: _scaled(alpha, _matmul_left(g, b, a_shape)),
+        b=lambda g, a, alpha, b_shape: _scaled(alpha, _matmul_right(g, a, b_shape)),
+        jvp=lambda input_dot, a_dot, b_dot, a, b, beta, alpha: (
+            _scaled(beta, input_dot) + _scaled(alpha, product(a_dot, b) + product(a, b_dot))
+        ),
+    )(forward)
+
+    @means(name)
+    def as_torch_calls_it(input: Value, a: Value, b: Value, *, beta: float = 1, alpha: float = 1) -> Value:
+        return summed(input, a, b, beta, alpha)
+
+
+for _name in ("addmm", "addmv", "baddbmm", "addbmm"):
+    _sum_with_product(_name)
 
 
 @means("bilinear")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from operator import itemgetter
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
+import torch
 from torch import Tensor
 
 from ..traced import Value, raw
@@ -14,6 +16,23 @@ from ..traced import Value, raw
 Function: TypeAlias = Callable[..., Any]
 Puller: TypeAlias = Callable[[Value, Sequence[Value]], Any]
 JointPuller: TypeAlias = Callable[[Value, Sequence[Value]], Sequence[Value]]
+
+
+HALF = frozenset({torch.float16, torch.bfloat16})
+
+
+def in_float32(rule: Function) -> Function:
+    """Decorator: numbers of 16 bits are computed with in float32, as in torch's kernels; squares overflow."""
+
+    @functools.wraps(rule)
+    def wide(*args: Value, **named: Value) -> Any:
+        return rule(*map(widened, args), **{name: widened(value) for name, value in named.items()})
+
+    return wide
+
+
+def widened(x: Value) -> Value:
+    return x.float() if isinstance(x, Tensor) and x.dtype in HALF else x
 
 
 class Slot(NamedTuple):

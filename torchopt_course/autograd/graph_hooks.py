@@ -1,0 +1,102 @@
+"""What ``torch.autograd.graph`` has hooks for besides single values: several values, and what is saved.
+
+The first are called with what a sweep has found. The second could change numbers that are saved for a
+derivative, and nothing here goes through them: they are refused.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import graph
+from torch.utils.hooks import RemovableHandle
+
+from .hooks import Hook, Hooked
+from .traced import Value, recording
+
+# -- of several values ---------------------------------------------------------------------------------------
+
+
+class _Pass(threading.local):
+    """The backward pass of this thread: the gradients that have come, for each hook of several values."""
+
+    gradients: dict[_Several, list[Value]] | None = None
+
+
+_this = _Pass()
+
+
+@contextmanager
+def one_pass() -> Iterator[None]:
+    """A backward pass: at its end hooks of several values are called with all of their gradients."""
+    outer, _this.gradients = _this.gradients, {}
+    try:
+        yield
+        for several, gradients in list(_this.gradients.items()):
+            if not several.first_alone:
+                several.function(gradients)
+    finally:
+        _this.gradients = outer
+
+
+class _Several:
+    def __init__(self, count: int, function: Hook, first_alone: bool) -> None:
+        self.count, self.function, self.first_alone = count, function, first_alone
+
+    def of(self, number: int) -> Hook:
+        """The hook of one of them."""
+
+        def arrived(g: Value) -> None:
+            assert _this.gradients is not None, "hooks of several values belong to a backward pass"
+            if self.first_alone and self not in _this.gradients:
+                self.function(g)
+            _this.gradients.setdefault(self, [None] * self.count)[number] = g
+
+        return arrived
+
+
+_by_torch = graph.register_multi_grad_hook
+
+
+def register_multi_grad_hook(tensors: Sequence[Tensor], fn: Hook, *, mode: Any = "all") -> RemovableHandle:
+    """As torch's, also of variables: ``fn`` gets their gradients (``mode="any"``: the first of them).
+
+    Of plain tensors alone torch's own engine counts.
+    """
+    if mode not in ("all", "any") or not any(isinstance(x, Hooked) for x in tensors):
+        with torch._C.DisableTorchFunction():  # it looks at torch's nodes, also within record()
+            return _by_torch(tensors, fn, mode=mode)
+    several = _Several(len(tensors), fn, mode == "any")
+    return graph._MultiHandle(tuple(x.register_hook(several.of(i)) for i, x in enumerate(tensors)))
+
+
+graph.register_multi_grad_hook = register_multi_grad_hook
+
+
+# -- of what is saved ----------------------------------------------------------------------------------------
+
+
+def refuse_packing(pack: Callable[..., Any] | None) -> None:
+    """Nothing saved here goes through these hooks; those of checkpoint and save_on_cpu change no number."""
+    if pack is not None and not (getattr(pack, "__module__", None) or "").startswith("torch."):
+        raise NotImplementedError(
+            "torch.autograd.graph.saved_tensors_hooks with record(): what this autograd saves for its "
+            "derivatives is neither packed nor unpacked; use them outside of record()"
+        )
+
+
+_enter = graph.saved_tensors_hooks.__enter__
+
+
+def enter(hooks: graph.saved_tensors_hooks) -> None:
+    if recording.blocks:
+        refuse_packing(hooks.pack_hook)
+    _enter(hooks)
+
+
+graph.saved_tensors_hooks.__enter__ = enter  # type: ignore[method-assign]
