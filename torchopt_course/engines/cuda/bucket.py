@@ -288,6 +288,7 @@ class CudaBucket(Bucket):
             self.guards.ages[self.guards.absent == 0] = 1
         torch.autograd.graph.increment_version(written)
         written.clear()
+        self.guards.read.clear()
 
 
 def _of_the_first(values: Mapping[str, Any]) -> dict[str, Any]:
