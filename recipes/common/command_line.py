@@ -27,6 +27,8 @@ Options = TypeVar("Options")
 
 def parse(options: type[Options], **how: Any) -> Options:
     """Read the command line into a dataclass; its docstrings are the help text. `how` goes to tyro."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a pipe may have no character for ± or for a user's name
+        sys.stdout.reconfigure(errors="backslashreplace")
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):
@@ -66,10 +68,11 @@ def check_seed(seed: int) -> int:
 
 
 def check_counts(options: object, *names: str, least: int = 1) -> None:
-    """Refuse what must be at least so many; None stands for a default."""
+    """Refuse what must be at least so many, or is more than torch can count; None stands for a default."""
     for name in names:
-        if (value := getattr(options, name)) is not None and value < least:
-            raise OptionError(f"--{name.replace('_', '-')} must be at least {least}, not {value}")
+        if (value := getattr(options, name)) is not None and not least <= value < 2**63:
+            bound = f"at least {least}" if value < least else "less than 2**63"
+            raise OptionError(f"--{name.replace('_', '-')} must be {bound}, not {value}")
 
 
 def need(*modules: str) -> None:

@@ -105,6 +105,7 @@ def test_a_bad_value_ends_with_one_line_before_anything_is_written(
     [
         ("range_test", ["--epochs", "0"], "--epochs must be at least 1, not 0"),
         ("range_test", ["--batch-size", "-3"], "--batch-size must be at least 1, not -3"),
+        ("range_test", ["--batch-size", f"{2**63}"], "--batch-size must be less than 2**63, not 9"),
         ("range_test", ["--iterations", "1"], "--iterations must be at least 2, not 1"),
         ("range_test", ["--seed", "-1"], "--seed must be from 0"),
         ("five_optimizers", ["--seed", "-1"], "--seed must be from 0"),
