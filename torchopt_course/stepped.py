@@ -176,21 +176,22 @@ class SteppedOptimizer(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        found = self._found_nonfinite() if self._skips_nonfinite else None
-        if found is True:
-            self._refuse_while_paused()
-            return loss
-        prepared = self._stepper.prepared
-        if found is None and prepared is not None and prepared.take(self):  # type: ignore[arg-type]
-            return loss
-        if self._renew_formula():
-            self._stepper.forget()
-        recording = torch.is_grad_enabled()
-        torch._C._set_grad_enabled(bool(self.defaults.get("differentiable")))
-        try:
-            self._stepper.step(self, self._scaling(found))
-        finally:
-            torch._C._set_grad_enabled(recording)
+        with self._stepper.turn:
+            found = self._found_nonfinite() if self._skips_nonfinite else None
+            if found is True:
+                self._refuse_while_paused()
+                return loss
+            prepared = self._stepper.prepared
+            if found is None and prepared is not None and prepared.take(self):  # type: ignore[arg-type]
+                return loss
+            if self._renew_formula():
+                self._stepper.forget()
+            recording = torch.is_grad_enabled()
+            torch._C._set_grad_enabled(bool(self.defaults.get("differentiable")))
+            try:
+                self._stepper.step(self, self._scaling(found))
+            finally:
+                torch._C._set_grad_enabled(recording)
         return loss
 
     # torch.compile has nothing to gain from a step that is compiled already: it calls it as it is.

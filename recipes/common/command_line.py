@@ -27,6 +27,8 @@ Options = TypeVar("Options")
 
 def parse(options: type[Options], **how: Any) -> Options:
     """Read the command line into a dataclass; its docstrings are the help text. `how` goes to tyro."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a pipe may have no character for ± or for a user's name
+        sys.stdout.reconfigure(errors="backslashreplace")
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):

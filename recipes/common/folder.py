@@ -28,7 +28,9 @@ def locked(path: Path) -> Iterator[None]:
     except Timeout as error:
         raise FolderError(f"another process is using {path}; choose another --logdir") from error
     except OSError as error:
-        raise FolderError(f"cannot create the folder {path}: {error.strerror or error}") from error
+        what = "write to" if path.is_dir() else "create"
+        reason = f"cannot {what} the folder {path}: {error.strerror or error}"
+        raise FolderError(f"{reason}; choose another --logdir") from error
     try:
         yield
     finally:

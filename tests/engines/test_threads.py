@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import threading
 import time
+import weakref
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,9 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 import torchopt_course as oc
+from torchopt_course.engines.native import frame
+from torchopt_course.engines.native import step as native
+from torchopt_course.engines.native.update import GIL_FREE_FROM
 
 from ..helpers import NAMES, engines_used, ours, run_python
 
@@ -162,3 +167,73 @@ threading.Thread(target=train).start()
 """
     done = run_python(code)
     assert done.stdout.strip() == "trained [-0.5]", done.stderr
+
+
+def test_threads_that_step_one_optimizer_take_turns() -> None:
+    """What one thread has planned and prepared must not be used after another has planned anew."""
+    code = """
+import threading, torch, torchopt_course as oc
+from torchopt_course.engines.native import frame
+from torchopt_course.engines.native import step as native
+from torchopt_course.engines.native.update import GIL_FREE_FROM
+native.make_ready()
+params = [torch.nn.Parameter(torch.ones(50_000)) for _ in range(3)]
+twins = [torch.nn.Parameter(torch.ones(50_000)) for _ in range(3)]
+optimizer, alone = oc.Adam(params, lr=1e-2, fused=True), oc.Adam(twins, lr=1e-2, fused=True)
+for param in params + twins:
+    param.grad = torch.ones_like(param)
+
+def work():
+    group = optimizer.param_groups[0]
+    for step in range(50):
+        if step % 10 == 0:
+            group["fused"] = None if group["fused"] else True  # planned anew
+        optimizer.step()
+
+threads = [threading.Thread(target=work) for _ in range(4)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+for _ in range(200):
+    alone.step()
+print([torch.equal(p, q) for p, q in zip(params, twins)], optimizer.state[params[0]]["step"].item())
+"""
+    done = run_python(code)
+    assert done.stdout.strip() == "[True, True, True] 200.0", done.stderr
+
+
+@pytest.mark.parametrize("prepared", [True, False])
+@pytest.mark.parametrize("what", ["gradient", "state"])
+def test_what_another_thread_drops_lives_until_the_kernel_is_through(what: str, prepared: bool) -> None:
+    """A large kernel lets other threads run; torch's own operations hold what they are at."""
+    native.make_ready()
+    torch.set_num_threads(1)
+    weights = nn.Parameter(torch.ones(GIL_FREE_FROM))
+    optimizer = oc.Adam([weights], lr=0.01, fused=True)
+    for _ in range(3):
+        weights.grad = torch.ones_like(weights)
+        optimizer.step()
+    own = optimizer.state[weights]
+    dropped = weakref.ref(weights.grad if what == "gradient" else own["exp_avg_sq"])
+    alive = []
+
+    def another_thread(*_: int) -> int:
+        """Runs in the place of the kernel, as a thread could meanwhile."""
+        if what == "gradient":
+            weights.grad = None
+        else:
+            own["exp_avg_sq"] = own["exp_avg_sq"].clone()
+        alive.append(dropped() is not None)
+        return 0
+
+    kernel = ctypes.CFUNCTYPE(ctypes.c_int32, *[ctypes.c_int64] * 11)(another_thread)
+    (bucket,) = optimizer._stepper.groups[0].buckets
+    for words in (bucket.guards.frame, *bucket._kernels.values()):
+        words[frame.KERNEL] = ctypes.cast(kernel, ctypes.c_void_p).value
+    assert optimizer._stepper.prepared is not None
+    if not prepared:
+        optimizer._stepper.prepared = None
+    optimizer.step()
+    assert alive == [True]
+    assert dropped() is None, "the step owns nothing"

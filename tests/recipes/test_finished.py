@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import runpy
@@ -16,6 +17,7 @@ import torch
 
 from recipes import five_optimizers
 from recipes.common import report as reports
+from recipes.common.command_line import parse
 from recipes.common.errors import AlreadyFinished, FolderError, StoppedError, UserError
 from recipes.common.report import Report, SeededClaim, Verdict
 from recipes.parts.schedule_runs import Run
@@ -203,3 +205,15 @@ def test_what_the_command_line_is_made_of_is_asked_for_in_one_line(
     monkeypatch.setitem(sys.modules, name, None)  # to import it is an error
     with pytest.raises(SystemExit, match=rf"{name} cannot be imported; pip install 'torchopt-course\[rec"):
         runpy.run_path(command_line.__file__)
+
+
+def test_an_outcome_can_be_printed_where_an_encoding_has_no_plus_minus(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Output that goes through a pipe is in the machine's encoding: ASCII, or Windows' cp1252."""
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="ascii", write_through=True))
+    monkeypatch.setattr(sys, "argv", ["recipe.py"])
+    parse(SeededClaim)
+    print("87.8% ± 0.2%")
+    assert written.getvalue() == b"87.8% \\xb1 0.2%\n"

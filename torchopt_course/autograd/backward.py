@@ -60,8 +60,8 @@ def backward_all(
         with one_pass():
             results = [] if only is None else [node for node in only if not isinstance(node, Leaf)]
             gradients = _sweep(ends, retain_graph, create_graph, keep=bool(results))
-            # The sweep may hand the same memory to several leaves (z = x + y); whoever writes into x.grad later
-            # must not change y.grad, nor what the caller passed in or a recorded sweep has saved.
+            # The sweep may hand the same memory to several leaves (z = x + y); whoever writes into x.grad
+            # later must not change y.grad, nor what the caller passed in or a recorded sweep has saved.
             taken = {
                 raw(seed).untyped_storage().data_ptr()
                 for (_, seed), given in zip(ends, seeds, strict=True)

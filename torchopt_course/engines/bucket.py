@@ -18,6 +18,7 @@ from torch import Tensor
 from .guards import Guards
 from .local import LocalGroup, State
 from .native.compiler import NoWord
+from .native.update import GIL_FREE_FROM
 from .rule.number_program import NumberProgram
 from .rule.parsed import Specialization
 from .rule.searches import Wanted
@@ -186,6 +187,7 @@ class Bucket(ABC):
         ages: Sequence[int],
     ) -> None:
         self.positions = positions
+        self._sizes = np.array([param.numel() for param in params], dtype=np.int64)
         self.guards = Guards(
             positions,
             params,
@@ -195,7 +197,7 @@ class Bucket(ABC):
             grad_dtype=grad_dtype,
             counts_steps=counts_steps,
             strides_count=self.IS_FUSED,
-            wants_gradients=not self.IS_FUSED,
+            keeps_gradients=not self.IS_FUSED or self._sizes.sum() >= GIL_FREE_FROM,
         )
         self.guards.ages[:] = ages
         self._names, self._scales = names, scales
@@ -206,7 +208,6 @@ class Bucket(ABC):
         # As p, g and states are stored: the same for all of `params`.
         self._stored = (self._dtype, grad_dtype, *states)
         self._rounding = rounding
-        self._sizes = np.array([param.numel() for param in params], dtype=np.int64)
         self._set_up(params, state)
 
     def _set_up(self, params: Sequence[Tensor], state: Mapping[Tensor, State]) -> None:  # noqa: B027

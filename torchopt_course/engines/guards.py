@@ -50,7 +50,8 @@ class Guards:
         grad_dtype: that of all gradients.
         counts_steps: whether the states also hold a ``"step"`` (0-d, float32 or float64, all on one device).
         strides_count: whether all must stay laid out in memory like the parameter was.
-        wants_gradients: whether they are handed on in ``read``: a kernel needs only their addresses.
+        keeps_gradients: whether they are handed on in ``read``: a kernel needs only their addresses, but
+            while it lets other threads of Python run one of these may drop them.
 
     Attributes:
         frame: the words that compiled code reads and writes, see :mod:`.native.frame`.
@@ -61,7 +62,7 @@ class Guards:
             table nothing can be relied on.
         written: all that the coming step writes to: of each parameter that has a gradient, itself, its
             states and its step. Empty it.
-        read: their gradients, where they are wanted. Empty it.
+        read: their gradients, where they are kept. Empty it.
     """
 
     def __init__(
@@ -75,7 +76,7 @@ class Guards:
         grad_dtype: torch.dtype,
         counts_steps: bool,
         strides_count: bool,
-        wants_gradients: bool,
+        keeps_gradients: bool,
     ) -> None:
         self._positions = positions
         self._columns = columns = (*names, *scales, *(["step"] if counts_steps else []))
@@ -118,7 +119,7 @@ class Guards:
             f.ABSENT: self.absent.ctypes.data,
             f.SCRATCH: self._scratch.ctypes.data,
             f.WRITTEN: id(self.written),
-            f.READ: id(self.read) if wants_gradients else 0,
+            f.READ: id(self.read) if keeps_gradients else 0,
             f.SELF: self.address,
             f.STRIDES_COUNT: strides_count,
             f.COUNTS_STEPS: counts_steps,

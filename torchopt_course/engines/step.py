@@ -5,9 +5,12 @@ All that may fail happens before the first tensor is changed.
 
 from __future__ import annotations
 
+import os
+import threading
 from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any, Protocol
+from weakref import WeakSet
 
 from torch import Tensor
 
@@ -47,6 +50,8 @@ class Stepper:
     Attributes:
         groups: one for each of ``optimizer.param_groups``.
         prepared: the next step as one call, if that is possible.
+        turn: threads that step the same optimizer do it one after the other: what one has prepared would be
+            gone when another has planned anew.
     """
 
     def __init__(self) -> None:
@@ -56,6 +61,8 @@ class Stepper:
         self._prepares_gradients = False  # whether rules see other gradients than the parameters'
         self.prepared: PreparedStep | None = None
         self._preparation = Preparation()
+        self.turn = threading.RLock()
+        _steppers.add(self)
 
     def step(self, optimizer: Optimizer, scaling: Scaling | None) -> None:
         """Step every parameter that has a gradient, once for each time that it stands in the groups."""
@@ -258,6 +265,19 @@ class Stepper:
                     param.grad.mul_(factor)
                     if grad is not param.grad and not is_distributed({type(param)}):
                         grad.mul_(factor)
+
+
+_steppers: WeakSet[Stepper] = WeakSet()
+
+
+def _begin_turns_anew() -> None:
+    """A forked child has the turns of threads that it does not have: waiting for them would be for ever."""
+    for stepper in _steppers:
+        stepper.turn = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_turns_anew)
 
 
 class Paused(Stepper):

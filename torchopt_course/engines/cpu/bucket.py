@@ -222,9 +222,12 @@ class CpuBucket(Bucket):
 
     def _run(self, passes: list[Pass]) -> None:
         """Update all parameters and states in place, as prepared."""
+        # Each pass empties the lists, and other threads run meanwhile: what is in use stays alive.
+        used = [*self.guards.written, *self.guards.read]
         for visit in passes:
             self._put_pass(visit)
             native.run(self.guards.address)
+        del used
 
     def _run_from_python(self, passes: list[Pass]) -> None:
         """The same, while there is no compiled code but the kernels: on one thread."""

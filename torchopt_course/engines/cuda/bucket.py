@@ -283,11 +283,11 @@ class CudaBucket(Bucket):
 
     def _settle(self) -> None:
         """Tell autograd what has been written behind its back, and remember that a step was taken."""
-        written = self.guards.written
         if not self._counts_steps:
             self.guards.ages[self.guards.absent == 0] = 1
-        torch.autograd.graph.increment_version(written)
-        written.clear()
+        torch.autograd.graph.increment_version(self.guards.written)
+        self.guards.written.clear()
+        self.guards.read.clear()
 
 
 def _of_the_first(values: Mapping[str, Any]) -> dict[str, Any]:

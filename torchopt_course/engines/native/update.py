@@ -78,7 +78,6 @@ def build(coefficients: Any) -> tuple[Callable[..., Any], ...]:
         if done == 0:
             return f.CHANGED
         call1(api[f.DECREF], done)
-        call4(api[f.LIST_SET_SLICE], bucket[f.WRITTEN], 0, 1 << 40, 0)
         return f.HOLDS
 
     @njit
@@ -114,5 +113,9 @@ def build(coefficients: Any) -> tuple[Callable[..., Any], ...]:
             for i in range(bucket[f.COUNT]):
                 if sets[i] >= 0:
                     ages[i] = 1
+        # Until now they have kept alive what another thread may have dropped meanwhile.
+        call4(api[f.LIST_SET_SLICE], bucket[f.WRITTEN], 0, 1 << 40, 0)
+        if bucket[f.READ]:
+            call4(api[f.LIST_SET_SLICE], bucket[f.READ], 0, 1 << 40, 0)
 
     return prepare, announce, run, visit
