@@ -15,7 +15,7 @@ from .cuda import record as on_gpu
 from .cuda.blocks import Times as TimesOnGpu
 from .cuda.pages import HOST, TORCHS, WHOLE, engines_of, markdown
 from .cuda.record import Record
-from .cuda.steps import IN_THE_LOOP
+from .cuda.steps import ALONE, GRAPH, IN_THE_LOOP
 from .marks import Marks
 from .peer import PEERS, Measured
 from .peers import PeersReport
@@ -82,11 +82,25 @@ def gpu_section(measured: Record | None) -> str:
             f"The same on {measured.device}, torch {measured.versions['torch']}; the host runs ahead of the "
             "device, and torch's default there is `foreach`:",
             _table(headings, cells),
+            *_of_the_device(measured),
             *([f"In some rows a part of our step was taken by {', '.join(others)}."] if others else []),
             "[All tables](benchmarks/results/cuda.md) have `step()` alone and in a CUDA graph, ways of "
             "storing, rules with norms and the first step; `python -m benchmarks.cuda` measures.",
         ]
     )
+
+
+def _of_the_device(measured: Record) -> list[str]:
+    """Adam's step without a training around it: how much longer torch's fused takes, on which models."""
+    found = []
+    for part, words in ((ALONE, "alone"), (GRAPH, "captured in a CUDA graph")):
+        rows = [row for row in measured.of(part) if row.what == "Adam" and "fused" in row.ratios]
+        if not rows:
+            return []
+        ratios = {row.model: row.ratios["fused"][WHOLE].median for row in rows}
+        least, most = (choose(ratios, key=lambda model: ratios[model]) for choose in (min, max))
+        found.append(f"{words} {_short(ratios[least])} ({least}) to {_short(ratios[most])} ({most}) times")
+    return [f"Without a training around it, torch's fused Adam takes {' and '.join(found)} as long as ours."]
 
 
 def _of_gpu(ratios: Mapping[str, TimesOnGpu], part: int) -> str:

@@ -279,6 +279,12 @@ def test_readme_shows_the_loop_on_a_gpu() -> None:
         "| RMSprop, ResNet-18 | 3.0 | 1.30 |",
     ]
     assert "taken by" not in text
+    assert "Without a training" not in text
+    more = _record()
+    for part, model, ratio in (("alone", "a", 1.5), ("alone", "b", 2.5), ("in a CUDA graph", "a", 3.5)):
+        row = more.rows[f"{part} {model}"] = _looped("Adam", model, fused=ratio)
+        row.part = part
+    assert "takes alone 1.15 (a) to 1.25 (b) times and captured in a CUDA graph" in readme.gpu_section(more)
     slow = _record()
     slow.rows["x"] = _looped(
         "SGD", "LeNet", engine="foreach: 10 parameters, because no compiler", default=1.0
