@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP     = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: train gallery test test-slow test-torch test-hosts soak bench bench-peers docs lint wheel clean
+.PHONY: train gallery test test-slow test-torch test-hosts test-gpu soak bench bench-peers docs lint wheel clean
 
 train: $(VENV)/.recipes
 	$(BIN)/python recipes/five_optimizers.py --logdir runs
@@ -33,6 +33,12 @@ test-torch:
 # Inside of Lightning, Accelerate, Hugging Face's Trainer and Ignite, which this installs.
 test-hosts: $(VENV)/.hosts
 	$(BIN)/python -m pytest tests/hosts
+
+# Where there is a GPU: the engines, the optimizers and the autograd on it, in a minute on sixteen cores.
+GPU_TESTS = tests/gpu tests/engines/test_cuda.py tests/optimizers/test_optim_db.py \
+    tests/autograd/test_on_cuda.py tests/autograd/test_kernels_on_cuda.py
+test-gpu: $(VENV)/.test
+	$(BIN)/python -m pytest -n auto --dist load $(GPU_TESTS)
 
 # Thousands of steps beside torch.optim while everything changes; runs killed, checkpoints corrupted: some
 # fifteen minutes.
