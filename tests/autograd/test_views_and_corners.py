@@ -13,6 +13,8 @@ from torch.nn import functional as F
 from torchopt_course import autograd as ag
 from torchopt_course.autograd import Variable
 
+from .agreement import Make, assert_as_in_torch
+
 DATA = torch.arange(1.0, 13.0, dtype=torch.float64).reshape(2, 2, 3)
 
 
@@ -209,3 +211,31 @@ def test_who_asks_for_tensors_says_his_own_name():
     for transform in (ag.grad, ag.jacrev, ag.jacfwd):
         with pytest.raises(TypeError, match=rf"{transform.__name__}: .*pass torch.tensor"):
             transform(torch.sin)(2.0)
+
+
+def a_view_of_a_view_gets_another_shape(make: Make) -> list[Any]:
+    x = make(1.0, 2.0, 3.0)
+    whole = torch.stack([x, 2 * x]).unsqueeze(0)
+    rows = whole[0]
+    row = rows.narrow(0, 1, 1).squeeze(0)
+    row.unsqueeze_(0)
+    row.t_()
+    row.mul_(3)
+    rows[0].add_(x)
+    whole.mul_(2)
+    (row * row + rows.sum() + whole.prod()).sum().backward()
+    return [x.grad, row, rows, whole]
+
+
+def test_a_view_that_gets_another_shape_leaves_the_others_theirs():
+    assert_as_in_torch(a_view_of_a_view_gets_another_shape)
+
+
+def test_a_view_of_what_got_another_shape_is_refused():
+    h = ag.Variable([[1.0, 2.0], [3.0, 4.0]]) * 2
+    row = h[1]
+    number = row[0]
+    row.unsqueeze_(1)
+    h.mul_(2)
+    with pytest.raises(RuntimeError, match="got another shape"):
+        number.node  # noqa: B018
