@@ -31,7 +31,7 @@ DIFFERENT: dict[str, tuple[tuple[str, ...], str]] = {
     ),
     **dict.fromkeys(
         ("std_mean", "std_mean.unbiased", "var_mean", "var_mean.unbiased", "native_group_norm"),
-        (("output 1", "output 2", "sign"), "what comes beside a variance is NaN for infinite numbers, ours is not"),
+        (("output 1", "output 2", "sign"), "what is beside a variance is NaN for infinite numbers"),
     ),
     **dict.fromkeys(
         ("cdist", "nn.functional.pdist", "cumprod", "masked.cumprod", "logit", "_batch_norm_with_update",
