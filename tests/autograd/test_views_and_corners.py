@@ -239,3 +239,25 @@ def test_a_view_of_what_got_another_shape_is_refused():
     h.mul_(2)
     with pytest.raises(RuntimeError, match="got another shape"):
         number.node  # noqa: B018
+
+
+@pytest.mark.parametrize("form", ["cholesky", "inv", "solve"])
+def test_matrices_that_cannot_be_taken_apart(form: str):
+    """Only who asks for a look is told by an error; ``..._ex`` says so beside its result."""
+    more = (torch.eye(2, dtype=torch.float64),) if form == "solve" else ()
+    matrix = ag.Variable(torch.tensor([[1.0, 2.0], [2.0, 4.0]], dtype=torch.float64)) * 1
+    if form == "cholesky":
+        matrix = matrix - 3 * torch.eye(2, dtype=torch.float64)
+    mine, theirs = (getattr(torch.linalg, f"{form}_ex")(a, *more) for a in (matrix, matrix.detach()))
+    assert mine.info == theirs.info > 0
+    torch.testing.assert_close(mine[0].detach(), theirs[0], equal_nan=True)
+    with pytest.raises(torch.linalg.LinAlgError):
+        getattr(torch.linalg, form)(matrix, *more)
+    with pytest.raises(torch.linalg.LinAlgError):
+        getattr(torch.linalg, f"{form}_ex")(matrix, *more, check_errors=True)
+
+
+def test_a_determinant_of_zero():
+    matrix = ag.Variable(torch.tensor([[1.0, 2.0], [2.0, 4.0]], dtype=torch.float64))
+    torch.linalg.det(matrix).backward()
+    torch.testing.assert_close(matrix.grad, torch.tensor([[4.0, -2.0], [-2.0, 1.0]], dtype=torch.float64))
