@@ -27,6 +27,7 @@ def test_what_was_once_wrong_is_torch_s(name: str):
 ONCE_WRONG_ELSEWHERE = [
     ("to", How(layout="transposed")),
     ("view_copy", How(layout="transposed")),
+    ("as_strided.partial_views", How(layout="with gaps")),
     *(
         (name, How(torch.float16))
         for name in ("baddbmm", "addr", "native_group_norm", "nn.functional.batch_norm")

@@ -13,6 +13,8 @@ from torch.nn import functional as F
 from torchopt_course import autograd as ag
 from torchopt_course.autograd import Variable
 
+from .agreement import Make, assert_as_in_torch
+
 DATA = torch.arange(1.0, 13.0, dtype=torch.float64).reshape(2, 2, 3)
 
 
@@ -209,3 +211,53 @@ def test_who_asks_for_tensors_says_his_own_name():
     for transform in (ag.grad, ag.jacrev, ag.jacfwd):
         with pytest.raises(TypeError, match=rf"{transform.__name__}: .*pass torch.tensor"):
             transform(torch.sin)(2.0)
+
+
+def a_view_of_a_view_gets_another_shape(make: Make) -> list[Any]:
+    x = make(1.0, 2.0, 3.0)
+    whole = torch.stack([x, 2 * x]).unsqueeze(0)
+    rows = whole[0]
+    row = rows.narrow(0, 1, 1).squeeze(0)
+    row.unsqueeze_(0)
+    row.t_()
+    row.mul_(3)
+    rows[0].add_(x)
+    whole.mul_(2)
+    (row * row + rows.sum() + whole.prod()).sum().backward()
+    return [x.grad, row, rows, whole]
+
+
+def test_a_view_that_gets_another_shape_leaves_the_others_theirs():
+    assert_as_in_torch(a_view_of_a_view_gets_another_shape)
+
+
+def test_a_view_of_what_got_another_shape_is_refused():
+    h = ag.Variable([[1.0, 2.0], [3.0, 4.0]]) * 2
+    row = h[1]
+    number = row[0]
+    row.unsqueeze_(1)
+    h.mul_(2)
+    with pytest.raises(RuntimeError, match="got another shape"):
+        number.node  # noqa: B018
+
+
+@pytest.mark.parametrize("form", ["cholesky", "inv", "solve"])
+def test_matrices_that_cannot_be_taken_apart(form: str):
+    """Only who asks for a look is told by an error; ``..._ex`` says so beside its result."""
+    more = (torch.eye(2, dtype=torch.float64),) if form == "solve" else ()
+    matrix = ag.Variable(torch.tensor([[1.0, 2.0], [2.0, 4.0]], dtype=torch.float64)) * 1
+    if form == "cholesky":
+        matrix = matrix - 3 * torch.eye(2, dtype=torch.float64)
+    mine, theirs = (getattr(torch.linalg, f"{form}_ex")(a, *more) for a in (matrix, matrix.detach()))
+    assert mine.info == theirs.info > 0
+    torch.testing.assert_close(mine[0].detach(), theirs[0], equal_nan=True)
+    with pytest.raises(torch.linalg.LinAlgError):
+        getattr(torch.linalg, form)(matrix, *more)
+    with pytest.raises(torch.linalg.LinAlgError):
+        getattr(torch.linalg, f"{form}_ex")(matrix, *more, check_errors=True)
+
+
+def test_a_determinant_of_zero():
+    matrix = ag.Variable(torch.tensor([[1.0, 2.0], [2.0, 4.0]], dtype=torch.float64))
+    torch.linalg.det(matrix).backward()
+    torch.testing.assert_close(matrix.grad, torch.tensor([[4.0, -2.0], [-2.0, 1.0]], dtype=torch.float64))

@@ -31,15 +31,21 @@ _this = _Pass()
 
 
 class one_pass:
-    """A backward pass: at its end hooks of several values are called with all of their gradients."""
+    """A backward pass: at its end hooks of several values are called with all of their gradients.
+
+    Not one of contextlib's, which would take longer.
+    """
+
+    __slots__ = ("outer",)
+    outer: dict[_Several, list[Value]] | None
 
     def __enter__(self) -> None:
         self.outer, _this.gradients = _this.gradients, {}
 
-    def __exit__(self, error: object, *rest: object) -> None:
+    def __exit__(self, kind: Any, *error: Any) -> None:
         try:
-            if _this.gradients and error is None:
-                for several, gradients in list(_this.gradients.items()):
+            if kind is None:
+                for several, gradients in list((_this.gradients or {}).items()):
                     if not several.first_alone:
                         several.function(gradients)
         finally:

@@ -20,7 +20,7 @@ from . import decompose, dispatch
 from .dispatch import TABLE, means, named
 from .forward import Dual, DualView
 from .primitives.indexing import is_basic
-from .primitives.writing import overwrite, put_items, strided_view, write_view
+from .primitives.writing import overwrite, put_items, strided_view, view_by_strides, write_view
 from .switched_off import is_constant
 from .traced import Traced, Value, all_raw, in_memory, raw
 from .variable import Variable, View, lift
@@ -204,7 +204,7 @@ def _reshape(func: Any, x: Value, *args: Any, **kwargs: Any) -> Value:
     x.data = view._data
     x.adopt(view)
     base.times_written += 1
-    base.reshaped = base.times_written
+    x.reshaped = base.times_written
     if isinstance(x, Follows):
         x.seen = base.times_written
     return x
@@ -249,8 +249,7 @@ def _as_strided(
     base = input.base if isinstance(input, Follows) else input
     if storage_offset is None:
         storage_offset = raw(input).storage_offset()
-    start = storage_offset - raw(base).storage_offset()
-    return strided_view(base, tuple(size), tuple(stride), start, memory_of(base))
+    return view_by_strides(base, size, stride, storage_offset - raw(base).storage_offset())
 
 
 @means(Tensor.__setitem__, checked=True)

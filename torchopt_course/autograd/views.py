@@ -53,11 +53,14 @@ class Follows(Traced):
         base = self.base
         if self.seen == base.times_written:
             return
-        if 0 <= self.seen < base.reshaped:
-            raise RuntimeError(
-                f"a view {tuple(self.shape)} of a tensor that got another shape in place afterwards, which "
-                "it cannot follow; take the view after that"
-            )
+        above: Traced = self
+        while isinstance(above, Follows):
+            above = above.above
+            if 0 <= self.seen < above.reshaped:
+                raise RuntimeError(
+                    f"a view {tuple(self.shape)} of a tensor that got another shape in place afterwards, "
+                    "which it cannot follow; take the view after that"
+                )
         self.adopt(replay(base, self.steps))
 
     def adopt(self, other: Traced) -> None:

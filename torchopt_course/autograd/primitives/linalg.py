@@ -28,7 +28,8 @@ def _t(a: Value) -> Value:
     jvp=lambda a_dot, ans: -ans @ a_dot @ ans,
 )
 def inverse(a: Tensor) -> Tensor:
-    return torch.linalg.inv(a)  # type: ignore[no-any-return]
+    """Without a look at whether there is one: torch.linalg.inv looks, inv_ex leaves it to who calls it."""
+    return torch.linalg.inv_ex(a).inverse  # type: ignore[no-any-return]
 
 
 def _solve_left(a: Value, b: Value) -> Value:
@@ -43,8 +44,8 @@ def _solve_left(a: Value, b: Value) -> Value:
     jvp=lambda a, ans, a_dot, b_dot: _solve_left(a, b_dot - a_dot @ ans),
 )
 def solve(a: Tensor, b: Tensor) -> Tensor:
-    """X with A X = B, of matrices."""
-    return torch.linalg.solve(a, b)  # type: ignore[no-any-return]
+    """X with A X = B, of matrices; as above without a look at whether there is one."""
+    return torch.linalg.solve_ex(a, b).result  # type: ignore[no-any-return]
 
 
 def _transposed(g: Value, a: Value, upper: bool, unitriangular: bool) -> Value:
@@ -101,7 +102,7 @@ def matrix_exp(a: Tensor) -> Tensor:
 def _cofactors(a: Value, ans: Value) -> Value:
     """The gradient of det A: det(A) A⁻ᵀ, and where A has no inverse the limit of that, from its SVD."""
     if bool((raw(ans) != 0).all()):
-        return ans.unsqueeze(-1).unsqueeze(-1) * _t(inverse(a))
+        return ans.unsqueeze(-1).unsqueeze(-1) * _t(torch.linalg.inv(a))
     u, s, vh = torch.linalg.svd(a)
     others = torch.where(torch.eye(s.shape[-1], dtype=torch.bool, device=raw(s).device), 1.0, s.unsqueeze(-2))
     sign = torch.linalg.det(u.detach()) * torch.linalg.det(vh.detach())
@@ -113,7 +114,7 @@ def determinant(a: Tensor) -> Tensor:
     return torch.linalg.det(a)  # type: ignore[no-any-return]
 
 
-@primitive(a=lambda g, a: g.unsqueeze(-1).unsqueeze(-1) * _t(inverse(a)))
+@primitive(a=lambda g, a: g.unsqueeze(-1).unsqueeze(-1) * _t(torch.linalg.inv(a)))
 def log_determinant(a: Tensor) -> Tensor:
     """ln |det A|"""
     return torch.linalg.slogdet(a).logabsdet  # type: ignore[no-any-return]
@@ -144,8 +145,8 @@ def _cholesky_vjp(g: Value, ans: Value) -> Value:
     ),
 )
 def cholesky(a: Tensor) -> Tensor:
-    """Lower triangular L with L Lᵀ = A. Of A the mean with its transpose counts."""
-    return torch.linalg.cholesky(a)  # type: ignore[no-any-return]
+    """Lower triangular L with L Lᵀ = A, as above. Of A the mean with its transpose counts."""
+    return torch.linalg.cholesky_ex(a).L  # type: ignore[no-any-return]
 
 
 # -- the same as torch's composite functions call them -------------------------------------------------------
@@ -226,7 +227,7 @@ def _cholesky_ex(a: Value, *, upper: bool = False, check_errors: bool = False) -
 
 @stands_for("cholesky")
 def _cholesky(a: Value, upper: bool = False) -> Value:
-    return _cholesky_ex(a, upper=upper)[0]
+    return _cholesky_ex(a, upper=upper, check_errors=True)[0]
 
 
 @stands_for("cholesky_solve")

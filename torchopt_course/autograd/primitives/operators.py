@@ -16,7 +16,8 @@ from ..dispatch import call
 from ..traced import Value, raw
 from . import choices, indexing, losses, normalization, pooling, shapes
 from .conversion import _to
-from .writing import strided_view
+from .rules import widened
+from .writing import view_by_strides
 
 aten = torch.ops.aten
 
@@ -106,9 +107,10 @@ def _layer_norm(x: Value, shape: Any, weight: Value, bias: Value, eps: float) ->
 def _group_norm(
     x: Value, weight: Value, bias: Value, n: int, channels: int, places: int, groups: int, eps: float
 ) -> tuple[Value, Any, Any]:
-    rows = x.reshape(n, groups, channels // groups * places)
+    rows = widened(x.reshape(n, groups, channels // groups * places))
     scale = torch.rsqrt(rows.var(-1, correction=0) + eps)
-    return call(torch.nn.functional.group_norm, x, groups, weight, bias, eps), rows.mean(-1), scale
+    result = call(torch.nn.functional.group_norm, x, groups, weight, bias, eps)
+    return result, rows.mean(-1).to(x.dtype), scale.to(x.dtype)
 
 
 @stands_for("native_batch_norm", "_native_batch_norm_legit")
@@ -141,16 +143,8 @@ def _as_strided(
     x: Value, size: Sequence[int], stride: Sequence[int], storage_offset: int | None = None
 ) -> Value:
     """Elements by their distances in memory."""
-    tensor = raw(x)
-    offset = 0 if storage_offset is None else storage_offset - tensor.storage_offset()
-    reach = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
-    own = sum((n - 1) * step for n, step in zip(tensor.shape, tensor.stride(), strict=True))
-    if offset < 0 or reach > own or own + 1 != tensor.numel():
-        raise NotImplementedError(
-            "as_strided beyond the tensor's own elements, or of one with gaps in memory"
-        )
-    memory = (tuple(x.shape), tuple(tensor.stride()))
-    return strided_view(x, tuple(size), tuple(stride), offset, memory)
+    offset = 0 if storage_offset is None else storage_offset - raw(x).storage_offset()
+    return view_by_strides(x, size, stride, offset)
 
 
 @stands_for("frexp")

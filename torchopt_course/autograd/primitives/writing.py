@@ -43,6 +43,23 @@ def strided_view(
     return x.as_strided(tuple(size), tuple(stride), x.storage_offset() + offset)
 
 
+def view_by_strides(x: Value, size: Sequence[int], stride: Sequence[int], offset: int) -> Value:
+    """The same, from the first element of x on; of what is not x's own nobody knows the gradient.
+
+    Raises:
+        NotImplementedError: elements that x has not, or x has gaps in memory, or one place for two elements.
+    """
+    tensor = raw(x)
+    reach = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
+    own = sum((n - 1) * step for n, step in zip(tensor.shape, tensor.stride(), strict=True))
+    if offset < 0 or reach > own or own + 1 != tensor.numel():
+        raise NotImplementedError(
+            "as_strided beyond the tensor's own elements, or of one with gaps in memory"
+        )
+    memory = (tuple(x.shape), tuple(tensor.stride()))
+    return strided_view(x, tuple(size), tuple(stride), offset, memory)
+
+
 def _part(g: Value, steps: Sequence[Step], memory: tuple[Any, Any]) -> Value:
     """The elements of g that a view has."""
     return replay(laid_out(g, memory[1]), steps)
