@@ -38,6 +38,8 @@ def parse(options: type[Options], **how: Any) -> Options:
         if stop.code == 0:  # --help
             raise
         fail(f"{in_one_line(complaint.getvalue())} (--help lists all options)", 2)
+    except KeyboardInterrupt:  # to read a long docstring takes a moment
+        fail("interrupted", 130)
 
 
 def option(metavar: str, default: str) -> Any:

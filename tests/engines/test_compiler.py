@@ -228,3 +228,18 @@ def test_cache_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch, t
     assert compiler.cache_folder() == tmp_path / "xdg" / "torchopt_course"
     monkeypatch.delenv("XDG_CACHE_HOME")
     assert compiler.cache_folder() == Path(os.path.expanduser("~")) / ".cache" / "torchopt_course"
+
+
+def test_ctrl_c_is_not_taken_for_a_compiler_that_fails() -> None:
+    """Python makes another error of what is raised while a class is made, and to import numba makes many."""
+
+    class Pressed:
+        def __set_name__(self, owner: type, name: str) -> NoReturn:
+            raise KeyboardInterrupt
+
+    def build() -> NoReturn:
+        type("Imported", (), {"attribute": Pressed()})
+        raise AssertionError
+
+    with pytest.raises(KeyboardInterrupt):
+        compiler.native("pressed", "pressed", build, 1)

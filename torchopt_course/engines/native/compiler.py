@@ -122,6 +122,7 @@ def _compiled(name: str, digest: str, build: Callable[[], Callable[..., Any]], a
         library, symbol = result.library, result.fndesc.llvm_func_name
         address = library.get_pointer_to_function(symbol)
     except Exception as error:  # numba fails in many ways; all of them mean the same here
+        _refuse_to_swallow_ctrl_c(error)
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise CompilationError(f"numba cannot compile {name}: {' '.join(reason)[:400]}") from error
     needs = sorted(
@@ -139,6 +140,15 @@ def _compiled(name: str, digest: str, build: Callable[[], Callable[..., Any]], a
     _kept_alive.append(compiled)
     _keep_on_disk(name, digest, symbol, needs, library._get_compiled_object())
     return int(address)
+
+
+def _refuse_to_swallow_ctrl_c(error: BaseException) -> None:
+    """Python makes a RuntimeError of what is raised in ``__set_name__``; numba has many classes to import."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, KeyboardInterrupt):
+            raise KeyboardInterrupt from error
+        cause = cause.__cause__ or cause.__context__
 
 
 def callable_at(address: Address, arity: int, *, holds_gil: bool) -> Callable[..., object]:
