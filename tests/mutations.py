@@ -228,9 +228,9 @@ MUTATIONS = [
     ),
     Mutation(
         "the GPU's kernel gets old addresses",
-        "engines/cuda/bucket.py",
-        "            self._seen = addresses, self._upload(self.guards.table), self._seen[2]\n",
-        "            self._seen = addresses, self._seen[1], self._seen[2]\n",
+        "engines/cuda/tables.py",
+        "        key = self._addresses.tobytes()\n",
+        '        key = b""\n',
         (CUDA, "late"),
     ),
     Mutation(
@@ -263,7 +263,7 @@ MUTATIONS = [
     ),
     Mutation(
         "torch's operations meet memory that is shared",
-        "engines/operations/bucket.py",
+        "engines/guards.py",
         "        if not self._targets.isdisjoint(table[:, 1].tolist()):\n",
         "        if False:\n",
         (IN_PLACE, "memory_that_is_shared"),

@@ -233,7 +233,7 @@ class SteppedOptimizer(Optimizer):
             # torch's own, under today's name or that of before torch 2.14
             name = "_accelerator_graph_capture_health_check"
             (getattr(self, name, None) or self._cuda_graph_capture_health_check)()
-        elif torch.cuda.is_current_stream_capturing():
+        elif torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing():
             for i, group in enumerate(self.param_groups):
                 for position, param in enumerate(group["params"]):
                     step = self.state.get(param, {}).get("step")

@@ -17,6 +17,10 @@ _TEXTS = {
     "where": "tl.where({0}, {1}, {2})", "pow": "xp.power({0}, {1})",
     "fill": "tl.where(i >= 0, {1}, {1})", "real": "{0}.to(tl.REAL)",
 }  # fmt: skip
+# What a kernel computes of numbers as Python does.
+OF_NUMBERS = frozenset(
+    {"add", "sub", "mul", "div", "pow", "neg", "abs", "sqrt", "exp", "log", "sin", "cos", "floor", "ceil"}
+)
 # A power of more is no few products any more.
 MOST_PRODUCTS = 64
 

@@ -12,12 +12,7 @@ from ..counted import chooses_by_step, of_the_step
 from ..native.compiler import NoWord
 from ..rule.number_program import NumberProgram
 from ..rule.program import NUMBER, Line, Program
-from .blocks import SourceText
-
-# What a kernel computes of numbers as Python does.
-_WORDS = frozenset(
-    {"add", "sub", "mul", "div", "pow", "neg", "abs", "sqrt", "exp", "log", "sin", "cos", "floor", "ceil"}
-)
+from .blocks import OF_NUMBERS, SourceText
 
 
 class OfStep(NamedTuple):
@@ -74,7 +69,7 @@ def of_step(coefficients: NumberProgram, program: Program) -> OfStep | None:
     for i in range(begin + len(coefficients.operations) - 1, begin - 1, -1):
         operation = coefficients.operations[i - begin]
         if i in needed & depend:
-            if operation.word not in _WORDS:
+            if operation.word not in OF_NUMBERS:
                 return None
             needed.update(operation.operands)
             lines.append(Line(f"r{i}", operation.word, tuple(f"r{place}" for place in operation.operands)))
