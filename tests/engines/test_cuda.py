@@ -101,7 +101,7 @@ def test_what_can_be_is_prepared_ahead(
     name: str, options: dict[str, Any], device: str, taken: list[bool]
 ) -> None:
     """Gradients in few places or ever new ones, an edited rate, one without a gradient, a moved parameter."""
-    mine, reference = twins(device, torch.float64, ["vector", "matrix", "large"])
+    mine, reference = twins(device, torch.float64, ["vector", "matrix", "one"])
     optimizer = ours(name)(mine, **options)
     other = theirs(name)(reference, foreach=False, **options)
     kept = []
@@ -133,7 +133,7 @@ def test_step_counted_on_the_device(
     options are computed with by torch's operations.
     """
     is_tensor = isinstance(rate, Tensor)
-    mine, reference = twins(device, torch.float64, ["vector", "matrix", "large"])
+    mine, reference = twins(device, torch.float64, ["vector", "matrix", "one"])
     optimizer = ours(name)(mine, lr=rate, fused=True, **options)
     other = theirs(name)(reference, lr=0.01, foreach=False, **options)
     for step in range(7):
