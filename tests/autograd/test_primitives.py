@@ -80,3 +80,24 @@ def test_embedding_scaled_by_frequency_with_repeated_rows(padding: int | None) -
 
     g = check_first_order(f, (weight,), 1e-10)
     check_second_order(f, (weight,), g, 1e-10)
+
+
+@pytest.mark.parametrize(
+    "lengths",
+    [
+        ((6, 5), (3, 2)),
+        (torch.tensor([6, 5]), torch.tensor([3, 2])),
+        ((6,), (3,)),
+        (torch.tensor(6), torch.tensor(3)),
+    ],
+    ids=["numbers", "tensors", "numbers of one", "tensors of one"],
+)
+def test_lengths_of_ctc_in_every_form(lengths: Any) -> None:
+    batch = () if len(torch.as_tensor(lengths[0]).reshape(-1)) == 1 else (2,)
+    log_probs = torch.randn(6, *batch, 4, dtype=torch.float64).log_softmax(-1)
+    targets = torch.tensor([1, 2, 3]).expand(*batch, 3)
+
+    def f(x: Any) -> Any:
+        return torch.nn.functional.ctc_loss(x, targets, *lengths, reduction="sum")
+
+    check_first_order(f, (log_probs,), 1e-10)
