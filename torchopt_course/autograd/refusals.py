@@ -62,7 +62,7 @@ def try_by_torch(func: Any, args: Any, kwargs: Any) -> Dtypes:
 
 def same_random_numbers(tensors: Iterable[Tensor]) -> AbstractContextManager[None]:
     """After the block those of the CPU and of these tensors' devices go on as before it."""
-    return torch.random.fork_rng({x.device for x in map(held, tensors) if x.is_cuda})
+    return torch.random.fork_rng([x.device for x in map(held, tensors) if x.is_cuda])
 
 
 def in_dtypes(result: Any, dtypes: Dtypes) -> Any:
