@@ -32,6 +32,7 @@ ELSEWHERE = {
     "CONTRIBUTING.md": "/explanation/contributing.md",
     "benchmarks/results/autograd.md": "/reference/measured.md",
     "benchmarks/results/cpu.md": "/reference/measured.md",
+    "benchmarks/results/cuda.md": "/reference/measured.md",
     "benchmarks/results/gradient_checks.md": "/reference/measured.md",
     "benchmarks/results/peers.md": "/reference/measured.md",
 }
