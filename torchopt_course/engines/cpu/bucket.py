@@ -235,6 +235,7 @@ class CpuBucket(Bucket):
             self._visit_from_python(visit)
         torch.autograd.graph.increment_version(self.guards.written)
         self.guards.written.clear()
+        self.guards.read.clear()
         if not self._counts_steps:
             self.guards.ages[self.guards.absent == 0] = 1
 
