@@ -12,6 +12,8 @@ import triton
 from torch.nn import Parameter
 
 from torchopt_course.engines.cuda import bucket as cuda
+from torchopt_course.engines.native import step as native
+from torchopt_course.engines.native.update import GIL_FREE_FROM
 
 from ..helpers import ENGINES, NAMES, assert_same, ours, parameters, set_gradients, theirs
 
@@ -71,6 +73,24 @@ def test_everything_that_is_dropped_is_gone(name: str, engine: dict[str, bool]) 
         optimizer.state.pop(params[i], None)
         del optimizer.param_groups[0]["params"][i], params[i]
         assert pruned() is None, f"parameter {i}"
+
+
+@pytest.mark.parametrize("is_ready", [True, False])
+def test_a_large_gradient_is_gone_too(is_ready: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a kernel lets other threads run the step keeps it, with and without the compiled loop."""
+    native.make_ready()
+    param = Parameter(torch.ones(GIL_FREE_FROM))
+    optimizer = ours("SGD")([param], lr=0.01, fused=True)
+    if not is_ready:
+        monkeypatch.setattr(native, "is_ready", lambda: False)
+        monkeypatch.setattr(native, "make_ready_in_time", lambda: None)
+    for _ in range(3):
+        grad = torch.ones_like(param)
+        param.grad, dropped = grad, weakref.ref(grad)
+        optimizer.step()
+        param.grad = None
+        del grad
+        assert dropped() is None
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -262,7 +262,7 @@ class Bucket(ABC):
     @property
     def has_moved(self) -> bool:
         """Whether its tensors may share memory since they were planned, and it could not update them so."""
-        return False
+        return self.guards.have_moved
 
     @property
     def size(self) -> Size:

@@ -28,7 +28,7 @@ class LocalGroup(NamedTuple):
         whole_grads: the gradients as they came, of distributed parameters whole ones.
         wrappers: distributed tensors whose shards a step writes to.
         chance: what random bits are a function of, where results are rounded by chance.
-        counted: the coefficients of any step, where a device counts and they can be read.
+        counted: the coefficients of any step, where they can be read and a device counts for one bucket.
         originals: where some are distributed, the group's own parameters and its distributed states: the
             shards of one and the same ``DTensor`` are new objects each time.
     """

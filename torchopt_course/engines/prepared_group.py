@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol
 
@@ -25,10 +25,7 @@ class Optimizer(Declared, Protocol):
     """What is asked of an optimizer whose step is prepared."""
 
     rule: Any
-    coefficients: Any
     _plan_options: tuple[str, ...]
-
-    def _coefficient_options(self, group: Mapping[str, Any]) -> dict[str, Any]: ...
 
 
 class PreparedGroup:

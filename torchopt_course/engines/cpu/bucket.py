@@ -112,6 +112,10 @@ class CpuBucket(Bucket):
                 self._find_overlaps()
             verdict = native.prepare(self.guards.address)
 
+    @property
+    def has_moved(self) -> bool:
+        return False  # it finds out itself what shares memory, and steps that one by one
+
     def prepare_ahead(self, specialization: Specialization, coefficients: NumberProgram) -> Ahead:
         searches = [self.kernel(specialization, i) for i in range(len(specialization.searches))]
         return Ahead(self.kernel(specialization), searches=searches)
@@ -235,6 +239,7 @@ class CpuBucket(Bucket):
             self._visit_from_python(visit)
         torch.autograd.graph.increment_version(self.guards.written)
         self.guards.written.clear()
+        self.guards.read.clear()
         if not self._counts_steps:
             self.guards.ages[self.guards.absent == 0] = 1
 

@@ -1,13 +1,14 @@
 """The fused CUDA engine: one launch for all tensors of a device and dtype, compiled from the rule by Triton.
-(Where a rule reduces there are more: one for each visit to all elements, and a small one that adds up.)
+(More where a rule reduces: one for each visit to all elements, and a small one that adds up; and a small one
+that counts first, where the kernel computes what depends on the step.)
 
 As on the CPU, the kernel takes addresses: a table of pointers says where parameter, gradient and states lie,
 a work list which program of the launch takes which part. Everything is computed in float32 (float64 for
 float64) and rounded once, when it is written.
 
 Coefficients that the host knows are arguments of the kernel. Where the step count lives on the device
-(``fused=True``, ``capturable=True``), the coefficients are computed there too, by the same function, for all
-parameters at once: the host never waits, and a CUDA graph replays the whole step.
+(``fused=True``, ``capturable=True``), what depends on it is computed there too, by the kernel or, where that
+cannot, by torch for all parameters at once: the host never waits, and a CUDA graph replays the whole step.
 """
 
 from __future__ import annotations
@@ -29,9 +30,9 @@ from ..rule.parsed import Specialization
 from ..same_tensors import SameTensors
 from .kernel import DTYPES, counting_kernel, kernels
 from .launch import Launch, current_stream, keep_for_stream
-from .of_step import OfStep, of_any_step, of_step
+from .of_step import OfStep, of_any_step
 from .steps import count_steps
-from .tables import Table, Tables, upload
+from .tables import Table, Tables, is_captured, upload
 from .work import Work, Works
 
 
@@ -57,14 +58,13 @@ class CudaBucket(Bucket):
         self._steps = SameTensors(steps)
         self._any_on_device = any(map(_is_on_device, steps))
         self._works = Works(self._sizes, self._device)
-        columns = self.guards.table.shape[1] - self._counts_steps
-        self._tables = Tables(self.guards.table, columns, self._device)
+        table = self.guards.table
+        self._tables = Tables(table, table.shape[1] - self._counts_steps, self._device)
         if self._step_dtype is not None and not self.counts_on_device:
-            table, absent = self.guards.table, self.guards.absent
             # Compiled now: what fails later fails in the middle of a step.
-            count = count_steps(self._step_dtype)
-            self._count = partial(count, table.ctypes.data, *table.shape, absent.ctypes.data)
-        self._stream = current_stream(self._device)
+            count, absent = count_steps(self._step_dtype), self.guards.absent.ctypes.data
+            self._count = partial(count, table.ctypes.data, *table.shape, absent)
+        self._streams = {current_stream(self._device)}  # each step runs and allocates on the current one
 
     def prepare(
         self, local: LocalGroup, coefficients: Coefficients, specialize: Specialize, scaling: Scaling | None
@@ -72,13 +72,18 @@ class CudaBucket(Bucket):
         self.guards.refuse_shared_memory()
         keys = None if local.chance is None else upload(local.chance.keys(self.positions), self._device)
         table, launches = self._tables.now(), []
-        if (counted := local.counted) is not None:
+        if self.counts_on_device and (counted := local.counted) is not None:
             specialization = specialize(counted.coefficients)
             program = kernel_program(specialization, None)
-            if (made := of_step(counted.program, program)) is not None:
+            try:
+                made = of_any_step(counted.program, program)
+            except NoWord:  # but operations of torch can
+                pass
+            else:
+                computed, given = ((), ()) if made is None else (made.names, made.given)
                 values = program.values(counted.coefficients).items()
-                numbers = {name: value for name, value in values if name not in made.names}
-                numbers |= {f"r{i}": counted.registers[i] for i in made.given}
+                numbers = {name: value for name, value in values if name not in computed}
+                numbers |= {f"r{i}": counted.registers[i] for i in given}
                 for work in self._works.of_present(self.guards):
                     launches += self._launches_of(table, work, keys, specialization, numbers, scaling, made)
                 return partial(self._run, launches)
@@ -102,20 +107,19 @@ class CudaBucket(Bucket):
         launches, _ = self._launches(table, work.chunks, keys, specialization, None, numbers, scaling, made)
         if made is not None and self._step_dtype is not None:
             told = [] if scaling is None else [self._at_hand(scaling.found_inf)]
-            rows = work.rows
-            pointers = [table.words, rows, *told]
+            pointers = [table.words, work.rows, *told]
             counter = counting_kernel(self.guards.table.shape[1], self._step_dtype, scaled=bool(told))
-            launcher = counter.ready(len(rows), pointers, anywhere=bool(told))
+            launcher = counter.ready(len(work.rows), pointers, anywhere=bool(told))
             launches.insert(0, Launch(launcher, pointers, (), reads_table=True))
         return launches
 
     def prepare_ahead(self, specialization: Specialization, coefficients: NumberProgram) -> Ahead:
-        if self._device.type == "cuda" and torch.cuda.is_current_stream_capturing():
+        if is_captured(self._device):
             raise NoWord("a graph is being captured, and nothing else may be done now")
         program = kernel_program(specialization, None)
         made = of_any_step(coefficients, program) if self.counts_on_device else None
-        names = [name for name in program.numbers if made is None or name not in made.names]
-        given = () if made is None else made.given
+        computed, given = ((), ()) if made is None else (made.names, made.given)
+        names = [name for name in program.numbers if name not in computed]
         zeros = dict.fromkeys([*names, *(f"r{i}" for i in given)], 0.0)
         table = self._tables.now()
         launches = self._launches_of(table, self._works.whole, None, specialization, zeros, None, made)
@@ -145,8 +149,7 @@ class CudaBucket(Bucket):
         specialize: Specialize,
         scaling: Scaling | None,
     ) -> list[Part]:
-        parts = []
-        table = self._tables.now(for_search=True)
+        table, parts = self._tables.now(for_search=True), []
         for work, values in self._passes(coefficients):
             specialization = specialize(_of_the_first(values))
             program = specialization.stage(number)
@@ -170,9 +173,9 @@ class CudaBucket(Bucket):
         """The work of the coming step, each with the numbers for it."""
         if not self.counts_on_device:
             return [(work, coefficients(age)) for age, work in self._works.by_age(self.guards)]
-        steps = torch.stack(self._steps.now()).double()
+        steps, works = torch.stack(self._steps.now()).double(), self._works.of_present(self.guards)
         try:
-            return [(work, coefficients(steps)) for work in self._works.of_present(self.guards)]
+            return [(work, coefficients(steps)) for work in works]
         except (TypeError, ValueError, RuntimeError) as error:
             reason = f"its coefficients cannot be computed for a tensor of steps: {error}"
             raise CompilationError(reason) from error
@@ -264,10 +267,6 @@ class CudaBucket(Bucket):
         return not self._counts_steps or self.counts_on_device
 
     @property
-    def has_moved(self) -> bool:
-        return self.guards.have_moved
-
-    @property
     def age(self) -> Any:
         if not self.counts_on_device:
             return super().age
@@ -276,7 +275,8 @@ class CudaBucket(Bucket):
 
     def _launch(self, launches: Sequence[Launch]) -> None:
         with torch.cuda.device(self._device.index if self._device.type == "cuda" else -1):
-            if current_stream(self._device) != self._stream:
+            self._streams.add(current_stream(self._device))
+            if len(self._streams) > 1:
                 keep_for_stream(launches)
             for launch in launches:
                 launch()

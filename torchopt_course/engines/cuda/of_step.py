@@ -57,11 +57,7 @@ def of_step(coefficients: NumberProgram, program: Program) -> OfStep | None:
         program: of the rule.
     """
     depend, begin = of_the_step(coefficients), len(coefficients.inputs) + len(coefficients.constants)
-    named = {
-        NUMBER.format(name): register
-        for name, register in coefficients.results.items()
-        if type(register) is int  # and no truth value
-    }
+    named = _registers_of(coefficients)
     numbers = [(name, named[name]) for name in program.numbers if named.get(name) in depend]
     if program.arithmetic or not numbers or any(name not in named for name in program.numbers):
         return None
@@ -84,18 +80,22 @@ def of_any_step(coefficients: NumberProgram, program: Program) -> OfStep | None:
     Raises:
         NoWord: it is to be computed, and a kernel cannot do it.
     """
-    depend = of_the_step(coefficients)
-    named = {
-        NUMBER.format(n)
-        for n, place in coefficients.results.items()
-        if type(place) is int and place in depend
-    }
-    if not program.arithmetic and named.isdisjoint(program.numbers):
+    depend, named = of_the_step(coefficients), _registers_of(coefficients)
+    if not program.arithmetic and all(named.get(name) not in depend for name in program.numbers):
         return None
     made = of_step(coefficients, program)
     if made is None or chooses_by_step(coefficients):
         raise NoWord("its step counts are on a device, where the host does not read them")
     return made
+
+
+def _registers_of(coefficients: NumberProgram) -> dict[str, int]:
+    """Where the coefficients stand that are numbers, by what a rule's program calls them."""
+    return {
+        NUMBER.format(name): register
+        for name, register in coefficients.results.items()
+        if type(register) is int  # and no truth value
+    }
 
 
 def count_source(width: int, kind: str, *, scaled: bool) -> str:

@@ -12,7 +12,7 @@ Words = np.ndarray[Any, np.dtype[np.int64]]
 
 # A training loop gives its gradients a few places in turn: so many tables are kept.
 MOST = 8
-# Tables that a captured graph reads again in each replay; nobody says when the graph is gone.
+# What a captured graph reads again in each replay; nobody says when the graph is gone.
 _read_by_graphs: list[Tensor] = []
 
 
@@ -49,7 +49,7 @@ class Tables:
         """
         key = self._addresses.tobytes()
         table = self._known.pop(key, None)
-        if self._device.type == "cuda" and torch.cuda.is_current_stream_capturing():
+        if is_captured(self._device):
             return self._captured(table, for_search=for_search)
         if table is None:
             table = Table(upload(self._addresses, self._device), self._are_aligned())
@@ -63,13 +63,13 @@ class Tables:
     def _captured(self, known: Table | None, *, for_search: bool) -> Table:
         table, self._of_search = self._of_search, None
         if table is None and known is not None:
-            _read_by_graphs.append(known.words)
+            keep_for_graphs(known.words)
             table = known
         elif table is None:
             # The graph repeats this copy in each replay, so the pinned memory is its own from now on.
             pinned = pin(self._addresses) if self._pinned is None else self._pinned
             pinned.copy_(torch.from_numpy(self._addresses))
-            _read_by_graphs.append(pinned)
+            keep_for_graphs(pinned)
             self._pinned = None
             table = Table(pinned.to(self._device, non_blocking=True), self._are_aligned())
         # Within one capture they can be copied only once.
@@ -80,10 +80,31 @@ class Tables:
         return not bool((self._addresses[:, : self._columns] % 16).any())
 
 
+def is_captured(device: torch.device) -> bool:
+    """Whether what is launched now is written down for a graph instead, and done in its replays."""
+    return device.type == "cuda" and torch.cuda.is_current_stream_capturing()
+
+
+def keep_for_graphs(*tensors: Tensor) -> None:
+    """What a graph reads that is being captured stays where it is."""
+    _read_by_graphs.extend(tensors)
+
+
 def upload(words: Words, device: torch.device) -> Tensor:
-    """A copy on the device, for which the host does not wait."""
+    """A copy on the device, for which the host does not wait.
+
+    Raises:
+        RuntimeError: a graph is being captured: the copy would be there after its first replay only, and
+            later steps, which are not captured, rely on it too.
+    """
     if device.type != "cuda":  # Triton's interpreter, which runs on the CPU
         return torch.from_numpy(words.copy())
+    if is_captured(device):
+        raise RuntimeError(
+            "this step cannot be captured in a CUDA graph: it has to tell the device what no step before has "
+            "told it. Before the capture take a step with the same options, in which the same parameters "
+            "have gradients (rounding='stochastic' draws other bits in each step, and is for no graph)"
+        )
     return pin(words).to(device, non_blocking=True)
 
 

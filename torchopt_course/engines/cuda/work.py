@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..guards import Guards
 from .kernel import CHUNK
-from .tables import Words, upload
+from .tables import Words, is_captured, keep_for_graphs, upload
 
 
 class Work(NamedTuple):
@@ -46,11 +46,20 @@ class Works:
 
     def of_present(self, guards: Guards) -> list[Work]:
         """That of all parameters that have a gradient; none if nobody has."""
-        return [work for _, work in self._parts(guards, np.ones_like(guards.ages), same_age=True)]
+        return [work for _, work in self._kept(guards, np.ones_like(guards.ages), same_age=True)]
 
     def by_age(self, guards: Guards) -> list[tuple[float, Work]]:
         """The numbers of steps taken, each with the work of those; most often one, for all tensors."""
-        return self._parts(guards, guards.ages, same_age=guards.same_age)
+        return self._kept(guards, guards.ages, same_age=guards.same_age)
+
+    def _kept(self, guards: Guards, ages: Any, *, same_age: bool) -> list[tuple[float, Work]]:
+        """The parts; those that a graph reads outlive another pattern of gradients, and the plan."""
+        parts = self._parts(guards, ages, same_age=same_age)
+        if is_captured(self._device):
+            keep_for_graphs(
+                self.of_tensors, *(each for _, work in parts for each in (work.chunks, work.rows))
+            )
+        return parts
 
     def _parts(self, guards: Guards, ages: Any, *, same_age: bool) -> list[tuple[float, Work]]:
         if guards.present == len(ages) and same_age:

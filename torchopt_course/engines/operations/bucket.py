@@ -103,10 +103,6 @@ class OperationsBucket(Bucket):
             updates.append(partial(self._run, program, rows, numbers))
         return partial(self._finish, updates, steps)
 
-    @property
-    def has_moved(self) -> bool:
-        return self.guards.have_moved
-
     def prepare_ahead(self, specialization: Specialization, coefficients: NumberProgram) -> Ahead:
         return Ahead({}, partial(self._update_ahead, self._program(specialization)))
 
