@@ -94,6 +94,29 @@ def test_of_parameters_within_the_block():
     assert [g.tolist() for g in seen] == [[[3.0, 3.0]], [3.0]]
 
 
+def test_also_inside_of_a_transform_and_where_a_graph_is_drawn():
+    x, seen = torch.tensor([1.0, 2.0], dtype=torch.float64), list[Any]()
+
+    def program(x: Any) -> Any:
+        h, k = x * x, x.exp()
+        graph.register_multi_grad_hook((h, k), _seen(seen))
+        return (3 * h + h * k).sum()
+
+    found = ag.grad(program)(x)
+    torch.testing.assert_close(found, 6 * x + (2 * x + x * x) * x.exp())
+    torch.testing.assert_close(seen, [3 + x.exp(), x * x])
+    seen.clear()
+    ag.graph(program(ag.Variable(x)), gradients=True)
+    torch.testing.assert_close(seen, [3 + x.exp(), x * x])
+
+
+def test_a_pass_of_torchs_alone_over_a_part_of_them_is_an_error():
+    x, y = torch.ones(2, requires_grad=True), ag.Variable(torch.ones(2)) * 2
+    graph.register_multi_grad_hook((x, y), lambda gs: None)
+    with pytest.raises(RuntimeError, match="torch's alone"):
+        (x * 2).sum().backward()
+
+
 def _packed(x: Tensor) -> Tensor:
     return x.half()
 

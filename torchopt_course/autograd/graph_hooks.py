@@ -22,7 +22,7 @@ from .traced import Value, recording
 
 
 class _Pass(threading.local):
-    """The backward pass of this thread: the gradients that have come, for each hook of several values."""
+    """The sweep of this thread: the gradients that have come, for each hook of several values."""
 
     gradients: dict[_Several, list[Value]] | None = None
 
@@ -60,7 +60,11 @@ class _Several:
         """The hook of one of them."""
 
         def arrived(g: Value) -> None:
-            assert _this.gradients is not None, "hooks of several values belong to a backward pass"
+            if _this.gradients is None:
+                raise RuntimeError(
+                    "register_multi_grad_hook of variables and plain tensors together: a backward pass of "
+                    "torch's alone has met one of the tensors; register a hook for these by themselves"
+                )
             if self.first_alone and self not in _this.gradients:
                 self.function(g)
             _this.gradients.setdefault(self, [None] * self.count)[number] = g
