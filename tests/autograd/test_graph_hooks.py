@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.autograd import graph
+from torch.nn import functional as F
 
 from torchopt_course import autograd as ag
 from torchopt_course.autograd.traced import recording
@@ -125,13 +126,14 @@ def _unpacked(x: Tensor) -> Tensor:
     return x.double()
 
 
-def test_what_is_saved_is_not_packed_without_a_word():
-    with graph.saved_tensors_hooks(_packed, _unpacked):
+@pytest.mark.parametrize("pack", [_packed, F.relu, torch.relu])
+def test_what_is_saved_is_not_packed_without_a_word(pack: Callable[[Tensor], Tensor]):
+    with graph.saved_tensors_hooks(pack, _unpacked):
         with pytest.raises(NotImplementedError, match="saved_tensors_hooks"), ag.record():
             pass
         assert not recording.blocks
     with ag.record(), pytest.raises(NotImplementedError, match="saved_tensors_hooks"):  # noqa: SIM117
-        with graph.saved_tensors_hooks(_packed, _unpacked):
+        with graph.saved_tensors_hooks(pack, _unpacked):
             pass
 
 

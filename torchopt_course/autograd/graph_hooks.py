@@ -93,9 +93,13 @@ graph.register_multi_grad_hook = register_multi_grad_hook
 # -- of what is saved ----------------------------------------------------------------------------------------
 
 
+# Where torch's own are, which change no number. A user may take another function of torch's, such as F.relu.
+MOVING = ("torch.autograd.graph", "torch.utils.checkpoint", "torch.distributed.", "torch._functorch.")
+
+
 def refuse_packing(pack: Callable[..., Any] | None) -> None:
     """Nothing saved here goes through these hooks; those of checkpoint and save_on_cpu change no number."""
-    if pack is not None and not (getattr(pack, "__module__", None) or "").startswith("torch."):
+    if pack is not None and not (getattr(pack, "__module__", None) or "").startswith(MOVING):
         raise NotImplementedError(
             "torch.autograd.graph.saved_tensors_hooks with record(): what this autograd saves for its "
             "derivatives is neither packed nor unpacked; use them outside of record()"
