@@ -16,7 +16,6 @@ from pathlib import Path
 if not __package__:  # run by its path: Python looks for modules in recipes/, the package lies one higher
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-
 from recipes.common.report import Report, main
 from recipes.parts.few_bits import Outcome, Size, compare, learn_in
 from recipes.parts.language_reference import load_text

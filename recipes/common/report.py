@@ -93,7 +93,7 @@ class Report:
     """The folder of a recipe's outcome. In a `with` statement it is closed however the recipe ends.
 
     - `config.json`: the settings, written first
-    - `NAME.png`: the pictures, which TensorBoard shows as well
+    - `NAME.png`: the pictures, which TensorBoard shows as well; of some recipes also an SVG or a GIF
     - `events.out...`: TensorBoard's file with pictures, settings and the verdict
     - `curves/NAME/events.out...`: the curves of each contender, which TensorBoard takes for a run
     - `trainings.torchopt_course/`: outcomes of single trainings, to go on from; deleted at the end

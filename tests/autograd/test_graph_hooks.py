@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.autograd import graph
+from torch.nn import functional as F
 
 from torchopt_course import autograd as ag
 from torchopt_course.autograd.traced import recording
@@ -94,6 +95,29 @@ def test_of_parameters_within_the_block():
     assert [g.tolist() for g in seen] == [[[3.0, 3.0]], [3.0]]
 
 
+def test_also_inside_of_a_transform_and_where_a_graph_is_drawn():
+    x, seen = torch.tensor([1.0, 2.0], dtype=torch.float64), list[Any]()
+
+    def program(x: Any) -> Any:
+        h, k = x * x, x.exp()
+        graph.register_multi_grad_hook((h, k), _seen(seen))
+        return (3 * h + h * k).sum()
+
+    found = ag.grad(program)(x)
+    torch.testing.assert_close(found, 6 * x + (2 * x + x * x) * x.exp())
+    torch.testing.assert_close(seen, [3 + x.exp(), x * x])
+    seen.clear()
+    ag.graph(program(ag.Variable(x)), gradients=True)
+    torch.testing.assert_close(seen, [3 + x.exp(), x * x])
+
+
+def test_a_pass_of_torchs_alone_over_a_part_of_them_is_an_error():
+    x, y = torch.ones(2, requires_grad=True), ag.Variable(torch.ones(2)) * 2
+    graph.register_multi_grad_hook((x, y), lambda gs: None)
+    with pytest.raises(RuntimeError, match="torch's alone"):
+        (x * 2).sum().backward()
+
+
 def _packed(x: Tensor) -> Tensor:
     return x.half()
 
@@ -102,13 +126,14 @@ def _unpacked(x: Tensor) -> Tensor:
     return x.double()
 
 
-def test_what_is_saved_is_not_packed_without_a_word():
-    with graph.saved_tensors_hooks(_packed, _unpacked):
+@pytest.mark.parametrize("pack", [_packed, F.relu, torch.relu])
+def test_what_is_saved_is_not_packed_without_a_word(pack: Callable[[Tensor], Tensor]):
+    with graph.saved_tensors_hooks(pack, _unpacked):
         with pytest.raises(NotImplementedError, match="saved_tensors_hooks"), ag.record():
             pass
         assert not recording.blocks
     with ag.record(), pytest.raises(NotImplementedError, match="saved_tensors_hooks"):  # noqa: SIM117
-        with graph.saved_tensors_hooks(_packed, _unpacked):
+        with graph.saved_tensors_hooks(pack, _unpacked):
             pass
 
 

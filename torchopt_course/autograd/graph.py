@@ -19,6 +19,7 @@ import torch
 from . import autocast
 from .backward import seed_for
 from .foreign import node_of
+from .graph_hooks import one_pass
 from .primitives.table import Primitive
 from .reverse import Leaf, Node, fit, sweep
 from .traced import Value, raw
@@ -205,7 +206,7 @@ def graph(
     if gradients:
         if output.level is not BASE:
             raise TypeError("graph(gradients=True) inside of a function that is being transformed")
-        with torch.no_grad():
+        with torch.no_grad(), one_pass():
             found = sweep([(output.node, seed_for(output, None))], keep=True)
 
     keys: dict[Node, str] = {}

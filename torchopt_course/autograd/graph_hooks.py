@@ -22,7 +22,7 @@ from .traced import Value, recording
 
 
 class _Pass(threading.local):
-    """The backward pass of this thread: the gradients that have come, for each hook of several values."""
+    """The sweep of this thread: the gradients that have come, for each hook of several values."""
 
     gradients: dict[_Several, list[Value]] | None = None
 
@@ -60,7 +60,11 @@ class _Several:
         """The hook of one of them."""
 
         def arrived(g: Value) -> None:
-            assert _this.gradients is not None, "hooks of several values belong to a backward pass"
+            if _this.gradients is None:
+                raise RuntimeError(
+                    "register_multi_grad_hook of variables and plain tensors together: a backward pass of "
+                    "torch's alone has met one of the tensors; register a hook for these by themselves"
+                )
             if self.first_alone and self not in _this.gradients:
                 self.function(g)
             _this.gradients.setdefault(self, [None] * self.count)[number] = g
@@ -89,9 +93,13 @@ graph.register_multi_grad_hook = register_multi_grad_hook
 # -- of what is saved ----------------------------------------------------------------------------------------
 
 
+# Where torch's own are, which change no number. A user may take another function of torch's, such as F.relu.
+MOVING = ("torch.autograd.graph", "torch.utils.checkpoint", "torch.distributed.", "torch._functorch.")
+
+
 def refuse_packing(pack: Callable[..., Any] | None) -> None:
     """Nothing saved here goes through these hooks; those of checkpoint and save_on_cpu change no number."""
-    if pack is not None and not (getattr(pack, "__module__", None) or "").startswith("torch."):
+    if pack is not None and not (getattr(pack, "__module__", None) or "").startswith(MOVING):
         raise NotImplementedError(
             "torch.autograd.graph.saved_tensors_hooks with record(): what this autograd saves for its "
             "derivatives is neither packed nor unpacked; use them outside of record()"

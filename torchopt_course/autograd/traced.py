@@ -263,7 +263,7 @@ class Traced(InMemory):
     # -- memory, which in-place operations share ---------------------------------------------------------
 
     times_written: int = 0  # it, or a view of it
-    reshaped: int = 0  # what that was when it got another shape
+    reshaped: int = 0  # what that of its base was when it got another shape
 
     def moved(self, memory: Tensor) -> Traced:
         """The same value with the same past, but held by this tensor."""

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from .graph_hooks import one_pass
 from .reverse import Leaf, sweep
 from .traced import Level, Traced, Value, is_tensor, raw
 from .variable import ReverseLevel, Variable, lift, tracked_variable
@@ -61,7 +62,8 @@ def vjp(func: Callable[..., Any], *primals: Any, has_aux: bool = False) -> tuple
                     f"vjp_fn: a gradient of shape {tuple(g.shape)}, {g.dtype} for an output of shape "
                     f"{tuple(look.shape)}, {look.dtype}"
                 )
-        arrived = sweep((node, g) for g, (node, _) in zip(given, ends, strict=True) if node is not None)
+        with one_pass():
+            arrived = sweep((node, g) for g, (node, _) in zip(given, ends, strict=True) if node is not None)
         gradients = [
             arrived[node] if node in arrived else torch.zeros_like(raw(x))
             for node, x in zip(nodes, leaves, strict=True)

@@ -244,13 +244,13 @@ class ReverseLevel(Level):
             result, aux = op.forward(*known), ()
         if type(result) is not Tensor and not isinstance(result, Tensor):
             raise TypeError(f"{op} must return one tensor (and with aux= the extra values), not {result!r}")
-        if not (result if type(result) is Tensor else raw(result)).is_cpu and has_numbers_of_cpu(args):
-            return on_one_device(op, args)
         if not enabled:
             Suspicion.raised = True
             if result is known[0]:  # nothing to do, as for x.contiguous(): the variable itself, as in torch
                 return args[0]
             return as_taken_under_no_grad(result, known[:1]) if op.views else result
+        if not (result if type(result) is Tensor else raw(result)).is_cpu and has_numbers_of_cpu(args):
+            return on_one_device(op, args)
         known.append(result)
         known += aux
         node = Node()  # field by field: this is done for every operation, and a constructor takes its time

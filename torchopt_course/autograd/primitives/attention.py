@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from ..decompose import stands_for
 from ..dispatch import means
 from ..traced import Value, raw
+from .rules import HALF, widened
 
 
 @stands_for("_safe_softmax")
@@ -60,10 +61,9 @@ def scaled_dot_product_attention(
             raise RuntimeError("explicit attn_mask should not be set when is_causal=True")
         size = (query.shape[-2], key.shape[-2])
         attn_mask = torch.ones(size, dtype=torch.bool, device=raw(query).device).tril()
-    if value.dtype in (torch.float16, torch.bfloat16):  # torch's kernels add up in single precision
-        wide = [x.float() for x in (query, key, value)]
-        mask = attn_mask if attn_mask is None or attn_mask.dtype == torch.bool else attn_mask.float()
-        return scaled_dot_product_attention(*wide, mask, dropout_p, scale=scale).to(value.dtype)
+    if value.dtype in HALF:  # torch's kernels add up in single precision
+        wide = map(widened, (query, key, value, attn_mask))
+        return scaled_dot_product_attention(*wide, dropout_p, scale=scale).to(value.dtype)
     if scale is None:
         scale = 1 / math.sqrt(query.shape[-1] or 1)  # of no features every score is 0
     scores = query @ key.transpose(-2, -1) * scale

@@ -11,6 +11,7 @@ from torch import Tensor
 from ..dispatch import means
 from ..traced import Value, raw
 from .choices import Extreme
+from .rules import in_float32
 from .table import LINEAR, primitive
 
 
@@ -74,11 +75,9 @@ def _logcumsumexp_vjp(g: Value, x: Value, ans: Value, dim: int) -> Value:
     return part(1) - part(-1)
 
 
+@in_float32  # a logarithm in half precision would not give ẋ back
 def _logcumsumexp_jvp(x_dot: Value, x: Value, ans: Value, dim: int) -> Value:
     """Σ ẋ exp(x) so far over Σ exp(x), in the same way."""
-
-    if x.dtype in (torch.float16, torch.bfloat16):  # a logarithm in half precision would not give ẋ back
-        x_dot, x, ans = x_dot.float(), x.float(), ans.float()
     ans = torch.where(raw(ans) == -math.inf, 0.0, ans)
 
     def part(sign: int) -> Value:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..traced import Value, raw
-from ..views import Step, replay
+from ..views import Step, memory_of, replay
 from .indexing import unpick
 from .table import LINEAR, primitive
 
@@ -56,8 +56,7 @@ def view_by_strides(x: Value, size: Sequence[int], stride: Sequence[int], offset
         raise NotImplementedError(
             "as_strided beyond the tensor's own elements, or of one with gaps in memory"
         )
-    memory = (tuple(x.shape), tuple(tensor.stride()))
-    return strided_view(x, tuple(size), tuple(stride), offset, memory)
+    return strided_view(x, tuple(size), tuple(stride), offset, memory_of(x))
 
 
 def _part(g: Value, steps: Sequence[Step], memory: tuple[Any, Any]) -> Value:
