@@ -137,7 +137,9 @@ def _ctc_losses(
     log_probs: Value, targets: Tensor, input_lengths: Any, target_lengths: Any, *how: Any, **named: Any
 ) -> Value:
     """Torch reads lengths from tensors, wherever they are, except where it takes a call apart."""
-    lengths = [n.reshape(-1).tolist() if isinstance(n, Tensor) else n for n in (input_lengths, target_lengths)]
+    lengths = [
+        n.reshape(-1).tolist() if isinstance(n, Tensor) else n for n in (input_lengths, target_lengths)
+    ]
     return otherwise(torch.ctc_loss, (log_probs, targets, *lengths, *how), named)
 
 
