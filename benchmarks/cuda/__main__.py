@@ -68,10 +68,13 @@ def measure_all(labels: Sequence[str], options: argparse.Namespace, path: Path) 
         process = multiprocessing.get_context("fork").Process(
             target=measure, args=(remaining, options, path, deadline, begin)
         )
+        before = _written(path)
         process.start()
         is_stuck = _ends_or_is_stuck(process, path)
         if process.exitcode == NO_DEVICE:
             raise SystemExit("there is no CUDA device here: nothing was measured")
+        if _written(path) == before:  # what is there is of another run
+            raise SystemExit(f"a process ended with {process.exitcode} before it measured anything")
         record = read(path)
         if record.running is not None:
             ended = "took too long" if is_stuck else f"ended its process with {process.exitcode}"
@@ -80,9 +83,12 @@ def measure_all(labels: Sequence[str], options: argparse.Namespace, path: Path) 
             record.running = None
             record.write(path)
         left = [label for label in remaining if label not in record.rows and label not in record.failed]
-        if len(left) == len(remaining):
-            raise SystemExit(f"a process ended with {process.exitcode} before it measured anything")
         begin, remaining = False, left
+
+
+def _written(path: Path) -> int:
+    """When that was, 0 for never."""
+    return path.stat().st_mtime_ns if path.exists() else 0
 
 
 def _ends_or_is_stuck(process: ForkProcess, path: Path) -> bool:

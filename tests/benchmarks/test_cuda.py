@@ -191,6 +191,20 @@ def test_a_case_that_ends_its_process_costs_nothing_else(
 
 
 @pytest.mark.processes
+@pytest.mark.parametrize("was_there", [False, True])
+def test_a_process_that_ends_before_the_first_case_ends_the_run(
+    was_there: bool, cases: dict[str, Callable[[Any], Row]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What an older run has left is not taken for its rows."""
+    path = tmp_path / "cuda.json"
+    if was_there:
+        command.measure_all(["first"], _options(), path)
+    monkeypatch.setattr(command, "copy_bandwidth", lambda device: os.kill(os.getpid(), signal.SIGKILL))
+    with pytest.raises(SystemExit, match="-9 before it measured anything"):
+        command.measure_all(["first"], _options(), path)
+
+
+@pytest.mark.processes
 def test_a_case_that_hangs_is_given_up(
     cases: dict[str, Callable[[Any], Row]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
