@@ -24,7 +24,7 @@ pytestmark = pytest.mark.cuda
 PROGRAM = """
 import json, torch
 import torchopt_course as oc
-from recipes import zoo
+from torchopt_course.transforms import clip_norm
 from torchopt_course.engines.counted import Reader
 from torchopt_course.engines.cuda.of_step import of_step
 from torchopt_course.testing.optimizers import cuda
@@ -92,7 +92,7 @@ for name, options in OPTIONS:
     compiled(getattr(oc, name)([param], **options), torch.float64)
 compiled(oc.Adam([param]), torch.bfloat16, ("number_step_size", "number_unbias"), scaled=2)
 compiled(oc.Adam([param]), torch.float16, ("number_step_size", "number_unbias"), scaled=1, aligned=False)
-for made in (oc.Adam([param]), oc.Adagrad([param]), zoo.LAMB([param]), zoo.MADGRAD([param])):
+for made in (oc.Adam([param]), oc.AdamW([param], transforms=[clip_norm(1.0)]), oc.Adagrad([param])):
     for dtype, step_dtype in ((torch.float32, torch.float32), (torch.bfloat16, torch.float64)):
         group = made.param_groups[0]
         counted, kept = Reader().now(made, group), made._kept_states(group)
