@@ -16,7 +16,6 @@ from torch.nn import Parameter
 
 import torchopt_course as oc
 from torchopt_course.engines.cuda import bucket as cuda
-from torchopt_course.engines.prepared import PreparedStep
 
 from ..helpers import NAMES, assert_same, ours, parameters, set_gradients, tensor, theirs
 from ..optimizers.stored import squares_in_float16
@@ -44,20 +43,6 @@ def steps_on_device(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the interpreter take every tensor for one that the host must not read."""
     if not HAS_GPU:
         monkeypatch.setattr(cuda, "_is_on_device", lambda value: isinstance(value, Tensor))
-
-
-@pytest.fixture
-def taken(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
-    """Whether each step was the one that had been prepared."""
-    record: list[bool] = []
-    take = PreparedStep.take
-
-    def noted(self: PreparedStep, optimizer: Any) -> bool:
-        record.append(take(self, optimizer))
-        return record[-1]
-
-    monkeypatch.setattr(PreparedStep, "take", noted)
-    return record
 
 
 def twins(device: str, dtype: torch.dtype = torch.float32, kinds: list[str] = KINDS) -> list[list[Parameter]]:

@@ -17,20 +17,6 @@ from ..helpers import NAMES, ours, parameters, set_gradients, theirs
 KINDS = ["vector", "matrix", "large", "scalar", "empty"]
 
 
-@pytest.fixture
-def taken(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
-    """Whether each step was one native call."""
-    record: list[bool] = []
-    take = PreparedStep.take
-
-    def noted(self: PreparedStep, optimizer: Any) -> bool:
-        record.append(take(self, optimizer))
-        return record[-1]
-
-    monkeypatch.setattr(PreparedStep, "take", noted)
-    return record
-
-
 def two_groups(params: list[nn.Parameter]) -> list[dict[str, Any]]:
     return [{"params": params[:2], "lr": 0.03}, {"params": params[2:]}]
 
