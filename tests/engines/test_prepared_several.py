@@ -16,11 +16,8 @@ from torchopt_course import ElementwiseOptimizer
 from torchopt_course.engines.prepared import PreparedStep
 
 from .formulas import rule_of
-from .test_prepared import taken
 from .test_reductions import normal, optimizer_of
 from .test_several_tensors import ClippedAdam, in_two_groups, parameters, set_gradients
-
-__all__ = ["taken"]  # a fixture
 
 
 @pytest.mark.parametrize("of_group", [False, True])
