@@ -9,7 +9,7 @@ PIP     = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c co
 train: $(VENV)/.recipes
 	$(BIN)/python recipes/five_optimizers.py --logdir runs
 
-# Every recipe, and docs/recipes.md with what came of it: an hour on two slow cores.
+# Every recipe, and docs/recipes.md with what came of it: two hours on two slow cores.
 gallery: $(VENV)/.recipes
 	$(BIN)/python recipes/gallery.py
 

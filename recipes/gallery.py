@@ -25,6 +25,8 @@ RECIPES = (
     *("sparse_features", "adaptive_steps", "adam_can_fail", "optimizers"),
     *("low_precision", "low_precision_text"),
 )
+# "With time" takes time: of this one docs/recipes.md shows the size full as well.
+LONG = {"optimizers_full": "optimizers"}
 ONE_CYCLE = (
     "--data fashion-mnist --model cnn --optimizer momentum --lr 0.005 --max-lr 0.1 "
     "--scheduler cyclic --cycle-epochs {0} --epochs {0} --batch-size 128"
@@ -40,7 +42,7 @@ class Config:
     """
 
     size: Literal["smoke", "gallery", "full"] = "gallery"
-    """smoke: a minute or two in all; gallery: an hour on two slow cores; full: many."""
+    """smoke: a minute or two in all; gallery: two hours on two slow cores; full: many."""
     logdir: Path = Path("runs/gallery")
     """Folder for the runs, one below it for each recipe; all of them in one TensorBoard."""
     fresh: bool = False
@@ -51,10 +53,12 @@ def run(config: Config) -> None:
     """Every recipe as a user would call it, one after the other, then the page."""
     fresh = ["--fresh"] if config.fresh else []
     commands = {name: ["--size", config.size] for name in RECIPES}
+    if config.size == "gallery":
+        commands |= {name: ["--size", "full"] for name in LONG}
     commands["train"] = TRAIN[config.size].split()
     for name, options in commands.items():
         print(f"\n== {name}", flush=True)
-        script, folder = ROOT / "recipes" / f"{name}.py", config.logdir / name
+        script, folder = ROOT / "recipes" / f"{LONG.get(name, name)}.py", config.logdir / name
         started = time.perf_counter()
         subprocess.run([sys.executable, script, *options, *fresh, "--logdir", folder], check=True)
         print(f"== {name} took {time.perf_counter() - started:.0f} s", flush=True)
@@ -78,8 +82,8 @@ def keep(folder: Path, images: Path) -> None:
 
 def results_in(images: Path) -> dict[str, dict[str, Any]]:
     """The outcomes that the page was made from."""
-    names = (*RECIPES, "train")
-    return {name: json.loads((images / name / "result.json").read_text(encoding="utf-8")) for name in names}
+    outcomes = images.glob("*/result.json")
+    return {path.parent.name: json.loads(path.read_text(encoding="utf-8")) for path in outcomes}
 
 
 PAGE = """\
@@ -108,11 +112,12 @@ HELD = {True: "yes", False: "**no**", None: "too small to say"}
 
 def page(size: str, results: dict[str, dict[str, Any]]) -> str:
     """recipes.md."""
+    names = [*RECIPES, *(name for name in LONG if name in results)]
     verdicts = [
         f"| [{name}](#{name}) | {results[name]['claim'].rstrip('.')} | {HELD[results[name]['borne_out']]} |"
-        for name in RECIPES
+        for name in names
     ]
-    sections = "\n\n".join(section(name, size, results[name]) for name in RECIPES)
+    sections = "\n\n".join(section(name, size, results[name]) for name in names)
     more = {"verdicts": "\n".join(verdicts), "sections": sections, "options": TRAIN[size]}
     return PAGE.format(size=size, **more, **results["train"])
 
@@ -120,7 +125,8 @@ def page(size: str, results: dict[str, dict[str, Any]]) -> str:
 def section(name: str, size: str, result: dict[str, Any]) -> str:
     """What came of one recipe; a note is of an outcome that is older than its recipe."""
     said = [result["verdict"], *([result["note"]] if "note" in result else [])]
-    paragraphs = [f"## {name}", f"`python recipes/{name}.py --size {size}`", *said]
+    recipe, size = (LONG[name], "full") if name in LONG else (name, size)
+    paragraphs = [f"## {name}", f"`python recipes/{recipe}.py --size {size}`", *said]
     pictures = [f"![{Path(png).stem} of {name}](images/recipes/{name}/{png})" for png in result["pictures"]]
     table = ["```text", *map(str.rstrip, result["table"]), "```"]
     return "\n\n".join([*paragraphs, "\n".join(pictures), "\n".join(table)])

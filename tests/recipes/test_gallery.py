@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from recipes import gallery
-from recipes.gallery import RECIPES, ROOT, Config, page, results_in
+from recipes.gallery import LONG, RECIPES, ROOT, Config, page, results_in
 
 from .conftest import call_main
 
@@ -65,6 +65,22 @@ def test_every_recipe_is_run_and_shown(asked: list[list[str]], tmp_path: Path) -
     assert "Test accuracy 91.5% after 4 epochs, 50 seconds" in written
 
 
+def test_the_gallery_has_one_recipe_at_its_full_size_too(
+    asked: list[list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gallery, "ROOT", tmp_path)
+    (tmp_path / "docs").mkdir()
+    gallery.run(Config(logdir=tmp_path / "runs"))
+    sizes = {Path(command[-1]).name: (Path(command[1]).stem, command[3]) for command in asked[:-1]}
+    assert sizes == {
+        **{name: (name, "gallery") for name in RECIPES},
+        "optimizers_full": ("optimizers", "full"),
+    }
+    written = (tmp_path / "docs" / "recipes.md").read_text()
+    assert "| [optimizers_full](#optimizers_full) | the claim of optimizers | yes |" in written
+    assert "## optimizers_full\n\n`python recipes/optimizers.py --size full`\n" in written
+
+
 def test_the_recipes_are_all_there_is() -> None:
     scripts = {path.stem for path in (ROOT / "recipes").glob("*.py")}
     others = {
@@ -91,7 +107,8 @@ def test_the_committed_page_is_what_the_command_makes_of_the_committed_outcomes(
 
 def test_the_committed_claims_are_those_of_the_recipes() -> None:
     for name, result in results_in(PAGE.parent / "images" / "recipes").items():
-        claim = getattr(importlib.import_module(f"recipes.{name}"), "CLAIM", None)
+        recipe = importlib.import_module(f"recipes.{LONG.get(name, name)}")
+        claim = getattr(recipe, "CLAIM", None)
         assert claim in (None, result.get("claim"))
 
 
