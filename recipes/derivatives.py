@@ -46,9 +46,9 @@ from torch import Tensor
 if not __package__:  # run by its path: Python looks for modules in recipes/, the package lies one higher
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from recipes.common.pictures import Figure, decorate, figure
+from recipes.common.pictures import Figure, decorate, panels
 from recipes.common.report import Report, Verdict, main
-from recipes.common.table import table_of
+from recipes.common.table import table
 from recipes.parts.counted_work import MANY_INPUTS, MANY_RESULTS, Costs, work
 from recipes.parts.difference_errors import Errors, Y, draw_errors, errors_against_h
 from recipes.parts.statistics import loglog_slope
@@ -100,17 +100,12 @@ def program(x: Any, y: Any) -> Any:
     return steps(x, y)[-1]
 
 
-def by_hand(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """dz/dx and dz/dy, derived on paper."""
-    return y + torch.cos(x), x
-
-
 def four_ways() -> dict[str, tuple[Tensor, Tensor]]:
     """dz/dx and dz/dy at the lecture's point."""
     x, y = torch.tensor(X, dtype=torch.float64), torch.tensor(Y, dtype=torch.float64)
     both = (0, 1)
     return {
-        "by hand": by_hand(x, y),
+        "by hand": (y + torch.cos(x), x),
         "symbolic": symbolic.formula(program).grad(x, y),
         "finite differences": numerical.grad(program, argnums=both)(x, y),
         "forward mode": autograd.jacfwd(program, argnums=both)(x, y),
@@ -145,13 +140,10 @@ def costs(counts: Sequence[int]) -> Costs:
             "forward mode": autograd.jacfwd(total, both),
             "finite differences": numerical.grad(total, both),
         }.items():
-            found[MANY_INPUTS, way][n] = work(partial(gradient, x, y)) / work(partial(total, x, y))
+            found[MANY_INPUTS, way][n] = work(gradient, x, y) / work(total, x, y)
         fan = partial(program, y=numbers)
-        for way, slopes in {
-            "reverse mode": autograd.jacrev(fan),
-            "forward mode": autograd.jacfwd(fan),
-        }.items():
-            found[MANY_RESULTS, way][n] = work(partial(slopes, one)) / work(partial(fan, one))
+        for way, slopes in ("reverse mode", autograd.jacrev(fan)), ("forward mode", autograd.jacfwd(fan)):
+            found[MANY_RESULTS, way][n] = work(slopes, one) / work(fan, one)
     return found
 
 
@@ -162,10 +154,13 @@ def judge(off: dict[str, float], errors: Errors, measured: Costs) -> Verdict:
     """The criterion of the docstring on top, point by point; `off` are the errors of the four ways."""
     exact = max(error for way, error in off.items() if way != "finite differences")
     agree = exact < 1e-12 and off["finite differences"] < 1e-8
-    reverse, forward = (list(measured[MANY_INPUTS, f"{way} mode"].values()) for way in ("reverse", "forward"))
-    across, along = (list(measured[MANY_RESULTS, f"{way} mode"].values()) for way in ("reverse", "forward"))
-    flat = all(max(cost) < CHEAP_GRADIENT and cost[-1] < 1.1 * cost[0] for cost in (reverse, along))
     counts = list(measured[MANY_INPUTS, "reverse mode"])
+    reverse, across, forward, along = (
+        list(measured[shape, f"{mode} mode"].values())
+        for mode in ("reverse", "forward")
+        for shape in (MANY_INPUTS, MANY_RESULTS)
+    )
+    flat = all(max(cost) < CHEAP_GRADIENT and cost[-1] < 1.1 * cost[0] for cost in (reverse, along))
     powers = [loglog_slope(counts, cost) for cost in (forward, across)]
     linear = all(abs(power - 1) < 0.1 for power in powers)
     traded = all(abs(errors.slopes[name] - power) < WITHIN for name, power in POWERS.items())
@@ -174,59 +169,50 @@ def judge(off: dict[str, float], errors: Errors, measured: Costs) -> Verdict:
         CLAIM,
         agree and flat and linear and traded,
         f"symbolic, forward and reverse mode agree with the hand within {exact:.1g}, finite differences "
-        f"within {off['finite differences']:.0e}; the gradient of {counts[-1]:,} inputs costs "
-        f"{reverse[-1]:.2f} evaluations in reverse mode, of {counts[0]} inputs {reverse[0]:.2f}, and in "
-        f"forward mode {forward[-1]:,.0f} (growing like n^{powers[0]:.2f}); of {counts[-1]:,} results and "
-        f"one input forward mode costs {along[-1]:.2f} and reverse mode {across[-1]:,.0f}; the error of "
-        f"finite differences goes like {went}",
+        f"within {off['finite differences']:.0e}; of {counts[-1]:,} inputs and one result reverse mode costs "
+        f"{reverse[-1]:.2f} evaluations and forward mode {forward[-1]:,.0f} (like n^{powers[0]:.2f}), "
+        f"of one input and {counts[-1]:,} results {across[-1]:,.0f} and {along[-1]:.2f}; the error of finite "
+        f"differences goes like {went}",
     )
-
-
-def distance(found: tuple[Tensor, Tensor], exact: tuple[Tensor, Tensor]) -> float:
-    """The larger one of the two errors."""
-    return max(float((f - e).abs()) for f, e in zip(found, exact, strict=True))
 
 
 def tables(ways: dict[str, tuple[Tensor, Tensor]], off: dict[str, float], measured: Costs) -> str:
     """The four ways at one point, their costs, and the lecture's two tables."""
-    points = [{"way": way, "dx": dx, "dy": dy, "error": off[way] or None} for way, (dx, dy) in ways.items()]
-    at_point = {"": "{way}", "dz/dx": "{dx:.15f}", "dz/dy": "{dy:.15f}", "error": "{error:.0e}"}
-    costs_of = {f"{shape}\n{way}".replace(", ", "\n"): f"{{{shape}, {way}:,.2f}}" for shape, way in measured}
+    points = [(way, f"{dx:.15f}", f"{dy:.15f}", f"{off[way]:.0g}") for way, (dx, dy) in ways.items()]
+    heads = [f"{shape}\n{way}".replace(", ", "\n") for shape, way in measured]
     by_n = [
-        {"n": n, **{f"{shape}, {way}": cost[n] for (shape, way), cost in measured.items()}}
+        (str(n), *(f"{cost[n]:,.2f}" for cost in measured.values()))
         for n in measured[MANY_INPUTS, "reverse mode"]
     ]
     return "\n\n".join([
-        table_of(points, at_point, missing="0"),
+        table(("", "dz/dx", "dz/dy", "error"), points),
         "All derivatives, in evaluations of the program:",
-        table_of(by_n, {"n": "{n}", **costs_of}),
+        table(("n", *heads), by_n),
         str(autograd.trace(program, x=X, y=Y)),
     ])  # fmt: skip
 
 
 def draw_costs(measured: Costs) -> Figure:
     """Evaluations of the program that all its derivatives cost; left many inputs, right many results."""
-    picture = figure(10, 4.5)
-    panels = dict(zip((MANY_INPUTS, MANY_RESULTS), picture.subplots(1, 2, sharey=True), strict=True))
-    looks = {
-        "reverse mode": ("#0072B2", "o-"),
-        "forward mode": ("#D55E00", "s-"),
-        "finite differences": ("#009E73", "^--"),
-    }
+    picture, (inputs, results) = panels(10, 4.5, columns=2, sharey=True)
+    shapes = {MANY_INPUTS: inputs, MANY_RESULTS: results}
+    looks = {"reverse mode": "#0072B2", "forward mode": "#D55E00", "finite differences": "#009E73"}
     for (shape, way), cost in measured.items():
-        color, look = looks[way]
-        panels[shape].loglog(list(cost), list(cost.values()), look, color=color, label=way)
-    for (shape, axes), what in zip(panels.items(), ("inputs", "results"), strict=True):
-        decorate(axes, f"number of {what} n", "", shape)
+        shapes[shape].loglog(cost.keys(), cost.values(), "o-", color=looks[way], label=way)
+    for shape, axes in shapes.items():
+        decorate(axes, "n", "all derivatives, in evaluations of the program", shape)
         axes.legend()
-    picture.axes[0].set_ylabel("all derivatives, in evaluations of the program")
+        axes.label_outer()
     return picture
 
 
 def run(report: Report, size: Size) -> None:
     """Four ways, errors, costs, graph; then the verdict."""
     ways = four_ways()
-    off = {way: distance(found, ways["by hand"]) for way, found in ways.items()}
+    off = {
+        way: max(float((f - e).abs()) for f, e in zip(found, ways["by hand"], strict=True))
+        for way, found in ways.items()
+    }
     errors, measured = errors_against_h(program, size.points), costs(size.counts)
     graph = dependency_graph()
     graph.svg(report.folder / "graph.svg", graphviz=False)

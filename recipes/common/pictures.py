@@ -33,6 +33,12 @@ def figure(width: float, height: float, layout: Any = "constrained") -> Figure:
     return matplotlib.figure.Figure(figsize=(width, height), layout=layout)
 
 
+def panels(width: float, height: float, rows: int = 1, columns: int = 1, **how: Any) -> tuple[Figure, Any]:
+    """A figure of that many inches with its axes: one, or an array of them."""
+    picture = figure(width, height)
+    return picture, picture.subplots(rows, columns, **how)
+
+
 def stars(axes: Axes, places: Any, size: float = 15, label: str = "") -> None:
     """A golden star at each place: here it is lowest."""
     look: dict[str, Any] = {

@@ -41,9 +41,9 @@ class CountedWork(TorchDispatchMode):
         return result
 
 
-def work(compute: Callable[[], object]) -> int:
-    """How much it counts."""
+def work(compute: Callable[..., object], *inputs: Tensor) -> int:
+    """How much it counts to compute something of these."""
     counted = CountedWork()
     with counted:
-        compute()
+        compute(*inputs)
     return counted.numbers
