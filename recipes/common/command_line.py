@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import importlib.util
 import io
 import itertools
 import os
+import re
 import sys
 import threading
 from collections.abc import Iterator
@@ -29,11 +31,17 @@ def parse(options: type[Options], **how: Any) -> Options:
     """Read the command line into a dataclass; its docstrings are the help text. `how` goes to tyro."""
     if isinstance(sys.stdout, io.TextIOWrapper):  # a pipe may have no character for ± or for a user's name
         sys.stdout.reconfigure(errors="backslashreplace")
+    for before, word in itertools.pairwise(sys.argv):
+        if re.fullmatch(r"(--[\w-]+=)?", word):
+            fail(f"{(word or before).rstrip('=')} has an empty value; leave it out, or name one", 2)
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):
-            parsed: Options = tyro.cli(options, config=(tyro.conf.FlagCreatePairsOff,), **how)
-            return parsed
+            parsed: Any = tyro.cli(options, config=(tyro.conf.FlagCreatePairsOff,), **how)
+        # In --logdir=~/runs the shell leaves the tilde as it is.
+        paths = {name: value for name, value in vars(parsed).items() if isinstance(value, Path)}
+        homes = {name: Path(os.path.expanduser(path)) for name, path in paths.items()}
+        return dataclasses.replace(parsed, **homes)  # type: ignore[no-any-return]
     except SystemExit as stop:
         if stop.code == 0:  # --help
             raise

@@ -24,17 +24,15 @@ def check(config: Config) -> None:
     for option, kind in get_type_hints(type(config)).items():
         if get_origin(kind) is Literal and (value := getattr(config, option)) not in get_args(kind):
             raise OptionError(f"--{option} must be one of {', '.join(get_args(kind))}, not {value!r}")
-    if config.lr is not None and not (0 <= config.lr < math.inf):
-        raise OptionError(f"--lr must be a number from 0 up, not {config.lr}")
-    if config.max_lr is not None and not (
-        learning_rate(config.optimizer, config.lr) <= config.max_lr < math.inf
-    ):
-        raise OptionError(f"--max-lr must be a number from the learning rate up, not {config.max_lr}")
-    if not config.save_every >= 0:
-        raise OptionError(f"--save-every must be a number of seconds from 0 up, not {config.save_every}")
+    for option in ("lr", "momentum", "weight_decay", "save_every"):
+        if (number := getattr(config, option)) is not None and not 0 <= number < math.inf:
+            raise OptionError(f"--{option.replace('_', '-')} must be a number from 0 up, not {number}")
+    rate = learning_rate(config.optimizer, config.lr)
+    if config.max_lr is not None and not rate < config.max_lr < math.inf:
+        raise OptionError(f"--max-lr must be a number above the learning rate, {rate}, not {config.max_lr}")
     for option in ("epochs", "batch_size", "cycle_epochs"):
-        if (value := getattr(config, option)) is not None and value < 1:
-            raise OptionError(f"--{option.replace('_', '-')} must be at least 1, not {value}")
+        if (count := getattr(config, option)) is not None and not 1 <= count < 2**63:
+            raise OptionError(f"--{option.replace('_', '-')} must be from 1 to 2**63 - 1, not {count}")
     check_seed(config.seed)
     check_device(config.device)
     if config.offload and not config.device.startswith("cuda"):
@@ -59,10 +57,11 @@ def check_device(name: str) -> None:
         device = torch.device(name)
     except RuntimeError:
         device = None
-    if device is None or device.type not in ("cpu", "cuda"):
+    if device is None or (device != torch.device("cpu") and device.type != "cuda"):
         raise OptionError(f"--device must be cpu, cuda or cuda:N, not {name!r}")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise OptionError(f"--device {name}: this machine has {torch.cuda.device_count()} CUDA devices")
+        here = f"this machine has {torch.cuda.device_count()} CUDA devices"
+        raise OptionError(f"--device {name}: {here}; --device cpu needs none")
 
 
 def check_effects(config: Config, processes: int) -> None:

@@ -16,6 +16,8 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tqdm import tqdm
 
+from recipes import train
+from recipes.common.command_line import parse
 from recipes.common.report import Claim, Report, SeededClaim
 from recipes.gallery import RECIPES, ROOT
 
@@ -114,6 +116,26 @@ def test_a_number_that_cannot_work_is_named(
     assert (code, out) == (2, "")
     assert said in one_line(recipe, err)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("words", [["--logdir", ""], ["--logdir="], ["--logdir", "", "--fresh"]])
+def test_an_empty_value_is_refused(
+    words: list[str], tmp_path: Path, ends: Callable[..., tuple[int, str, str]]
+) -> None:
+    """What comes of a variable of the shell that is not set; the current folder is not what was meant."""
+    code, out, err = ends("train", *words)
+    assert (code, out) == (2, "")
+    assert "--logdir has an empty value" in one_line("train", err)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_tilde_that_the_shell_left_is_the_home_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(sys, "argv", ["train.py", "--logdir=~/a", "--data-dir=~/b"])
+    config = parse(train.Config)
+    assert (config.logdir, config.data_dir) == (tmp_path / "a", tmp_path / "b")
 
 
 # -- how it ends ---------------------------------------------------------------------------------------------

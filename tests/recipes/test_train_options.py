@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +34,19 @@ from recipes.trainer.run import run, set_up
         ),
         ({"optimizer": "sgd", "nesterov": True}, "(?i)--optimizer sgd: .*nesterov"),
         ({"betas": (0.9, 1.5)}, "--optimizer adam: .*1.5"),
-        ({"optimizer": "momentum", "momentum": -1.0}, "--optimizer momentum: .*-1"),
-        ({"weight_decay": -0.1}, "--optimizer adam: .*-0.1"),
+        ({"optimizer": "momentum", "momentum": -1.0}, "--momentum must be a number from 0 up, not -1.0"),
+        ({"optimizer": "sgd", "momentum": math.inf}, "--momentum must be a number from 0 up, not inf"),
+        ({"weight_decay": math.inf}, "--weight-decay must be a number from 0 up, not inf"),
+        ({"weight_decay": math.nan}, "--weight-decay must be a number from 0 up, not nan"),
+        ({"save_every": math.nan}, "--save-every must be a number from 0 up, not nan"),
+        (
+            {"scheduler": "cyclic", "lr": 0.1, "max_lr": 0.1},
+            "--max-lr .* above the learning rate, 0.1, not 0.1",
+        ),
+        ({"batch_size": 2**63}, r"--batch-size must be from 1 to 2\*\*63 - 1, not 9223372036854775808"),
+        ({"epochs": 0}, "--epochs must be from 1"),
+        ({"device": "cpu:1"}, "--device must be cpu, cuda or cuda:N, not 'cpu:1'"),
+        ({"device": "cuda:99"}, "this machine has . CUDA devices; --device cpu needs none"),
         ({"offload": True}, "--offload keeps on the host what a GPU computes with, and --device is cpu"),
     ],
 )
