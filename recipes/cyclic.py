@@ -24,9 +24,10 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any, Literal
 
 if not __package__:  # run by its path: Python looks for modules in recipes/, the package lies one higher
@@ -34,17 +35,16 @@ if not __package__:  # run by its path: Python looks for modules in recipes/, th
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 from torch.optim.lr_scheduler import LinearLR, LRScheduler
 
 import torchopt_course as optim
 from recipes.common.data import Data, Split
 from recipes.common.errors import UserError
-from recipes.common.loop import train
+from recipes.common.loop import loss_with_gradient, train
 from recipes.common.pictures import Figure, decorate, figure
 from recipes.common.report import Report, Verdict, main
 from recipes.common.table import table_of
-from recipes.parts.schedule_runs import Ending, Run, Size, compete, ending, recorded
+from recipes.parts.schedule_runs import Run, Size, ends, lead, measure, points, recorded, search
 from recipes.parts.statistics import mean_curve
 from torchopt_course.lr_scheduler import RangeTest
 
@@ -121,40 +121,27 @@ def range_test(size: Size, data: Data, seed: int) -> RangeTest:
     """Raise the rate batch by batch and watch the loss of the training rows."""
     model, optimizer = size.model_and_optimizer(data, 0.01, seed)  # the test sets the rate itself
 
-    def step(batch: Tensor) -> tuple[Tensor, Tensor]:
-        optimizer.zero_grad()
-        scores, targets = model(data.train_inputs[batch]), data.train_targets[batch]
-        loss = F.cross_entropy(scores, targets)
-        loss.backward()
+    def step(rows: Tensor) -> Tensor:
+        loss = loss_with_gradient(model, optimizer, data, rows)
         optimizer.step()
-        return loss, (scores.argmax(dim=1) == targets).float().mean()
+        return loss
 
     order = torch.randperm(len(data.train_inputs), generator=torch.Generator().manual_seed(seed))
     batches = order.split(size.batch_size)
     return optim.lr_range_test(step, batches, model, optimizer, start_lr=1e-5, iterations=200)
 
 
-def epochs_to(target: float, accuracies: Sequence[float]) -> int | None:
-    """The first epoch after which the accuracy is at least the target, `None` if it never is."""
-    return next((epoch for epoch, one in enumerate(accuracies, start=1) if one >= target), None)
-
-
-def judge(endings: dict[str, Ending], epochs: int) -> Verdict:
-    """The criterion of the docstring above, and what the other contenders did."""
-    cyclic, constant = endings["triangular"], endings["constant"]
-    lead = cyclic.lead(constant)
-    others = ", ".join(
-        f"{name} {endings[name].mean:.1%}"
-        for name in ("triangular2", "exp_range", "linear decay", "constant, half")
+def judge(tested: Mapping[str, Sequence[Run]], epochs: int) -> Verdict:
+    """The criterion of the docstring above, and whether the cycle matters."""
+    cyclic, constant, decay = (tested[name] for name in ("triangular", "constant", "linear decay"))
+    ahead = lead(cyclic, constant)
+    return Verdict(
+        CLAIM,
+        ahead[0] >= 0,
+        f"triangular had {fmean(ends(cyclic)):.1%} of the test rows right after {epochs // 2} epochs, the "
+        f"constant rate {fmean(ends(constant)):.1%} after {epochs}, {points(*ahead)}; against linear decay, "
+        f"which has no cycle, triangular is {points(*lead(cyclic, decay))}",
     )
-    against_decay = cyclic.lead(endings["linear decay"])
-    size = "more than" if abs(against_decay.points) > against_decay.spread else "within"
-    evidence = (
-        f"triangular had {cyclic.mean:.1%} of the test rows right after {epochs // 2} epochs, the constant "
-        f"rate {constant.mean:.1%} after {epochs}, {lead}; the others after {epochs // 2} epochs: {others}; "
-        f"against the decay, which has no cycle, triangular is {against_decay}, {size} the spread"
-    )
-    return Verdict(CLAIM, lead.points >= 0, evidence)
 
 
 LOOKS = {
@@ -167,7 +154,7 @@ LOOKS = {
 }
 
 
-def draw(tested: dict[str, list[Run]]) -> Figure:
+def draw(tested: Mapping[str, Sequence[Run]]) -> Figure:
     """Rate and accuracy by epoch."""
     picture = figure(9, 7)
     rates, accuracies = picture.subplots(2, 1, sharex=True)
@@ -175,11 +162,10 @@ def draw(tested: dict[str, list[Run]]) -> Figure:
         lrs, epochs = runs[0].lrs, len(runs[0].losses)
         look = {"linewidth": 1.8, "label": name, **LOOKS[name]}
         rates.plot([epochs * step / len(lrs) for step in range(len(lrs))], lrs, **look)
-        percent = [100 * value for value in mean_curve(run.accuracies for run in runs)]
+        percent = [100 * share for share in mean_curve(run.accuracies for run in runs)]
         accuracies.plot(range(1, epochs + 1), percent, marker="o", markersize=3, **look)
-    words = "constant, at its end"
-    level = 100 * ending(tested["constant"]).mean
-    accuracies.axhline(level, color="0.5", linestyle="--", linewidth=1, label=words)
+    level = 100 * fmean(ends(tested["constant"]))
+    accuracies.axhline(level, color="0.5", linestyle="--", linewidth=1, label="constant, at its end")
     rates.locator_params(axis="x", integer=True)
     decorate(rates, "", "learning rate")
     decorate(accuracies, "epoch", "test accuracy, % (mean of seeds)")
@@ -191,31 +177,19 @@ def run(report: Report, size: Size, seed: int) -> None:
     """Range test, search on validation rows, train the choices, judge."""
     found = range_test(size, size.load("validation"), seed)
     report.picture("range_test", found.figure())
-    chosen, tested, searched = compete(report, train_once, to_try(found, size.epochs), size, seed)
+    chosen, searched = search(report, train_once, to_try(found, size.epochs), size, seed)
+    tested, rows = measure(report, train_once, chosen, size, seed)
     report.picture("schedules", draw(tested))
-
-    endings = {name: ending(runs) for name, runs in tested.items()}
-    target = endings["constant"].mean
-    rows = [
-        {
-            "name": name,
-            **asdict(chosen[name]),
-            **asdict(endings[name]),
-            "epochs_to_constant": epochs_to(target, mean_curve(one.accuracies for one in runs)),
-        }
-        for name, runs in tested.items()
-    ]
     columns = {
         "schedule": "{name}",
         "highest\nrate": "{lr:.2g}",
         "cycles": "{cycles}",
         "epochs": "{epochs}",
-        f"epochs to\n{target:.1%}": "{epochs_to_constant}",
         f"test accuracy\n({size.seeds} seeds)": "{mean:.1%} ± {spread:.1%}",
     }
-    text = table_of(rows, columns, missing="never")
     bounds = {"base_lr": found.base_lr, "max_lr": found.max_lr, "how": found.how}
-    report.finish(text, rows, judge(endings, size.epochs), search=searched, range_test=bounds)
+    verdict = judge(tested, size.epochs)
+    report.finish(table_of(rows, columns), rows, verdict, search=searched, range_test=bounds)
 
 
 if __name__ == "__main__":

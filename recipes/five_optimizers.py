@@ -49,27 +49,24 @@ COLUMNS = {
 def main() -> None:
     """Train one after the other, or find them finished, and print them side by side."""
     options = parse(Options)
+    results: dict[str, Result] = {}
+    new: list[Epoch] = []
     with plain_endings():
-        results: list[Result] = []
-        new = 0
         with progress_bar(len(FIVE) * Config.epochs, "epoch") as bar:
+
+            def advance(epoch: Epoch) -> None:
+                new.append(epoch)
+                bar.set_postfix_str(f"accuracy {epoch.accuracy:.1%}", refresh=False)
+                bar.update(len(results) * Config.epochs + epoch.epoch - bar.n)
+
             for name in FIVE:
-                before = len(results) * Config.epochs
-
-                def advance(epoch: Epoch, before: int = before) -> None:
-                    nonlocal new
-                    new += 1
-                    bar.set_postfix_str(f"accuracy {epoch.accuracy:.1%}", refresh=False)
-                    bar.update(before + epoch.epoch - bar.n)
-
                 bar.set_description(f"{name:8}")
                 logdir = options.logdir / name
                 config = Config(optimizer=name, seed=options.seed, fresh=options.fresh, logdir=logdir)
-                results.append(run(config, advance))
-        names = [OPTIMIZERS[name].__name__ for name in FIVE]
-        rows = [{**vars(r), "name": name} for name, r in zip(names, results, strict=True)]
+                results[OPTIMIZERS[name].__name__] = run(config, advance)
+        rows = [{**vars(result), "name": name} for name, result in results.items()]
         print(table_of(rows, COLUMNS))
-        compiling = sum(result.first_step_seconds for result in results)
+        compiling = sum(result.first_step_seconds for result in results.values())
         if compiling > 1:
             print(f"\n{compiling:.1f} of the seconds went into compiling; a new run finds that in the cache.")
         if not new:

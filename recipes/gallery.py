@@ -6,7 +6,6 @@ import json
 import shutil
 import subprocess
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -25,8 +24,6 @@ RECIPES = (
     *("sparse_features", "adaptive_steps", "adam_can_fail", "optimizers"),
     *("low_precision", "low_precision_text"),
 )
-# "With time" takes time: of this one docs/recipes.md shows the size full as well.
-LONG = {"optimizers_full": "optimizers"}
 ONE_CYCLE = (
     "--data fashion-mnist --model cnn --optimizer momentum --lr 0.005 --max-lr 0.1 "
     "--scheduler cyclic --cycle-epochs {0} --epochs {0} --batch-size 128"
@@ -49,22 +46,25 @@ class Config:
     """Compute all anew. Without it finished recipes are taken as they are, and interrupted ones go on."""
 
 
+def commands(size: str) -> dict[str, str]:
+    """What is run, each in a folder of that name."""
+    asked = {name: f"recipes/{name}.py --size {size}" for name in RECIPES}
+    if size == "gallery":  # "with time" takes time
+        asked["optimizers_full"] = "recipes/optimizers.py --size full"
+    return {**asked, "train": f"recipes/train.py {TRAIN[size]}"}
+
+
 def run(config: Config) -> None:
     """Every recipe as a user would call it, one after the other, then the page."""
-    fresh = ["--fresh"] if config.fresh else []
-    commands = {name: ["--size", config.size] for name in RECIPES}
-    if config.size == "gallery":
-        commands |= {name: ["--size", "full"] for name in LONG}
-    commands["train"] = TRAIN[config.size].split()
-    for name, options in commands.items():
+    for name, command in commands(config.size).items():
         print(f"\n== {name}", flush=True)
-        script, folder = ROOT / "recipes" / f"{LONG.get(name, name)}.py", config.logdir / name
-        started = time.perf_counter()
-        subprocess.run([sys.executable, script, *options, *fresh, "--logdir", folder], check=True)
-        print(f"== {name} took {time.perf_counter() - started:.0f} s", flush=True)
+        (script, *options), folder = command.split(), config.logdir / name
+        if config.fresh:
+            options.append("--fresh")
+        subprocess.run([sys.executable, ROOT / script, *options, "--logdir", folder], check=True)
     docs = ROOT / "docs" if config.size == "gallery" else config.logdir
     images = docs / "images" / "recipes"
-    for name in commands:
+    for name in commands(config.size):
         keep(config.logdir / name, images / name)
     (docs / "recipes.md").write_text(page(config.size, results_in(images)), encoding="utf-8")
     print(f"\nwrote {docs / 'recipes.md'}")
@@ -102,7 +102,7 @@ experiment. Every run can be looked at in TensorBoard, with all contenders of a 
 
 ## train
 
-`python recipes/train.py {options}`
+`python {command}`
 
 Test accuracy {accuracy:.1%} after {epochs} epochs, {seconds:.0f} seconds; measured after the last epoch, \
 which is not the best one of several.
@@ -112,24 +112,22 @@ HELD = {True: "yes", False: "**no**", None: "too small to say"}
 
 def page(size: str, results: dict[str, dict[str, Any]]) -> str:
     """recipes.md."""
-    names = [*RECIPES, *(name for name in LONG if name in results)]
-    verdicts = [
+    shown = {name: command for name, command in commands(size).items() if name in results}
+    command = shown.pop("train")
+    verdicts = "\n".join(
         f"| [{name}](#{name}) | {results[name]['claim'].rstrip('.')} | {HELD[results[name]['borne_out']]} |"
-        for name in names
-    ]
-    sections = "\n\n".join(section(name, size, results[name]) for name in names)
-    more = {"verdicts": "\n".join(verdicts), "sections": sections, "options": TRAIN[size]}
-    return PAGE.format(size=size, **more, **results["train"])
+        for name in shown
+    )
+    sections = "\n\n".join(section(name, command, results[name]) for name, command in shown.items())
+    return PAGE.format(size=size, verdicts=verdicts, sections=sections, command=command, **results["train"])
 
 
-def section(name: str, size: str, result: dict[str, Any]) -> str:
-    """What came of one recipe; a note is of an outcome that is older than its recipe."""
-    said = [result["verdict"], *([result["note"]] if "note" in result else [])]
-    recipe, size = (LONG[name], "full") if name in LONG else (name, size)
-    paragraphs = [f"## {name}", f"`python recipes/{recipe}.py --size {size}`", *said]
+def section(name: str, command: str, result: dict[str, Any]) -> str:
+    """What came of one recipe."""
     pictures = [f"![{Path(png).stem} of {name}](images/recipes/{name}/{png})" for png in result["pictures"]]
     table = ["```text", *map(str.rstrip, result["table"]), "```"]
-    return "\n\n".join([*paragraphs, "\n".join(pictures), "\n".join(table)])
+    head = [f"## {name}", f"`python {command}`", result["verdict"]]
+    return "\n\n".join([*head, "\n".join(pictures), "\n".join(table)])
 
 
 def main() -> None:

@@ -17,7 +17,7 @@ if not __package__:  # run by its path: Python looks for modules in recipes/, th
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from recipes.common.report import Report, main
-from recipes.parts.few_bits import Outcome, Size, compare, learn_in
+from recipes.low_precision import Outcome, Size, compare, learn_in
 from recipes.parts.language_reference import load_text
 from recipes.parts.transformer import make_transformer
 
@@ -25,7 +25,6 @@ CLAIM = (
     "A transformer's weights of 16 bits that are rounded to the nearest stop learning when steps are small, "
     "rounding by chance or Kahan's compensation lets them go on, and states do with 16 or 8 bits"
 )
-LR = 3e-3
 WINDOW = 64
 
 
@@ -40,7 +39,7 @@ SIZES = {
 def learn(way: str, size: Size, seed: int) -> Outcome:
     """Train in one way from one seed."""
     data = load_text(WINDOW, "test").first(size.rows)
-    return learn_in(way, make_transformer(data, seed), data, LR, size, seed)
+    return learn_in(way, make_transformer(data, seed), data, 3e-3, size, seed)
 
 
 def run(report: Report, size: Size, seed: int) -> None:

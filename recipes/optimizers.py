@@ -25,7 +25,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -86,14 +87,16 @@ SIZES = {
 def run(report: Report, size: Size, seed: int) -> None:
     """Tune, train the choices from fresh seeds, judge."""
     budgets = (size.short, size.long)
-    trials = [t for budget in budgets for t in tuning_trials(size, budget, seed)]
-    tuning = report.train_all(run_trial, {trial: [(trial,)] for trial in trials}, "tuning")
+    trials = [trial for budget in budgets for trial in tuning_trials(size, budget)]
+    tuning = report.train_all(run_trial, {trial: [(size.task, trial, seed)] for trial in trials}, "tuning")
     accuracies = {trial: outcome.accuracy[-1] for trial, [outcome] in tuning.items()}
 
     contests = Contest(size.short, False), Contest(size.short, True), Contest(size.long, True)
-    chosen = {(c, name): choice(size, c, name, accuracies) for c in contests for name in size.contenders}
-    finals = {(c, t): [(one,) for one in final_trials(size, t, seed)] for (c, _), t in chosen.items()}
-    results = [Result(*key, outs) for key, outs in report.train_all(run_trial, finals, "final").items()]
+    chosen = [
+        (contest, choice(contest, name, accuracies)) for contest in contests for name in size.contenders
+    ]
+    jobs = {(contest, trial): final_jobs(size, trial, seed) for contest, trial in chosen}
+    results = [Result(*key, outs) for key, outs in report.train_all(run_trial, jobs, "final").items()]
 
     for result in results:
         tag = f"{result.contest}/{result.choice.optimizer}".replace(", ", "/")
@@ -108,21 +111,17 @@ def run(report: Report, size: Size, seed: int) -> None:
     report.finish(text(rows), rows, verdict(results))
 
 
-def tuning_trials(size: Size, budget: Budget, seed: int) -> list[Trial]:
+def tuning_trials(size: Size, budget: Budget) -> list[Trial]:
     """The same trainings for every optimizer: each rate with each schedule."""
-    return [
-        Trial(size.task, name, lr, schedule, budget.epochs, looks=1, seed=seed)
-        for name in size.contenders
-        for schedule in SCHEDULES
-        for lr in size.rates
-    ]
+    every = product(size.contenders, SCHEDULES, size.rates)
+    return [Trial(name, lr, schedule, budget.epochs) for name, schedule, lr in every]
 
 
-def choice(size: Size, contest: Contest, name: str, accuracies: Mapping[Trial, float]) -> Trial:
+def choice(contest: Contest, name: str, accuracies: Mapping[Trial, float]) -> Trial:
     """What did best on the validation rows, or what the optimizer does if it is told nothing."""
     epochs = contest.budget.epochs
     if not contest.tuned:
-        return Trial(size.task, name, default_rate(name), "constant", epochs, looks=1, seed=0)
+        return Trial(name, default_rate(name), "constant", epochs)
     mine = [trial for trial in accuracies if (trial.optimizer, trial.epochs) == (name, epochs)]
     return max(mine, key=accuracies.__getitem__)
 
@@ -132,6 +131,12 @@ def default_rate(name: str) -> float:
     return float(CONTENDERS[name]([torch.nn.Parameter(torch.zeros(1))]).defaults["lr"])
 
 
+def final_jobs(size: Size, chosen: Trial, seed: int) -> list[tuple[Task, Trial, int, int, bool]]:
+    """A choice from fresh seeds, looked at often, and on the test rows."""
+    looks = max(10, chosen.epochs)
+    return [(size.task, chosen, seed + n, looks, True) for n in range(1, size.seeds + 1)]
+
+
 def sensitivity(name: str, budget: Budget, accuracies: Mapping[Trial, float]) -> dict[float, float]:
     """The better schedule's validation accuracy at each rate."""
     by_rate: dict[float, float] = {}
@@ -139,12 +144,6 @@ def sensitivity(name: str, budget: Budget, accuracies: Mapping[Trial, float]) ->
         if (trial.optimizer, trial.epochs) == (name, budget.epochs):
             by_rate[trial.lr] = max(accuracy, by_rate.get(trial.lr, 0.0))
     return by_rate
-
-
-def final_trials(size: Size, chosen: Trial, seed: int) -> list[Trial]:
-    """A choice from fresh seeds, looked at often, and on the test rows."""
-    looks = max(10, chosen.epochs)
-    return [replace(chosen, looks=looks, seed=seed + n, test=True) for n in range(1, size.seeds + 1)]
 
 
 def verdict(results: Sequence[Result]) -> Verdict:

@@ -29,8 +29,8 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Literal
@@ -47,7 +47,7 @@ from recipes.common.loop import Epoch, evaluate, train
 from recipes.common.pictures import Figure, decorate, figure, plain_log
 from recipes.common.report import Report, Verdict, main
 from recipes.common.table import table_of
-from recipes.parts.schedule_runs import Ending, Run, Size, compete, ending, recorded
+from recipes.parts.schedule_runs import Run, Size, ends, lead, measure, points, recorded, search
 from recipes.parts.statistics import mean_curve
 
 CLAIM = (
@@ -68,20 +68,14 @@ class Setting:
     schedule: Literal["constant", "step decay", "plateau"]
     lr: float
     """The rate of the first epoch."""
-    drops: int = 0
+    drops: int | None = None
     """Step decay: how often the rate drops; the parts between are of equal length."""
-    patience: int = 0
+    patience: int | None = None
     """Plateau: epochs without improvement that are put up with."""
     threshold: float = 1e-4
     """Plateau: the share by which the metric must fall to count as an improvement."""
     watched: Literal["held out", "batch"] = "held out"
     """Plateau: the mean loss of rows that are held out, or the loss of the epoch's last batch."""
-
-    def __str__(self) -> str:
-        """What is turned beside the rate."""
-        if self.schedule == "step decay":
-            return f"{self.drops} drop{'s' * (self.drops > 1)}"
-        return f"patience {self.patience}" if self.schedule == "plateau" else ""
 
 
 # The same number for each: a constant rate has nothing else to tune, so it may try twice as many rates.
@@ -113,49 +107,42 @@ def train_once(setting: Setting, size: Size, split: Split, seed: int) -> Run:
     data, inputs, targets = held_out(size.load(split))
     model, optimizer = size.model_and_optimizer(data, setting.lr, seed)
     scheduler: LRScheduler
-    if setting.schedule == "plateau":
+    if setting.patience is not None:
         scheduler = optim.ReduceLROnPlateau(
             optimizer, factor=0.1, patience=setting.patience, threshold=setting.threshold
         )
     else:  # a constant rate is one that drops no time
-        scheduler = StepLR(optimizer, step_size=math.ceil(size.epochs / (setting.drops + 1)), gamma=0.1)
+        parts = (setting.drops or 0) + 1
+        scheduler = StepLR(optimizer, step_size=math.ceil(size.epochs / parts), gamma=0.1)
 
-    def after(epoch: Epoch) -> None:
-        if isinstance(scheduler, optim.ReduceLROnPlateau):
-            watches_rows = setting.watched == "held out"
-            scheduler.step(evaluate(model, inputs, targets)[0] if watches_rows else epoch.losses[-1])
-        else:
-            scheduler.step()
+    def epochs() -> Iterator[Epoch]:
+        for epoch in train(model, optimizer, data, epochs=size.epochs, batch_size=size.batch_size, seed=seed):
+            if isinstance(scheduler, optim.ReduceLROnPlateau):
+                watches_rows = setting.watched == "held out"
+                scheduler.step(evaluate(model, inputs, targets)[0] if watches_rows else epoch.losses[-1])
+            else:
+                scheduler.step()
+            yield epoch
 
-    epochs = train(model, optimizer, data, epochs=size.epochs, batch_size=size.batch_size, seed=seed)
-    return recorded(epochs, size.epochs, after)
-
-
-def first_drop(run: Run) -> int | None:
-    """After how many epochs the rate dropped for the first time, `None` if it never did."""
-    step = next((step for step, lr in enumerate(run.lrs) if lr < run.lrs[0]), None)
-    return None if step is None else step * len(run.losses) // len(run.lrs)
+    return recorded(epochs(), size.epochs)
 
 
-def span(epochs: Sequence[int | None]) -> str:
-    """The first and the last of some epochs, and whether some never came: 4, 3-5, 15-16 or never."""
-    known = sorted({epoch for epoch in epochs if epoch is not None})
-    ends = "-".join(map(str, [*known[:1], *known[1:][-1:]]))
-    return " or ".join([*([ends] if known else []), *(["never"] if None in epochs else [])])
+def epochs_at_first_rate(run: Run) -> float:
+    """For how long the rate did not drop."""
+    return sum(lr == run.lrs[0] for lr in run.lrs) * len(run.losses) / max(1, len(run.lrs))
 
 
-def judge(endings: dict[str, Ending], drops: dict[str, str], losses: dict[str, float]) -> Verdict:
-    """The criterion of the docstring above; the drops and the training losses say how it came about."""
-    plateau = endings["plateau"]
-    over_constant, over_early = plateau.lead(endings["constant"]), plateau.lead(endings["both"])
-    evidence = (
-        f"plateau ended with {plateau.mean:.1%} of the test rows right, {over_constant} against the best "
-        f"constant rate, {plateau.lead(endings['step decay'])} against step decay and {over_early} against "
-        f"its copy without patience that watched a single batch; that copy's rate dropped first after epoch "
-        f"{drops['both']} instead of {drops['plateau']}, and its training loss stopped at "
-        f"{losses['both']:.3f} instead of {losses['plateau']:.3f}"
+def judge(tested: Mapping[str, Sequence[Run]]) -> Verdict:
+    """The criterion of the docstring above."""
+    plateau = tested["plateau"]
+    over_constant, over_early = lead(plateau, tested["constant"]), lead(plateau, tested["both"])
+    return Verdict(
+        CLAIM,
+        over_constant[0] > over_constant[1] and over_early[0] > over_early[1],
+        f"plateau ended with {fmean(ends(plateau)):.1%} of the test rows right, {points(*over_constant)} "
+        f"against the best constant rate and {points(*over_early)} against its copy without patience that "
+        "watched a single batch",
     )
-    return Verdict(CLAIM, over_constant.is_clear() and over_early.is_clear(), evidence)
 
 
 COLORS = {
@@ -169,24 +156,23 @@ COLORS = {
 }
 
 
-def draw(runs: dict[str, list[Run]]) -> Figure:
+def draw(tested: Mapping[str, Sequence[Run]]) -> Figure:
     """Rate, loss and accuracy by epoch: the three schedules, and beside them plateaus that act too early."""
     picture = figure(9, 8)
     axes = picture.subplots(3, 2, sharex=True, sharey="row")
-    early = [name for name in runs if name not in TRIED]
     panels = {
         "Three schedules": list(TRIED),
-        "Plateau, and what makes it act too early": ["plateau", *early],
+        "Plateau, and what makes it act too early": ["plateau", *(n for n in tested if n not in TRIED)],
     }
     for column, (title, names) in enumerate(panels.items()):
         rates, losses, accuracies = axes[:, column]
         for name in names:
             look = {"color": COLORS[name], "linewidth": 1.8, "label": name}
-            one, steps, epochs = runs[name][0], len(runs[name][0].lrs), len(runs[name][0].losses)
+            lrs, epochs = tested[name][0].lrs, len(tested[name][0].losses)
             # The seeds drop at different epochs: a mean of rates would be a rate that none of them had.
-            rates.plot([epochs * (step + 1) / steps for step in range(steps)], one.lrs, **look)
-            losses.plot(range(1, epochs + 1), mean_curve(run.losses for run in runs[name]), **look)
-            percent = [100 * value for value in mean_curve(run.accuracies for run in runs[name])]
+            rates.plot([epochs * (step + 1) / len(lrs) for step in range(len(lrs))], lrs, **look)
+            losses.plot(range(1, epochs + 1), mean_curve(run.losses for run in tested[name]), **look)
+            percent = [100 * share for share in mean_curve(run.accuracies for run in tested[name])]
             accuracies.plot(range(1, epochs + 1), percent, **look)
         rates.set_yscale("log")
         losses.set_yscale("log")
@@ -201,39 +187,24 @@ def draw(runs: dict[str, list[Run]]) -> Figure:
 
 def run(report: Report, size: Size, seed: int) -> None:
     """Search on validation rows, train the choices, judge."""
-    chosen, tested, searched = compete(
-        report, train_once, TRIED, size, seed, lambda chosen: too_early(chosen["plateau"])
-    )
+    chosen, searched = search(report, train_once, TRIED, size, seed)
+    chosen |= too_early(chosen["plateau"])
+    tested, rows = measure(report, train_once, chosen, size, seed)
     report.picture("schedules", draw(tested))
-
-    endings = {name: ending(runs) for name, runs in tested.items()}
-    drops = {name: span([first_drop(one) for one in runs]) for name, runs in tested.items()}
-    losses = {name: fmean(one.losses[-1] for one in runs) for name, runs in tested.items()}
-    rows = [
-        {
-            "name": name,
-            **asdict(chosen[name]),
-            **asdict(endings[name]),
-            "chosen": str(chosen[name]),
-            "first_drop": drops[name],
-            "training_loss": losses[name],
-            "first_drops": [first_drop(one) for one in runs],
-            "last_lrs": [one.lrs[-1] for one in runs],
-            "last_lr": max(one.lrs[-1] for one in runs),
-        }
-        for name, runs in tested.items()
-    ]
+    for row in rows:
+        runs = tested[row["name"]]
+        row["epochs_at_first_rate"] = fmean(epochs_at_first_rate(one) for one in runs)
+        row["training_loss"] = fmean(one.losses[-1] for one in runs)
     columns = {
         "schedule": "{name}",
         "first rate": "{lr:g}",
-        "chosen": "{chosen}",
-        "first drop\nafter epoch": "{first_drop}",
-        "last rate": "{last_lr:.0e}",
+        "drops": "{drops}",
+        "patience": "{patience}",
+        "epochs at the\nfirst rate": "{epochs_at_first_rate:.1f}",
         "training\nloss": "{training_loss:.3f}",
         f"test accuracy\n({size.seeds} seeds)": "{mean:.1%} ± {spread:.1%}",
     }
-    text = table_of(rows, columns)
-    report.finish(text, rows, judge(endings, drops, losses), search=searched)
+    report.finish(table_of(rows, columns), rows, judge(tested), search=searched)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -73,14 +74,17 @@ def main() -> None:
         found = optim.lr_range_test(step, loader, model, optimizer, iterations=300)
         print(found)
         save(found.figure(), options.out / "lr_range_test.png")
-        base_lr, max_lr = found.base_lr, found.max_lr
-        if base_lr is None or max_lr is None:
+        if found.base_lr is None or found.max_lr is None:
             return
 
-        def cyclic(optimizer: torch.optim.Optimizer) -> optim.CyclicLR:
-            how: Any = {"mode": "triangular2", "cycle_momentum": uses_momentum(optimizer)}
-            return optim.CyclicLR(optimizer, base_lr, max_lr, step_size_up=4 * len(loader), **how)
-
+        cyclic = partial(
+            optim.CyclicLR,
+            base_lr=found.base_lr,
+            max_lr=found.max_lr,
+            step_size_up=4 * len(loader),
+            mode="triangular2",
+            cycle_momentum=uses_momentum(optimizer),
+        )
         schedule = optim.preview_schedule(cyclic, EPOCHS * len(loader), like=optimizer)
         save(schedule.figure(), options.out / "cyclic_lr.png")
         how: Any = {"epochs": EPOCHS, "batch_size": BATCH_SIZE, "seed": options.seed}

@@ -47,9 +47,9 @@ from torch import nn
 from torch.nn import functional as F
 
 import torchopt_course as optim
+from recipes.common.pictures import COLORS, Figure, decorate, figure
 from recipes.common.report import Report, Verdict, main
 from recipes.common.table import table_of
-from recipes.parts import sparse_pictures as pictures
 from recipes.parts.docstrings import LIBRARIES, load_documents
 from recipes.parts.statistics import mean_curve, paired_lead
 
@@ -95,8 +95,6 @@ class Outcome:
     """Average loss after so many documents; infinite where the weights diverged."""
     accuracy: float
     """Share of the documents whose library was named rightly, before it was told."""
-    effective_steps: list[float]
-    """What a gradient is multiplied with in the end; of each word, or one for all."""
 
 
 def learn(condition: str, name: str, lr: float, documents: int, seed: int, tuning: bool) -> Outcome:
@@ -126,23 +124,7 @@ def learn(condition: str, name: str, lr: float, documents: int, seed: int, tunin
         if t in looks:
             seen.append(t)
             regret.append(paid / t if math.isfinite(paid) else math.inf)
-    steps = effective_steps(optimizer.state[model.weight], optimizer.param_groups[0])
-    return Outcome(seen, regret, right / half, steps)
-
-
-def effective_steps(state: dict[str, Any], group: dict[str, Any]) -> list[float]:
-    """lr / √(what the gradients' squares came to, the classes' mean): Adagrad's sum, Adam's unbiased mean.
-
-    Else the learning rate; with momentum ten times that, for so often the velocity repeats a gradient.
-    """
-    if "sum" in state:
-        squares = state["sum"]
-    elif "exp_avg_sq" in state:
-        squares = state["exp_avg_sq"] / (1 - 0.999 ** float(state["step"]))
-    else:
-        return [group["lr"] / (1 - group.get("momentum", 0.0))]
-    steps: list[float] = (group["lr"] / (squares.mean(dim=1).sqrt() + 1e-8)).tolist()
-    return steps
+    return Outcome(seen, regret, right / half)
 
 
 def paid(outcomes: Sequence[Outcome]) -> list[float]:
@@ -168,6 +150,26 @@ def judge(streams: Mapping[tuple[str, str], Sequence[Outcome]]) -> Verdict:
     )
 
 
+LOOKS = {**COLORS, "SGD, η/√t": "#999999", "SparseAdam": COLORS["Adam"]}
+
+
+def draw(streams: Mapping[tuple[str, str], Sequence[Outcome]]) -> Figure:
+    """Average loss so far against the number of documents; mean of the streams, and one standard error."""
+    picture = figure(11, 4.6)
+    panels = dict(zip((ALL, COMMON), picture.subplots(1, 2), strict=True))
+    for (condition, name), outcomes in streams.items():
+        seen, regrets = outcomes[0].seen, torch.tensor([outcome.regret for outcome in outcomes])
+        mean, error = regrets.mean(dim=0), regrets.std(dim=0) / len(regrets) ** 0.5
+        axes, color = panels[condition], LOOKS[name]
+        axes.plot(seen, mean, color=color, label=name, linewidth=2)
+        axes.fill_between(seen, mean - error, mean + error, color=color, alpha=0.2, linewidth=0)
+    for condition, axes in panels.items():
+        decorate(axes, "documents seen", "", condition)
+    panels[ALL].set_ylabel("average loss of a document before it was learnt from")
+    panels[COMMON].legend(title="bands: one standard error")
+    return picture
+
+
 COLUMNS = {
     "": "{condition}: {optimizer}",
     "rate": "{lr:g}{at_edge}",
@@ -181,27 +183,20 @@ def run(report: Report, size: Size, seed: int) -> None:
     data = load_documents(size.documents)
     pairs = list(product((ALL, COMMON), OPTIMIZERS))
     tuning = {pair: [(*pair, lr, size.documents, seed, True) for lr in size.rates] for pair in pairs}
-    tuned = {
-        pair: dict(zip(size.rates, paid(outcomes), strict=True))
+    best = {
+        pair: min(zip(paid(outcomes), size.rates, strict=True))[1]
         for pair, outcomes in report.train_all(learn, tuning, "tuning").items()
     }
-    best = {pair: min(losses, key=losses.__getitem__) for pair, losses in tuned.items()}
     fresh = range(seed + 1, seed + 1 + size.streams)
     jobs = {pair: [(*pair, best[pair], size.documents, one, False) for one in fresh] for pair in pairs}
     streams = report.train_all(learn, jobs, "streams")
 
-    seen = streams[pairs[0]][0].seen
-    curves = {pair: [outcome.regret for outcome in outcomes] for pair, outcomes in streams.items()}
-    for (condition, name), regrets in curves.items():
+    for (condition, name), outcomes in streams.items():
         name = name.replace("/", "_")  # or it would have a chart of its own
+        regret = mean_curve(outcome.regret for outcome in outcomes)
         words = "Average loss so far; mean over the streams."
-        report.curve(f"regret/{condition}/{name}", words, mean_curve(regrets), seen)
-    learnt_from = torch.cat(data.words[len(data.words) // 2 :])
-    counts = torch.bincount(learnt_from, minlength=len(data.counts))
-    steps = {name: streams[ALL, name][0].effective_steps for name in OPTIMIZERS}
-    report.picture("regret", pictures.regret_picture(seen, curves, (ALL, COMMON)))
-    report.picture("rare_words", pictures.steps_picture(steps, counts))
-    report.picture("learning_rates", pictures.rates_picture(tuned, (ALL, COMMON)))
+        report.curve(f"regret/{condition}/{name}", words, regret, outcomes[0].seen)
+    report.picture("regret", draw(streams))
     rows = [
         {
             "condition": condition,

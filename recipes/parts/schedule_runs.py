@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from statistics import fmean, stdev
-from typing import TypeVar
+from typing import Any, TypeAlias
 
 from torch import nn
 
@@ -18,7 +18,8 @@ from recipes.common.model import ModelName, make_model
 from recipes.common.report import Report
 from recipes.parts.statistics import mean_curve
 
-Setting = TypeVar("Setting")
+Setting: TypeAlias = Any
+"""A frozen dataclass: everything that can be turned in a recipe's schedules."""
 
 
 @dataclass(frozen=True)
@@ -58,10 +59,8 @@ class Run:
     """Of the rows that are only measured."""
 
 
-def recorded(
-    epochs: Iterable[Epoch], total: int, after: Callable[[Epoch], object] = lambda epoch: None
-) -> Run:
-    """Let a training of `total` epochs run to its end; `after` sees every epoch.
+def recorded(epochs: Iterable[Epoch], total: int) -> Run:
+    """Let a training of `total` epochs run to its end.
 
     The epochs that are missing because it diverged have an infinite loss, and nothing right.
     """
@@ -71,7 +70,6 @@ def recorded(
             run.lrs.extend(epoch.lrs)
             run.losses.append(epoch.train_loss)
             run.accuracies.append(epoch.accuracy)
-            after(epoch)
     except TrainingDivergedError:
         missing = total - len(run.losses)
         run.losses.extend([math.inf] * missing)
@@ -79,69 +77,60 @@ def recorded(
     return run
 
 
-def compete(
-    report: Report,
-    train_once: Callable[[Setting, Size, Split, int], Run],
-    tried: dict[str, list[Setting]],
-    size: Size,
-    seed: int,
-    more: Callable[[dict[str, Setting]], dict[str, Setting]] = lambda chosen: {},
-) -> tuple[dict[str, Setting], dict[str, list[Run]], list[dict[str, object]]]:
-    """Choose each contender's setting on validation rows, and measure it, and `more`, on the test rows.
+def ends(runs: Sequence[Run]) -> list[float]:
+    """Accuracy of every seed after the last epoch, never the best one."""
+    return [run.accuracies[-1] for run in runs]
 
-    The choice is the setting with the highest mean accuracy at the end, the first of equals. Gives the
-    choices, their runs, which TensorBoard shows too, and as lines for result.json what was tried.
+
+def lead(ours: Sequence[Run], theirs: Sequence[Run]) -> tuple[float, float]:
+    """How far our mean at the end lies above theirs, and the larger of the two standard deviations."""
+    return fmean(ends(ours)) - fmean(ends(theirs)), max(stdev(ends(ours)), stdev(ends(theirs)))
+
+
+def points(lead: float, spread: float) -> str:
+    """In percentage points."""
+    return f"{100 * lead:+.1f} points (spread {100 * spread:.1f})"
+
+
+TrainOnce: TypeAlias = Callable[[Setting, Size, Split, int], Run]
+Row: TypeAlias = dict[str, Any]
+
+
+def search(
+    report: Report, train_once: TrainOnce, tried: Mapping[str, Sequence[Setting]], size: Size, seed: int
+) -> tuple[dict[str, Setting], list[Row]]:
+    """Each contender's choice on validation rows, and as lines for result.json what was tried.
+
+    The choice is the setting with the highest mean accuracy at the end, the first of equals.
     """
-
-    def train_all(settings: Iterable[Setting], split: Split, seeds: int) -> dict[Setting, list[Run]]:
-        jobs = {setting: [(setting, size, split, seed + n) for n in range(seeds)] for setting in settings}
-        return report.train_all(train_once, jobs, split)
-
-    searched = train_all((one for some in tried.values() for one in some), "validation", size.search_seeds)
-    found = {setting: ending(runs).mean for setting, runs in searched.items()}
+    seeds = range(seed, seed + size.search_seeds)
+    settings = [setting for some in tried.values() for setting in some]
+    jobs = {setting: [(setting, size, "validation", one) for one in seeds] for setting in settings}
+    searched = report.train_all(train_once, jobs, "validation")
+    found = {setting: fmean(ends(runs)) for setting, runs in searched.items()}
     chosen = {name: max(some, key=found.__getitem__) for name, some in tried.items()}
-    chosen |= more(chosen)
-    runs_of = train_all(chosen.values(), "test", size.seeds)
-    tested = {name: runs_of[setting] for name, setting in chosen.items()}
+    return chosen, [{**asdict(setting), "validation_accuracy": end} for setting, end in found.items()]
+
+
+def measure(
+    report: Report, train_once: TrainOnce, chosen: Mapping[str, Setting], size: Size, seed: int
+) -> tuple[dict[str, list[Run]], list[Row]]:
+    """The choices on the test rows: their trainings, which TensorBoard shows too, and lines for the table."""
+    seeds = range(seed, seed + size.seeds)
+    jobs = {name: [(setting, size, "test", one) for one in seeds] for name, setting in chosen.items()}
+    tested = report.train_all(train_once, jobs, "test")
     for name, runs in tested.items():
-        report.curve(f"learning_rate/{name}", "Of every step; the first seed.", runs[0].lrs)
         losses, accuracies = mean_curve(run.losses for run in runs), mean_curve(r.accuracies for r in runs)
+        report.curve(f"learning_rate/{name}", "Of every step; the first seed.", runs[0].lrs)
         report.curve(f"training_loss/{name}", "Of every epoch; mean over the seeds.", losses)
         report.curve(f"test_accuracy/{name}", "After every epoch; mean over the seeds.", accuracies)
-    return chosen, tested, [{**vars(one), "validation_accuracy": acc} for one, acc in found.items()]
-
-
-@dataclass(frozen=True)
-class Ending:
-    """Accuracy after the last epoch, never the best epoch, from several seeds."""
-
-    accuracies: list[float]
-    mean: float
-    spread: float
-    """Standard deviation over the seeds; NaN for one seed."""
-
-    def lead(self, other: Ending) -> Lead:
-        """How far this mean lies above the other."""
-        return Lead(self.mean - other.mean, max(self.spread, other.spread))
-
-
-@dataclass(frozen=True)
-class Lead:
-    """A difference of two means, and the larger of the two spreads to hold against it."""
-
-    points: float
-    """As a share, 0.01 for one percentage point."""
-    spread: float
-
-    def is_clear(self) -> bool:
-        """More than the spread."""
-        return self.points > self.spread
-
-    def __str__(self) -> str:
-        return f"{100 * self.points:+.1f} points (spread {100 * self.spread:.1f})"
-
-
-def ending(runs: Sequence[Run]) -> Ending:
-    """Mean and spread of the last epoch."""
-    accuracies = [run.accuracies[-1] for run in runs]
-    return Ending(accuracies, fmean(accuracies), stdev(accuracies) if len(runs) > 1 else math.nan)
+    return tested, [
+        {
+            "name": name,
+            **asdict(chosen[name]),
+            "accuracies": ends(runs),
+            "mean": fmean(ends(runs)),
+            "spread": stdev(ends(runs)),
+        }
+        for name, runs in tested.items()
+    ]

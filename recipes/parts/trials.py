@@ -11,12 +11,11 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
 import torchopt_course as optim
 from recipes.common.data import Data, DataName, Split, load_data
-from recipes.common.loop import evaluate
+from recipes.common.loop import evaluate, loss_with_gradient
 from recipes.common.model import ModelName, make_model
 from recipes.parts.statistics import mean_curve
 
@@ -46,21 +45,24 @@ class Task:
     model: ModelName
     batch_size: int
 
+    def load(self, split: Split) -> Data:
+        """The rows to train on, and those of the split to measure on."""
+        data = load_data(self.data, split)
+        if split == "test":
+            return data
+        names = ("eval_inputs", "eval_targets", "eval_rows")
+        first = {name: getattr(data, name)[: self.validation_rows] for name in names}
+        return replace(data.first(self.train_rows), **first)
+
 
 @dataclass(frozen=True)
 class Trial:
-    """One training: of which optimizer, how, and for how long."""
+    """What is tried: which optimizer, how, and for how long."""
 
-    task: Task
     optimizer: str
     lr: float
     schedule: Schedule
     epochs: int
-    looks: int
-    """How often the validation rows are measured; the last time is at the end."""
-    seed: int
-    test: bool = False
-    """Measure the final weights on the test rows as well: for finished choices only."""
 
 
 @dataclass(frozen=True)
@@ -128,40 +130,31 @@ class Result:
         return median(outcome.steps_to(self.contest.budget.target) for outcome in self.outcomes)
 
 
-def run_trial(trial: Trial) -> Outcome:
-    """Train from the seed's initial weights, with the rows in the seed's order."""
-    data = rows_of(trial.task, "validation")
-    model = make_model(trial.task.model, data, trial.seed)
+def run_trial(task: Task, trial: Trial, seed: int, looks: int = 1, test: bool = False) -> Outcome:
+    """Train from the seed's initial weights, with the rows in the seed's order.
+
+    The validation rows are measured `looks` times, the last time at the end, and the test rows only for
+    finished choices: with `test`, and the final weights.
+    """
+    data = task.load("validation")
+    model = make_model(task.model, data, seed)
     optimizer = CONTENDERS[trial.optimizer](model.parameters(), lr=trial.lr)
-    total = trial.epochs * math.ceil(len(data.train_rows) / trial.task.batch_size)
+    total = trial.epochs * math.ceil(len(data.train_rows) / task.batch_size)
     scheduler = CosineAnnealingLR(optimizer, total) if trial.schedule == "cosine" else None
-    steps = [round(total * look / trial.looks) for look in range(1, trial.looks + 1)]
+    steps = [round(total * look / looks) for look in range(1, looks + 1)]
     accuracy = dict.fromkeys(steps, 0.0)
 
-    for step, rows in batches(len(data.train_rows), trial.task.batch_size, total, trial.seed):
-        optimizer.zero_grad()
-        loss = F.cross_entropy(model(data.train_inputs[rows]), data.train_targets[rows])
-        if not math.isfinite(loss.item()):
+    for step, rows in batches(len(data.train_rows), task.batch_size, total, seed):
+        if not math.isfinite(loss_with_gradient(model, optimizer, data, rows).item()):
             break
-        loss.backward()
         optimizer.step()
         if scheduler is not None:
             scheduler.step()
         if step in accuracy:
             accuracy[step] = right_answers(model, data)
             model.train()
-    test = right_answers(model, rows_of(trial.task, "test")) if trial.test else math.nan
-    return Outcome(steps, list(accuracy.values()), test)
-
-
-def rows_of(task: Task, split: Split) -> Data:
-    """The rows to train on, and those of the split to measure on."""
-    data = load_data(task.data, split)
-    if split == "test":
-        return data
-    names = ("eval_inputs", "eval_targets", "eval_rows")
-    first = {name: getattr(data, name)[: task.validation_rows] for name in names}
-    return replace(data.first(task.train_rows), **first)
+    test_accuracy = right_answers(model, task.load("test")) if test else math.nan
+    return Outcome(steps, list(accuracy.values()), test_accuracy)
 
 
 def batches(rows: int, batch_size: int, steps: int, seed: int) -> Iterator[tuple[int, Tensor]]:

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from recipes import gallery
-from recipes.gallery import LONG, RECIPES, ROOT, Config, page, results_in
+from recipes.gallery import RECIPES, ROOT, Config, commands, page, results_in
 
 from .conftest import call_main
 
@@ -107,7 +107,8 @@ def test_the_committed_page_is_what_the_command_makes_of_the_committed_outcomes(
 
 def test_the_committed_claims_are_those_of_the_recipes() -> None:
     for name, result in results_in(PAGE.parent / "images" / "recipes").items():
-        recipe = importlib.import_module(f"recipes.{LONG.get(name, name)}")
+        script = Path(commands("gallery")[name].split()[0])
+        recipe = importlib.import_module(f"recipes.{script.stem}")
         claim = getattr(recipe, "CLAIM", None)
         assert claim in (None, result.get("claim"))
 

@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from recipes.common.loop import evaluate
-from recipes.parts.few_bits import WAYS, InPrecision, Outcome, judge
+from recipes.low_precision import WAYS, InPrecision, Outcome, judge
 from recipes.parts.language_reference import load_text, paragraphs
 from recipes.parts.transformer import Transformer
 
@@ -104,4 +104,8 @@ STOPPED = {"bfloat16_nearest": (0.1, 0.01)}
 def test_the_criterion(differences: dict[str, tuple[float, float]], borne_out: bool) -> None:
     verdict = judge("few bits do", outcomes(**differences))
     assert verdict.borne_out is borne_out
-    assert "states bfloat16, stochastic" in verdict.evidence
+    of_16_bits, of_8_bits = (
+        0.0 - 100 * differences.get(f"states_{what}_stochastic", (0.0, 0.0))[1]
+        for what in ("bfloat16", "8_bits")
+    )
+    assert f"{of_16_bits:+.2f} and {of_8_bits:+.2f} points from float32's" in verdict.evidence

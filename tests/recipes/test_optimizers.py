@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from recipes.common.model import make_model
 from recipes.common.pictures import COLORS
-from recipes.optimizers import CLAIM, SIZES, choice, default_rate, final_trials, tuning_trials, verdict
+from recipes.optimizers import CLAIM, SIZES, choice, default_rate, final_jobs, tuning_trials, verdict
 from recipes.parts.statistics import lead
 from recipes.parts.trials import (
     CONTENDERS,
@@ -30,7 +30,6 @@ from recipes.parts.trials import (
     Task,
     Trial,
     batches,
-    rows_of,
     run_trial,
 )  # fmt: skip
 
@@ -69,18 +68,18 @@ def test_the_median_over_seeds_takes_a_miss_for_infinite(first_steps: list[float
     looks = [10, 20, 30, 40, 50]
     outcomes = [Outcome(looks, [float(step >= first) for step in looks], NAN) for first in first_steps]
     contest = Contest(Budget(epochs=1, target=0.8), tuned=True)
-    chosen = Trial(TASK, "Adam", 0.1, "constant", epochs=1, looks=5, seed=0)
+    chosen = Trial("Adam", 0.1, "constant", epochs=1)
     assert Result(contest, chosen, outcomes).median_steps == median
 
 
 def test_the_choice_is_the_highest_accuracy_of_the_optimizers_own_trials() -> None:
     size = SIZES["smoke"]
-    trials = [t for budget in (size.short, size.long) for t in tuning_trials(size, budget, seed=0)]
+    trials = [t for budget in (size.short, size.long) for t in tuning_trials(size, budget)]
     adams = [t for t in trials if (t.optimizer, t.epochs) == ("Adam", size.long.epochs)]
     accuracies = {**dict.fromkeys(trials, 0.9), **dict.fromkeys(adams, 0.0), adams[2]: 0.5, adams[4]: 0.5}
-    tuned = choice(size, Contest(size.long, tuned=True), "Adam", accuracies)
+    tuned = choice(Contest(size.long, tuned=True), "Adam", accuracies)
     assert tuned == adams[2]  # of equals the first
-    default = choice(size, Contest(size.long, tuned=False), "Adam", accuracies)
+    default = choice(Contest(size.long, tuned=False), "Adam", accuracies)
     assert (default.lr, default.schedule, default.epochs) == (0.001, "constant", size.long.epochs)
 
 
@@ -95,18 +94,18 @@ def test_the_lead_and_its_error_are_welchs() -> None:
 def test_everybody_has_the_same_budget(name: str) -> None:
     size = SIZES[name]
     for budget in (size.short, size.long):
-        trials = tuning_trials(size, budget, seed=7)
+        trials = tuning_trials(size, budget)
         assert len(set(trials)) == len(trials)
         without_name = {
             optimizer: Counter(
                 replace(trial, optimizer="") for trial in trials if trial.optimizer == optimizer
             )
-            for optimizer in CONTENDERS
+            for optimizer in size.contenders
         }
-        assert all(mine == without_name["SGD"] for mine in without_name.values())
-        assert without_name["SGD"].total() == 2 * len(size.rates)
+        first, *others = without_name.values()
+        assert all(mine == first for mine in others)
+        assert first.total() == 2 * len(size.rates)
         assert {trial.epochs for trial in trials} == {budget.epochs}
-        assert not any(trial.test for trial in trials)  # the test rows are out of reach of the tuning
     assert size.short.epochs < size.long.epochs
 
 
@@ -121,10 +120,10 @@ def test_the_grid_is_logarithmic_and_holds_the_default_rates(name: str) -> None:
 
 def test_a_choice_is_trained_from_fresh_seeds_and_otherwise_unchanged() -> None:
     size = SIZES["gallery"]
-    chosen = tuning_trials(size, size.short, seed=7)[3]
-    finals = final_trials(size, chosen, seed=7)
-    assert [trial.seed for trial in finals] == [8, 9, 10, 11, 12]
-    assert all(replace(trial, seed=7, looks=1, test=False) == chosen and trial.test for trial in finals)
+    chosen = tuning_trials(size, size.short)[3]
+    jobs = final_jobs(size, chosen, seed=7)
+    assert [seed for _, _, seed, _, _ in jobs] == [8, 9, 10, 11, 12]
+    assert all(job[:2] == (size.task, chosen) and job[-1] for job in jobs)
 
 
 def test_every_optimizer_has_a_colour_of_its_own() -> None:
@@ -139,7 +138,7 @@ def test_default_rates_are_torchs() -> None:
 
 
 def test_the_rows_are_apart() -> None:
-    validation, test = rows_of(TASK, "validation"), rows_of(TASK, "test")
+    validation, test = TASK.load("validation"), TASK.load("test")
     assert (len(validation.train_rows), len(validation.eval_rows), len(test.eval_rows)) == (100, 50, 360)
     assert len(validation.eval_inputs) == len(validation.eval_targets) == 50
     parts = [set(part.tolist()) for part in (validation.train_rows, validation.eval_rows, test.eval_rows)]
@@ -155,10 +154,9 @@ def test_an_epoch_sees_every_row_once() -> None:
 
 
 def test_a_trial_is_the_plain_loop_with_torchs_optimizer_and_schedule() -> None:
-    trial = Trial(TASK, "Nesterov", 0.3, "cosine", epochs=6, looks=3, seed=4, test=True)
-    outcome = run_trial(trial)
+    outcome = run_trial(TASK, Trial("Nesterov", 0.3, "cosine", epochs=6), seed=4, looks=3, test=True)
 
-    data = rows_of(TASK, "validation")
+    data = TASK.load("validation")
     model = make_model("mlp", data, seed=4)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.3, momentum=0.9, nesterov=True)
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=24)
@@ -171,7 +169,7 @@ def test_a_trial_is_the_plain_loop_with_torchs_optimizer_and_schedule() -> None:
         if step % 8 == 0:
             right = model(data.eval_inputs).argmax(dim=1) == data.eval_targets
             expected.append(right.float().mean().item())
-    test = rows_of(TASK, "test")
+    test = TASK.load("test")
     right = model(test.eval_inputs).argmax(dim=1) == test.eval_targets
     assert outcome.steps == [8, 16, 24]
     # One row may lie on the border between two classes, where the last bit decides.
@@ -181,12 +179,14 @@ def test_a_trial_is_the_plain_loop_with_torchs_optimizer_and_schedule() -> None:
 
 
 def test_weights_that_diverged_answer_nothing_rightly() -> None:
-    trial = Trial(TASK, "SGD", 1e30, "constant", epochs=2, looks=2, seed=0, test=True)
-    assert run_trial(trial) == Outcome([4, 8], [0.0, 0.0], 0.0)
+    trial = Trial("SGD", 1e30, "constant", epochs=2)
+    assert run_trial(TASK, trial, seed=0, looks=2, test=True) == Outcome([4, 8], [0.0, 0.0], 0.0)
 
 
 def test_without_being_asked_no_test_row_is_measured() -> None:
-    assert math.isnan(run_trial(Trial(TASK, "SGD", 0.1, "constant", epochs=1, looks=1, seed=0)).test_accuracy)
+    outcome = run_trial(TASK, Trial("SGD", 0.1, "constant", epochs=1), seed=0)
+    assert math.isnan(outcome.test_accuracy)
+    assert len(outcome.accuracy) == 1  # as a trial of the tuning
 
 
 def results(*pairs: tuple[float, float]) -> list[Result]:
@@ -198,7 +198,7 @@ def results(*pairs: tuple[float, float]) -> list[Result]:
     for number, pair in enumerate(pairs):
         contest = Contest(Budget(epochs=number + 1, target=0.5), tuned=True)
         for name, mean in zip(("Adam", "Momentum"), pair, strict=True):
-            choice = Trial(TASK, name, 0.1, "constant", epochs=1, looks=1, seed=0)
+            choice = Trial(name, 0.1, "constant", epochs=1)
             outcomes = [Outcome([1], [0.5], mean + side) for side in (-0.01, 0.01)]
             made.append(Result(contest, choice, outcomes))
     return made

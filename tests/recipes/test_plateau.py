@@ -21,9 +21,9 @@ from recipes.common.data import Data, load_data
 from recipes.common.errors import TrainingDivergedError
 from recipes.common.loop import Epoch
 from recipes.parts import schedule_runs
-from recipes.parts.schedule_runs import Ending, Lead, Run, compete, ending
+from recipes.parts.schedule_runs import Run, ends, lead, measure, points, search
 from recipes.parts.statistics import mean_curve
-from recipes.plateau import TRIED, Setting, first_drop, judge, span, too_early, train_once
+from recipes.plateau import TRIED, Setting, epochs_at_first_rate, judge, too_early, train_once
 
 from .conftest import SmokeRun, curves_of
 
@@ -46,7 +46,8 @@ def test_the_result_holds_together(folder: Path) -> None:
     result = json.loads((folder / "result.json").read_text())
     assert [row["name"] for row in result["rows"]] == NAMES
     for row in result["rows"]:
-        assert len(row["accuracies"]) == len(row["first_drops"]) == len(row["last_lrs"]) == SMOKE.seeds
+        assert len(row["accuracies"]) == SMOKE.seeds
+        assert 1 <= row["epochs_at_first_rate"] <= SMOKE.epochs
         assert row["mean"] == pytest.approx(np.mean(row["accuracies"]))
         assert row["spread"] == pytest.approx(np.std(row["accuracies"], ddof=1))
         assert 0.5 < row["mean"] <= 1  # a tenth is chance
@@ -205,11 +206,13 @@ def test_the_search_sees_validation_rows_only() -> None:
         seen.append((setting, seed, split))
         return Run([0.1], [1.0, 0.9], [0.1, {A: 0.6, B: 0.7, C: 0.7, D: 0.5}[setting]])
 
-    contenders = {"one": [A, B], "two": [C, D]}
-    chosen, tested, searched = compete(
-        Alone(), remember, contenders, SMOKE, 5, lambda chosen: {"three": replace(chosen["one"], lr=0.1)}
-    )
-    assert chosen == {"one": B, "two": C, "three": A}
+    chosen, searched = search(Alone(), remember, {"one": [A, B], "two": [C, D]}, SMOKE, 5)
+    assert chosen == {"one": B, "two": C}
+    chosen["three"] = A
+    tested, rows = measure(Alone(), remember, chosen, SMOKE, 5)
+    assert [(row["name"], row["lr"], row["accuracies"]) for row in rows] == [
+        ("one", 0.2, [0.7, 0.7]), ("two", 0.3, [0.7, 0.7]), ("three", 0.1, [0.6, 0.6])
+    ]  # fmt: skip
     assert [(line["lr"], line["validation_accuracy"]) for line in searched] == [
         (0.1, 0.6), (0.2, 0.7), (0.3, 0.7), (0.4, 0.5)
     ]  # fmt: skip
@@ -217,7 +220,7 @@ def test_the_search_sees_validation_rows_only() -> None:
         *((setting, 5, "validation") for setting in (A, B, C, D)),
         *((setting, seed, "test") for setting in (B, C, A) for seed in (5, 6)),
     ]
-    assert {name: [run.accuracies[-1] for run in runs] for name, runs in tested.items()} == {
+    assert {name: ends(runs) for name, runs in tested.items()} == {
         "one": [0.7, 0.7], "two": [0.7, 0.7], "three": [0.6, 0.6]
     }  # fmt: skip
     test_rows = set(load_data("digits", "test").eval_rows.tolist())
@@ -234,7 +237,7 @@ def test_the_choice_is_the_best_mean_and_of_equals_the_first() -> None:
         return Run([0.1], [1.0], [values[seed]])
 
     size = replace(SMOKE, search_seeds=2)
-    chosen, _, searched = compete(Alone(), noisy, {"one": [A, B, C]}, size, seed=0)
+    chosen, searched = search(Alone(), noisy, {"one": [A, B, C]}, size, seed=0)
     assert chosen == {"one": B}
     assert [line["validation_accuracy"] for line in searched] == pytest.approx([0.5, 0.65, 0.65])
 
@@ -242,25 +245,21 @@ def test_the_choice_is_the_best_mean_and_of_equals_the_first() -> None:
 def test_arithmetic_of_curves() -> None:
     assert mean_curve([[0.0, 4.0], [1.0, 8.0]]) == [0.5, 6.0]
     two_steps_an_epoch = Run([0.1, 0.1, 0.1, 0.1, 0.01, 0.01], [3.0, 2.0, 1.0], [0.1, 0.2, 0.3])
-    assert first_drop(two_steps_an_epoch) == 2
-    assert first_drop(Run([0.1] * 6, [3.0, 2.0, 1.0], [0.1, 0.2, 0.3])) is None
-    assert [span([4, 4]), span([5, 3, 4]), span([None]), span([4, None, 3])] == [
-        "4",
-        "3-5",
-        "never",
-        "3-4 or never",
-    ]
+    assert epochs_at_first_rate(two_steps_an_epoch) == 2
+    assert epochs_at_first_rate(Run([0.1] * 6, [3.0, 2.0, 1.0], [0.1, 0.2, 0.3])) == 3
+    assert epochs_at_first_rate(Run([], [math.inf] * 3, [0.0] * 3)) == 0  # it diverged in the first step
 
-    end = ending([Run([], [], [0.9, 0.5]), Run([], [], [0.1, 0.7])])  # the last epoch, not the best
-    assert end.accuracies == [0.5, 0.7]
-    assert (end.mean, end.spread) == pytest.approx((0.6, 0.02**0.5))
-    lead = end.lead(Ending([], 0.8, 0.01))
-    assert (lead.points, lead.spread) == pytest.approx((-0.2, 0.02**0.5))
-    assert [Lead(0.02, 0.01).is_clear(), Lead(0.01, 0.02).is_clear(), Lead(-0.5, 0.1).is_clear()] == [
-        True,
-        False,
-        False,
-    ]
+    runs = [Run([], [], [0.9, 0.5]), Run([], [], [0.1, 0.7])]
+    assert ends(runs) == [0.5, 0.7]  # the last epoch, not the best
+    quiet = around(0.8, 0.01)
+    assert lead(runs, quiet) == pytest.approx((-0.2, 0.02**0.5))
+    assert lead(quiet, runs) == pytest.approx((0.2, 0.02**0.5))
+    assert points(-0.2, 0.02**0.5) == "-20.0 points (spread 14.1)"
+
+
+def around(mean: float, spread: float) -> list[Run]:
+    """Two trainings whose accuracies at the end have this mean and this standard deviation."""
+    return [Run([], [], [mean + side * spread / 2**0.5]) for side in (-1, 1)]
 
 
 @pytest.mark.parametrize(
@@ -274,15 +273,8 @@ def test_arithmetic_of_curves() -> None:
     ],
 )
 def test_the_verdict_follows_the_written_criterion(constant: float, early: float, borne_out: bool) -> None:
-    means = {"plateau": 0.9, "constant": constant, "step decay": 0.88, "both": early}
-    verdict = judge(
-        {name: Ending([], mean, 0.01) for name, mean in means.items()},
-        {"plateau": "9", "both": "2"},
-        {"plateau": 0.1, "both": 0.4},
-    )
+    means = {"plateau": 0.9, "constant": constant, "both": early}
+    verdict = judge({name: around(mean, 0.01) for name, mean in means.items()})
     assert verdict.borne_out is borne_out
-    assert (
-        f"{100 * (0.9 - constant):+.1f} points (spread 1.0) against the best constant rate"
-        in verdict.evidence
-    )
-    assert "+2.0 points (spread 1.0) against step decay" in verdict.evidence
+    for rival, words in ((constant, "against the best constant rate"), (early, "against its copy")):
+        assert f"{100 * (0.9 - rival):+.1f} points (spread 1.0) {words}" in verdict.evidence
