@@ -155,13 +155,11 @@ def judge(off: dict[str, float], errors: Errors, measured: Costs) -> Verdict:
     exact = max(error for way, error in off.items() if way != "finite differences")
     agree = exact < 1e-12 and off["finite differences"] < 1e-8
     counts = list(measured[MANY_INPUTS, "reverse mode"])
-    reverse, across, forward, along = (
-        list(measured[shape, f"{mode} mode"].values())
-        for mode in ("reverse", "forward")
-        for shape in (MANY_INPUTS, MANY_RESULTS)
-    )
-    flat = all(max(cost) < CHEAP_GRADIENT and cost[-1] < 1.1 * cost[0] for cost in (reverse, along))
-    powers = [loglog_slope(counts, cost) for cost in (forward, across)]
+    cost = {key: list(by_n.values()) for key, by_n in measured.items()}
+    cheap = cost[MANY_INPUTS, "reverse mode"], cost[MANY_RESULTS, "forward mode"]
+    dear = cost[MANY_INPUTS, "forward mode"], cost[MANY_RESULTS, "reverse mode"]
+    flat = all(max(c) < CHEAP_GRADIENT and c[-1] < 1.1 * c[0] for c in cheap)
+    powers = [loglog_slope(counts, c) for c in dear]
     linear = all(abs(power - 1) < 0.1 for power in powers)
     traded = all(abs(errors.slopes[name] - power) < WITHIN for name, power in POWERS.items())
     went = ", ".join(f"h^{errors.slopes[name]:.2f} ({name})" for name in POWERS)
@@ -170,9 +168,9 @@ def judge(off: dict[str, float], errors: Errors, measured: Costs) -> Verdict:
         agree and flat and linear and traded,
         f"symbolic, forward and reverse mode agree with the hand within {exact:.1g}, finite differences "
         f"within {off['finite differences']:.0e}; of {counts[-1]:,} inputs and one result reverse mode costs "
-        f"{reverse[-1]:.2f} evaluations and forward mode {forward[-1]:,.0f} (like n^{powers[0]:.2f}), "
-        f"of one input and {counts[-1]:,} results {across[-1]:,.0f} and {along[-1]:.2f}; the error of finite "
-        f"differences goes like {went}",
+        f"{cheap[0][-1]:.2f} evaluations and forward mode {dear[0][-1]:,.0f} (like n^{powers[0]:.2f}), "
+        f"of one input and {counts[-1]:,} results {dear[1][-1]:,.0f} and {cheap[1][-1]:.2f}; the error of "
+        f"finite differences goes like {went}",
     )
 
 

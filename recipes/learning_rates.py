@@ -32,7 +32,7 @@ import torchopt_course as optim
 from recipes.common.data import load_data
 from recipes.common.loop import evaluate, train
 from recipes.common.model import make_model
-from recipes.common.pictures import Figure, decorate, figure
+from recipes.common.pictures import Figure, decorate, panels
 from recipes.common.report import Report, Verdict, main
 from recipes.common.table import table_of
 from recipes.parts.schedule_runs import Run, recorded
@@ -91,49 +91,48 @@ def first_loss(seed: int) -> float:
     return evaluate(make_model("mlp", data, seed), data.train_inputs, data.train_targets)[0]
 
 
+def three_rates(ends: dict[float, float]) -> tuple[float, float, float]:
+    """Of all that were tried: a hundredth of the best rate, the best, and the largest."""
+    best = min(ends, key=ends.__getitem__)
+    return min(ends, key=lambda lr: abs(math.log(100 * lr / best))), best, max(ends)
+
+
 def judge(ends: dict[float, float], start: float) -> Verdict:
     """The criterion of the docstring above; `ends` are the last losses by rate, `start` the first."""
     boundary = two_by_l_is_the_boundary()
-    rates = sorted(ends)
-    best = min(rates, key=ends.__getitem__)
-    small = min(rates, key=lambda lr: abs(math.log(lr / (best / 100))))
-    inside = rates[0] < best < rates[-1]
+    small, best, large = three_rates(ends)
+    inside = min(ends) < best < large
     return Verdict(
         CLAIM,
-        boundary and inside and ends[small] >= 10 * ends[best] and not ends[rates[-1]] <= start,
+        boundary and inside and ends[small] >= 10 * ends[best] and not ends[large] <= start,
         f"on the parabola {'exactly the' if boundary else 'not just the'} rates below 2 / L converged; the "
         f"network came from a loss of {start:.2g} to {ends[best]:.2g} with the best rate, {best:.2g}, to "
-        f"{ends[small]:.2g} with {small:.2g} and to {ends[rates[-1]]:.2g} with {rates[-1]:.3g}",
+        f"{ends[small]:.2g} with {small:.2g} and to {ends[large]:.2g} with {large:.3g}",
     )
 
 
 def draw_parabola() -> Figure:
     """Four rates on one parabola."""
-    picture = figure(12, 3.8)
+    picture, four = panels(12, 3.8, columns=4, sharey=True)
     x = torch.linspace(-2.2, 2.2, 200)
-    for axes, (name, share) in zip(picture.subplots(1, 4, sharey=True), SHARES.items(), strict=True):
+    for axes, (name, share) in zip(four, SHARES.items(), strict=True):
         axes.plot(x, CURVATURE * x**2 / 2, color="0.7", linewidth=2)
         places = torch.tensor(descend(share))
         axes.plot(places, CURVATURE * places**2 / 2, "o-", color="#0072B2", markersize=5)
         axes.set(xlim=(-2.2, 2.2), ylim=(-0.5, 9))
-        decorate(axes, "x", "", f"{name}\nη = {share:g} / L")
-    picture.axes[0].set_ylabel("L x² / 2")
+        decorate(axes, "x", "L x² / 2", f"{name}\nη = {share:g} / L")
+        axes.label_outer()
     return picture
 
 
-def draw_network(first: dict[float, list[float]], ends: dict[float, list[float]], best: float) -> Figure:
+def draw_network(first: dict[float, list[float]], ends: dict[float, list[float]]) -> Figure:
     """The first seed's loss by epoch at three rates, and the loss at the end at all of them."""
-    picture = figure(11, 4.4)
-    left, right = picture.subplots(1, 2)
-    rates = sorted(ends)
-    for lr, name, color in (
-        (best / 100, "too small", "#E69F00"),
-        (best, "good", "#009E73"),
-        (rates[-1], "too large", "#D55E00"),
-    ):
-        near = min(rates, key=lambda rate: abs(math.log(rate / lr)))
-        left.semilogy(first[near], color=color, linewidth=2, label=f"{name}: {near:.3g}")
-    right.loglog(rates, [median(ends[lr]) for lr in rates], color="#0072B2")
+    picture, (left, right) = panels(11, 4.4, columns=2)
+    medians = {lr: median(end) for lr, end in ends.items()}
+    looks = ("too small", "#E69F00"), ("good", "#009E73"), ("too large", "#D55E00")
+    for lr, (name, color) in zip(three_rates(medians), looks, strict=True):
+        left.semilogy(first[lr], color=color, linewidth=2, label=f"{name}: {lr:.3g}")
+    right.loglog(medians.keys(), medians.values(), color="#0072B2")
     for lr, end in ends.items():
         right.loglog([lr] * len(end), end, "o", color="#0072B2", alpha=0.5)
     left.locator_params(axis="x", integer=True)
@@ -153,15 +152,13 @@ def run(report: Report, size: Size, seed: int) -> None:
     for lr, losses in first.items():
         words = "After the epoch; the first seed."
         report.curve(f"training_loss/{lr:.3g}", words, losses, range(size.epochs + 1))
-    medians, start = {lr: median(end) for lr, end in ends.items()}, median(starts)
     report.picture("parabola", draw_parabola())
-    report.picture("network", draw_network(first, ends, min(medians, key=medians.__getitem__)))
+    report.picture("network", draw_network(first, ends))
+    medians = {lr: median(end) for lr, end in ends.items()}
     rows = [{"lr": lr, "loss": loss} for lr, loss in medians.items()]
-    columns = {
-        "learning rate": "{lr:.3g}",
-        f"training loss after\n{size.epochs} epochs (median)": "{loss:.3g}",
-    }
-    report.finish(table_of(rows, columns, missing="inf"), rows, judge(medians, start), start=start)
+    heading = f"training loss after\n{size.epochs} epochs (median)"
+    text = table_of(rows, {"learning rate": "{lr:.3g}", heading: "{loss:.3g}"}, missing="inf")
+    report.finish(text, rows, judge(medians, median(starts)))
 
 
 if __name__ == "__main__":

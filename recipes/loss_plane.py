@@ -29,7 +29,7 @@ import torchopt_course as optim
 from recipes.common.data import Data, load_data
 from recipes.common.loop import train
 from recipes.common.model import make_model
-from recipes.common.pictures import COLORS, Figure, decorate, figure, plain_log, stars
+from recipes.common.pictures import COLORS, Figure, decorate, panels, plain_log, stars
 from recipes.common.report import Report, Verdict, main
 from recipes.common.table import table_of
 
@@ -50,9 +50,9 @@ def walk(data: Data, seed: int, epochs: int) -> Tensor:
     """All weights end to end: before the first epoch and after each; (epochs + 1) x weights."""
     model = make_model("mlp", data, seed)
     optimizer = optim.Momentum(model.parameters(), lr=0.05)
-    places = [parameters_to_vector(model.parameters()).detach().clone()]
+    places = [parameters_to_vector(model.parameters()).detach()]
     for _ in train(model, optimizer, data, epochs=epochs, batch_size=32, seed=seed):
-        places.append(parameters_to_vector(model.parameters()).detach().clone())
+        places.append(parameters_to_vector(model.parameters()).detach())
     return torch.stack(places)
 
 
@@ -71,32 +71,29 @@ class Plane:
     """The plane through three places, with a grid of coordinates: 0, 0 is the first minimum."""
 
     origin: Tensor
-    along: Tensor
-    """Unit vector towards the second minimum."""
-    across: Tensor
-    """Unit vector to the side on which the first training began."""
+    units: Tensor
+    """2 x weights, of length one: to the second minimum, and to the side where the first training began."""
 
     @classmethod
     def through(cls, first: Tensor, second: Tensor, third: Tensor) -> Plane:
-        along = (second - first) / (second - first).norm()
-        rest = (third - first) - (third - first) @ along * along
-        return cls(first, along, rest / rest.norm())
+        along = F.normalize(second - first, dim=0)
+        across = F.normalize(third - first - (third - first) @ along * along, dim=0)
+        return cls(first, torch.stack([along, across]))
 
     def seen(self, places: Tensor) -> Tensor:
         """Coordinates of the nearest points of the plane; places x 2."""
-        return (places - self.origin) @ torch.stack([self.along, self.across], dim=-1)
+        return (places - self.origin) @ self.units.T
 
     def at(self, coordinates: Tensor) -> Tensor:
         """The weights at coordinates; ... x 2 to ... x weights."""
-        return self.origin + coordinates[..., :1] * self.along + coordinates[..., 1:] * self.across
+        return self.origin + coordinates @ self.units
 
 
 def draw_plane(x: Tensor, y: Tensor, losses: Tensor, path: Tensor, minima: Tensor) -> Figure:
     """Height lines at equal ratios, the way of the first training, a star at each minimum."""
     from matplotlib.colors import LogNorm
 
-    picture = figure(9, 4.2)
-    axes = picture.subplots()
+    picture, axes = panels(9, 4.2)
     levels = torch.logspace(float(losses.min().log10()), float(losses.max().log10()), 25).tolist()
     ground = axes.contourf(x, y, losses, levels, cmap="Greys_r", norm=LogNorm())
     axes.contour(x, y, losses, levels, colors="black", linewidths=0.3)
@@ -112,13 +109,12 @@ def draw_plane(x: Tensor, y: Tensor, losses: Tensor, path: Tensor, minima: Tenso
     return picture
 
 
-def draw_line(shares: Tensor, losses: Tensor) -> Figure:
+def draw_line(losses: Tensor) -> Figure:
     """The loss on the straight way from one minimum to the other."""
-    picture = figure(8, 4.2)
-    axes = picture.subplots()
-    axes.semilogy(shares, losses, color=COLORS["Momentum"], linewidth=2)
-    stars(axes, [(0, losses[0]), (1, losses[-1])])
-    words = "share of the way from the first minimum to the second"
+    picture, axes = panels(8, 4.2)
+    axes.semilogy(losses, color=COLORS["Momentum"], linewidth=2)
+    stars(axes, [(0, losses[0]), (len(losses) - 1, losses[-1])])
+    words = "percent of the way from the first minimum to the second"
     decorate(axes, words, "training loss", "Between two minima lies a ridge")
     return picture
 
@@ -130,37 +126,30 @@ def run(report: Report, size: Size, seed: int) -> None:
     first, second = (walk(data, seed + n, size.epochs) for n in (0, 1))
     plane = Plane.through(first[-1], second[-1], first[0])
     corners = plane.seen(torch.stack([first[0], first[-1], second[-1]]))
-    low, high = corners.min(dim=0).values, corners.max(dim=0).values
-    margin = 0.25 * (high - low)
-    x, y = (
-        torch.linspace(float(a), float(b), size.points)
-        for a, b in zip(low - margin, high + margin, strict=True)
-    )
-    coordinates = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)
-    ground = torch.stack([losses_at(model, data, plane.at(row)) for row in coordinates])
-    shares = torch.linspace(0, 1, 101)
-    line = losses_at(model, data, first[-1] + shares[:, None] * (second[-1] - first[-1]))
+    margin = 0.25 * (corners.amax(dim=0) - corners.amin(dim=0))
+    (left, bottom), (right, top) = corners.amin(dim=0) - margin, corners.amax(dim=0) + margin
+    x, y = torch.linspace(left, right, size.points), torch.linspace(bottom, top, size.points)
+    grid = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)
+    ground = torch.stack([losses_at(model, data, plane.at(row)) for row in grid])
+    line = losses_at(model, data, torch.lerp(first[-1], second[-1], torch.linspace(0, 1, 101)[:, None]))
 
     words = "Loss of all training rows; the step is the percent of the way."
     report.curve("loss/line_between_minima", words, line.tolist(), range(101))
     report.picture("plane", draw_plane(x, y, ground, plane.seen(first), corners[1:]))
-    report.picture("line", draw_line(shares, line))
-    top, ends = float(line.max()), (float(line[0]), float(line[-1]))
-    far = float((second[-1] - first[-1]).norm())
+    report.picture("line", draw_line(line))
+    one, other, highest = float(line[0]), float(line[-1]), float(line.max())
     rows = [
-        {"place": "first minimum", "loss": ends[0]},
-        {"place": "second minimum", "loss": ends[1]},
-        {"place": "highest point on the line between", "loss": top},
-        {"place": "where the first training began", "loss": float(losses_at(model, data, first[:1]))},
+        {"place": "first minimum", "loss": one},
+        {"place": "second minimum", "loss": other},
+        {"place": "highest point on the line between", "loss": highest},
     ]
     verdict = Verdict(
         CLAIM,
-        top > 10 * max(ends),
-        f"two trainings ended {far:.1f} apart with losses of {ends[0]:.2g} and {ends[1]:.2g}, and on the "
-        f"straight line between them the loss rises to {top:.2g}",
+        highest > 10 * max(one, other),
+        f"two trainings ended {(second[-1] - first[-1]).norm():.1f} apart with losses of {one:.2g} and "
+        f"{other:.2g}, and on the straight line between them the loss rises to {highest:.2g}",
     )
-    text = table_of(rows, {"": "{place}", "training loss": "{loss:.3g}"})
-    report.finish(text, rows, verdict, distance=far)
+    report.finish(table_of(rows, {"": "{place}", "training loss": "{loss:.3g}"}), rows, verdict)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 import torchopt_course as optim
-from recipes.common.pictures import COLORS, Figure, decorate, figure
+from recipes.common.pictures import COLORS, Figure, decorate, panels
 
 
 def best_settings(kappa: float) -> dict[str, tuple[float, float, float]]:
@@ -62,21 +62,18 @@ def speeds_at(kappas: Sequence[float]) -> list[dict[str, Any]]:
 
 def draw_quadratic(speeds: Sequence[Mapping[str, Any]]) -> Figure:
     """Steps for one more decimal digit against the condition number: slope 1 and slope 1/2."""
-    picture = figure(9, 6)
-    axes = picture.subplots()
+    picture, axes = panels(9, 6)
     fine = torch.logspace(math.log10(2), math.log10(1.5 * max(p["kappa"] for p in speeds)), 200).tolist()
-    looks = {
-        "Gradient descent": (COLORS["SGD"], "(κ-1) / (κ+1)"),
-        "Momentum": (COLORS["Momentum"], "(√κ-1) / (√κ+1)"),
-        "Nesterov": (COLORS["Nesterov"], "1 - 1/√κ"),
-    }
-    for name, (color, formula) in looks.items():
+    for name, color, formula in (
+        ("Gradient descent", COLORS["SGD"], "(κ-1) / (κ+1)"),
+        ("Momentum", COLORS["Momentum"], "(√κ-1) / (√κ+1)"),
+        ("Nesterov", COLORS["Nesterov"], "1 - 1/√κ"),
+    ):
         theory = [steps_per_digit(best_settings(kappa)[name][-1]) for kappa in fine]
-        axes.loglog(fine, theory, color=color, alpha=0.6, label=f"{name}, theory: factor {formula}")
+        axes.loglog(fine, theory, color=color, alpha=0.6, label=f"{name}: a step leaves {formula}")
         mine = [p for p in speeds if p["optimizer"] == name]
-        kappas, steps = [p["kappa"] for p in mine], [p["steps"] for p in mine]
-        axes.loglog(kappas, steps, "o", color=color, label=f"{name}, measured")
-    title = "Convex quadratic: gradient descent pays with κ, momentum with its root"
+        axes.loglog([p["kappa"] for p in mine], [p["steps"] for p in mine], "o", color=color)
+    title = "Gradient descent pays with κ, momentum with its root (lines: theory, dots: measured)"
     decorate(axes, "condition number κ = L / μ", "steps for one more digit", title)
     axes.legend()
     return picture

@@ -15,18 +15,21 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
 
-from recipes.landscapes import (
+from recipes.landscapes import SIZES
+from recipes.parts.ground import (
+    LANDSCAPES,
     OPTIMIZERS,
-    SIZES,
     TARGET,
+    Walk,
     minima_found,
     quality,
     steps_until,
     symptoms,
+    turned,
     walk,
 )
-from recipes.parts.ground import LANDSCAPES, Landscape, Walk, turned
 from recipes.parts.quadratic import best_settings, measured_factor, steps_per_digit
+from torchopt_course.playground.landscapes import Landscape
 
 from .conftest import SmokeRun, curves_of
 
@@ -103,7 +106,7 @@ def test_the_picture_shows_the_start_and_a_minimum(name: str) -> None:
 
 
 def test_turning_moves_the_point_with_the_ground() -> None:
-    flat = Landscape(lambda x, y: x + 2 * y, (1.0, 0.0), [(0, 1)], (-1, 1, -1, 1), "")
+    flat = Landscape("flat", lambda x, y: x + 2 * y, (1.0, 0.0), (-1, 1, -1, 1), [(0, 1)], "")
     quarter = turned(flat, 90, (-1, 1, -1, 1))
     assert quarter.start == pytest.approx((0, 1))
     assert quarter.minima[0] == pytest.approx((-1, 0))
@@ -113,7 +116,7 @@ def test_turning_moves_the_point_with_the_ground() -> None:
 def test_gradient_descent_on_the_ravine_is_a_geometric_sequence() -> None:
     lrs = [0.001, 0.04, 0.06]  # slow, zigzagging, diverging: curvatures 1 and 40
     steps = torch.arange(21).double().unsqueeze(1)
-    for lr, way in zip(lrs, walk(LANDSCAPES["ravine"], "Gradient descent", lrs, 20), strict=True):
+    for lr, way in zip(lrs, walk(LANDSCAPES["ravine"], OPTIMIZERS["Gradient descent"], lrs, 20), strict=True):
         factors = torch.tensor([1 - lr * 1, 1 - lr * 40], dtype=torch.float64)
         expected = torch.tensor([-9.0, 1.5]).double() * factors**steps
         torch.testing.assert_close(way.path, expected, rtol=1e-9, atol=1e-12)
@@ -123,9 +126,9 @@ def test_gradient_descent_on_the_ravine_is_a_geometric_sequence() -> None:
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_walks_at_several_rates_do_not_touch(name: str) -> None:
-    together = walk(LANDSCAPES["Beale"], name, [0.0005, 0.001], 15)
+    together = walk(LANDSCAPES["Beale"], OPTIMIZERS[name], [0.0005, 0.001], 15)
     for lr, way in zip([0.0005, 0.001], together, strict=True):
-        (alone,) = walk(LANDSCAPES["Beale"], name, [lr], 15)
+        (alone,) = walk(LANDSCAPES["Beale"], OPTIMIZERS[name], [lr], 15)
         torch.testing.assert_close(way.path, alone.path, rtol=1e-9, atol=1e-12)
 
 
