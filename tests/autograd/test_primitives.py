@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from torchopt_course.autograd import PRIMITIVES
 
-from . import samples_resampling  # noqa: F401 (enters its samples)
 from .agreement import TOLERANCE, check_first_order, check_second_order
 from .samples import FIRST_ORDER, SAMPLES, SINGLE_PRECISION, Draw, Turn
 

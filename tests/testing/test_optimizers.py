@@ -24,7 +24,8 @@ from ..helpers import ours, theirs
 from ..optimizers.test_write_your_own import Lion
 from ..twins import VARIANTS
 from . import wrong_options
-from .wrong_optimizers import MISTAKES, Ascends, NormOfAll, Right
+from .mistakes import MISTAKES
+from .wrong_optimizers import Ascends, NormOfAll, Right
 
 ONE_OF_EACH = [VARIANTS[i] for i in (1, 4, 5, 7, 12, 15, 18)]
 
