@@ -87,7 +87,7 @@ def scenarios(processes: int) -> Iterator[tuple[str, Callable[[Path], None]]]:
 
 def main(directory: Path) -> int:
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", timeout=timedelta(seconds=40))
+    dist.init_process_group("gloo", timeout=timedelta(seconds=120))
     processes, rank = dist.get_world_size(), dist.get_rank()
     with (directory / f"{processes}-{rank}.jsonl").open("w", buffering=1) as report:
         for name, run in scenarios(processes):

@@ -22,7 +22,7 @@ KINDS = ["scalar", "empty", "vector", "transposed", "channels_last"]
 
 @pytest.mark.parametrize(
     ("dtype", "options"),
-    [(torch.bfloat16, {}), (torch.float16, {}), (torch.float16, {"rounding": "nearest"})],
+    [(torch.bfloat16, {}), (torch.float16, {"rounding": "nearest"})],
     ids=str,
 )
 def test_a_summation_compensated_by_hand_works(
@@ -68,7 +68,9 @@ def test_half_is_computed_as_float32_and_rounded_once(name: str, dtype: torch.dt
 def test_stores_and_rounds_as_the_other_engines(
     dtype: torch.dtype, options: dict[str, Any], device: str
 ) -> None:
-    mine, reference = twins(device, dtype, [*KINDS, "large"])
+    mine, reference = twins(device, dtype, KINDS)
+    for params in (mine, reference):  # for several programs; the interpreter is slow
+        params.append(Parameter(torch.linspace(-2, 2, 9_001, device=device).to(dtype)))
     optimizer = oc.Adam(mine, lr=0.1, amsgrad=True, **options)
     other = oc.Adam(reference, lr=0.1, amsgrad=True, fused=False, **options)
     run(mine, reference, optimizer, other, steps=3)

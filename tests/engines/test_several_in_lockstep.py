@@ -154,9 +154,12 @@ _REDUCTIONS = tuple(
 ) + tuple(f"(0.5 * xp.any({{}} > lr{over}))" for over in _OVER)
 
 
-@settings(max_examples=3, deadline=None, derandomize=True)
-@given(formulas(_REDUCTIONS))
-def test_every_engine_computes_what_torch_does(formula: tuple[str, str]) -> None:
+@pytest.mark.parametrize("examples", [2, pytest.param(10, marks=pytest.mark.slow)])
+def test_every_engine_computes_what_torch_does(examples: int) -> None:
+    settings(max_examples=examples)(given(formulas(_REDUCTIONS))(check_on_every_engine))()
+
+
+def check_on_every_engine(formula: tuple[str, str]) -> None:
     rule = rule_of(formula)
     truth = expected(rule)
     for name in ENGINES:

@@ -93,7 +93,7 @@ def configurations(draw: Any, groups: int) -> dict[str, Any]:
     return config
 
 
-@settings(max_examples=300)
+@settings(max_examples=100)
 @given(st.data())
 @pytest.mark.filterwarnings("ignore:scale_fn")
 def test_sequences_are_those_of_torch_also_across_a_checkpoint(data: Any) -> None:

@@ -45,7 +45,7 @@ options = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=300)
+@settings(max_examples=100)
 @given(st.data())
 def test_sequences_are_those_of_torch_also_across_a_checkpoint(data: Any) -> None:
     groups = data.draw(st.integers(1, 3), "groups")

@@ -46,7 +46,7 @@ def test_relative_threshold_of_negative_metrics() -> None:
 
 
 @given(st.lists(st.floats(1e-6, 1e6), max_size=20), st.sampled_from(["min", "max"]), st.booleans())
-@settings(max_examples=200)
+@settings(max_examples=100)
 def test_magnitude_is_torchs_threshold_above_zero_and_its_mirror_image_below(
     losses: list[float], mode: str, mirrored: bool
 ) -> None:

@@ -38,8 +38,14 @@ def stepped(make: Any, dtype: torch.dtype = F, steps: int = 4, **options: Any) -
     return params, optimizer
 
 
+# Each compiles kernels: of those that are stored alike one, all in `make test-slow`.
+ALIKE = ("Momentum", "Adagrad", "RMSprop", "AdamW")
 CASES = [
-    *((name, F, {}) for name, case in OPTIMIZERS.items() if case.states),
+    *(
+        pytest.param(name, F, {}, marks=[pytest.mark.slow] * (name in ALIKE))
+        for name, case in OPTIMIZERS.items()
+        if case.states
+    ),
     ("Adam", F, {"rounding": "stochastic"}),
     ("Adam", B, {}),
     ("Adam", B, {"rounding": "kahan"}),

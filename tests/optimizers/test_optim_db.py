@@ -41,7 +41,7 @@ def test_trajectories_equal(name: str, implementation: str, device: str) -> None
             mine, reference = twins(kinds, dtype, device, implementation)
             optimizer = ours(name)(mine, **copy.deepcopy(options))
             other = reference_of(name, reference, options)
-            for step in range(10):
+            for step in range(6):
                 set_gradients(step, mine, reference)
                 optimizer.step()
                 other.step()

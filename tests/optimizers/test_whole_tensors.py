@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 from torch.nn import Parameter
@@ -31,6 +32,7 @@ def test_shampoo_is_what_plain_code_says() -> None:
     assert optimizer.engine_report() == "torch, whole tensors: 4 parameters, 41 elements"
 
 
+@pytest.mark.slow
 def test_passes_the_kit() -> None:
     class Normalized(TensorOptimizer):
         """The gradient's direction, and how often it was there."""

@@ -1,4 +1,4 @@
-"""Optimizers written as a user would take torch's steps, and the script says so."""
+"""The script says whether its optimizers take the steps of torch's; zoo/test_zoo.py tries the steps, too."""
 
 from __future__ import annotations
 
@@ -7,11 +7,6 @@ import sys
 import pytest
 
 from recipes import write_your_own
-
-
-def test_it_takes_the_steps_of_torchs() -> None:
-    """The one whose formula branches; that of all four the table of the zoo asks, and the script."""
-    write_your_own.check(write_your_own.RAdam)
 
 
 def test_a_wrong_formula_is_found(

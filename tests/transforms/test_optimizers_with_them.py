@@ -238,6 +238,7 @@ def test_released_gradients_take_them_too() -> None:
 
 
 TRANSFORMS = {
+    "several": lambda: [clip_norm(1.0), cautious(), decoupled_decay(0.1), lookahead(2), ema(0.9)],
     "clip": lambda: [clip_value(0.5), clip_norm(1.0)],
     "cautious": lambda: [cautious(), decoupled_decay(0.1)],
     "lookahead, ema": lambda: [lookahead(2), ema(0.9)],
@@ -256,7 +257,9 @@ CHECKS = (
 )
 
 
-@pytest.mark.parametrize("name", TRANSFORMS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name != "several")) for name in TRANSFORMS]
+)
 def test_the_kit_agrees(name: str) -> None:
     checks = optimizer_checks(lambda params: oc.Adam(params, lr=0.05, transforms=TRANSFORMS[name]()), steps=6)
     chosen = [check for check in checks if check.name in CHECKS]

@@ -10,24 +10,14 @@ import torch
 
 from recipes import zoo
 from torchopt_course import testing
-from torchopt_course.testing import assert_optimizer_agrees, optimizer_checks
 
-from ...helpers import ROOT
+from ...helpers import ROOT, some_or_all_of_the_kit
 
 PAGE = ROOT / "docs" / "from_paper_to_optimizer.md"
 
 
-def some_checks(make: Any, reference: Any = None, **options: Any) -> None:
-    """Of the kit, which asks Adam and the zoo's LAMB all of it in tests of their own."""
-    for check in optimizer_checks(make, reference, **options):
-        if check.name in ("reference", "descends", "checkpoint", "engines agree"):
-            check()
-
-
-@pytest.mark.parametrize("kit", [some_checks, pytest.param(assert_optimizer_agrees, marks=pytest.mark.slow)])
-def test_the_page_runs(
-    kit: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+@some_or_all_of_the_kit
+def test_the_page_runs(kit: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(testing, "assert_optimizer_agrees", kit)
     text = PAGE.read_text(encoding="utf-8")
     names: dict[str, Any] = {}
