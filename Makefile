@@ -35,8 +35,10 @@ test-hosts: $(VENV)/.hosts
 	$(BIN)/python -m pytest tests/hosts
 
 # Where there is a GPU: the engines, the optimizers and the autograd on it, in a minute on sixteen cores.
-GPU_TESTS = tests/gpu tests/engines/test_cuda.py tests/optimizers/test_optim_db.py \
-    tests/autograd/test_on_cuda.py tests/autograd/test_kernels_on_cuda.py
+GPU_TESTS = tests/gpu tests/engines/test_cuda.py tests/engines/test_cuda_storage.py \
+    tests/optimizers/test_optim_db.py tests/optimizers/test_optim_db_states.py \
+    tests/autograd/test_on_cuda.py tests/autograd/test_ways_on_cuda.py tests/autograd/test_two_devices.py \
+    tests/autograd/test_kernels_on_cuda.py tests/autograd/test_attention_on_cuda.py
 test-gpu: $(VENV)/.test
 	$(BIN)/python -m pytest -n auto --dist load $(GPU_TESTS)
 

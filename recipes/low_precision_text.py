@@ -30,7 +30,7 @@ WINDOW = 64
 
 # Rows are windows of the text.
 SIZES = {
-    "smoke": Size(rows=60, epochs=2, batch_size=20, seeds=2),
+    "smoke": Size(rows=40, epochs=1, batch_size=10, seeds=2),
     "gallery": Size(rows=2_500, epochs=3, batch_size=16, seeds=5),
     "full": Size(rows=5_000, epochs=20, batch_size=16, seeds=5),
 }

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 import torchopt_course
+from torchopt_course.testing import assert_optimizer_agrees, optimizer_checks
 
 ROOT = Path(__file__).parents[1]
 NAMES = ["SGD", "Momentum", "Adagrad", "RMSprop", "Adam", "AdamW"]
@@ -132,6 +133,18 @@ def assert_same(
             if value.numel():
                 difference = (got[name] - value).abs().max().item()
                 assert difference <= bound * (largest or Largest()).of(i, name, value), f"{name} {i}"
+
+
+def some_of_the_kit(make: Any, reference: Any = None, **options: Any) -> None:
+    for check in optimizer_checks(make, reference, **options):
+        if check.name in ("reference", "descends", "checkpoint", "engines agree"):
+            check()
+
+
+# For the programs of pages, which ask the kit: all of it takes seconds.
+some_or_all_of_the_kit = pytest.mark.parametrize(
+    "kit", [some_of_the_kit, pytest.param(assert_optimizer_agrees, marks=pytest.mark.slow)]
+)
 
 
 def run_python(code: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -43,10 +43,11 @@ def packages(names: set[str]) -> set[str]:
     return {name.split(".")[0] for name in names}
 
 
-def test_the_package_brings_no_compiler_no_extra_and_no_autograd(loaded: dict[str, set[str]]) -> None:
+def test_the_package_brings_nothing_that_can_wait(loaded: dict[str, set[str]]) -> None:
     assert "torchopt_course" in loaded["package"]
     assert not packages(loaded["package"]) & (COMPILERS | EXTRAS)
-    assert not any(name.startswith("torchopt_course.autograd") for name in loaded["package"])
+    parts = ("torchopt_course.autograd", "torchopt_course.playground")
+    assert not any(name.startswith(parts) for name in loaded["package"])
 
 
 def test_the_autograd_brings_what_it_needs_now_and_then_when_it_needs_it(loaded: dict[str, set[str]]) -> None:

@@ -6,18 +6,22 @@ import inspect
 import re
 from typing import Any
 
+import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
 import torchopt_course as oc
+from torchopt_course import testing
 
-from .helpers import ROOT
+from .helpers import ROOT, some_or_all_of_the_kit
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
-def test_your_own_optimizer_runs_as_shown() -> None:
+@some_or_all_of_the_kit
+def test_your_own_optimizer_runs_as_shown(kit: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(testing, "assert_optimizer_agrees", kit)
     [block] = [block for block in BLOCKS if "class Lion" in block]
     names: dict[str, object] = {}
     exec(block, names)

@@ -144,3 +144,12 @@ def assert_as_in_torch(program: Callable[[Make], list[Any]]) -> None:
                 torch.testing.assert_close(mine.detach(), theirs.detach())
             else:
                 assert mine == theirs
+
+
+def error_of(call: Callable[[], Any]) -> str:
+    """The type of the error that a call raises."""
+    try:
+        call()
+    except Exception as error:
+        return type(error).__name__
+    return "none"

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 from collections.abc import Callable
 from typing import Any
@@ -16,38 +15,7 @@ from torch.nn import functional as F
 import torchopt_course
 from torchopt_course import autograd
 
-
-def lenet() -> nn.Sequential:
-    return nn.Sequential(
-        *(nn.Conv2d(1, 6, 5), nn.BatchNorm2d(6), nn.ReLU(), nn.MaxPool2d(2)),
-        *(nn.Conv2d(6, 16, 5), nn.BatchNorm2d(16), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten()),
-        *(nn.Linear(256, 120), nn.ReLU(), nn.Dropout(0.5), nn.Linear(120, 84), nn.ReLU(), nn.Linear(84, 10)),
-    )
-
-
-def assert_same_gradients(model: nn.Module, loss: Callable[[nn.Module], Any], tolerance: float) -> None:
-    """In units of the largest gradient; the same random numbers for both."""
-    twin = copy.deepcopy(model)
-    torch.manual_seed(5)
-    with autograd.record(model):
-        mine = loss(model)
-    mine.backward()
-    torch.manual_seed(5)
-    theirs = loss(twin)
-    theirs.backward()
-    assert abs(mine.item() - theirs.item()) <= tolerance * abs(theirs.item())
-    largest = max(p.grad.abs().max().item() for p in twin.parameters() if p.grad is not None)
-    for (name, p), q in zip(model.named_parameters(), twin.parameters(), strict=True):
-        assert (p.grad is None) == (q.grad is None), name
-        if q.grad is not None:
-            assert (p.grad.dtype, p.grad.shape, p.grad.stride()) == (
-                q.grad.dtype,
-                q.grad.shape,
-                q.grad.stride(),
-            ), name
-            assert (p.grad - q.grad).abs().max().item() <= tolerance * largest, name
-    for (name, mine_), theirs_ in zip(model.named_buffers(), twin.buffers(), strict=True):
-        torch.testing.assert_close(mine_, theirs_, msg=name)
+from .module_gradients import assert_same_gradients, lenet
 
 
 def test_lenet_trains_like_torch():
@@ -132,66 +100,6 @@ def test_other_networks_of_torchvision(name: str):
     with autograd.record(model):
         F.cross_entropy(model(x), y).backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
-
-
-DEEP = {"num_layers": 2, "bidirectional": True, "batch_first": True}
-
-
-@pytest.mark.parametrize(("kind", "how"), [
-    (nn.RNN, {}), (nn.RNN, {"nonlinearity": "relu", "bias": False, "num_layers": 2}), (nn.RNN, DEEP),
-    (nn.LSTM, {}), (nn.LSTM, {"bias": False, "num_layers": 2}), (nn.LSTM, DEEP),
-    (nn.LSTM, {"proj_size": 2, "bidirectional": True}), (nn.GRU, {}), (nn.GRU, {"bias": False}), (nn.GRU, DEEP),
-])  # fmt: skip
-def test_recurrent_layers(kind: type[nn.RNNBase], how: dict[str, Any]):
-    torch.manual_seed(0)
-    model, x = kind(3, 4, **how).double(), torch.randn(5, 2, 3).double()
-
-    def loss(model: nn.Module) -> Any:
-        output, last = model(x)
-        return output.square().sum() + sum((k + 1) * s.sum() for k, s in enumerate(last))
-
-    before = model(x)[0]
-    assert_same_gradients(model, loss, 1e-12)
-    assert all(isinstance(w, nn.Parameter) for w in model._flat_weights)
-    torch.testing.assert_close(model(x)[0], before, rtol=0, atol=0)
-
-
-@pytest.mark.parametrize("cell", [nn.RNNCell(3, 4), nn.RNNCell(3, 4, nonlinearity="relu"), nn.LSTMCell(3, 4),
-                                  nn.GRUCell(3, 4, bias=False)])  # fmt: skip
-def test_recurrent_cells(cell: nn.Module):
-    x = torch.randn(2, 2, 3)
-
-    def loss(cell: nn.Module) -> Any:
-        state = cell(x[1], cell(x[0]))
-        return (state[0] if isinstance(state, tuple) else state).square().sum()
-
-    assert_same_gradients(cell, loss, 1e-5)
-
-
-@pytest.mark.parametrize("enforce_sorted", [True, False])
-@pytest.mark.parametrize(("kind", "options"), [
-    (nn.GRU, {}), (nn.RNN, {"bidirectional": True}), (nn.RNN, {"nonlinearity": "relu", "batch_first": True}),
-    (nn.LSTM, {"num_layers": 2, "bidirectional": True, "proj_size": 2, "dropout": 0.5}),
-])  # fmt: skip
-def test_recurrent_layers_of_packed_sequences(kind: type[nn.Module], options: Any, enforce_sorted: bool):
-    torch.manual_seed(0)
-    model, batch_first = kind(3, 4, **options).double(), options.get("batch_first", False)
-    x = torch.randn((4, 5, 3) if batch_first else (5, 4, 3), dtype=torch.float64)
-    lengths, results = ([5, 4, 2, 2] if enforce_sorted else [2, 5, 1, 3]), []
-    for block in (contextlib.nullcontext, autograd.record):
-        model.zero_grad()
-        torch.manual_seed(1)
-        leaf = x.clone().requires_grad_()
-        with block():
-            packed = nn.utils.rnn.pack_padded_sequence(leaf, lengths, batch_first, enforce_sorted)
-            output, state = model(packed)
-            padded, found = nn.utils.rnn.pad_packed_sequence(output, batch_first, 0.5, total_length=6)
-            states = state if isinstance(state, tuple) else (state,)
-            loss = padded.square().sum() + sum((s**3).sum() for s in states)
-        loss.backward()
-        results.append([padded.detach(), found, leaf.grad, *[p.grad for p in model.parameters()]])
-    for mine, theirs in zip(*results, strict=True):
-        torch.testing.assert_close(mine, theirs)
 
 
 def test_gradients_accumulate_in_the_parameters():

@@ -19,7 +19,6 @@ from hypothesis import strategies as st
 from torchopt_course.autograd import PRIMITIVES, Primitive, reverse
 from torchopt_course.autograd.primitives.rules import Rule
 
-from . import samples_resampling  # noqa: F401 (enters its samples)
 from .agreement import TOLERANCE, check_first_order, check_second_order
 from .samples import FIRST_ORDER, SAMPLES, Draw
 

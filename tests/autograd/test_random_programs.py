@@ -63,7 +63,9 @@ def agree(mine: Any, theirs: Any, what: str) -> None:
         assert (a - b).abs().max() <= 1e-9 * max(1.0, b.abs().max().item()), what
 
 
-@pytest.mark.parametrize("block", range(10))
+@pytest.mark.parametrize(
+    "block", [*range(3), *(pytest.param(n, marks=pytest.mark.slow) for n in range(3, 10))]
+)
 def test_a_hundred_programs(block: int):
     for seed in range(100 * block, 100 * block + 100):
         size = 200 if seed % 50 == 0 else 2 + seed % 19

@@ -16,14 +16,17 @@ from multiprocessing.connection import wait
 from pathlib import Path
 
 import pytest
+import torch
 import torch.distributed as dist
 
+import torchopt_course
 from tests.helpers import ROOT
 from tests.processes import start_ranks
 
 if not (dist.is_available() and dist.is_gloo_available()):
     pytest.skip("this torch is built without gloo", allow_module_level=True)
 
+from tests.distributed.networks import OPTIONS, network
 from tests.distributed.worker import in_a_process, scenarios
 
 pytestmark = pytest.mark.processes
@@ -59,9 +62,21 @@ def run(processes: int, directory: Path) -> dict[str, list[str]]:
     return outcomes(processes, directory, output.read_text)
 
 
+def compile_kernels() -> None:
+    """Here, once, what otherwise each process of the launch would compile for itself, all at once."""
+    for name, options in OPTIONS.items():
+        params = [*network().parameters()]
+        optimizer = getattr(torchopt_course, name)(params, **options)
+        for _ in range(2):
+            for param in params:
+                param.grad = torch.ones_like(param)
+            optimizer.step()
+
+
 @pytest.fixture(scope="module")
 def four(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, list[str]], Path]:
     directory = tmp_path_factory.mktemp("four")
+    compile_kernels()
     return run(4, directory), directory
 
 

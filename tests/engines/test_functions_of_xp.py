@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import linecache
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -51,9 +52,9 @@ EXPRESSIONS = [
 SPECIAL = [0.0, -0.0, 1.0, -1.0, 0.3, -2.5, 1e-30, 1e30, -1e30, torch.inf, -torch.inf, torch.nan]
 
 
-def rule_of(expression: str) -> Any:
+def rule_of(expression: str, states: tuple[str, ...] = ()) -> Any:
     """A rule whose source can be read, as Triton does."""
-    source = f"def rule(p, g, lr):\n    return {expression}\n"
+    source = f"def rule({', '.join(('p', 'g', *states))}, lr):\n    return {expression}\n"
     linecache.cache[expression] = len(source), None, source.splitlines(keepends=True), expression
     namespace: dict[str, Any] = {"xp": torch, "torch_sqrt": torch.sqrt}
     exec(compile(source, expression, "exec"), namespace)
@@ -74,11 +75,14 @@ def values(dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
     return p, torch.tensor(SPECIAL + [0.1 * i for i in range(28)], dtype=dtype)
 
 
-def stepped(expression: str, dtype: torch.dtype, **engine: bool) -> tuple[torch.Tensor, str]:
-    """One step of ``p = expression``, and who took it."""
+def stepped(
+    expression: str, dtype: torch.dtype, kept: tuple[str, ...] = (), **engine: bool
+) -> tuple[torch.Tensor, str, dict[str, torch.Tensor]]:
+    """One step of ``p = expression``, who took it, and the states, to which it may give values as well."""
 
     class User(ElementwiseOptimizer):
-        rule = staticmethod(rule_of(expression))
+        states = kept
+        rule = staticmethod(rule_of(expression, kept))
 
         @staticmethod
         def coefficients(lr: Any) -> Any:
@@ -89,12 +93,16 @@ def stepped(expression: str, dtype: torch.dtype, **engine: bool) -> tuple[torch.
     param.grad = g
     optimizer = User([param], {"lr": 0.25, **engine})
     optimizer.step()
-    return param.detach(), optimizer.engine_report()
+    return param.detach(), optimizer.engine_report(), optimizer.state[param]
 
 
 def check(expression: str, dtype: torch.dtype, name: str, **engine: bool) -> None:
-    got, report = stepped(expression, dtype, **engine)
+    got, report, _ = stepped(expression, dtype, **engine)
     assert report.startswith(name)
+    assert_is_torchs(got, expression, dtype)
+
+
+def assert_is_torchs(got: torch.Tensor, expression: str, dtype: torch.dtype) -> None:
     tolerance = {torch.float32: 3e-6, torch.float64: 1e-13}[dtype]
     torch.testing.assert_close(got, in_torch(expression, dtype), rtol=tolerance, atol=0, equal_nan=True)
 
@@ -105,9 +113,23 @@ DOUBLE = [(expression, torch.float64) for expression in EXPRESSIONS if "." in ex
 every_case = pytest.mark.parametrize(("expression", "dtype"), SINGLE + DOUBLE, ids=str)
 
 
+@cache
+def of_numba(dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    """What all expressions come to, several in a kernel: to compile one for each would take seconds."""
+    results = {}
+    chosen = [expression for expression, of in SINGLE + DOUBLE if of == dtype]
+    for start in range(0, len(chosen), 10):
+        batch = chosen[start : start + 10]
+        names = tuple(f"s{i}" for i in range(len(batch)))
+        _, report, states = stepped(", ".join(("p", *batch)), dtype, names, fused=True)
+        assert report.startswith("fused CPU engine")
+        results |= {expression: states[name] for expression, name in zip(batch, names, strict=True)}
+    return results
+
+
 @every_case
 def test_numba(expression: str, dtype: torch.dtype) -> None:
-    check(expression, dtype, "fused CPU engine", fused=True)
+    assert_is_torchs(of_numba(dtype)[expression], expression, dtype)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)

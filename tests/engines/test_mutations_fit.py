@@ -8,7 +8,7 @@ import pytest
 
 import torchopt_course as oc
 
-from ..mutations import MUTATIONS, Mutation
+from ..broken_lines import MUTATIONS, Mutation
 
 PACKAGE = Path(oc.__file__).parent
 

@@ -16,8 +16,8 @@ from torchopt_course import ElementwiseOptimizer
 from torchopt_course.engines.prepared import PreparedStep
 
 from .formulas import rule_of
-from .test_reductions import normal, optimizer_of
-from .test_several_tensors import ClippedAdam, in_two_groups, parameters, set_gradients
+from .reducing import normal, optimizer_of
+from .several import ClippedAdam, in_two_groups, parameters, set_gradients
 
 
 @pytest.mark.parametrize("of_group", [False, True])

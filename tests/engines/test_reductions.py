@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
@@ -13,50 +13,10 @@ from hypothesis import given, settings
 from torch import Tensor
 from torch.nn import Parameter
 
-from torchopt_course import ElementwiseOptimizer
 from torchopt_course.engines.cpu.reductions import BLOCK
-from torchopt_course.engines.cuda import bucket as cuda
 
 from .formulas import formulas, rule_of
-
-ENGINES = {
-    "fused CPU engine": {"fused": True},
-    "fused CUDA engine": {"fused": True},
-    "foreach engine": {"foreach": True},
-    "eager engine": {"fused": False},
-}
-
-
-@pytest.fixture(params=ENGINES)
-def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Each engine; Triton's interpreter runs the kernels for CUDA."""
-    name: str = request.param
-    if name == "fused CUDA engine":
-        interpret_cuda(monkeypatch)
-    return name
-
-
-def interpret_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
-    triton = pytest.importorskip("triton")
-    monkeypatch.setattr(triton.knobs.runtime, "interpret", True)
-    monkeypatch.setattr(cuda.CudaBucket, "serves", lambda device: device == "cpu")
-
-
-def optimizer_of(
-    rule: Callable[..., Any], params: Any, states: tuple[str, ...] = (), **options: Any
-) -> ElementwiseOptimizer:
-    class User(ElementwiseOptimizer):
-        @staticmethod
-        def coefficients(lr: float) -> dict[str, float]:
-            return {"lr": lr}
-
-    User.rule = staticmethod(rule)  # type: ignore[assignment]
-    User.states = states
-    return User(params, {"lr": 0.25, **options})
-
-
-def normal(shape: tuple[int, ...], seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
+from .reducing import ENGINES, interpret_cuda, normal, optimizer_of
 
 
 def stepped(
@@ -144,9 +104,12 @@ _REDUCTIONS = (
 )
 
 
-@settings(max_examples=4, deadline=None, derandomize=True)
-@given(formulas(_REDUCTIONS))
-def test_every_engine_computes_what_torch_does(formula: tuple[str, str]) -> None:
+@pytest.mark.parametrize("examples", [2, pytest.param(10, marks=pytest.mark.slow)])
+def test_every_engine_computes_what_torch_does(examples: int) -> None:
+    settings(max_examples=examples)(given(formulas(_REDUCTIONS))(check_on_every_engine))()
+
+
+def check_on_every_engine(formula: tuple[str, str]) -> None:
     rule = rule_of(formula)
     expected = []
     torch.set_default_dtype(torch.float64)  # of numbers as tensors
@@ -176,13 +139,6 @@ def test_every_engine_computes_what_torch_does(formula: tuple[str, str]) -> None
 
 def clipped(p: Any, g: Any, lr: Any) -> Any:
     return p - lr * g / xp.norm(g) * xp.sum(xp.abs(g)) / xp.max(g) + xp.mean(p)
-
-
-@pytest.fixture
-def threads() -> Iterator[Callable[[int], None]]:
-    before = torch.get_num_threads()
-    yield torch.set_num_threads
-    torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -283,66 +239,3 @@ def test_complex_numbers_are_refused(engine: str) -> None:
     options = {name: value for name, value in ENGINES[engine].items() if name == "foreach"}
     with pytest.raises(RuntimeError, match=r"norm\(\); but a parameter is complex"):
         optimizer_of(clipped, [param], **options).step()
-
-
-# -- an optimizer of the literature -------------------------------------------------------------------------
-
-
-class Lamb(ElementwiseOptimizer):
-    """Layers are scaled by the ratio of the parameter's norm to the update's (You et al., 2020)."""
-
-    states = ("exp_avg", "exp_avg_sq")
-
-    @staticmethod
-    def coefficients(step: Any, lr: Any, betas: Any, eps: Any, weight_decay: Any) -> Any:
-        return {
-            "lr": lr,
-            "mix": 1 - betas[0],
-            "fresh": 1 - betas[1],
-            "bias1": 1 - betas[0] ** step,
-            "bias2": 1 - betas[1] ** step,
-            "eps": eps,
-            "decay": weight_decay,
-        }
-
-    @staticmethod
-    def rule(
-        p: Any, g: Any, exp_avg: Any, exp_avg_sq: Any, lr: Any, mix: Any, fresh: Any, bias1: Any, bias2: Any,
-        eps: Any, decay: Any,
-    ) -> Any:  # fmt: skip
-        exp_avg = exp_avg + mix * (g - exp_avg)
-        exp_avg_sq = exp_avg_sq + fresh * (g * g - exp_avg_sq)
-        u = exp_avg / bias1 / (xp.sqrt(exp_avg_sq / bias2) + eps) + decay * p
-        trust = xp.norm(p) / xp.norm(u)
-        return p - lr * xp.where(xp.isfinite(trust) & (trust > 0), trust, 1) * u, exp_avg, exp_avg_sq
-
-
-def lamb_by_hand(p: Tensor, grads: list[Tensor], lr: float, eps: float, decay: float) -> Tensor:
-    p, m, v = p.clone(), torch.zeros_like(p), torch.zeros_like(p)
-    for t, g in enumerate(grads, 1):
-        m = 0.9 * m + 0.1 * g
-        v = 0.99 * v + 0.01 * g**2
-        r = (m / (1 - 0.9**t)) / ((v / (1 - 0.99**t)).sqrt() + eps) + decay * p
-        weight, update = p.norm().item(), r.norm().item()
-        p = p - lr * (weight / update if weight > 0 and update > 0 else 1.0) * r
-    return p
-
-
-def test_lamb_is_that_of_its_paper(engine: str) -> None:
-    shapes = [(5, 4), (3,), (BLOCK + 9,)]
-    params = [Parameter(normal(shape, i)) for i, shape in enumerate(shapes)]
-    params[1].data.zero_()  # no norm: no scaling
-    options = {"lr": 0.01, "betas": (0.9, 0.99), "eps": 1e-6, "weight_decay": 0.1}
-    optimizer = Lamb(params, options | ENGINES[engine])
-    steps = 60 if engine != "fused CUDA engine" else 5  # the interpreter is slow
-    grads = [[normal(shape, 100 * i + step) for step in range(steps)] for i, shape in enumerate(shapes)]
-    expected = [
-        lamb_by_hand(param.detach(), own, 0.01, 1e-6, 0.1) for param, own in zip(params, grads, strict=True)
-    ]
-    for step in range(steps):
-        for param, own in zip(params, grads, strict=True):
-            param.grad = own[step]
-        optimizer.step()
-    assert optimizer.engine_report().startswith(engine)
-    for param, value in zip(params, expected, strict=True):
-        torch.testing.assert_close(param.detach(), value, rtol=0, atol=1e-9)

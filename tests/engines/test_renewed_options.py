@@ -14,9 +14,7 @@ from torchopt_course import ElementwiseOptimizer, TensorOptimizer
 from torchopt_course.engines.native.step import make_ready
 from torchopt_course.transforms import clip_value
 
-from .test_reductions import ENGINES, engine, normal
-
-__all__ = ["engine"]  # a fixture
+from .reducing import ENGINES, normal
 
 
 class Growing(ElementwiseOptimizer):

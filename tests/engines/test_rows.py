@@ -17,7 +17,7 @@ from torchopt_course import xp as our_xp
 from torchopt_course.transforms import Transform, clip_global_norm
 
 from .formulas import formulas, rule_of
-from .test_reductions import normal, optimizer_of
+from .reducing import normal, optimizer_of
 
 ENGINES: dict[str, dict[str, Any]] = {
     "foreach engine": {"foreach": True},

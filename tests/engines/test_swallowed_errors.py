@@ -11,7 +11,7 @@ import torch
 import torch as xp
 from torch.nn import Parameter
 
-from .test_reductions import optimizer_of
+from .reducing import optimizer_of
 
 Rule = Callable[..., Any]
 

@@ -56,3 +56,17 @@ def step_as_trained(scheduler: LRScheduler) -> None:
     """One step of a batch schedule; the optimizer is pretended to have been stepped before."""
     scheduler.optimizer._opt_called = True  # type: ignore[attr-defined]
     scheduler.step()
+
+
+class Halving:
+    """A scale_fn that is an object, and so has something to save."""
+
+    def __init__(self, factor: float = 0.5) -> None:
+        self.factor = factor
+
+    def __call__(self, x: float) -> float:
+        return float(self.factor ** (x % 7))
+
+
+def one_over(x: float) -> float:
+    return 1 / (1 + x)

@@ -89,7 +89,7 @@ class Machine:
 @every_engine
 @every_name
 @given(operations=st.lists(OPERATIONS, min_size=4, max_size=14))
-@settings(max_examples=15)
+@settings(max_examples=8)
 def test_operations_in_any_order(name: str, engine: dict[str, bool], operations: list[Any]) -> None:
     options: dict[str, Any] = {"RMSprop": {"momentum": 0.5}, "Adam": {"amsgrad": True}}.get(name, {})
 

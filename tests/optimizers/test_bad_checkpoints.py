@@ -1,15 +1,10 @@
-"""A wrong state_dict is refused in words that name the difference, and the optimizer stays as it was.
-
-What is not wrong, though it looks unusual, must still load: older versions, relatives, other ids and dtypes.
-"""
+"""A wrong state_dict is refused in words that name the difference, and the optimizer stays as it was."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -18,94 +13,9 @@ from torch import nn
 
 import torchopt_course as oc
 
-from ..helpers import NAMES, assert_same, ours, parameters, set_gradients, theirs
+from ..helpers import NAMES, ours, parameters, set_gradients, theirs
+from .checkpoints import StateDict, assert_refused, change, checkpoint, family, goes_on, leaves, stepped
 from .test_write_your_own import Lion
-
-KINDS = ["vector", "matrix", "scalar"]
-StateDict = dict[str, Any]
-
-
-def stepped(make: Callable[..., torch.optim.Optimizer], *groups: list[str], **options: Any) -> Any:
-    """An optimizer after two steps, its parameters named after their kind."""
-    sizes = groups or (KINDS,)
-    params = [parameters(kinds) for kinds in sizes]
-    named = [
-        {"params": list(zip(kinds, group, strict=True))} for kinds, group in zip(sizes, params, strict=True)
-    ]
-    optimizer = make(named, **options)
-    for step in range(2):
-        for group in params:
-            set_gradients(step, group)
-        optimizer.step()
-    return optimizer
-
-
-def checkpoint(make: Callable[..., torch.optim.Optimizer], *groups: list[str], **options: Any) -> StateDict:
-    return copy.deepcopy(stepped(make, *groups, **options).state_dict())
-
-
-def leaves(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], Any]]:
-    """Everything in nested dictionaries and lists, one by one."""
-    items = value.items() if isinstance(value, Mapping) else enumerate(value)
-    for key, item in items:
-        if isinstance(item, Mapping | list):
-            yield from leaves(item, (*path, key))
-        else:
-            yield (*path, key), item
-
-
-def assert_unchanged(before: StateDict, after: StateDict) -> None:
-    old, new = dict(leaves(before)), dict(leaves(after))
-    assert list(old) == list(new)
-    for path, value in old.items():
-        same = torch.equal(value, new[path]) if isinstance(value, torch.Tensor) else value == new[path]
-        assert same, path
-
-
-def assert_refused(optimizer: Any, wrong: Any, error: type[Exception], *words: str) -> None:
-    """The error's type and words are these, and neither the optimizer nor the checkpoint has changed."""
-    before, state, groups = copy.deepcopy(optimizer.state_dict()), optimizer.state, optimizer.param_groups
-    given = copy.deepcopy(wrong)
-    with pytest.raises(error) as raised:
-        optimizer.load_state_dict(wrong)
-    assert type(raised.value) is error
-    for word in words:
-        assert word in str(raised.value), str(raised.value)
-    assert optimizer.state is state
-    assert optimizer.param_groups is groups
-    assert_unchanged(before, optimizer.state_dict())
-    if isinstance(wrong, Mapping):
-        assert_unchanged(given, wrong)
-    optimizer.step()  # and it goes on
-
-
-def change(state_dict: StateDict, *path: Any, to: Any = None) -> StateDict:
-    """A copy of a checkpoint with one thing in it replaced, or left out."""
-    changed = copy.deepcopy(state_dict)
-    inner: Any = changed
-    for key in path[:-1]:
-        inner = inner[key]
-    if to is None:
-        del inner[path[-1]]
-    else:
-        inner[path[-1]] = to
-    return changed
-
-
-class LBFGS(torch.optim.LBFGS):
-    """It wants a closure, and has a state unlike that of all others."""
-
-    def step(self, closure: Any = None) -> Any:
-        params = self.param_groups[0]["params"]
-        return super().step(lambda: torch.stack([(param * param.grad).sum() for param in params]).sum())
-
-
-def family(name: str) -> Callable[..., torch.optim.Optimizer]:
-    own: dict[str, Callable[..., torch.optim.Optimizer]] = {"Lion": Lion, "LBFGS": LBFGS}
-    return own.get(name) or theirs(name)
-
-
-# -- refused -------------------------------------------------------------------------------------------
 
 OTHERS = ["SGD", "Momentum", "Adagrad", "RMSprop", "Adam", "AdamW", "Lion", "Adadelta", "Adamax", "NAdam",
           "ASGD", "Rprop", "LBFGS"]  # fmt: skip
@@ -247,9 +157,6 @@ def test_step_that_is_no_number(step: Any, error: type[Exception]) -> None:
     assert_refused(optimizer, wrong, error, "step of parameter 1 of group 0 (matrix)")
 
 
-# -- hooks come first --------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("returns", [False, True], ids=["in place", "returns another"])
 def test_hook_may_make_a_foreign_checkpoint_fit(returns: bool) -> None:
     """What torch's documentation recommends: map it by the parameters' names."""
@@ -279,135 +186,6 @@ def test_hook_may_make_a_foreign_checkpoint_fit(returns: bool) -> None:
     assert not optimizer._optimizer_load_state_dict_pre_hooks, "the check is no hook that stays"
 
 
-# -- not foreign: loads, and goes on as torch does ----------------------------------------------------------
-
-
-def goes_on(name: str, saved: StateDict, **options: Any) -> None:
-    """Ours and torch's load the same checkpoint, under other options, and take the same steps."""
-    mine, reference = parameters(KINDS), parameters(KINDS)
-    optimizer, other = ours(name)(mine, lr=1.0, **options), theirs(name)(reference, lr=1.0, **options)
-    other.load_state_dict(copy.deepcopy(saved))
-    optimizer.load_state_dict(saved)
-    for step in range(3):
-        set_gradients(step, mine, reference)
-        optimizer.step()
-        other.step()
-    assert_same(mine, reference, optimizer, other)
-
-
-@pytest.mark.parametrize(
-    ("name", "before", "options"),
-    [
-        ("SGD", "SGD", {}),
-        ("Momentum", "SGD", {}),
-        ("SGD", "SGD", {"momentum": 0.9}),
-        ("Momentum", "SGD", {"momentum": 0.9, "nesterov": True}),
-        ("Adagrad", "Adagrad", {"initial_accumulator_value": 0.5}),
-        ("RMSprop", "RMSprop", {}),
-        ("RMSprop", "RMSprop", {"centered": True, "momentum": 0.9}),
-        ("Adam", "AdamW", {}),
-        ("Adam", "Adam", {"amsgrad": True}),
-        ("AdamW", "Adam", {}),
-        ("AdamW", "AdamW", {"amsgrad": True}),
-    ],
-    ids=lambda value: "-".join(value) if isinstance(value, dict) else value,
-)
-def test_family_loads_with_other_options(name: str, before: str, options: dict[str, Any]) -> None:
-    goes_on(name, checkpoint(theirs(before), **options))
-
-
-@pytest.mark.parametrize("option", ["momentum", "centered", "amsgrad"])
-def test_optional_state_begins_anew_when_its_option_is_switched_on(option: str) -> None:
-    name = {"momentum": "SGD", "centered": "RMSprop", "amsgrad": "Adam"}[option]
-    saved = checkpoint(theirs(name))
-    if option == "momentum":
-        saved["state"] = {i: {"momentum_buffer": None} for i in range(3)}  # as older versions of torch did
-    optimizer = ours(name)(parameters(KINDS))
-    optimizer.load_state_dict(saved)
-    optimizer.param_groups[0][option] = 0.9
-    set_gradients(0, optimizer.param_groups[0]["params"])
-    optimizer.step()
-    assert optimizer._kept_states(optimizer.param_groups[0])[-1] in optimizer.state_dict()["state"][0]
-
-
-NEWER = {  # what the first version of torch that had the optimizer did not know
-    "SGD": ["nesterov", "maximize", "foreach", "differentiable", "fused"],
-    "Adagrad": ["foreach", "maximize", "differentiable", "fused"],
-    "RMSprop": ["momentum", "centered", "foreach", "maximize", "capturable", "differentiable"],
-    "Adam": ["amsgrad", "maximize", "foreach", "capturable", "differentiable", "fused",
-             "decoupled_weight_decay"],
-    "AdamW": ["amsgrad", "maximize", "foreach", "capturable", "differentiable", "fused",
-              "decoupled_weight_decay"],
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("name", NEWER)
-@pytest.mark.parametrize(
-    "step", [float, int, np.int64, lambda step: step.reshape(1)], ids=["float", "int", "numpy", "1-d"]
-)
-def test_checkpoint_of_an_old_version(name: str, step: Callable[[Any], Any]) -> None:
-    """Options are missing, a scheduler has left its own, ``step`` is a number."""
-    saved = checkpoint(theirs(name))
-    for option in NEWER[name]:
-        del saved["param_groups"][0][option]
-    saved["param_groups"][0] |= {"initial_lr": 0.1, "max_lr": 1.0, "base_momentum": 0.8, "swa_lr": 0.05}
-    for entry in saved["state"].values():
-        if "step" in entry:
-            entry["step"] = step(entry["step"])
-    goes_on(name, saved)
-
-
-def test_one_element_step_of_any_shape_counts() -> None:
-    saved = checkpoint(torch.optim.Adam)
-    optimizer = oc.Adam(parameters(KINDS))
-    optimizer.load_state_dict(change(saved, "state", 2, "step", to=torch.full((1, 1), 5.0)))
-    set_gradients(0, optimizer.param_groups[0]["params"])
-    optimizer.step()
-    assert [float(entry["step"]) for entry in optimizer.state.values()] == [3, 3, 6]
-
-
-def test_options_of_one_who_adds_keys_to_groups() -> None:
-    """Of a scheduler, or a newer version: with all states there, they are only carried along."""
-    saved = checkpoint(torch.optim.Adam)
-    del saved["param_groups"][0]["decoupled_weight_decay"]
-    saved["param_groups"][0]["layer_decay"] = 0.75
-    optimizer = oc.Adam(parameters(KINDS))
-    optimizer.load_state_dict(saved)
-    assert optimizer.param_groups[0]["layer_decay"] == 0.75
-    assert optimizer.param_groups[0]["decoupled_weight_decay"] is False
-    without_states = checkpoint(torch.optim.SGD)
-    without_states["param_groups"][0]["layer_decay"] = 0.75
-    stepped(oc.SGD).load_state_dict(without_states)
-
-
-# What optimizers that wrap another write into its groups and states.
-WRAPPERS: dict[str, tuple[StateDict, list[str]]] = {
-    "SAM": ({"rho": 0.05, "adaptive": False}, ["old_p"]),
-    "Lookahead": ({"la_alpha": 0.5, "la_steps": 6, "counter": 3}, ["cached_params", "slow_buffer"]),
-    "averaging": ({"n_avg": 2, "average_decay": 0.99}, ["average"]),
-}
-
-
-@pytest.mark.parametrize("wrapper", WRAPPERS)
-@pytest.mark.parametrize("name", [*NAMES, "Lion"])
-def test_checkpoint_of_a_wrapper_loads_into_the_bare_optimizer(name: str, wrapper: str) -> None:
-    """As in torch: what the formula does not know is carried along."""
-    saved = checkpoint(family(name))
-    options, states = WRAPPERS[wrapper]
-    saved["param_groups"][0] |= options
-    for i, param in enumerate(parameters(KINDS)):
-        saved["state"].setdefault(i, {}).update({state: param.detach().clone() for state in states})
-    if name == "Lion":
-        optimizer = Lion(parameters(KINDS))
-        optimizer.load_state_dict(saved)
-    else:
-        goes_on(name, copy.deepcopy(saved))
-        optimizer = ours(name)(parameters(KINDS))
-        optimizer.load_state_dict(saved)
-    assert_unchanged(saved["state"], optimizer.state_dict()["state"])
-    assert options.items() <= optimizer.param_groups[0].items()
-
-
 @pytest.mark.parametrize("names", [["vector"], [], None, 3, "vms", ["a", "b", "c", "d"]], ids=str)
 def test_names_that_do_not_fit(names: Any) -> None:
     """They are for the eyes only, in torch and here: in errors, in reports."""
@@ -434,8 +212,6 @@ def test_option_that_cannot_be_off(name: str) -> None:
     optimizer.load_state_dict(change(good, "param_groups", 0, "weight_decay"))
     assert optimizer.param_groups[0]["weight_decay"] == 0
 
-
-# -- any of torch's checkpoints, edited anyhow ---------------------------------------------------------------
 
 ODD = st.sampled_from(
     [None, 0, -1, 1.5, "x", [], {}, (), [0], ["a"], {"a": 1}, torch.ones(2), torch.tensor(1.0)]
@@ -477,81 +253,6 @@ def test_edited_anyhow(name: str, data: st.DataObject) -> None:
     elif torchs is None:  # where torch alone fails, what is missing is off for us, or begins anew
         for param, twin in zip(mine, reference, strict=True):
             torch.testing.assert_close(param, twin, rtol=2e-5, atol=2e-5)
-
-
-@pytest.mark.parametrize("nothing", [None, {}], ids=["None", "empty"])
-@pytest.mark.parametrize("name", ["Momentum", "RMSprop", "Adam"])
-def test_parameters_without_state(name: str, nothing: Any) -> None:
-    """One had no gradient yet, of another the state is with another process."""
-    saved = checkpoint(theirs(name))
-    first = saved["state"].pop(0)
-    mine, reference = parameters(KINDS), parameters(KINDS)
-    optimizer, other = ours(name)(mine), theirs(name)(reference)
-    other.load_state_dict(copy.deepcopy(saved))
-    optimizer.load_state_dict(saved | {"state": saved["state"] | {0: nothing}})
-    set_gradients(0, mine, reference)
-    optimizer.step()
-    other.step()
-    assert_same(mine, reference, optimizer, other)
-    assert set(optimizer.state[mine[0]]) == set(first)
-
-
-def test_ids_may_be_names_dtypes_and_devices_others() -> None:
-    """Distributed checkpoints call parameters by their names; tensors come in any floating dtype."""
-    saved = checkpoint(torch.optim.Adam)
-    named: StateDict = {
-        "state": {
-            name: {key: value.double() if key != "step" else value for key, value in entry.items()}
-            for name, entry in zip(KINDS, saved["state"].values(), strict=True)
-        },
-        "param_groups": [saved["param_groups"][0] | {"params": KINDS}],
-    }
-    goes_on("Adam", named)
-    on_meta = change(saved, "state", 1, "exp_avg", to=torch.ones(5, 3, device="meta"))
-    params = parameters(KINDS)
-    with torch.device("meta"):
-        params[1] = nn.Parameter(torch.ones(5, 3))
-    optimizer = oc.Adam(params)
-    optimizer.load_state_dict(on_meta)
-    assert optimizer.state[params[1]]["exp_avg_sq"].is_meta
-
-
-class Averaging(oc.Adam):
-    """A user's subclass that keeps a state of its own, for each parameter from the start and one for all."""
-
-    def __init__(self, params: Any, decay: float = 0.5) -> None:
-        super().__init__(params)
-        self.param_groups[0]["average_decay"] = decay
-        for param in self.param_groups[0]["params"]:
-            self.state[param]["average"] = torch.zeros(())  # not of the parameter's shape
-        self.state["seen"] = 0  # type: ignore[index]
-
-
-class LazilyAveraging(oc.Adam):
-    """The same from the first step on, also for parameters that have no gradient yet."""
-
-    def __init__(self, params: Any) -> None:
-        super().__init__([{"params": params, "average_decay": 0.5}])
-
-    def step(self, closure: Any = None) -> Any:
-        loss = super().step(closure)
-        for param in self.param_groups[0]["params"]:
-            self.state[param]["average"] = param.detach().mean()
-        return loss
-
-
-@pytest.mark.parametrize("steps", [0, 1])
-@pytest.mark.parametrize("make", [Averaging, LazilyAveraging])
-def test_subclass_keeps_states_of_its_own(make: Callable[..., Any], steps: int) -> None:
-    optimizer = make(parameters(KINDS))
-    for step in range(steps):
-        set_gradients(step, optimizer.param_groups[0]["params"][:2])
-        optimizer.step()
-    saved = copy.deepcopy(optimizer.state_dict())
-    fresh = make(parameters(KINDS))
-    fresh.load_state_dict(saved)
-    assert_unchanged(saved, fresh.state_dict())
-    fresh.step()
 
 
 def test_sharded_state_is_compared_by_its_global_shape() -> None:

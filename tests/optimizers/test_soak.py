@@ -16,7 +16,12 @@ EVENTS = {"gradient vanishes", "group added", "lr changed", "weight_decay change
           "saved, loaded anew", "deep copy", "p.data replaced"}  # fmt: skip
 
 
-@pytest.mark.parametrize("name", NAMES)
+QUICK = ("SGD", "RMSprop", "Adam")  # the others in `make test-slow`
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name not in QUICK)) for name in NAMES]
+)
 def test_short_soak(name: str) -> None:
     report = soak.soak(name, steps=60, seed=22)
     assert report.events.keys() == EVENTS, "everything has happened; another seed if the events were changed"

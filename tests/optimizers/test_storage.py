@@ -25,9 +25,9 @@ from .stored import (
     tensors_of,
 )
 
-# Each way of storing with Adam, each optimizer in three; all of them with all in `make test-slow`.
+# Each way of storing with Adam, each optimizer in two; all of them with all in `make test-slow`.
 CASES = [
-    pytest.param(name, *stored, marks=() if name == "Adam" or i in (1, 2, 6) else pytest.mark.slow)
+    pytest.param(name, *stored, marks=() if name == "Adam" or i in (2, 6) else pytest.mark.slow)
     for name in OPTIMIZERS
     for i, stored in enumerate(STORED)
     if OPTIMIZERS[name].states or "state_dtype" not in stored[1]

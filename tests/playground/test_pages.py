@@ -20,7 +20,7 @@ from torchopt_course.playground.optimizers import Optimizer, PlaygroundError
 from torchopt_course.transforms import clip_value
 
 from ..browser import Browser
-from ..helpers import ROOT, run_python
+from ..helpers import ROOT
 
 pytest.importorskip("sympy")
 
@@ -217,10 +217,3 @@ def test_the_command(
 def test_two_classes_of_one_name() -> None:
     text = page([type("Adam", (Base,), {})])
     assert 'WALKING = ["SGD", "Adam of tests.playground.test_pages"]' in text
-
-
-def test_the_package_does_not_import_it() -> None:
-    done = run_python(
-        "import sys, torchopt_course; print([m for m in sys.modules if 'playground' in m or m == 'sympy'])"
-    )
-    assert done.stdout == "[]\n", done.stderr

@@ -1,4 +1,4 @@
-"""Optimizers written as a user would take torch's steps, and the script says so."""
+"""The script says whether its optimizers take the steps of torch's; zoo/test_zoo.py tries the steps, too."""
 
 from __future__ import annotations
 
@@ -7,13 +7,6 @@ import sys
 import pytest
 
 from recipes import write_your_own
-from recipes.write_your_own import CLASSICS
-from torchopt_course import ElementwiseOptimizer
-
-
-@pytest.mark.parametrize("cls", CLASSICS)
-def test_they_take_the_steps_of_torchs(cls: type[ElementwiseOptimizer]) -> None:
-    write_your_own.check(cls)
 
 
 def test_a_wrong_formula_is_found(

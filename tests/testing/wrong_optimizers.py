@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import random
 from typing import Any
 
@@ -52,69 +51,14 @@ class Ascends(Right):
         super().move(p, -m, v, step, group)
 
 
-class CorrectsTheBiasByACounterOfItsOwn(Right):
-    """After a checkpoint the bias correction begins again."""
-
-    steps = 0
-
-    def step(self, closure: Any = None) -> Any:
-        self.steps += 1
-        return super().step(closure)
-
-    def move(self, p: Any, m: Any, v: Any, step: int, group: Any) -> None:
-        super().move(p, m, v, self.steps, group)
-
-
-class SharesItsState(Right):
-    """One momentum for all parameters, in all groups."""
-
-    def update(self, p: Any, group: Any) -> None:
-        shared = self.__dict__.setdefault("shared", {})
-        first = shared.setdefault("m", torch.zeros(()))
-        first.mul_(0.9).add_(p.grad.sum().to(first), alpha=0.1)
-        super().update(p, group)
-        p.sub_(1e-3 * first.to(p))
-
-
-class CountsTwice(Right):
-    def count(self, step: int) -> int:
-        return step + 2
-
-
-class NeverCounts(Right):
-    def count(self, step: int) -> int:
-        return 1
-
-
 class GrowsByWeightDecay(Right):
     def move(self, p: Any, m: Any, v: Any, step: int, group: Any) -> None:
         super().move(p, m, v, step, {**group, "weight_decay": -group["weight_decay"]})
 
 
-class RemembersItsRate(Right):
-    """As it was at construction."""
-
-    def __init__(self, params: Any):
-        super().__init__(params)
-        self.rate = self.param_groups[0]["lr"]
-
-    def move(self, p: Any, m: Any, v: Any, step: int, group: Any) -> None:
-        super().move(p, m, v, step, {**group, "lr": self.rate})
-
-
 class TakesTheFirstGroupsRate(Right):
     def move(self, p: Any, m: Any, v: Any, step: int, group: Any) -> None:
         super().move(p, m, v, step, {**group, "lr": self.param_groups[0]["lr"]})
-
-
-class KeepsItsStateToItself(Right):
-    """Where no checkpoint sees it."""
-
-    def update(self, p: Any, group: Any) -> None:
-        kept = self.__dict__.setdefault("kept", {})
-        self.state[p] = kept.setdefault(p, {})
-        super().update(p, group)
-        del self.state[p]
 
 
 class ThrowsDice(Right):
@@ -151,18 +95,6 @@ class NormOfAll(Right):
         super().move(p, m, v, step, {**group, "lr": group["lr"] / (1 + self.norm)})
 
 
-class KeepsAllGradients(Right):
-    def update(self, p: Any, group: Any) -> None:
-        self.__dict__.setdefault("history", []).append(p.grad)
-        super().update(p, group)
-
-
-class KeepsALog(Right):
-    def update(self, p: Any, group: Any) -> None:
-        self.__dict__.setdefault("norms", []).append(float(p.grad.norm()))
-        super().update(p, group)
-
-
 class ReplacesItsParameters(Right):
     def move(self, p: Any, m: Any, v: Any, step: int, group: Any) -> None:
         p.data = p.data.clone()
@@ -176,18 +108,6 @@ class StepsWithoutAGradient(Right):
                 if p.grad is None:
                     p.grad = torch.zeros_like(p)
         return super().step(closure)
-
-
-class CountsForTheGroup(Right):
-    """So a parameter without a gradient ages all the same."""
-
-    def step(self, closure: Any = None) -> Any:
-        for group in self.param_groups:
-            group["step"] = group.get("step", 0) + 1
-        return super().step(closure)
-
-    def move(self, p: Any, m: Any, v: Any, step: int, group: Any) -> None:
-        super().move(p, m, v, group["step"], group)
 
 
 class IgnoresTheClosure(Right):
@@ -210,12 +130,6 @@ class OnlyDescends(Right):
         super().update(p, {**group, "maximize": False})
 
 
-class KeepsABlank(Right):
-    def update(self, p: Any, group: Any) -> None:
-        super().update(p, group)
-        self.state[p].setdefault("max_v", torch.zeros_like(p))
-
-
 class FlattensByView(Right):
     def move(self, p: Any, m: Any, v: Any, step: int, group: Any) -> None:
         super().move(p.view(-1), m.reshape(-1), v.reshape(-1), step, group)
@@ -228,24 +142,6 @@ class MixesUpLayouts(Right):
         if p.dim() == 2 and not p.is_contiguous() and p.mT.is_contiguous():
             p.grad = p.grad.mT.contiguous().view(p.shape)
         super().update(p, group)
-
-
-class LosesItsStateInCopies(Right):
-    def __deepcopy__(self, memo: Any) -> Any:
-        return type(self)([torch.nn.Parameter(p.detach().clone()) for p in self.param_groups[0]["params"]])
-
-
-class LosesItsStateInPickles(Right):
-    def __getstate__(self) -> Any:
-        return {**super().__getstate__(), "state": {}}  # type: ignore[misc]
-
-
-class CannotBeScheduled(Right):
-    """Its rate is counted down from the first one by itself."""
-
-    def move(self, p: Any, m: Any, v: Any, step: int, group: Any) -> None:
-        group["lr"] = group.setdefault("first_lr", group["lr"]) / math.sqrt(step)
-        super().move(p, m, v, step, group)
 
 
 class BreaksInHalf(Right):
@@ -275,41 +171,3 @@ class ComputesInNumpy(Right):
 
     def move(self, p: Any, m: Any, v: Any, step: int, group: Any) -> None:
         super().move(p, torch.from_numpy(m.numpy().copy()), v, step, group)
-
-
-# Each mistake, and the check that is there for it.
-MISTAKES: list[tuple[type[Right], str]] = [
-    (Ascends, "descends"),
-    (CorrectsTheBiasByACounterOfItsOwn, "checkpoint"),
-    (SharesItsState, "independence"),
-    (CountsTwice, "counts steps"),
-    (NeverCounts, "counts steps"),
-    (GrowsByWeightDecay, "weight decay"),
-    (RemembersItsRate, "learning rate"),
-    (RemembersItsRate, "schedulers"),
-    (TakesTheFirstGroupsRate, "groups"),
-    (KeepsItsStateToItself, "checkpoint"),
-    (ThrowsDice, "repeats"),
-    (WritesToTheGradient, "gradients untouched"),
-    (DependsOnTheOrder, "order"),
-    (NormOfAll, "independence"),
-    (KeepsAllGradients, "no growth"),
-    (KeepsALog, "no growth"),
-    (ReplacesItsParameters, "in place"),
-    (StepsWithoutAGradient, "missing gradients"),
-    (CountsForTheGroup, "missing gradients"),
-    (IgnoresTheClosure, "closure"),
-    (LosesTheLoss, "closure"),
-    (HasNoEpsilon, "finite at zero"),
-    (OnlyDescends, "maximize"),
-    (KeepsABlank, "every state moves"),
-    (FlattensByView, "layouts"),
-    (MixesUpLayouts, "layouts"),
-    (LosesItsStateInCopies, "deep copy"),
-    (LosesItsStateInPickles, "pickle"),
-    (CannotBeScheduled, "schedulers"),
-    (BreaksInHalf, "half precision"),
-    (IsRecorded, "in place"),
-    (AnotherFormulaWhenCompiled, "compiled"),
-    (ComputesInNumpy, "sharded"),
-]

@@ -105,6 +105,7 @@ def test_what_sees_a_part_alone_is_refused() -> None:
         oc.SGD(params, transforms=[clip_global_norm(-1.0)])
 
 
+@pytest.mark.slow
 def test_the_kit_agrees() -> None:
     checks = optimizer_checks(
         lambda params: oc.Adam(params, lr=0.05, transforms=[clip_global_norm(1.0)]), steps=5, coupled=True

@@ -1,20 +1,16 @@
-"""All that an optimizer can it can with transforms: groups, checkpoints, copies, precisions, schedules."""
+"""What an optimizer can it can with transforms: groups, closures, precisions, routes, whole tensors."""
 
 from __future__ import annotations
 
 import copy
-import io
-import pickle
 from typing import Any
 
 import pytest
 import torch
 from torch.nn import Parameter
-from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LinearLR, SequentialLR
 
 import torchopt_course as oc
 from torchopt_course.engines.prepared import PreparedStep
-from torchopt_course.lr_scheduler import as_lr
 from torchopt_course.testing import optimizer_checks
 from torchopt_course.transforms import (
     cautious,
@@ -27,94 +23,9 @@ from torchopt_course.transforms import (
 )
 
 from ..helpers import every_engine, parameters, set_gradients
-from .test_composition import DecayedSigns
+from .test_checkpoints_with_them import chain, stepped
 
 KINDS = ["vector", "matrix", "scalar", "channels_last"]
-
-
-def chain() -> list[Any]:
-    return [clip_norm(1.0), cautious(), decoupled_decay(0.1), lookahead(3), ema(0.7)]
-
-
-def stepped(optimizer: Any, params: list[Parameter], steps: range) -> None:
-    for step in steps:
-        set_gradients(step, params)
-        optimizer.step()
-
-
-def assert_goes_on_alike(params: list[Parameter], optimizer: Any, twins: list[Parameter], other: Any) -> None:
-    for step in range(50, 54):
-        set_gradients(step, params, twins)
-        optimizer.step()
-        other.step()
-    for param, twin in zip(params, twins, strict=True):
-        assert torch.equal(param, twin)
-        for name, value in optimizer.state[param].items():
-            assert torch.equal(other.state[twin][name], value)
-
-
-@every_engine
-def test_checkpoints_go_on_with_the_same_bits(engine: dict[str, Any]) -> None:
-    params = parameters(KINDS)
-    optimizer = oc.AdamW(params, transforms=chain(), **engine)
-    optimizer.param_groups[0]["max_norm"] = 0.5
-    stepped(optimizer, params, range(4))
-    file = io.BytesIO()
-    torch.save(optimizer.state_dict(), file)
-    file.seek(0)
-    twins = [Parameter(param.detach().clone()) for param in params]
-    other = oc.AdamW(twins, transforms=chain(), **engine)
-    other.load_state_dict(torch.load(file, weights_only=True))
-    assert other.param_groups[0]["max_norm"] == 0.5
-    assert_goes_on_alike(params, optimizer, twins, other)
-
-
-@pytest.mark.parametrize("copied", [copy.deepcopy, lambda both: pickle.loads(pickle.dumps(both))])
-def test_copies_go_on_with_the_same_bits(copied: Any) -> None:
-    for make in (lambda params: oc.SGD(params, momentum=0.9, transforms=chain()), DecayedSigns):
-        params = parameters(KINDS)
-        optimizer = make(params)
-        stepped(optimizer, params, range(4))
-        twins, other = copied((params, optimizer))
-        assert_goes_on_alike(params, optimizer, twins, other)
-
-
-def test_checkpoints_with_other_transforms_are_refused() -> None:
-    params = parameters(KINDS)
-    made = {name: oc.Adam(params, transforms=transforms) for name, transforms in {
-        "no transforms": [],
-        "the transforms clip_norm, ema": [clip_norm(1.0), ema()],
-        "the transforms ema, clip_norm": [ema(), clip_norm(1.0)],
-    }.items()}  # fmt: skip
-    for theirs, one in made.items():
-        for ours, other in made.items():
-            if ours == theirs:
-                other.load_state_dict(one.state_dict())
-                continue
-            before = str(other.state_dict())
-            with pytest.raises(
-                ValueError, match=f"group 0 was made with {theirs}, the optimizer with {ours}"
-            ):
-                other.load_state_dict(one.state_dict())
-            assert str(other.state_dict()) == before
-
-
-def test_torchs_checkpoint_loads_when_told_so() -> None:
-    params, twins = parameters(KINDS), parameters(KINDS)
-    theirs = torch.optim.Adam(params)
-    stepped(theirs, params, range(3))
-    optimizer = oc.Adam(twins, transforms=[clip_norm(0.5), lookahead(5), ema(0.9)])
-    checkpoint = theirs.state_dict()
-    for group in checkpoint["param_groups"]:
-        group["transforms"] = optimizer.param_groups[0]["transforms"]
-    optimizer.load_state_dict(checkpoint)
-    assert optimizer.param_groups[0]["max_norm"] == 0.5
-    before = twins[0].detach().clone()
-    stepped(optimizer, twins, range(1))
-    state = optimizer.state[twins[0]]
-    assert state["step"] == 4
-    assert torch.equal(state["slow"], before)
-    torch.testing.assert_close(state["ema"], 0.9 * before + 0.1 * twins[0].detach())
 
 
 def test_groups_have_options_of_their_own() -> None:
@@ -326,55 +237,8 @@ def test_released_gradients_take_them_too() -> None:
     assert all(map(torch.equal, model.parameters(), twin.parameters()))
 
 
-def test_any_option_follows_a_schedule() -> None:
-    params = parameters(["vector"])
-    optimizer = oc.AdamW(params, weight_decay=0.5, transforms=[clip_norm(2.0)])
-    decay = as_lr(optimizer, "weight_decay")
-
-    def schedules() -> list[Any]:
-        return [
-            CosineAnnealingLR(optimizer, 8),
-            SequentialLR(decay, [LinearLR(decay, 0.1, 1.0, 3), CosineAnnealingLR(decay, 8)], [3]),
-            LambdaLR(as_lr(optimizer, "max_norm"), lambda step: 0.5**step),
-            LambdaLR(as_lr(optimizer, "betas", 1), lambda step: 1 - 0.1 / (step + 1)),
-        ]
-
-    alone = torch.optim.SGD(parameters(["vector"]), lr=0.5)
-    reference = SequentialLR(alone, [LinearLR(alone, 0.1, 1.0, 3), CosineAnnealingLR(alone, 8)], [3])
-    running = schedules()
-    for step in range(6):
-        group = optimizer.param_groups[0]
-        assert group["weight_decay"] == alone.param_groups[0]["lr"]
-        assert group["max_norm"] == 2.0 * 0.5**step
-        assert group["betas"] == (0.9, 0.999 * (1 - 0.1 / (step + 1)))
-        set_gradients(step, params)
-        optimizer.step()
-        alone.step()
-        if step == 3:  # and goes on from a checkpoint
-            saved = [each.state_dict() for each in running], optimizer.state_dict()
-            optimizer = oc.AdamW(params, weight_decay=0.5, transforms=[clip_norm(2.0)])
-            decay = as_lr(optimizer, "weight_decay")
-            running = schedules()
-            optimizer.load_state_dict(saved[1])
-            for each, state in zip(running, saved[0], strict=True):
-                each.load_state_dict(state)
-        for each in (*running, reference):
-            each.step()
-
-
-def test_an_option_that_is_no_number_follows_none() -> None:
-    optimizer = oc.AdamW(parameters(["vector"]))
-    with pytest.raises(KeyError, match="no option 'weigt_decay', only lr, betas"):
-        as_lr(optimizer, "weigt_decay")
-    with pytest.raises(TypeError, match=r"\(0.9, 0.999\), expected a number: give the index of one"):
-        as_lr(optimizer, "betas")
-    with pytest.raises(TypeError, match="'amsgrad' of parameter group 0 is False"):
-        as_lr(optimizer, "amsgrad")
-    with pytest.raises(RuntimeError, match="step the optimizer itself"):
-        as_lr(optimizer, "weight_decay").step()
-
-
 TRANSFORMS = {
+    "several": lambda: [clip_norm(1.0), cautious(), decoupled_decay(0.1), lookahead(2), ema(0.9)],
     "clip": lambda: [clip_value(0.5), clip_norm(1.0)],
     "cautious": lambda: [cautious(), decoupled_decay(0.1)],
     "lookahead, ema": lambda: [lookahead(2), ema(0.9)],
@@ -393,7 +257,9 @@ CHECKS = (
 )
 
 
-@pytest.mark.parametrize("name", TRANSFORMS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name != "several")) for name in TRANSFORMS]
+)
 def test_the_kit_agrees(name: str) -> None:
     checks = optimizer_checks(lambda params: oc.Adam(params, lr=0.05, transforms=TRANSFORMS[name]()), steps=6)
     chosen = [check for check in checks if check.name in CHECKS]

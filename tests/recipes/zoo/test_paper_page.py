@@ -9,13 +9,16 @@ import pytest
 import torch
 
 from recipes import zoo
+from torchopt_course import testing
 
-from ...helpers import ROOT
+from ...helpers import ROOT, some_or_all_of_the_kit
 
 PAGE = ROOT / "docs" / "from_paper_to_optimizer.md"
 
 
-def test_the_page_runs(capsys: pytest.CaptureFixture[str]) -> None:
+@some_or_all_of_the_kit
+def test_the_page_runs(kit: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(testing, "assert_optimizer_agrees", kit)
     text = PAGE.read_text(encoding="utf-8")
     names: dict[str, Any] = {}
     for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL):

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch.nn import functional as F
 
-from .samples import SAMPLES, Case, Draw
+from .drawing import SAMPLES, Case, Draw
 
 # Torch's kernel, the mode that leads to it, and how many dimensions the picture has.
 KERNELS = [
