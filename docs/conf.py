@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,21 @@ nb_render_markdown_format = "myst"  # tables in outputs
 templates_path = ["_templates"]
 autosummary_generate = True
 autodoc_member_order = "bysource"
+# What overrides a method without a word of its own is described with the base; torch's words are torch's.
+autodoc_inherit_docstrings = False
+# Public to other files of the autograd, not to its users.
+INTERNAL = (
+    "Symbol",
+    "SymbolicLevel",
+    "moved",
+    "adopt",
+    "without_reverse",
+    "bind",
+    "compute",
+    "plan",
+    "differentiates",
+)
+autodoc_default_options = {"exclude-members": ", ".join(INTERNAL)}
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
 napoleon_numpy_docstring = False
@@ -77,10 +93,25 @@ html_show_copyright = False
 copybutton_exclude = ".linenos, .gp, .go"
 
 
-def without_torchs(app: Any, name: str, cls: type, options: Any, bases: list[type]) -> None:
-    """Torch's classes are bases of ours for isinstance() only, and have the same names."""
-    bases[:] = [base for base in bases if not base.__module__.startswith("torch.")] or [object]
+PUBLIC = (torchopt_course, torchopt_course.autograd, torchopt_course.lr_scheduler, torchopt_course.transforms)
+
+
+def public_bases(app: Any, name: str, cls: type, options: Any, bases: list[Any]) -> None:
+    """In the place of private bases those that a reader knows; what torch's of the same names are for."""
+
+    def known(base: type) -> Iterator[type | str]:
+        place = base.__module__.removesuffix(f".{base.__name__.lower()}")
+        if base.__name__ == cls.__name__:
+            yield f"``{place}.{base.__name__}`` (for isinstance() only)"
+        elif place.split(".")[0] in ("torch", "builtins") or any(base.__name__ in p.__all__ for p in PUBLIC):
+            yield base
+        else:
+            for parent in base.__bases__:
+                yield from known(parent)
+
+    found = dict.fromkeys(shown for base in bases for shown in known(base))
+    bases[:] = [base for base in found if base is not object] or [object]
 
 
 def setup(app: Any) -> None:
-    app.connect("autodoc-process-bases", without_torchs)
+    app.connect("autodoc-process-bases", public_bases)

@@ -37,7 +37,7 @@ class Adagrad(ElementwiseOptimizer, optim.Adagrad):
         eps: ε, outside of the root (default 1e-10).
         maximize: ascend instead of descend (default ``False``).
         foreach, fused, differentiable: which engine, see :class:`ElementwiseOptimizer`.
-        state_dtype, rounding: how states and 16-bit parameters are stored, see there.
+        state_dtype, rounding: how states and 16-bit parameters are stored, see :class:`ElementwiseOptimizer`.
         transforms: what is done before and after the rule, see :mod:`torchopt_course.transforms`.
 
     Raises:

@@ -43,7 +43,7 @@ class Adam(ElementwiseOptimizer, optim.Adam):
         capturable: keep ``step`` with the parameter, for graph capture on an accelerator (default ``False``).
         decoupled_weight_decay: shrink the weights apart from the gradient, as AdamW (default ``False``).
         foreach, fused, differentiable: which engine, see :class:`ElementwiseOptimizer`.
-        state_dtype, rounding: how states and 16-bit parameters are stored, see there.
+        state_dtype, rounding: how states and 16-bit parameters are stored, see :class:`ElementwiseOptimizer`.
         transforms: what is done before and after the rule, see :mod:`torchopt_course.transforms`.
 
     Raises:

@@ -155,7 +155,7 @@ def release_gradients(model: Module, optimizer: SteppedOptimizer) -> ReleasedGra
             or :class:`TensorOptimizer`.
 
     Returns:
-        A handle that removes the hooks, and switches to accumulation. Keep it, or the optimizer: the hooks
+        A handle that removes the hooks, and switches to accumulation. Keep it, or the optimizer; the hooks
         keep neither of them, and fail when both are gone.
 
     Raises:

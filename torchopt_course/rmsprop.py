@@ -42,7 +42,7 @@ class RMSprop(ElementwiseOptimizer, optim.RMSprop):
         capturable: keep ``step`` with the parameter, for graph capture on an accelerator (default ``False``).
         maximize: ascend instead of descend (default ``False``).
         foreach, fused, differentiable: which engine, see :class:`ElementwiseOptimizer`.
-        state_dtype, rounding: how states and 16-bit parameters are stored, see there.
+        state_dtype, rounding: how states and 16-bit parameters are stored, see :class:`ElementwiseOptimizer`.
         transforms: what is done before and after the rule, see :mod:`torchopt_course.transforms`.
 
     Raises:

@@ -45,7 +45,7 @@ class SGD(ElementwiseOptimizer, optim.SGD):
         nesterov: look ahead along the velocity (default ``False``); needs momentum and no dampening.
         maximize: ascend instead of descend (default ``False``).
         foreach, fused, differentiable: which engine, see :class:`ElementwiseOptimizer`.
-        state_dtype, rounding: how states and 16-bit parameters are stored, see there.
+        state_dtype, rounding: how states and 16-bit parameters are stored, see :class:`ElementwiseOptimizer`.
         transforms: what is done before and after the rule, see :mod:`torchopt_course.transforms`.
 
     Raises:

@@ -78,3 +78,8 @@ def test_released_gradients_are_refused() -> None:
     model = torch.nn.Linear(2, 2)
     with pytest.raises(RuntimeError, match="skip_nonfinite must see all gradients"):
         oc.release_gradients(model, oc.SGD(model.parameters(), transforms=[skip_nonfinite()]))
+
+
+def test_it_has_no_options() -> None:
+    with pytest.raises(TypeError, match="unexpected keyword argument 'bound'"):
+        skip_nonfinite(bound=1.0)

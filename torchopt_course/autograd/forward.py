@@ -279,15 +279,22 @@ def jacfwd(func: Callable[..., Any], argnums: Argnums = 0, has_aux: bool = False
 
 
 def hessian(func: Callable[..., Any], argnums: Argnums = 0) -> Callable[..., Any]:
-    """A function that gives all second derivatives of ``func``: forward over reverse, as in torch.func."""
+    """A function that gives all second derivatives of ``func``: forward over reverse, as in torch.func.
+
+    Arguments as of :func:`jacfwd`.
+
+    Returns:
+        For one argument a tensor of shape ``(*output.shape, *argument.shape, *argument.shape)``; for a tuple
+        of several a tuple of tuples of them.
+    """
     return jacfwd(jacrev(func, argnums), argnums)
 
 
 def hvp(func: Callable[..., Any], primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> Any:
     """The Hessian of a scalar ``func`` times ``tangents``, without the Hessian: forward over reverse.
 
-    Returns:
-        As the primals: a tuple with one entry for each argument.
+    Arguments and errors as of :func:`jvp`, but that ``func`` returns a 0-d tensor. The result is a tuple
+    with one entry for each argument, like the primals.
     """
     gradient = grad(func, argnums=tuple(range(len(primals))))
     return jvp(gradient, primals, tangents)[1]

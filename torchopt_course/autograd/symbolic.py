@@ -220,13 +220,13 @@ def formula(func: Callable[..., Any]) -> Formula:
     Raises:
         NotImplementedError: an operation without a symbolic rule.
         TypeError: a branch on a value; a tensor with more than one element; a result that is no scalar.
-        ModuleNotFoundError: sympy is missing (``pip install torchopt-course[autograd]``).
+        ModuleNotFoundError: sympy is missing (``pip install sympy``).
     """
     try:
         import sympy
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            "symbolic differentiation needs sympy: pip install 'torchopt-course[autograd]'", name="sympy"
+            "symbolic differentiation needs sympy: pip install sympy", name="sympy"
         ) from error
     names = _names(func)
     symbols = tuple(sympy.Symbol(name, real=True) for name in names)

@@ -158,7 +158,7 @@ class Traced(InMemory):
 
     @property
     def data(self) -> Value:
-        """What it holds: a plain tensor (a new one each time), or a traced value of a lower level."""
+        """The plain tensor that it holds (a new one each time), or a traced value of a lower level."""
         return self._data if isinstance(self._data, Traced) else self._data.detach()
 
     @data.setter

@@ -76,7 +76,10 @@ def vjp(func: Callable[..., Any], *primals: Any, has_aux: bool = False) -> tuple
 def value_and_grad(
     func: Callable[..., Any], argnums: Argnums = 0, has_aux: bool = False
 ) -> Callable[..., Any]:
-    """As :func:`grad`, but with the value: ``(value, gradient)``, or ``((value, aux), gradient)``."""
+    """As :func:`grad`, but with the value: ``(value, gradient)``, or ``((value, aux), gradient)``.
+
+    Arguments and errors as there.
+    """
 
     @wraps(func)
     def both(*args: Any, **kwargs: Any) -> Any:

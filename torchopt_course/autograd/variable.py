@@ -64,7 +64,7 @@ class Variable(Hooked, Copied):
         return variable
 
     def backward(self, *args: Any, **kwargs: Any) -> None:
-        """As of any tensor: see :func:`.backward.backward`."""
+        """Add to ``.grad`` of the leaves that this came from; arguments as of ``torch.Tensor.backward``."""
         TABLE[Tensor.backward](self, *args, **kwargs)
 
     @Traced.data.setter  # type: ignore[attr-defined, untyped-decorator]
@@ -84,7 +84,7 @@ class Variable(Hooked, Copied):
 
     @property
     def requires_grad(self) -> bool:
-        """Whether it is differentiated: always, unless it was detached in place or switched off."""
+        """True, unless it was detached in place or switched off."""
         return self.level is not CONSTANT
 
     @requires_grad.setter

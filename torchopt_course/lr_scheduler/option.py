@@ -29,7 +29,7 @@ def as_lr(optimizer: Optimizer, option: str, index: int | None = None) -> Optimi
         index: which number, of an option that is several, as ``betas``.
 
     Returns:
-        Something to give to schedulers: it cannot be stepped.
+        What schedulers take for an optimizer; it cannot be stepped.
 
     Raises:
         TypeError: ``optimizer`` is none, or the option is no number.

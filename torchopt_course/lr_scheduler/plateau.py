@@ -36,6 +36,17 @@ class PlateauDetector:
     ``"rel"`` is torch's default, and meant for metrics above zero: below, its threshold lies on the wrong
     side of the best, so that a metric that stands still, or even gets worse, is an improvement (pytorch
     #47513). ``"rel_magnitude"`` agrees with it above zero and is right below.
+
+    Args:
+        mode: ``"min"`` if a smaller metric is better, ``"max"`` if a larger one is.
+        patience: epochs without improvement that are put up with.
+        threshold: τ, how much better counts as an improvement.
+        threshold_mode: see above.
+        cooldown: epochs after a plateau in which bad ones are not counted.
+
+    Raises:
+        ValueError: an option out of range.
+        TypeError: an option is no number.
     """
 
     def __init__(

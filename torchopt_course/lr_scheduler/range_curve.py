@@ -75,11 +75,14 @@ class RangeTest:
     """The curve of an LR range test, and what it suggests.
 
     Attributes:
-        lrs, losses, smoothed: for each iteration, the loss as it was and smoothed.
-        accuracies: likewise, empty if ``step`` returned none.
+        lrs: the learning rate of each iteration.
+        losses: its loss as it was.
+        smoothed: its loss, smoothed.
+        accuracies: its accuracy; empty if ``step`` returned none.
         spacing: of the learning rates.
         stopped: where the test ended, and why.
-        base_lr, max_lr: bounds for :class:`CyclicLR`, ``None`` where the curve does not show them.
+        base_lr: the lower bound for :class:`CyclicLR`, ``None`` where the curve does not show it.
+        max_lr: the upper bound, likewise.
         how: how they were found, or why not.
     """
 

@@ -21,6 +21,9 @@ class skip_nonfinite(Transform):
 
     skips_nonfinite = True
 
+    def __init__(self) -> None:
+        super().__init__()
+
 
 def not_finite(grads: Iterable[Tensor]) -> Tensor:
     """1 on the gradients' device if one of them is infinite or NaN somewhere, and else 0."""

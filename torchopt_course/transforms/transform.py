@@ -32,8 +32,9 @@ class Transform:
         optimizer = Adam(params, transforms=[noise_floor(1e-8)])
 
     Attributes:
-        states, optional_states: as of :class:`~torchopt_course.ElementwiseOptimizer`.
-        name: what it is called in checkpoints: the name of its class.
+        states: as of :class:`~torchopt_course.ElementwiseOptimizer`.
+        optional_states: likewise.
+        name: what it is called in checkpoints, the name of its class.
         options: its options and their defaults. They are options of every parameter group, where schedulers
             and users may change them, and checkpoints keep them.
 

@@ -97,6 +97,10 @@ def pair(betas: Any) -> Any:
 def at_least_zero(label: str, value: Any) -> None:
     """Refuse negative numbers, NaN, and what is no number.
 
+    Args:
+        label: what the message calls it.
+        value: the option.
+
     Raises:
         ValueError: ``value`` is negative or NaN.
         TypeError: ``value`` cannot be compared with a number.
@@ -116,6 +120,10 @@ def above_zero(label: str, value: Any) -> None:
 
 def fraction(label: str, value: Any) -> None:
     """Refuse what is not in [0, 1).
+
+    Args:
+        label: what the message calls it.
+        value: the option.
 
     Raises:
         ValueError: ``value`` is outside of [0, 1), or NaN.
@@ -145,6 +153,10 @@ def decay_rates(betas: Any) -> None:
 
 def not_nan(label: str, value: Any) -> None:
     """Refuse NaN, the number that passes every ``value < 0``.
+
+    Args:
+        label: what the message calls it.
+        value: the option.
 
     Raises:
         ValueError: ``value`` is NaN.

@@ -24,7 +24,7 @@ ELEMENTWISE = "elementwise"  # the Jacobian is diagonal, so the VJP is the JVP
 
 
 class Primitive:
-    """A function of tensors that knows its derivatives.
+    """A function of tensors that knows its derivatives; the decorator :func:`primitive` makes one.
 
     Called with plain tensors it just computes (within ``record`` those that require a gradient are traced).
     Called with traced values it belongs to the highest of their levels, which asks for the value (of the
