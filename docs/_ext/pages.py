@@ -5,8 +5,9 @@ In a page, a line of its own ::
     {{ experiment: plateau, schedules }}
 
 becomes what `docs/recipes.md` says in its section "plateau" (the command and the verdict) with the picture
-"schedules", so a result is written down once, by `make gallery`. A section or picture that is not there is a
-warning, and so an error of the build.
+"schedules", so a result is written down once, by `make gallery`. Of a claim that was borne out a page may
+have those parts that say something: ``{{ experiment: derivatives, cost; about: forward mode }}``. A
+section or picture that is not there is a warning, and so an error of the build.
 """
 
 from __future__ import annotations
@@ -37,13 +38,17 @@ ELSEWHERE = {
     "benchmarks/results/peers.md": "/reference/measured.md",
 }
 FOLDER = "_notebooks"
-MARKER = re.compile(r"^\{\{ experiment: (?P<section>\w+)(?:, (?P<pictures>[\w, ]+))? \}\}$", re.MULTILINE)
+MARKER = re.compile(
+    r"^\{\{ experiment: (?P<section>\w+)(?:, (?P<pictures>[\w, ]+))?(?:; about: (?P<about>[\w ]+))? \}\}$",
+    re.MULTILINE,
+)
+VERDICT = re.compile(r'^"(?P<claim>.*)" was borne out by this run: (?P<found>.*)\.$', re.MULTILINE)
 FILE = re.compile(r"^\{\{ file: (?P<path>\S+) \}\}$", re.MULTILINE)
 TARGET = re.compile(r"\]\((?!\w+:)(?P<path>[^)#\s]+)(?P<anchor>#[^)\s]*)?\)")
 PLAYGROUND = re.compile(r"^!\[(?P<words>[^\]]*)\]\(images/playground\.png\)$", re.MULTILINE)
 FRAME = r"""```{raw} html
+<p><a href="_playground/playground.html">The playground on the whole screen</a></p>
 <iframe class="playground" src="_playground/playground.html" title="\g<words>"></iframe>
-<p><a href="_playground/playground.html">The playground alone, on the whole screen</a></p>
 ```"""
 IMAGE = re.compile(r"!\[(?P<text>[^\]]*)\]\((?P<path>[^)\s]+)\)")
 INSTALL = """\
@@ -70,11 +75,30 @@ def sections_of(recipes: str) -> dict[str, str]:
     }
 
 
-def experiment(section: str, pictures: list[str], recipes: str) -> str:
+def parts_about(head: str, about: str) -> str:
+    """The verdict in the head of a section with those parts that have these words, if it is a yes to all.
+
+    Raises:
+        KeyError: no part of what was found has these words.
+    """
+
+    def chosen(verdict: re.Match[str]) -> str:
+        claims, found = ([p for p in verdict[n].split("; ") if about in p] for n in ("claim", "found"))
+        if not found:
+            raise KeyError(f"nothing that was found says {about!r}: {verdict['found']}")
+        if not claims:
+            return f"In this run {'; '.join(found)}."
+        claim = "; ".join(claims)
+        return f'"{claim[0].upper()}{claim[1:]}" was borne out by this run: {"; ".join(found)}.'
+
+    return VERDICT.sub(chosen, head)
+
+
+def experiment(section: str, pictures: list[str], recipes: str, about: str = "") -> str:
     """The head of a section with some of its pictures, as Markdown of a page in docs/lecture.
 
     Raises:
-        KeyError: there is no such section or picture.
+        KeyError: there is no such section or picture, or nothing in it about that.
     """
     sections = sections_of(recipes)
     if section not in sections:
@@ -83,7 +107,7 @@ def experiment(section: str, pictures: list[str], recipes: str) -> str:
     # The command and the verdict: everything up to the first picture or table.
     head = re.split(r"^(?:!\[|```)", text, maxsplit=1, flags=re.M)[0].strip()
     paths = {Path(found["path"]).stem: found["path"] for found in IMAGE.finditer(text)}
-    lines = [head]
+    lines = [parts_about(head, about) if about else head]
     for picture in pictures:
         if picture not in paths:
             raise KeyError(
@@ -128,7 +152,7 @@ def put_in_experiments(app: Sphinx, docname: str, source: list[str]) -> None:
     def found(match: re.Match[str]) -> str:
         pictures = [name.strip() for name in (match["pictures"] or "").split(",") if name.strip()]
         try:
-            return experiment(match["section"], pictures, recipes)
+            return experiment(match["section"], pictures, recipes, match["about"] or "")
         except KeyError as error:
             logger.warning("%s", error.args[0], location=docname, type="experiment")
             return ""

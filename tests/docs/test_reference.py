@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import re
 import sys
 from pathlib import Path
@@ -66,6 +67,17 @@ def test_the_reference_has_public_names_only_and_each_once(area: str, page: str)
     assert len(names) == len(set(names))
 
 
+@pytest.mark.parametrize(("area", "page"), AREAS.items())
+def test_docstrings_are_read_as_they_are_meant(area: str, page: str) -> None:
+    """Sphinx takes what stands before a colon for a type, and several attributes on a line for one."""
+    for name in listed(page):
+        words = inspect.getdoc(getattr(importlib.import_module(area), name)) or ""
+        result = re.search(r"^Returns:\n +(.+)$", words, re.MULTILINE)
+        assert not result or ": " not in result[1], name
+        attributes = re.search(r"^Attributes:\n((?: +.+\n)+)", words, re.MULTILINE)
+        assert not attributes or not re.search(r"^    \w+, .*:", attributes[1], re.MULTILINE), name
+
+
 @pytest.fixture
 def pages(monkeypatch: pytest.MonkeyPatch):
     pytest.importorskip("sphinx")
@@ -109,6 +121,22 @@ def test_an_experiment_that_was_not_run_is_an_error_that_names_those_that_were(
         pages.experiment(section, pictures, RECIPES)
 
 
+def test_a_page_may_have_the_parts_of_a_verdict_that_are_about_something(pages) -> None:
+    recipes = (
+        '## all\n\n`run`\n\n"red is hot; blue is cold" {} by this run: red had 90; blue had 5; both burnt.\n'
+    )
+    yes, no = recipes.format("was borne out"), recipes.format("was not borne out")
+    assert pages.experiment("all", [], yes, "blue").split("\n\n")[1] == (
+        '"Blue is cold" was borne out by this run: blue had 5.'
+    )
+    assert pages.experiment("all", [], yes, "both").split("\n\n")[1] == "In this run both burnt."
+    assert pages.experiment("all", [], no, "blue") == pages.experiment(
+        "all", [], no
+    )  # which half it was is not said
+    with pytest.raises(KeyError, match="green"):
+        pages.experiment("all", [], yes, "green")
+
+
 def test_every_page_of_the_lecture_asks_for_experiments_that_there_are(pages) -> None:
     recipes = (DOCS / "recipes.md").read_text()
     for page in sorted((DOCS / "lecture").glob("*.md")):
@@ -116,7 +144,7 @@ def test_every_page_of_the_lecture_asks_for_experiments_that_there_are(pages) ->
         assert bool(markers) == (page.stem != "index"), page
         for marker in markers:
             names = [name.strip() for name in (marker["pictures"] or "").split(",") if name.strip()]
-            text = pages.experiment(marker["section"], names, recipes)
+            text = pages.experiment(marker["section"], names, recipes, marker["about"] or "")
             for path in pages.IMAGE.findall(text):
                 assert (page.parent / path[1]).exists(), path
 
