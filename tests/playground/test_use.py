@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 from urllib.parse import quote
 
 import pytest
@@ -100,6 +101,10 @@ def test_keys_alone_reach_and_move_everything(opened: Browser) -> None:
     assert opened.run("return state.landscape.name;") == "Saddle"
 
 
+def properties(node: dict[str, Any]) -> dict[str, Any]:
+    return {each["name"]: each["value"].get("value") for each in node.get("properties", [])}
+
+
 def test_everything_has_a_name_for_who_does_not_see_it(opened: Browser) -> None:
     nodes = opened.ask("Accessibility.getFullAXTree")["nodes"]
     used = [node for node in nodes if not node.get("ignored")]
@@ -107,6 +112,9 @@ def test_everything_has_a_name_for_who_does_not_see_it(opened: Browser) -> None:
     controls = [node for node in used if node["role"]["value"] in roles]
     assert len(controls) > 25
     assert [node for node in controls if not node.get("name", {}).get("value")] == []
+    # A slider says its value itself; what is written beside it would say it twice.
+    live = [properties(node).get("live") for node in used if node["role"]["value"] == "status"]
+    assert live.count("polite") == 1
     texts = opened.run("""
     const sliders = document.querySelectorAll("[role=slider], input[type=range]");
     return [...sliders].map((slider) => slider.getAttribute("aria-valuetext"));
@@ -119,11 +127,17 @@ def test_everything_has_a_name_for_who_does_not_see_it(opened: Browser) -> None:
     assert status.count("above the minimum after 150 steps") == 3
 
 
-def test_text_has_contrast(opened: Browser) -> None:
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_has_contrast(scheme: str, opened: Browser) -> None:
     """At least 4.5 to 1 (WCAG AA) against the first ground behind it that is not transparent."""
+    opened.ask("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+    opened.settle()
+    ground = opened.run("return getComputedStyle(document.body).backgroundColor;")
+    assert (ground == "rgb(21, 25, 29)") == (scheme == "dark")
     worst = opened.run("""
     const light = (color) => {
-      const parts = color.match(/[\\d.]+/g).slice(0, 3).map((v) => v / 255);
+      const most = color.startsWith("color(srgb") ? 1 : 255;
+      const parts = color.match(/[\\d.]+/g).slice(0, 3).map((v) => v / most);
       const [r, g, b] = parts.map((c) => (c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4));
       return 0.2126 * r + 0.7152 * g + 0.0722 * b;
     };

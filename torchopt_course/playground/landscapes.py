@@ -88,7 +88,7 @@ def landscape_text(landscape: Landscape) -> str:
     """A landscape as an object of JavaScript, with its height and its slope.
 
     Raises:
-        ModuleNotFoundError: sympy is missing (``pip install torchopt-course[autograd]``).
+        ModuleNotFoundError: sympy is missing (``pip install sympy``).
     """
     from ..autograd.symbolic import formula
 

@@ -39,7 +39,7 @@ def page(classes: Sequence[Any] = ()) -> str:
     Raises:
         PlaygroundError: one of them cannot be on the page: its rule is not elementwise, uses a function that
             has no JavaScript, or its coefficients cannot be read; the message says which and why.
-        ModuleNotFoundError: sympy is missing (``pip install torchopt-course[autograd]``).
+        ModuleNotFoundError: sympy is missing (``pip install sympy``).
     """
     ours = [getattr(torchopt_course, name) for name in OURS]
     optimizers = [Optimizer(cls) for cls in dict.fromkeys([*ours, *classes])]

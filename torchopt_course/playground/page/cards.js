@@ -18,7 +18,7 @@ function make(name, attributes = {}, ...children) {
 // A slider with its name and value. `change(value)` is called while it moves.
 function sliderRow({name, slider, value, describe = written, change}) {
   const id = `control${identity++}`;
-  const output = make("output", {for: id}, describe(value));
+  const output = make("output", {for: id, "aria-live": "off"}, describe(value)); // the slider itself says it
   const input = make("input", {
     id, type: "range", min: 0, max: 1000, step: 1, value: Math.round(1000 * placeOf(slider, value)),
     "aria-valuetext": describe(value),
@@ -74,7 +74,7 @@ function card(walker, index, walkers, on) {
   }
   if (more.childElementCount) body.append(rest);
   const result = make("p", {class: "result"});
-  const made = make("section", {class: "card", style: `--color: ${color}`, "aria-label": `Walker ${index + 1}`},
+  const made = make("section", {class: "card", style: `--color: ${color}`, "aria-label": `Walker ${index + 1}: ${optimizer.name}`},
     make("div", {class: "head"}, make("span", {class: "swatch", "aria-hidden": "true"}), choice,
       make("button", {type: "button", class: "remove", hidden: walkers.length < 2, onclick: () => on.remove(walker),
         "aria-label": `Remove ${optimizer.name}`}, "×")),
