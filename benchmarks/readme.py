@@ -14,7 +14,7 @@ from .cases import Result, Times, threads_text
 from .cuda import record as on_gpu
 from .cuda.blocks import Times as TimesOnGpu
 from .cuda.pages import HOST, TORCHS, WHOLE, engines_of, markdown
-from .cuda.record import Record
+from .cuda.record import Record, Row
 from .cuda.steps import ALONE, GRAPH, IN_THE_LOOP
 from .marks import Marks
 from .peer import PEERS, Measured
@@ -79,15 +79,22 @@ def gpu_section(measured: Record | None) -> str:
     others = sorted({engines_of(row) for row in rows} - {"fused CUDA engine"})
     return "\n\n".join(
         [
-            f"The same on {measured.device}, torch {measured.versions['torch']}; the host runs ahead of the "
-            "device, and torch's default there is `foreach`:",
+            f"<details><summary>The same on {measured.device}, torch {measured.versions['torch']}: "
+            f"step() on the host {_range(rows, HOST)}, whole iteration {_range(rows, WHOLE)}</summary>",
+            "The host runs ahead of the device, and torch's default there is `foreach`:",
             _table(headings, cells),
             *_of_the_device(measured),
             *([f"In some rows a part of our step was taken by {', '.join(others)}."] if others else []),
             "[All tables](benchmarks/results/cuda.md) have `step()` alone and in a CUDA graph, ways of "
             "storing, rules with norms and the first step; `python -m benchmarks.cuda` measures.",
+            "</details>",
         ]
     )
+
+
+def _range(rows: list[Row], part: int) -> str:
+    ratios = [row.ratios[name][part].median for row in rows for name in TORCHS if name in row.ratios]
+    return f"{_short(min(ratios))} to {_short(max(ratios))}"
 
 
 def _of_the_device(measured: Record) -> list[str]:
@@ -154,7 +161,7 @@ def _table(headings: list[str], rows: list[list[str]]) -> str:
 def _targets(measured: Report) -> str:
     results = measured.results.values()
     total, missed = sum(map(targets.count, results)), sum(len(targets.missed(each)) for each in results)
-    return f"{total - missed} of {total} targets reached."
+    return f"{total - missed} of {total} targets ([what was aimed at](benchmarks/targets.py)) reached."
 
 
 def main() -> None:

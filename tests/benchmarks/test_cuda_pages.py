@@ -65,7 +65,7 @@ def test_the_loop_comes_first() -> None:
 
 def test_readme_shows_the_loop_on_a_gpu() -> None:
     text = readme.gpu_section(_record())
-    assert "A GPU, torch 9" in text
+    assert "A GPU, torch 9: step() on the host 1.50 to 4.0, whole iteration 1.15 to 1.40" in text
     assert [line for line in text.splitlines() if line.startswith("| ")][2:] == [
         "| Adam, LeNet | 4.0 / 1.50 | 1.40 / 1.15 |",
         "| RMSprop, ResNet-18 | 3.0 | 1.30 |",
