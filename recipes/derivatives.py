@@ -213,10 +213,10 @@ def run(report: Report, size: Size) -> None:
     }
     errors, measured = errors_against_h(program, size.points), costs(size.counts)
     graph = dependency_graph()
-    graph.svg(report.folder / "graph.svg", graphviz=False)
+    graph.svg(report.path / "graph.svg", graphviz=False)
     report.pictures.append("graph.svg")
-    (report.folder / "graph.dot").write_text(graph.dot() + "\n", encoding="utf-8")
-    (report.folder / "graph.txt").write_text(graph.text() + "\n", encoding="utf-8")
+    (report.path / "graph.dot").write_text(graph.dot() + "\n", encoding="utf-8")
+    (report.path / "graph.txt").write_text(graph.text() + "\n", encoding="utf-8")
     graph.tensorboard(report.tensorboard)
     for (shape, way), cost in measured.items():
         words = "Cost of all derivatives, in evaluations of the program; the step is n."

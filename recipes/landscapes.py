@@ -122,8 +122,8 @@ def run(report: Report, size: Size) -> None:
     report.pictures.append("paths.gif")
     paths, moving = pictures.draw_paths(LANDSCAPES, walks, rows=2)
     report.picture("paths", paths)
-    pictures.animate(paths, moving, report.folder / "paths.gif", size.frames)
-    pictures.show_gif(report.tensorboard, "landscapes/animation", report.folder / "paths.gif")
+    pictures.animate(paths, moving, report.path / "paths.gif", size.frames)
+    pictures.show_gif(report.tensorboard, "landscapes/animation", report.path / "paths.gif")
     report.picture("velocity", pictures.draw_velocity())
     ravines = {name: grounds[name] for name in ("ravine", "turned ravine")}
     report.picture("turned", pictures.draw_paths(ravines, walks, rows=1)[0])

@@ -13,7 +13,7 @@ if not __package__:  # run by its path: Python looks for modules in recipes/, th
 
 from recipes.common.command_line import is_first_process, option, parse, plain_endings, progress_bar
 from recipes.common.data import DataName, Split
-from recipes.common.folder import read_json
+from recipes.common.folder import METRICS_FILE, read_json
 from recipes.common.model import ModelName
 from recipes.common.optimizers import OptimizerName
 from recipes.common.schedulers import SchedulerName
@@ -22,7 +22,6 @@ from recipes.common.tensorboard import tensorboard_command
 from recipes.trainer.board import pictures_are_due
 from recipes.trainer.measure import Epoch
 from recipes.trainer.run import run
-from recipes.trainer.run_folder import read_epochs
 from recipes.trainer.training import AutogradName
 
 ITS_OWN = "the optimizer's own"
@@ -100,8 +99,8 @@ class Config:
 
 def epoch_table(config: Config) -> str:
     """The epochs after which pictures were drawn."""
-    everything = read_epochs(config.logdir)
-    epochs = [epoch for epoch in everything if pictures_are_due(epoch["epoch"], len(everything))]
+    lines = (config.logdir / METRICS_FILE).read_text(encoding="utf-8").splitlines()
+    epochs = [epoch for epoch in map(json.loads, lines) if pictures_are_due(epoch["epoch"], len(lines))]
     columns = {
         "epoch": "{epoch}",
         "training\nloss": "{train_loss:.5f}",

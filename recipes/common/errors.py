@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 
 class UserError(Exception):
     """Base of all errors that `plain_endings` turns into one line; `exit_code` is what the shell gets."""
@@ -36,12 +38,9 @@ class TrainingDivergedError(UserError, ArithmeticError):
 class StoppedError(UserError):
     """The program was asked to stop by a signal; the exit code is what a shell calls it: 130 for Ctrl-C."""
 
-    def __init__(self, message: str, signal_number: int) -> None:
-        super().__init__(message, signal_number)
+    def __init__(self, message: str, signal_number: int = signal.SIGINT) -> None:
+        super().__init__(message)
         self.exit_code = 128 + signal_number
-
-    def __str__(self) -> str:
-        return str(self.args[0])
 
 
 class AlreadyFinished(UserError):  # no error: there is nothing left to do

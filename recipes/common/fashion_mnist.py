@@ -35,65 +35,55 @@ MEAN, STANDARD_DEVIATION = 0.2860, 0.3530
 
 def load_fashion_mnist(data_dir: Path | None = None) -> tuple[Tensor, Tensor]:
     """70000 x 784 grey values, mean 0 and variance 1; and the kinds. The first 60,000 are to train on."""
-    folder = find(data_dir)
-    contents = {
-        name: torch.frombuffer(bytearray(verified(folder, name)), dtype=torch.uint8) for name in SHA256
-    }
+    contents = [verified(path, digest) for path, digest in zip(find(data_dir), SHA256.values(), strict=True)]
     # IDX: a header of 16 bytes for pictures, of 8 for labels, then a byte for each pixel or label.
-    images = [content[16:].view(-1, 784) for name, content in contents.items() if "images" in name]
-    labels = [content[8:] for name, content in contents.items() if "labels" in name]
-    return (torch.cat(images).float() / 255 - MEAN) / STANDARD_DEVIATION, torch.cat(labels).long()
+    images = torch.cat([content[16:].view(-1, 784) for content in contents[::2]])
+    labels = torch.cat([content[8:] for content in contents[1::2]])
+    return (images.float() / 255 - MEAN) / STANDARD_DEVIATION, labels.long()
 
 
-def find(data_dir: Path | None) -> Path:
-    """The folder with the four files; torchvision downloads them if they are nowhere."""
+def find(data_dir: Path | None) -> list[Path]:
+    """The four files; torchvision downloads them if they are nowhere."""
     cache = (
         data_dir or Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "torchopt_course/data"
     )
     raw = cache / "FashionMNIST" / "raw"
-    places = [*([data_dir] if data_dir else []), raw, DEBIAN]
-    if data_dir is None:
-        places.reverse()  # Debian's files rather than old downloads, but what the user names before all
-    for place in places:
-        if all(file_of(place, name) for name in SHA256):
-            return place
-    return download(cache)
+    for place in [data_dir, raw, DEBIAN] if data_dir else [DEBIAN, raw]:
+        if len(files := files_in(place)) == len(SHA256):
+            return files
+    download(cache)
+    return files_in(raw)
 
 
-def file_of(folder: Path, name: str) -> Path | None:
-    """The file, as it is or compressed."""
-    return next((path for path in (folder / name, folder / f"{name}.gz") if path.is_file()), None)
+def files_in(folder: Path) -> list[Path]:
+    """Those of the four files that are there, each as it is or else compressed."""
+    plain = [folder / name for name in SHA256]
+    files = [path if path.is_file() else path.with_name(f"{path.name}.gz") for path in plain]
+    return [path for path in files if path.is_file()]
 
 
-def download(root: Path) -> Path:
+def download(root: Path) -> None:
     """Let torchvision fetch the files, or say what else can be done."""
     from torchvision.datasets import FashionMNIST
 
     try:
         FashionMNIST(str(root), download=True)
     except (RuntimeError, OSError) as error:  # URLError is an OSError
-        reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
+        *_, reason = str(error).strip().splitlines() or [type(error).__name__]
         raise DataError(
             f"Fashion-MNIST is not on this machine and could not be downloaded to {root} ({reason}). Either "
             "install Debian's package dataset-fashion-mnist, or name the folder of its four files "
             f"({', '.join(SHA256)}, plain or .gz) with --data-dir, or run again with a network connection"
         ) from error
-    return root / "FashionMNIST" / "raw"
 
 
-def verified(folder: Path, name: str) -> bytes:
-    """The decompressed content of a file, if it is the right one."""
-    path = file_of(folder, name)
-    if path is None:
-        raise DataError(f"{folder / name} is missing")
+def verified(path: Path, digest: str) -> Tensor:
+    """The decompressed bytes of a file, if it is the right one."""
     try:
         content = path.read_bytes()
         content = gzip.decompress(content) if path.suffix == ".gz" else content
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path} cannot be read: {error}") from error
-    digest = hashlib.sha256(content).hexdigest()
-    if digest != SHA256[name]:
-        raise DataError(
-            f"{path} is not Fashion-MNIST's: its content has SHA-256 {digest}, not {SHA256[name]}"
-        )
-    return content
+    if (found := hashlib.sha256(content).hexdigest()) != digest:
+        raise DataError(f"{path} is not Fashion-MNIST's: its content has SHA-256 {found}, not {digest}")
+    return torch.frombuffer(bytearray(content), dtype=torch.uint8)

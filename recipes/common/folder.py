@@ -6,74 +6,98 @@ import contextlib
 import json
 import os
 from collections.abc import Container, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from recipes.common.errors import FolderError
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 # How the recipes know their own files: nothing else in a folder is ever replaced or deleted.
 WRITTEN_BY = "torchopt_course/recipes"
 METRICS_FILE = "metrics.jsonl"
+OR_FRESH = "choose another --logdir, or replace it with --fresh"
 
 
-@contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
+class Folder:
+    """A recipe's folder, kept for one process; in a `with` statement it is closed however the recipe ends."""
+
+    def __init__(self, path: Path, recipe: str) -> None:
+        self.path, self.recipe = path, recipe
+        self._open = contextlib.ExitStack()
+        self.on_close = self._open.callback
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
+        try:
+            with told_where(self.path):
+                self._open.close()
+        except Exception:
+            if kind is None:  # else what ended the recipe is what the user must hear of
+                raise
+
+    def claim(self) -> dict[str, Any] | None:
+        """Keep other processes out; the settings of the run that lies there, None if there is none.
+
+        Raises `FolderError` if another process has the folder, if there are files of another program, or the
+        outcome of another recipe.
+        """
+        self._earlier_settings()  # before a lock is laid into somebody else's folder
+        self._open.enter_context(locked(self.path))
+        return self._earlier_settings()
+
+    def _earlier_settings(self) -> dict[str, Any] | None:
+        config = read_json(self.path / "config.json")
+        if config is None or config.get("written_by") != WRITTEN_BY:
+            names = ("config.json", METRICS_FILE, "result.json")
+            theirs = [name for name in names if (file := self.path / name).is_file() and file.stat().st_size]
+            if theirs and (config is not None or not any(self.path.glob("step-*.torchopt_course.pt"))):
+                raise FolderError(
+                    f"{self.path} holds files of another program ({theirs[0]}); choose another --logdir"
+                )
+            return None
+        if (other := config.get("recipe", self.recipe)) != self.recipe:
+            raise FolderError(f"{self.path} holds what {other}.py has left; choose another --logdir")
+        return config
+
+    def refuse_other(
+        self, earlier: dict[str, Any], settings: dict[str, Any], may_change: Container[str]
+    ) -> None:
+        """Raise `FolderError` with the first difference: no run is replaced without being asked."""
+        for name, new in settings.items():
+            if name not in may_change and (old := earlier.get(name)) != new:
+                raise FolderError(
+                    f"{self.path} holds a run with {name.replace('_', ' ')} {old}, not {new}; {OR_FRESH}"
+                )
+
+    def write_settings(self, settings: dict[str, Any]) -> None:
+        """Write config.json."""
+        write_json(self.path / "config.json", {"written_by": WRITTEN_BY, "recipe": self.recipe, **settings})
+
+
+def locked(path: Path) -> AbstractContextManager[object]:
     """Create the folder and keep other processes out of it. Also a killed process lets go of it."""
     from filelock import FileLock, Timeout  # torch depends on it
 
     try:
         path.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(path / ".lock")
-        lock.acquire(timeout=0)
+        return FileLock(path / ".lock").acquire(timeout=0)
     except Timeout as error:
         raise FolderError(f"another process is using {path}; choose another --logdir") from error
     except OSError as error:
         what = "write to" if path.is_dir() else "create"
         reason = f"cannot {what} the folder {path}: {error.strerror or error}"
         raise FolderError(f"{reason}; choose another --logdir") from error
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def earlier_settings(path: Path, recipe: str) -> dict[str, Any] | None:
-    """The settings of the run that lies in the folder; None if there is none.
-
-    Raises `FolderError` if there are files of another program, or the outcome of another recipe.
-    """
-    config = read_json(path / "config.json")
-    if config is None or config.get("written_by") != WRITTEN_BY:
-        theirs = [name for name in ("config.json", METRICS_FILE, "result.json") if has_content(path / name)]
-        if theirs and (config is not None or not any(path.glob("step-*.torchopt_course.pt"))):
-            raise FolderError(f"{path} holds files of another program ({theirs[0]}); choose another --logdir")
-        return None
-    if config.get("recipe", recipe) != recipe:
-        raise FolderError(f"{path} holds what {config['recipe']}.py has left; choose another --logdir")
-    return config
-
-
-def refuse_other_settings(
-    path: Path, earlier: dict[str, Any], settings: dict[str, Any], may_change: Container[str] = ()
-) -> None:
-    """Raise `FolderError` with the first difference: a run is not replaced by another without being asked."""
-    for name, new in settings.items():
-        if name not in may_change and (old := earlier.get(name)) != new:
-            raise FolderError(
-                f"{path} holds a run with {name.replace('_', ' ')} {old}, not {new}; "
-                "choose another --logdir, or replace it with --fresh"
-            )
-
-
-def has_content(path: Path) -> bool:
-    """Is there a file, and something in it?"""
-    return path.is_file() and path.stat().st_size > 0
 
 
 def plain_settings(options: object) -> dict[str, Any]:
     """What a command line was read into, as JSON can say it."""
-    plain: dict[type, Any] = {type(Path()): str, tuple: list}
-    return {name: plain.get(type(value), lambda v: v)(value) for name, value in vars(options).items()}
+    plain: dict[str, Any] = json.loads(json.dumps(vars(options), default=str))
+    return plain
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
@@ -97,7 +121,7 @@ def write_whole(path: Path, content: bytes) -> None:
     try:
         write_to_disk(draft, content)
         os.replace(draft, path)
-        flush_folder(path.parent)
+        flush(path.parent)
     except OSError:
         with contextlib.suppress(OSError):
             draft.unlink(missing_ok=True)
@@ -113,25 +137,17 @@ def told_where(folder: Path, consequence: str = "") -> Iterator[None]:
         raise FolderError(f"cannot write to {folder}: {error.strerror or error}{consequence}") from error
 
 
-def flush_file(path: Path) -> None:
-    """Wait until the disk has what was written to a file, by whomever."""
-    with open(path, "rb+") as file:
-        os.fsync(file.fileno())
-
-
 def write_to_disk(path: Path, content: bytes) -> None:
     """Write a file and wait until the disk has it."""
-    with open(path, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+    path.write_bytes(content)
+    flush(path)
 
 
-def flush_folder(folder: Path) -> None:
-    """Wait until the disk has a folder's list of names; where folders can be opened, so not on Windows."""
-    if os.name != "posix":
+def flush(path: Path) -> None:
+    """Wait until the disk has what was written to a file, by whomever, or a folder's list of names."""
+    if os.name != "posix" and path.is_dir():  # Windows opens no folders
         return
-    descriptor = os.open(folder, os.O_RDONLY)
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     try:
         os.fsync(descriptor)
     finally:

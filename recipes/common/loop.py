@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.lr_scheduler import LRScheduler
 
-from recipes.common.data import Data, DataName
+from recipes.common.data import Data
 from recipes.common.errors import TrainingDivergedError
 from recipes.common.optimizers import needs_closure, set_mode
 from recipes.common.schedulers import Every, step_after_epoch, stepped_every
@@ -47,11 +47,6 @@ class Epoch(Measured):
     """Of every step."""
     lrs: list[float]
     """Learning rate of every step."""
-
-    @property
-    def lr(self) -> float:
-        """Learning rate of the last step."""
-        return self.lrs[-1]
 
 
 def train(
@@ -109,23 +104,25 @@ def loss_with_gradient(
 
 def evaluate(model: nn.Module, inputs: Tensor, targets: Tensor) -> tuple[float, float]:
     """Mean loss and share of right answers; a row of a text has many."""
-    loss, right = sums(model, inputs, targets)
-    return loss / targets.numel(), right / targets.numel()
+    loss, answers = answers_to(model, inputs, targets)
+    return loss, share_of_right(answers, targets)
 
 
 @torch.no_grad()
-def sums(
-    model: nn.Module, inputs: Tensor, targets: Tensor, rank: int = 0, size: int = 1
-) -> tuple[float, float]:
-    """Summed loss and number of right answers, of the rows that fall to one of `size` processes."""
+def answers_to(model: nn.Module, inputs: Tensor, targets: Tensor) -> tuple[float, Tensor]:
+    """Mean loss, and what the model takes each row for."""
     model.eval()
-    loss = right = 0.0
-    for rows in torch.arange(len(inputs), device=inputs.device).split(EVAL_ROWS):
-        mine = rows[rank::size]
-        scores = model(inputs[mine])
-        loss += F.cross_entropy(scores, targets[mine], reduction="sum").item()
-        right += (scores.argmax(dim=1) == targets[mine]).sum().item()
-    return loss, right
+    loss, answers = 0.0, []
+    for rows, right in zip(inputs.split(EVAL_ROWS), targets.split(EVAL_ROWS), strict=True):
+        scores = model(rows)
+        loss += F.cross_entropy(scores, right, reduction="sum").item()
+        answers.append(scores.argmax(dim=1))
+    return loss / targets.numel(), torch.cat(answers)
+
+
+def share_of_right(answers: Tensor, targets: Tensor) -> float:
+    """From 0 to 1."""
+    return (answers == targets).double().mean().item()
 
 
 @contextlib.contextmanager
@@ -141,8 +138,3 @@ def one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
-
-
-def threads_for(data: DataName) -> contextlib.AbstractContextManager[None]:
-    """One for the small pictures, as many as torch likes for the others."""
-    return one_thread() if data == "digits" else contextlib.nullcontext()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import os
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from hashlib import sha256
 from itertools import starmap
 from pathlib import Path
@@ -20,32 +20,27 @@ Outcome = TypeVar("Outcome")
 
 
 def done_jobs(
-    function: Callable[..., Outcome],
-    jobs: Sequence[Job],
-    on_done: Callable[[], object],
-    folder: Path,
-    parallel: bool,
-) -> list[Outcome]:
-    """`function` of every job, the arguments of one call, in the order of the jobs.
+    function: Callable[..., Outcome], jobs: Iterable[Job], folder: Path, parallel: bool
+) -> Iterator[tuple[Job, Outcome]]:
+    """Every job, the arguments of one call of `function`, and its outcome.
 
-    Its outcomes, dataclasses, are kept in `folder`, in files that are named by the job, the function's file
-    and torch's version, and read from there when the same program asks for the same jobs again.
+    Outcomes, dataclasses, are kept in `folder`, in files that are named by the job, the function's file and
+    torch's version, and come from there, first, when the same program asks for the same jobs again.
     """
     kind: Any = get_type_hints(function)["return"]
     code = f"{torch.__version__} {Path(inspect.getfile(function)).read_text(encoding='utf-8')}"
     files = {job: folder / f"{sha256(f'{job!r} {code}'.encode()).hexdigest()[:32]}.json" for job in jobs}
-    kept = {job: read_json(file) for job, file in files.items()}
-    outcomes: dict[Job, Outcome] = {job: kind(**content) for job, content in kept.items() if content}
-    missing = [job for job in files if job not in outcomes]
-    for _ in range(len(jobs) - len(missing)):
-        on_done()
+    missing = []
+    for job, file in files.items():
+        if content := read_json(file):
+            yield job, kind(**content)
+        else:
+            missing.append(job)
     new = each_core(function, missing) if parallel and missing else starmap(function, missing)
     for job, outcome in zip(missing, new, strict=True):
         folder.mkdir(exist_ok=True)
         write_json(files[job], dataclasses.asdict(outcome))  # type: ignore[call-overload]
-        outcomes[job] = outcome
-        on_done()
-    return [outcomes[job] for job in jobs]
+        yield job, outcome
 
 
 def each_core(function: Callable[..., Outcome], jobs: Sequence[Job]) -> Iterable[Outcome]:

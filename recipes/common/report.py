@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import inspect
 import json
@@ -16,16 +15,7 @@ import torch
 
 from recipes.common.command_line import check_seed, need, parse, plain_endings, progress_bar
 from recipes.common.errors import AlreadyFinished, StoppedError
-from recipes.common.folder import (
-    WRITTEN_BY,
-    earlier_settings,
-    locked,
-    plain_settings,
-    read_json,
-    refuse_other_settings,
-    told_where,
-    write_json,
-)
+from recipes.common.folder import Folder, plain_settings, read_json, told_where, write_json
 from recipes.common.loop import one_thread
 from recipes.common.parallel import Job, Outcome, done_jobs
 from recipes.common.pictures import Figure
@@ -34,6 +24,7 @@ from recipes.common.tensorboard import (
     EVENT_SUFFIX,
     add_scalar,
     as_code,
+    event_files,
     rendered,
     summary_writer,
     tensorboard_command,
@@ -89,8 +80,8 @@ class Verdict:
         return f'"{self.claim}" was {held} by this run: {self.evidence}.'
 
 
-class Report:
-    """The folder of a recipe's outcome. In a `with` statement it is closed however the recipe ends.
+class Report(Folder):
+    """The folder of a recipe's outcome.
 
     - `config.json`: the settings, written first
     - `NAME.png`: the pictures, which TensorBoard shows as well; of some recipes also an SVG or a GIF
@@ -100,72 +91,64 @@ class Report:
     - `result.json`: the outcome, written last; it is there only if the recipe came to its end
     """
 
-    def __init__(self, folder: Path, recipe: str, settings: object) -> None:
-        """`settings` is the dataclass that the command line was read into.
-
-        Raises `AlreadyFinished` if the folder has this outcome already, and `FolderError` if it has another
-        one; `settings.fresh` replaces either.
-        """
-        self.folder, self.recipe = folder, recipe
+    def __init__(self, path: Path, recipe: str, settings: object) -> None:
+        """`settings` is the dataclass that the command line was read into."""
+        super().__init__(path, recipe)
+        self.settings = plain_settings(settings)
+        self.fresh = self.settings.pop("fresh", False)
         self.size: str = getattr(settings, "size", "gallery")
         self.pictures: list[str] = []
         self.started = time.perf_counter()
         self.kept = 0
         self._writers: dict[str, SummaryWriter] = {}
-        plain = plain_settings(settings)
-        fresh = plain.pop("fresh", False)
-        need("matplotlib", "tensorboard")
-        earlier = earlier_settings(folder, recipe)  # before a lock is laid into somebody else's folder
-        with contextlib.ExitStack() as stack:
-            stack.enter_context(locked(folder))
-            if earlier and not fresh:
-                refuse_other_settings(folder, earlier, plain, MAY_CHANGE)
-                outcome = read_json(folder / "result.json")
-                if outcome and {"table", "verdict"} <= outcome.keys():
-                    again = f"{folder} had this outcome already, finished; --fresh computes it anew."
-                    raise AlreadyFinished(f"{told(folder, outcome)}\n{again}")
-            clear(folder, trainings=fresh)
-            write_json(folder / "config.json", {"written_by": WRITTEN_BY, "recipe": recipe, **plain})
-            self.tensorboard = summary_writer(folder)
-            stack.callback(self.tensorboard.close)  # a writer that is never closed can leave nothing on disk
-            self._open = stack.pop_all()
-        self.tensorboard.add_text("config", as_code(json.dumps(plain, indent=2)))
 
-    def __enter__(self) -> Report:
-        return self
+    def open(self) -> None:
+        """Begin, or go on with trainings that are kept.
+
+        Raises `AlreadyFinished` if the folder has this outcome already, and `FolderError` if it has another
+        one; `--fresh` replaces either.
+        """
+        need("matplotlib", "tensorboard")
+        earlier = self.claim()
+        if earlier and not self.fresh:
+            self.refuse_other(earlier, self.settings, MAY_CHANGE)
+            outcome = read_json(self.path / "result.json")
+            if outcome and {"table", "verdict"} <= outcome.keys():
+                again = f"{self.path} had this outcome already, finished; --fresh computes it anew."
+                raise AlreadyFinished(f"{told(self.path, outcome)}\n{again}")
+        clear(self.path, trainings=self.fresh)
+        self.write_settings(self.settings)
+        self.tensorboard = self._writer(self.path)
+        self.tensorboard.add_text("config", as_code(json.dumps(self.settings, indent=2)))
+
+    def _writer(self, folder: Path) -> SummaryWriter:
+        with told_where(self.path):
+            writer = summary_writer(folder)
+        self.on_close(writer.close)  # a writer that is never closed can leave nothing on disk
+        return writer
 
     def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
-        try:
-            with told_where(self.folder):
-                self._open.close()
-        except Exception:
-            if kind is None:  # else what ended the recipe is what the user must hear of
-                raise
+        super().__exit__(kind, *exception)
         if kind is KeyboardInterrupt:
             kept = f"goes on: {self.kept} trainings are kept" if self.kept else "starts from the beginning"
-            raise StoppedError(f"interrupted; the same command (without --fresh) {kept}", 2) from None
+            raise StoppedError(f"interrupted; the same command (without --fresh) {kept}") from None
 
     def train_all(
-        self,
-        function: Callable[..., Outcome],
-        jobs_of: Mapping[Key, Sequence[Job]],
-        name: str,
+        self, function: Callable[..., Outcome], jobs_of: Mapping[Key, Sequence[Job]], name: str
     ) -> dict[Key, list[Outcome]]:
         """What `function` makes of every job, which is a tuple of its arguments, under a progress bar.
 
         What an interrupted recipe has done is not done again.
         """
-        jobs = [job for some in jobs_of.values() for job in some]
+        jobs = dict.fromkeys(job for some in jobs_of.values() for job in some)
+        outcomes = {}
+        parallel = self.size != "smoke"  # to start processes takes longer than a few small trainings
         with progress_bar(len(jobs), "training", name) as bar:
-
-            def done() -> None:
+            for job, outcome in done_jobs(function, jobs, self.path / TRAININGS, parallel):
+                outcomes[job] = outcome
                 self.kept += 1
                 bar.update()
-
-            # To start processes takes longer than a few small trainings.
-            parallel = self.size != "smoke"
-            outcomes = iter(done_jobs(function, jobs, done, self.folder / TRAININGS, parallel))
-        return {key: [next(outcomes) for _ in some] for key, some in jobs_of.items()}
+        return {key: [outcomes[job] for job in some] for key, some in jobs_of.items()}
 
     def curve(
         self, tag: str, description: str, values: Iterable[float], steps: Iterable[int] | None = None
@@ -180,17 +163,15 @@ class Report:
             steps = range(1, len(values) + 1)
         chart, _, contender = tag.replace(", ", "_").replace(" ", "_").rpartition("/")
         if contender not in self._writers:
-            with told_where(self.folder):
-                self._writers[contender] = summary_writer(self.folder / "curves" / contender)
-            self._open.callback(self._writers[contender].close)
+            self._writers[contender] = self._writer(self.path / "curves" / contender)
         for step, value in zip(steps, values, strict=True):
             add_scalar(self._writers[contender], f"{self.recipe}/{chart}", value, step, description)
 
     def picture(self, name: str, figure: Figure, dpi: int = 100) -> None:
         """Save a figure as `name.png` and show it in TensorBoard's images."""
         png, pixels = rendered(figure, dpi)
-        with told_where(self.folder):
-            (self.folder / f"{name}.png").write_bytes(png)
+        with told_where(self.path):
+            (self.path / f"{name}.png").write_bytes(png)
         self.tensorboard.add_image(f"{self.recipe}/{name}", pixels, dataformats="HWC")
         self.pictures.append(f"{name}.png")
 
@@ -200,7 +181,7 @@ class Report:
             verdict = dataclasses.replace(verdict, borne_out=None)
         self.tensorboard.add_text("table", as_code(table))
         self.tensorboard.add_text("verdict", str(verdict))
-        with told_where(self.folder):
+        with told_where(self.path):
             for writer in (self.tensorboard, *self._writers.values()):
                 writer.flush()
         result = {
@@ -214,9 +195,9 @@ class Report:
             "seconds": round(time.perf_counter() - self.started, 1),
             "torch_version": torch.__version__,
         }
-        write_json(self.folder / "result.json", result)
-        shutil.rmtree(self.folder / TRAININGS, ignore_errors=True)
-        print(told(self.folder, result))
+        write_json(self.path / "result.json", result)
+        shutil.rmtree(self.path / TRAININGS, ignore_errors=True)
+        print(told(self.path, result))
 
 
 def told(folder: Path, result: Mapping[str, Any]) -> str:
@@ -232,8 +213,8 @@ def clear(folder: Path, trainings: bool) -> None:
     """Remove an earlier outcome, the result first, and nothing that is not a recipe's."""
     for picture in (read_json(folder / "result.json") or {}).get("pictures", []):
         (folder / Path(picture).name).unlink(missing_ok=True)
-    events = f"events.out.tfevents.*{EVENT_SUFFIX}"
-    for path in (folder / "result.json", *folder.glob(events), *folder.glob(f"curves/*/{events}")):
+    runs = [folder, *folder.glob("curves/*")]
+    for path in (folder / "result.json", *(events for run in runs for events in event_files(run))):
         path.unlink(missing_ok=True)
     if trainings:
         shutil.rmtree(folder / TRAININGS, ignore_errors=True)
@@ -251,4 +232,5 @@ def main(text: str | None, sizes: Mapping[str, Size], run: Callable[..., None]) 
     with plain_endings():
         seed = {"seed": check_seed(config.seed)} if isinstance(config, SeededClaim) else {}
         with one_thread(), Report(config.logdir, recipe, config) as report:
+            report.open()
             run(report, sizes[config.size], **seed)

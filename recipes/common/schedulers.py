@@ -68,9 +68,8 @@ def stepped_every(scheduler: LRScheduler | None, optimizer: Optimizer) -> Every:
     ways: set[Every] = {stepped_every(part, optimizer) for part in parts}
     if len(ways) > 1:
         raise ValueError(f"{name} has parts that are stepped after every batch and parts after every epoch")
-    if ways:
-        return ways.pop()
-    return "batch" if isinstance(scheduler, (CyclicLR, OneCycleLR)) else "epoch"
+    itself: Every = "batch" if isinstance(scheduler, (CyclicLR, OneCycleLR)) else "epoch"
+    return ways.pop() if ways else itself
 
 
 def step_after_epoch(scheduler: LRScheduler, train_loss: float) -> None:

@@ -20,7 +20,12 @@ if TYPE_CHECKING:
 EVENT_SUFFIX = ".torchopt_course"
 
 
-def summary_writer(folder: Path, from_step: int | None = None) -> SummaryWriter:
+def event_files(folder: Path) -> list[Path]:
+    """TensorBoard's files that a recipe has written into the folder."""
+    return list(folder.glob(f"events.out.tfevents.*{EVENT_SUFFIX}"))
+
+
+def summary_writer(folder: Path, from_step: int = 0) -> SummaryWriter:
     """TensorBoard's writer. It is imported here because that takes a second which `--help` need not wait."""
     # Where TensorFlow happens to be installed, TensorBoard imports all of it to write one file.
     # This module, when it exists, is its own sign for "use the small stand-in".
@@ -31,7 +36,7 @@ def summary_writer(folder: Path, from_step: int | None = None) -> SummaryWriter:
     return SummaryWriter(
         str(folder),
         # TensorBoard without its fast data server takes the first such mark for the run's beginning.
-        purge_step=from_step or 0,
+        purge_step=from_step,
         max_queue=1000,
         flush_secs=10,
         filename_suffix=EVENT_SUFFIX,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
+import re
 import time
 import warnings
 from pathlib import Path
@@ -11,81 +13,66 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from recipes.common.tensorboard import EVENT_SUFFIX, add_scalar, as_code, summary_writer
-from recipes.trainer.measure import Closeup, Epoch, Meter
+from recipes.common.tensorboard import add_scalar, as_code, event_files, summary_writer
+from recipes.trainer.measure import Epoch, Meter
 
 # The columns of TensorBoard's table of runs. How many epochs, on which device and where is not among them:
 # that may change when a run is taken up again, and TensorBoard keeps what it read first.
 HPARAMS: dict[str, type] = {
-    "optimizer": str,
-    "lr": float,
-    "scheduler": str,
-    "model": str,
-    "batch_size": int,
-    "seed": int,
-    "max_lr": str,  # a number or None; a column has one type
-    "cycle_epochs": str,
-    "momentum": str,
-    "nesterov": bool,
-    "betas": str,
-    "weight_decay": str,
-    "data": str,
-    "split": str,
-    "autograd": str,
-    "amp": bool,
+    **dict.fromkeys(("optimizer", "scheduler", "model", "data", "split", "autograd"), str),
+    **dict.fromkeys(("lr", "batch_size", "seed"), float),
+    **dict.fromkeys(("nesterov", "amp"), bool),
+    # A number or None; a column has one type.
+    **dict.fromkeys(("max_lr", "cycle_epochs", "momentum", "betas", "weight_decay"), str),
 }
 # TensorBoard first shows five columns only, those that are said to differ between runs.
 SHOWN_AT_ONCE = ("optimizer", "lr", "scheduler", "model", "batch_size")
 METRICS = ("accuracy/eval", "loss/eval", "loss/train")
 
-# Chart, and regular expressions of its curves. Steps and epochs do not share a chart: neither could be read.
-LAYOUT = {
-    "after every epoch": {
-        "loss": ["Multiline", [r"^loss/train$", r"^loss/eval$"]],
-        "accuracy": ["Multiline", [r"^accuracy/eval$"]],
-        "update to weight": ["Multiline", [r"^update_to_weight_ratio$"]],
-    },
-    "at every step": {
-        "loss": ["Multiline", [r"^loss/train_step$"]],
-        "gradient norm": ["Multiline", [r"^gradient_norm$"]],
-        "learning rate": ["Multiline", [r"^schedule/learning_rate$"]],
-        "momentum": ["Multiline", [r"^schedule/momentum$"]],  # of the optimizers that have one
-    },
-}
-# Of every epoch and of every step: the tag, what it shows, and what stands beside the curve.
-EPOCH_CURVES = {
-    "loss/train": (
+# Of every epoch and of every step: the chart, the tag, what it shows, and what stands beside the curve.
+EPOCH_CURVES = (
+    (
+        "loss",
+        "loss/train",
         "train_loss",
-        "Mean cross-entropy of the epoch's training rows, each just before the step that used it.",
+        "Mean cross-entropy of the epoch's training rows, before their steps.",
     ),
-    "loss/eval": ("loss", "Mean cross-entropy of the rows that are only measured, after the epoch."),
-    "accuracy/eval": (
-        "accuracy",
-        "Share of the rows that are only measured which the weights classify rightly.",
-    ),
-    "update_to_weight_ratio": (
+    ("loss", "loss/eval", "loss", "Mean cross-entropy of the rows that are only measured, after the epoch."),
+    ("accuracy", "accuracy/eval", "accuracy", "Share of the measured rows that are classified rightly."),
+    (
+        "update to weight",
+        "update_to_weight_ratio",
         "update_ratio",
         "Length of the last update / length of the weights; some 0.001 is healthy.",
     ),
-}
-STEP_CURVES = {
-    "loss/train_step": ("loss", "Mean cross-entropy of the step's batch, before the step."),
-    "schedule/learning_rate": ("lr", "Learning rate of the step."),
-    "schedule/momentum": ("momentum", "Momentum of the step; of Adam the first beta."),
-    "gradient_norm": ("grad_norm", "Length of the gradient of all weights together."),
+)
+STEP_CURVES = (
+    ("loss", "loss/train_step", "loss", "Mean cross-entropy of the step's batch, before the step."),
+    ("gradient norm", "gradient_norm", "grad_norm", "Length of the gradient of all weights together."),
+    ("learning rate", "schedule/learning_rate", "lr", "Learning rate of the step."),
+    ("momentum", "schedule/momentum", "momentum", "Momentum of the step; of Adam the first beta."),
+)
+# Steps and epochs do not share a chart: neither could be read.
+CURVES = {"after every epoch": EPOCH_CURVES, "at every step": STEP_CURVES}
+LAYOUT = {
+    when: {
+        chart: ["Multiline", [f"^{tag}$" for other, tag, *_ in curves if other == chart]]
+        for chart, *_ in curves
+    }
+    for when, curves in CURVES.items()
 }
 MOST_HISTOGRAMS = 20
-POINTS_AT_ONCE = 400
 
 
 class Board:
     """Writes the event file of a run, or of its continuation."""
 
-    def __init__(self, folder: Path, from_step: int | None = None) -> None:
-        """`from_step` tells a TensorBoard that is watching to forget what it saw from this step on."""
-        if from_step is not None:
+    def __init__(self, folder: Path, settings: dict[str, Any], from_step: int = 0) -> None:
+        """A TensorBoard that is watching forgets what it saw from `from_step` on."""
+        if from_step:
             wait_for_a_later_name(folder)
         self.writer = summary_writer(folder, from_step)
+        self.writer.add_text("config", as_code(json.dumps(settings, indent=2)), from_step)
         self._points: list[tuple[str, float, int, str]] = []
 
     def begin(self, settings: dict[str, Any], model: nn.Module, example: Tensor) -> None:
@@ -104,7 +91,6 @@ class Board:
         self._hparams(metadata.EXPERIMENT_TAG, experiment=table)
         self._hparams(metadata.SESSION_START_INFO_TAG, session_start_info=row)
         self.writer.add_custom_scalars(LAYOUT)
-        self.config(settings, 0)
         self._graph(model.eval(), example)
 
     def _graph(self, model: nn.Module, example: Tensor) -> None:
@@ -120,46 +106,32 @@ class Board:
             node.input[:] = [name.removeprefix(box) for name in node.input]
         self.writer.file_writer.add_graph((traced, times))  # type: ignore[attr-defined]
 
-    def config(self, settings: dict[str, Any], step: int) -> None:
-        """The settings as text, from this step on."""
-        self.writer.add_text("config", as_code(json.dumps(settings, indent=2)), step)
-
     def step(self, number: int, meter: Meter) -> None:
         """The curves that have a point for every step."""
-        for tag, (name, words) in STEP_CURVES.items():
+        # Kept until `flush`: a thread that writes while the next step is computed slows it down by half.
+        for _, tag, name, words in STEP_CURVES:
             if (value := getattr(meter, name)) is not None:
                 self._points.append((tag, value, number, words))
-        if len(self._points) >= POINTS_AT_ONCE:
-            self._write_points()
 
-    def _write_points(self) -> None:
-        # Not one by one: a thread that writes while the next step is computed slows it down by half.
-        for point in self._points:
-            add_scalar(self.writer, *point)
-        self._points.clear()
+    def epoch(self, epoch: Epoch, histograms: dict[str, Tensor], epochs: int) -> None:
+        """The curves that have a point for every epoch, and now and then histograms."""
+        for _, tag, name, words in EPOCH_CURVES:
+            add_scalar(self.writer, tag, getattr(epoch, name), epoch.epoch, words)
+        if epoch.epoch == epochs or epoch.epoch % math.ceil(epochs / MOST_HISTOGRAMS) == 0:
+            for tag, values in histograms.items():
+                self.writer.add_histogram(tag, values, epoch.epoch, bins=50)
 
     def flush(self) -> None:
         """Wait until the file has everything."""
-        self._write_points()
+        for point in self._points:
+            add_scalar(self.writer, *point)
+        self._points.clear()
         self.writer.flush()
 
     def close(self) -> None:
         """A writer that is never closed can leave nothing on the disk."""
-        self._write_points()
-        self.writer.close()
-
-    def epoch(self, epoch: Epoch, closeups: dict[str, Closeup], epochs: int) -> None:
-        """The curves that have a point for every epoch, and now and then histograms."""
-        for tag, (name, words) in EPOCH_CURVES.items():
-            add_scalar(self.writer, tag, getattr(epoch, name), epoch.epoch, words)
-        if epoch.epoch % math.ceil(epochs / MOST_HISTOGRAMS) and epoch.epoch != epochs:
-            return
-        for name, part in closeups.items():
-            self.writer.add_histogram(f"weights/{name}", part.after, epoch.epoch)
-            self.writer.add_histogram(f"gradients/{name}", part.gradient, epoch.epoch)
-            if len(part.step_sizes):  # decades: they differ by factors
-                tag, decades = f"log10_effective_step_size/{name}", part.step_sizes.log10()
-                self.writer.add_histogram(tag, decades, epoch.epoch, bins=50)
+        with contextlib.closing(self.writer):
+            self.flush()
 
     def end(self) -> None:
         """Tell the table of runs that this one has come to its end."""
@@ -183,15 +155,13 @@ def pictures_are_due(epoch: int, epochs: int) -> bool:
     return epoch == epochs or epoch in (4**i for i in range(16))
 
 
-def wait_for_a_later_name(folder: Path, most: float = 3.0) -> None:
+def wait_for_a_later_name(folder: Path) -> None:
     """Let the second pass in which the last event file was made.
 
     TensorBoard reads a run's files in the order of their names, and these begin with the second, which the
     number of the process follows. Read in the wrong order, the earlier steps would hide the later ones.
-    A clock that was set back is not waited for any longer than `most` seconds.
+    A clock that was set back is not waited for any longer than three seconds.
     """
-    seconds = [path.name.split(".")[3] for path in folder.glob(f"events.out.tfevents.*{EVENT_SUFFIX}")]
-    newest = max((int(second) for second in seconds if second.isdecimal()), default=0)
-    deadline = time.monotonic() + most
-    while int(time.time()) <= newest and time.monotonic() < deadline:
-        time.sleep(0.05)
+    names = " ".join(path.name for path in event_files(folder))
+    newest = max(map(int, re.findall(r"tfevents\.(\d+)\.", names)), default=0)
+    time.sleep(min(max(newest + 1 - time.time(), 0), 3))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import os
+import re
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
 import torch
@@ -21,47 +23,51 @@ OPTIMIZER_OPTIONS = ("momentum", "nesterov", "betas", "weight_decay")
 
 def check(config: Config) -> None:
     """Raise `OptionError`, which names the option, its value and what was expected."""
-    for option, kind in get_type_hints(type(config)).items():
-        if get_origin(kind) is Literal and (value := getattr(config, option)) not in get_args(kind):
-            raise OptionError(f"--{option} must be one of {', '.join(get_args(kind))}, not {value!r}")
-    for option in ("lr", "momentum", "weight_decay", "save_every"):
-        if (number := getattr(config, option)) is not None and not 0 <= number < math.inf:
-            raise OptionError(f"--{option.replace('_', '-')} must be a number from 0 up, not {number}")
-    rate = learning_rate(config.optimizer, config.lr)
-    if config.max_lr is not None and not rate < config.max_lr < math.inf:
-        raise OptionError(f"--max-lr must be a number above the learning rate, {rate}, not {config.max_lr}")
-    for option in ("epochs", "batch_size", "cycle_epochs"):
-        if (count := getattr(config, option)) is not None and not 1 <= count < 2**63:
-            raise OptionError(f"--{option.replace('_', '-')} must be from 1 to 2**63 - 1, not {count}")
-    check_seed(config.seed)
-    check_device(config.device)
-    if config.offload and not config.device.startswith("cuda"):
-        raise OptionError(
-            f"--offload keeps on the host what a GPU computes with, and --device is {config.device}"
-        )
-    check_optimizer(config)
     processes = int(os.environ.get("WORLD_SIZE", "1"))
+    check_values(config, processes)
+    check_combinations(config, processes)
     check_effects(config, processes)
-    if processes > 1 and config.autograd == "mini":
-        raise OptionError("--autograd mini trains on one process: torch's backward pass averages gradients")
-    if config.compile and config.autograd == "mini":
-        raise OptionError("--compile compiles torch's backward pass, not that of --autograd mini")
-    if config.batch_size < processes:
-        raise OptionError(f"--batch-size must be at least {processes}, a row for each process")
+    check_optimizer(config)
     need("matplotlib", "tensorboard", *(["sklearn"] if config.data == "digits" else []))
 
 
-def check_device(name: str) -> None:
-    """Refuse a device that is not there."""
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        device = None
-    if device is None or (device != torch.device("cpu") and device.type != "cuda"):
-        raise OptionError(f"--device must be cpu, cuda or cuda:N, not {name!r}")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        here = f"this machine has {torch.cuda.device_count()} CUDA devices"
-        raise OptionError(f"--device {name}: {here}; --device cpu needs none")
+def check_values(config: Config, processes: int) -> None:
+    """Every option by itself."""
+    for option, kind in get_type_hints(type(config)).items():
+        if get_origin(kind) is Literal:
+            require(config, option, get_args(kind).__contains__, f"one of {', '.join(get_args(kind))}")
+    for option in ("lr", "momentum", "weight_decay", "save_every"):
+        require(config, option, lambda number: 0 <= number < math.inf, "a number from 0 up")
+    lr = learning_rate(config.optimizer, config.lr)
+    require(config, "max_lr", lambda top: lr < top < math.inf, f"a number above the learning rate, {lr}")
+    for option in ("epochs", "batch_size", "cycle_epochs"):
+        require(config, option, lambda count: 1 <= count < 2**63, "from 1 to 2**63 - 1")
+    each = f"at least {processes}, a row for each process"
+    require(config, "batch_size", lambda rows: rows >= processes, each)
+    check_seed(config.seed)
+    require(config, "device", re.compile(r"cpu|cuda(:\d+)?").fullmatch, "cpu, cuda or cuda:N")
+    number, devices = config.device.partition(":")[2], torch.cuda.device_count()
+    if config.device != "cpu" and int(number or 0) >= devices:
+        here = f"this machine has {devices} CUDA devices"
+        raise OptionError(f"--device {config.device}: {here}; --device cpu needs none")
+
+
+def require(config: Config, option: str, fits: Callable[[Any], object], expected: str) -> None:
+    """Name an option whose value, if one was given, is not what was expected."""
+    value = getattr(config, option)
+    if value is not None and not fits(value):
+        raise OptionError(f"{as_typed(option)} must be {expected}, not {value!r}")
+
+
+def check_combinations(config: Config, processes: int) -> None:
+    """Options that cannot go together."""
+    mini = config.autograd == "mini"
+    if config.offload and config.device == "cpu":
+        raise OptionError("--offload keeps on the host what a GPU computes with, and --device is cpu")
+    if mini and processes > 1:
+        raise OptionError("--autograd mini trains on one process: torch's backward pass averages gradients")
+    if mini and config.compile:
+        raise OptionError("--compile compiles torch's backward pass, not that of --autograd mini")
 
 
 def check_effects(config: Config, processes: int) -> None:
@@ -75,8 +81,12 @@ def check_effects(config: Config, processes: int) -> None:
         *((o, o in options_of(config.optimizer), takers_of(o)) for o in OPTIMIZER_OPTIONS),
     ):
         if is_given(getattr(config, option)) and not of_use:
-            name = "--" + option.replace("_", "-")
-            raise OptionError(f"{name} has an effect only with {what_for}; leave it out")
+            raise OptionError(f"{as_typed(option)} has an effect only with {what_for}; leave it out")
+
+
+def as_typed(option: str) -> str:
+    """The option as it stands on the command line."""
+    return "--" + option.replace("_", "-")
 
 
 def takers_of(option: str) -> str:
@@ -97,10 +107,8 @@ def is_given(value: object) -> bool:
 
 def check_optimizer(config: Config) -> None:
     """Let the optimizer itself look at its options."""
-    options = optimizer_options(config)
-    if options.keys() <= options_of(config.optimizer):
-        weight, lr = torch.nn.Parameter(torch.zeros(1)), learning_rate(config.optimizer, config.lr)
-        try:
-            make_optimizer(config.optimizer, [weight], lr, **options)
-        except ValueError as error:
-            raise OptionError(f"--optimizer {config.optimizer}: {error}") from error
+    weight, lr = torch.nn.Parameter(torch.zeros(1)), learning_rate(config.optimizer, config.lr)
+    try:
+        make_optimizer(config.optimizer, [weight], lr, **optimizer_options(config))
+    except ValueError as error:
+        raise OptionError(f"--optimizer {config.optimizer}: {error}") from error

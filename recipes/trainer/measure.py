@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import hashlib
 import math
 import time
-from collections.abc import Iterable
-from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from statistics import median
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Epoch(Measured):
-    """The same, with what else is kept of it."""
+    """The same, with what else a line of metrics.jsonl says."""
 
     lr: float
     """Learning rate of the epoch's last step."""
@@ -33,10 +35,10 @@ class Epoch(Measured):
     """||change of the weights|| / ||weights|| in the epoch's last step; about 0.001 is healthy."""
     seconds: float
     """Time spent in training, without measuring and logging."""
-    step_losses: list[float]
-    """Loss of every step, in order."""
-    step_seconds: list[float]
-    """Time of every call of `optimizer.step()`, in order."""
+    step_microseconds: float
+    """Median time of one `optimizer.step()`."""
+    first_step_seconds: float
+    """Of the first one: a run's first compiles the optimizer, unless that lies in the cache."""
 
 
 @dataclass(frozen=True)
@@ -49,17 +51,12 @@ class Result:
     seed: int
     epochs: int
     accuracy: float
-    """Share of the measured rows that the final weights classify rightly, 0 to 1."""
     loss: float
-    """Mean loss of the measured rows under the final weights."""
     train_loss: float
-    """Mean loss of the last epoch's training steps."""
+    """These three of the last epoch, not the best."""
     seconds: float
-    """Time spent in training, without measuring and logging."""
     step_microseconds: float
-    """Median time of one `optimizer.step()`."""
     first_step_seconds: float
-    """Time of the first one: it compiles the optimizer, unless an earlier run left that in the cache."""
     torch_version: str
     weights_sha256: str
     model: nn.Module | None = field(default=None, repr=False)
@@ -68,103 +65,85 @@ class Result:
         """The part that a file can hold."""
         return {name: value for name, value in vars(self).items() if name != "model"}
 
-    @classmethod
-    def of(cls, content: dict[str, Any] | None) -> Result | None:
-        """The outcome that a file holds; None if it is not whole."""
-        names = {part.name for part in fields(cls)} - {"model"}
-        return cls(**content) if content is not None and content.keys() == names else None
-
-
-@dataclass(frozen=True)
-class Closeup:
-    """One parameter in one step: what the step did to it, and why."""
-
-    before: Tensor
-    after: Tensor
-    gradient: Tensor
-    step_sizes: Tensor
-    """See `effective_step_sizes`."""
-
 
 class Meter:
     """Looks on while a training goes through an epoch; what it has seen so far goes into checkpoints."""
 
     def __init__(self) -> None:
-        self.loss = math.nan
-        """Of the batch at hand, the mean over all processes."""
-        self.lr = self.grad_norm = math.nan
-        """Of the last step."""
+        self.loss = self.lr = self.grad_norm = math.nan
+        """Of the last step; the loss is that of all processes together, before the step."""
         self.momentum: float | None = None
         """Likewise, of Adam the first beta; None if the optimizer has none."""
-        self.losses: list[float] = []
+        self.update_ratio = math.nan
+        self.histograms: dict[str, Tensor] = {}
+        """Of the last step of the last epoch."""
+        self.begin_epoch()
+
+    def begin_epoch(self) -> None:
+        """Let go of the last epoch's numbers."""
+        self.loss_sum = self.seconds = 0.0
         self.step_seconds: list[float] = []
-        self.seconds = 0.0
-        self.closeups: dict[str, Closeup] = {}
-        """Every parameter in the last step of the last epoch."""
 
-    def before_step(self, training: Training, last: bool) -> None:
-        """Look at loss, gradient and weights as they are right before the update.
+    @contextlib.contextmanager
+    def watching(self, training: Training, loss: float, rows: int, began: float) -> Iterator[None]:
+        """Look at loss, gradient, weights and clock before and after the update of an iteration.
 
-        Raises `TrainingDivergedError` if the loss or the gradient is not finite. The last step of an epoch is
-        looked at more closely.
+        Raises `TrainingDivergedError`, before it, if the loss or the gradient is not finite. The last step of
+        an epoch is looked at more closely.
         """
-        place = f"epoch {training.epochs_done + 1}, step {len(self.losses) + 1}"
-        if not math.isfinite(self.loss):
-            raise TrainingDivergedError(
-                f"the loss is {self.loss} in {place}; a smaller learning rate may help"
-            )
-        self.losses.append(self.loss)
+        place = f"epoch {training.epochs_done + 1}, step {len(self.step_seconds) + 1}"
+        if not math.isfinite(loss):
+            raise TrainingDivergedError(f"the loss is {loss} in {place}; a smaller learning rate may help")
+        self.loss = loss
+        self.loss_sum += loss * rows
         self.grad_norm = gradient_norm(training.weights, place)
         group = training.optimizer.param_groups[0]
         momentum = group["betas"][0] if "betas" in group else group.get("momentum")
         self.lr, self.momentum = float(group["lr"]), None if momentum is None else float(momentum)
-        self._before = {n: w.detach().clone() for n, w in training.weights.items()} if last else {}
-        self._sizes = effective_step_sizes(training.optimizer) if last else []
-        wait_for(training.device)
-        self._step_began = time.perf_counter()
-
-    def after_step(self, training: Training, began: float) -> None:
-        """Look at the clock and the weights right after the update of an iteration that began then."""
-        wait_for(training.device)
+        before: dict[str, Tensor] = {}
+        if training.step_ends_epoch:
+            before = {name: weight.detach().clone() for name, weight in training.weights.items()}
+            step_sizes = effective_step_sizes(training.optimizer)
+        step_began = time.perf_counter()
+        yield
+        if training.device.type == "cuda":  # which works behind the program's back
+            torch.cuda.synchronize(training.device)
         now = time.perf_counter()
-        self.step_seconds.append(now - self._step_began)
+        self.step_seconds.append(now - step_began)
         self.seconds += now - began
-        self.loss = self.losses[-1]  # LBFGS has looked elsewhere since
-        if self._before:
-            self.closeups = {
-                name: Closeup(
-                    before=whole(self._before[name]),
-                    after=whole(weight.detach()),
-                    gradient=whole(torch.zeros_like(weight) if weight.grad is None else weight.grad),
-                    step_sizes=sizes,
-                )
-                for (name, weight), sizes in zip(training.weights.items(), self._sizes, strict=True)
-            }
+        if before:
+            change = norm(weight - before[name] for name, weight in training.weights.items())
+            self.update_ratio = change / norm(before.values())
+            self.histograms = {}
+            for (name, weight), sizes in zip(training.weights.items(), step_sizes, strict=True):
+                gradient = torch.zeros_like(weight) if weight.grad is None else weight.grad
+                self.histograms[f"weights/{name}"] = whole(weight.detach())
+                self.histograms[f"gradients/{name}"] = whole(gradient)
+                if len(sizes):  # decades: they differ by factors
+                    self.histograms[f"log10_effective_step_size/{name}"] = sizes.log10()
 
-    def end_epoch(self, training: Training, row_counts: list[int], loss: float, accuracy: float) -> Epoch:
-        """Sum up, and let go of the epoch's numbers."""
-        parts = self.closeups.values()
-        change = norm(part.after - part.before for part in parts)
+    def end_epoch(self, training: Training, loss: float, accuracy: float) -> Epoch:
+        """Sum up."""
         epoch = Epoch(
             epoch=training.epochs_done + 1,
-            train_loss=sum(x * n for x, n in zip(self.losses, row_counts, strict=True)) / sum(row_counts),
+            train_loss=self.loss_sum / len(training.data.train_inputs),
             loss=loss,
             accuracy=accuracy,
             lr=self.lr,
             grad_norm=self.grad_norm,
-            update_ratio=change / norm(part.before for part in parts),
+            update_ratio=self.update_ratio,
             seconds=self.seconds,
-            step_losses=self.losses,
-            step_seconds=self.step_seconds,
+            step_microseconds=1e6 * median(self.step_seconds),
+            first_step_seconds=self.step_seconds[0],
         )
         # The last step may have broken the weights, and no further training loss would show it.
         for name, value in (("loss", epoch.loss), ("update ratio", epoch.update_ratio)):
             if not math.isfinite(value):
                 raise TrainingDivergedError(
-                    f"the {name} is {value} in epoch {epoch.epoch}, after step {len(row_counts)}; "
+                    f"the {name} is {value} in epoch {epoch.epoch}, after step {len(self.step_seconds)}; "
                     "a smaller learning rate may help"
                 )
-        self.losses, self.step_seconds, self.seconds = [], [], 0.0
+        self.begin_epoch()
         return epoch
 
 
@@ -227,9 +206,3 @@ def weights_sha256(model: nn.Module) -> str:
         flat = whole(weight.detach()).cpu().contiguous().flatten()
         digest.update(flat.view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
-
-
-def wait_for(device: torch.device) -> None:
-    """A GPU works behind the program's back: a clock is read only when it has finished."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -43,16 +45,12 @@ def confusion_figure(data: Data, predicted: Tensor) -> Figure:
     drawn = figure(5, 4.8, layout="none")  # a card is half as wide: larger letters
     axes = drawn.add_axes((0.2, 0.2, 0.78, 0.78))
     axes.imshow(shares.numpy(), cmap="Blues", vmin=0, vmax=1)
-    for row in range(kinds):
-        for column in range(kinds):
-            if counts[row, column]:
-                color = "white" if shares[row, column] > 0.5 else "black"
-                words = str(int(counts[row, column]))
-                axes.text(column, row, words, ha="center", va="center", color=color, fontsize=9)
-    axes.set_xticks(range(kinds), data.classes)
-    if max(map(len, data.classes)) > 2:
-        for label in axes.get_xticklabels():
-            label.set(rotation=45, ha="right")
+    for row, column in counts.nonzero().tolist():
+        color = "white" if shares[row, column] > 0.5 else "black"
+        words = str(int(counts[row, column]))
+        axes.text(column, row, words, ha="center", va="center", color=color, fontsize=9)
+    turned: dict[str, Any] = {"rotation": 45, "ha": "right"} if max(map(len, data.classes)) > 2 else {}
+    axes.set_xticks(range(kinds), data.classes, **turned)
     axes.set_yticks(range(kinds), data.classes)
     axes.set(xlabel="answer", ylabel="truth")
     return drawn

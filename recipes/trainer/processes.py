@@ -18,8 +18,10 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 from torch import distributed as dist
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import CPUOffloadPolicy, OffloadPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
-from torch.utils._pytree import tree_map_only
+from torch.nn.parallel import DistributedDataParallel
 
 Answer = TypeVar("Answer")
 
@@ -30,10 +32,6 @@ class World:
 
     rank: int = 0
     size: int = 1
-
-    def share(self, rows: Tensor) -> Tensor:
-        """The rows of a batch that this process takes."""
-        return rows[self.rank :: self.size]
 
     def sum(self, *numbers: float, device: torch.device) -> list[float]:
         """Every number summed over the processes."""
@@ -62,20 +60,17 @@ class World:
         """What to call instead of the model, so that `backward()` averages the gradients of all processes."""
         if self.size == 1:
             return model
-        if shard:
-            from torch.distributed.device_mesh import init_device_mesh
-            from torch.distributed.fsdp import CPUOffloadPolicy, OffloadPolicy, fully_shard
+        if not shard:
+            return DistributedDataParallel(model, device_ids=[device] if device.type == "cuda" else None)
+        mesh = init_device_mesh(device.type, (self.size,))
+        policy = CPUOffloadPolicy() if offload else OffloadPolicy()
+        for part in (*model.children(), model):
+            if any(True for _ in part.parameters()):
+                fully_shard(part, mesh=mesh, offload_policy=policy)
+        return model
 
-            mesh = init_device_mesh(device.type, (self.size,))
-            policy = CPUOffloadPolicy() if offload else OffloadPolicy()
-            for part in model.children():
-                if any(True for _ in part.parameters()):
-                    fully_shard(part, mesh=mesh, offload_policy=policy)
-            fully_shard(model, mesh=mesh, offload_policy=policy)
-            return model
-        from torch.nn.parallel import DistributedDataParallel
 
-        return DistributedDataParallel(model, device_ids=[device] if device.type == "cuda" else None)
+ALONE = World()
 
 
 @contextlib.contextmanager
@@ -83,7 +78,7 @@ def joined(device: torch.device) -> Iterator[World]:
     """The world that torchrun has started this process in, or a world of one."""
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
-        yield World()
+        yield ALONE
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
@@ -106,11 +101,6 @@ def local_device(name: str) -> torch.device:
 def whole(tensor: Tensor) -> Tensor:
     """All of a tensor of which every process holds a part. All processes must ask."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
-
-
-def whole_state(state: Any) -> Any:
-    """The same state with whole tensors, through dicts and lists."""
-    return tree_map_only(Tensor, whole, state)
 
 
 def load_whole_state(

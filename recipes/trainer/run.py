@@ -16,14 +16,13 @@ from recipes.common.command_line import first_line
 from recipes.common.data import load_data
 from recipes.common.errors import CheckpointError, StoppedError
 from recipes.common.folder import plain_settings
-from recipes.common.loop import threads_for
+from recipes.common.loop import one_thread
 from recipes.common.model import make_model
 from recipes.common.optimizers import learning_rate, make_optimizer
 from recipes.common.schedulers import CYCLE_EPOCHS, make_scheduler
-from recipes.trainer.board import pictures_are_due
 from recipes.trainer.checks import check, optimizer_options
 from recipes.trainer.measure import Epoch, Result, weights_sha256
-from recipes.trainer.processes import World, joined, local_device
+from recipes.trainer.processes import ALONE, World, joined, local_device
 from recipes.trainer.run_folder import RunFolder
 from recipes.trainer.stopping import StopRequest, stop_requests
 from recipes.trainer.training import Training
@@ -35,33 +34,22 @@ if TYPE_CHECKING:
 def run(config: Config, on_epoch: Callable[[Epoch], object] = lambda epoch: None) -> Result:
     """Train as `config` says, or go on doing so, and return the outcome. `on_epoch` sees every new epoch."""
     check(config)
-    device = local_device(config.device)
-    with threads_for(config.data), joined(device) as world, contextlib.ExitStack() as stack:
+    # As many threads as torch likes, but for the small pictures.
+    threads = one_thread() if config.data == "digits" else contextlib.nullcontext()
+    with threads, joined(local_device(config.device)) as world:
         training = set_up(config, world)
         settings = settings_of(config, training)
-        folder: RunFolder | None = None  # of the first process
-
-        def open_folder() -> dict[str, Any] | None:
-            nonlocal folder
-            folder = stack.enter_context(RunFolder(config.logdir, settings, config.fresh))
-            return folder.training
-
-        stop = stack.enter_context(stop_requests())
-        if state := world.from_first(open_folder):
-            take_up(training, state, config)
-        else:
-            save(training, folder, begin=True)
-        result = world.from_first(lambda: folder.result if folder else None)
-        if result is None:
-            train_on(training, folder, config, stop, on_epoch)
-            save(training, folder)
-            digest = weights_sha256(training.model)
-
-            def finish() -> Result:
-                assert folder is not None  # the first process has one
-                return folder.finish(digest)
-
-            result = world.from_first(finish)
+        with stop_requests() as stop, RunFolder(config.logdir) as folder:
+            state, result = world.from_first(lambda: folder.open(settings, training.data, config.fresh))
+            if state:
+                take_up(training, state, config)
+            else:
+                save(training, folder)
+            if result is None:
+                train_on(training, folder, config, stop, on_epoch)
+                save(training, folder)
+                digest = weights_sha256(training.model)
+                result = world.from_first(lambda: folder.finish(digest))
         return dataclasses.replace(result, model=training.model)
 
 
@@ -78,7 +66,7 @@ def take_up(training: Training, state: dict[str, Any], config: Config) -> None:
 
 def train_on(
     training: Training,
-    folder: RunFolder | None,
+    folder: RunFolder,
     config: Config,
     stop: StopRequest,
     on_epoch: Callable[[Epoch], object],
@@ -87,15 +75,13 @@ def train_on(
     saved = time.monotonic()
     while training.epochs_done < config.epochs:
         epoch = training.step()
-        due = epoch and pictures_are_due(epoch.epoch, config.epochs)
-        predicted = training.predictions() if due else None  # every process takes its part
-        if folder:
-            folder.log(training, epoch, predicted)
+        if training.world.rank == 0:
+            folder.log(training, epoch)
         if epoch:
             on_epoch(epoch)
         # All processes stop, or save, after the same step.
-        due_now = folder is not None and time.monotonic() - saved >= config.save_every
-        stopping, saving = training.world.sum(stop.number != 0, due_now, device=training.device)
+        late = training.world.rank == 0 and time.monotonic() - saved >= config.save_every
+        stopping, saving = training.world.sum(stop.number != 0, late, device=training.device)
         if stopping or saving:
             save(training, folder)
             saved = time.monotonic()
@@ -108,21 +94,14 @@ def train_on(
             )
 
 
-def save(training: Training, folder: RunFolder | None, begin: bool = False) -> None:
+def save(training: Training, folder: RunFolder) -> None:
     """Write a checkpoint; every process contributes its part of the weights."""
     state = training.state_dict()
-
-    def write() -> None:
-        assert folder is not None  # the first process has one
-        folder.begin(state, training.data) if begin else folder.save(state)
-
-    training.world.from_first(write)
+    training.world.from_first(lambda: folder.save(state))
 
 
-def set_up(config: Config, world: World | None = None) -> Training:
+def set_up(config: Config, world: World = ALONE) -> Training:
     """Data, model, optimizer and schedule: a training at its beginning."""
-    check(config)
-    world = World() if world is None else world
     device = local_device(config.device)
     data = load_data(config.data, config.split, device, config.data_dir)
     model = make_model(config.model, data, config.seed).to(device)
@@ -158,7 +137,7 @@ def settings_of(config: Config, training: Training) -> dict[str, Any]:
     return {
         "recipe": "train",
         **plain,
-        "lr": learning_rate(config.optimizer, config.lr),
+        "lr": training.optimizer.defaults["lr"],  # the rate chosen for it, if none was given
         "data_sha256": training.data.sha256(),
         "weights": sum(w.numel() for w in training.model.parameters()),
         "threads": torch.get_num_threads(),

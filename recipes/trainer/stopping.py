@@ -7,7 +7,6 @@ import signal
 import threading
 from collections.abc import Iterator
 from types import FrameType
-from typing import Any
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -22,22 +21,13 @@ class StopRequest:
 def stop_requests() -> Iterator[StopRequest]:
     """Take note of the first signal instead of dying from it; a second one ends the program at once."""
     request = StopRequest()
-    if threading.current_thread() is not threading.main_thread():
-        yield request  # only the main thread gets signals
-        return
-    before: dict[int, Any] = {number: signal.getsignal(number) for number in SIGNALS}
+    with contextlib.ExitStack() as handlers_before:
 
-    def note(number: int, frame: FrameType | None) -> None:
-        request.number = number
-        restore()
+        def note(number: int, frame: FrameType | None) -> None:
+            request.number = number
+            handlers_before.close()
 
-    def restore() -> None:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-    for number in SIGNALS:
-        signal.signal(number, note)
-    try:
+        if threading.current_thread() is threading.main_thread():  # no other gets signals
+            for number in SIGNALS:
+                handlers_before.callback(signal.signal, number, signal.signal(number, note))
         yield request
-    finally:
-        restore()

@@ -79,7 +79,7 @@ def flipped_in_data(good: bytes) -> bytes:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda good, _: b"", "the file is empty"),
+        (lambda good, _: b"", "cut off, damaged, or no checkpoint"),
         (lambda good, _: good[: len(good) // 2], "cut off, damaged, or no checkpoint"),
         (lambda good, _: good[:-1], "cut off, damaged, or no checkpoint"),
         (lambda good, _: b"a letter to a friend" * 50, "cut off, damaged, or no checkpoint"),

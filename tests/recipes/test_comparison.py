@@ -90,7 +90,7 @@ def test_the_search_measures_the_last_epochs_on_the_validation_rows(monkeypatch:
 
 
 def epoch_with_loss(loss: float) -> Epoch:
-    return Epoch(1, 0.0, loss, 0.0, 0.0, 0.0, 0.0, 0.0, [], [])
+    return Epoch(1, 0.0, loss, *[0.0] * 7)
 
 
 def test_the_search_prints_every_rate_and_the_winners(

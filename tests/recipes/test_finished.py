@@ -32,6 +32,7 @@ class Config(SeededClaim):
 
 def tiny(config: Config) -> None:
     with Report(config.logdir, "tiny", config) as report:
+        report.open()
         report.curve("a/b", "Two points.", [1.0, 2.0])
         report.finish("table", [{"a": 1}], Verdict("the claim", True, "evidence"))
 
@@ -90,17 +91,19 @@ STOP_AT: list[int] = [2]
 DONE: list[int] = []
 
 
+def train_some(folder: Path, jobs: dict[str, list[tuple[int]]]) -> dict[str, list[Run]]:
+    with Report(folder, "tiny", Config(size="smoke", logdir=folder)) as report:
+        report.open()
+        return report.train_all(slow, jobs, "x")
+
+
 def test_an_interrupted_recipe_goes_on_with_the_trainings_that_are_done(tmp_path: Path) -> None:
     jobs = {"few": [(0,), (1,)], "one": [(2,)]}
-    with (
-        pytest.raises(StoppedError, match="goes on: 2 trainings are kept") as stopped,
-        Report(tmp_path, "tiny", Config(size="smoke", logdir=tmp_path)) as report,
-    ):
-        report.train_all(slow, jobs, "x")
+    with pytest.raises(StoppedError, match="goes on: 2 trainings are kept") as stopped:
+        train_some(tmp_path, jobs)
     assert stopped.value.exit_code == 130
     STOP_AT[0] = -1
-    with Report(tmp_path, "tiny", Config(size="smoke", logdir=tmp_path)) as report:
-        runs = report.train_all(slow, jobs, "x")
+    runs = train_some(tmp_path, jobs)
     assert {name: [run.losses for run in some] for name, some in runs.items()} == {
         "few": [[0.0], [1.0]],
         "one": [[2.0]],

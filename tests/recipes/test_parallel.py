@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -22,17 +23,16 @@ def square(number: int) -> Square:
     return Square(number**2, os.getpid(), torch.get_num_threads())
 
 
-def test_processes_give_outcomes_in_the_order_of_the_jobs_and_none_twice(tmp_path: Path) -> None:
-    done: list[None] = []
-
-    def outcomes(*values: int) -> list[Square]:
-        return done_jobs(
-            square, [(value,) for value in values], lambda: done.append(None), tmp_path / "kept", True
-        )
+def test_processes_give_the_outcome_of_every_job_and_none_is_computed_twice(tmp_path: Path) -> None:
+    def outcomes(*values: int) -> dict[Any, Square]:
+        return dict(done_jobs(square, [(value,) for value in values], tmp_path / "kept", parallel=True))
 
     first = outcomes(3, 1, 2)
-    assert [one.value for one in first] == [9, 1, 4]
-    assert os.getpid() not in {one.process for one in first}
-    assert {one.threads for one in first} == {1}
-    assert outcomes(2, 3) == [first[2], first[0]]  # of the same processes: they were not computed again
-    assert len(done) == 5
+    assert {job: one.value for job, one in first.items()} == {(3,): 9, (1,): 1, (2,): 4}
+    assert os.getpid() not in {one.process for one in first.values()}
+    assert {one.threads for one in first.values()} == {1}
+    # Of the same processes: they were not computed again.
+    again = outcomes(2, 4, 3)
+    assert {job: again[job] for job in ((2,), (3,))} == {job: first[job] for job in ((2,), (3,))}
+    assert [*again] == [(2,), (3,), (4,)]
+    assert again[4,].value == 16

@@ -168,15 +168,22 @@ def test_the_effective_step_size_is_how_far_the_weights_go(optimizer: Any) -> No
     training = set_up(
         Config(optimizer=optimizer, lr=0.01, scheduler="cyclic", cycle_epochs=2, epochs=3, batch_size=300)
     )
+    before: dict[str, torch.Tensor] = {}
+
+    def remember(*_: Any) -> None:
+        before.update({name: weight.detach().clone() for name, weight in training.weights.items()})
+
+    training.optimizer.register_step_pre_hook(remember)
     *_, last = training.epochs(3)
     for name, weight in training.weights.items():
-        closeup, state = training.meter.closeups[name], training.optimizer.state[weight]
+        state = training.optimizer.state[weight]
+        direction = state.get("exp_avg", weight.grad)
         size = torch.zeros_like(weight)
-        size[state.get("exp_avg", closeup.gradient) != 0] = closeup.step_sizes
+        size[direction != 0] = 10 ** training.meter.histograms[f"log10_effective_step_size/{name}"]
         decay = last.lr * 0.01 if optimizer == "adamw" else 0.0
-        arrived = closeup.before * (1 - decay) - size * state.get("exp_avg", closeup.gradient)
-        torch.testing.assert_close(arrived, closeup.after, rtol=1e-5, atol=1e-6)
-        assert not torch.allclose(closeup.before, closeup.after, rtol=1e-4, atol=1e-5)
+        arrived = before[name] * (1 - decay) - size * direction
+        torch.testing.assert_close(arrived, weight.detach(), rtol=1e-5, atol=1e-6)
+        assert not torch.allclose(before[name], weight, rtol=1e-4, atol=1e-5)
 
 
 def test_weights_that_stand_still_have_no_effective_step_size(tmp_path: Path) -> None:
@@ -258,8 +265,9 @@ set_up(Config()).step()  # loads the kernels, too
 def log_three_epochs(path):
     config = Config(epochs=9, batch_size=500, logdir=path)
     training = set_up(config)
-    folder = RunFolder(path, settings_of(config, training))
-    folder.begin(training.state_dict(), training.data)
+    folder = RunFolder(path)
+    folder.open(settings_of(config, training), training.data, fresh=False)
+    folder.save(training.state_dict())
     while training.epochs_done < 3:
         folder.log(training, training.step())
     return folder
@@ -525,7 +533,7 @@ def test_a_file_is_named_after_those_that_must_be_read_before_it(tmp_path: Path)
     now = int(time.time())
     (tmp_path / f"events.out.tfevents.{now + 1}.host.99.0.torchopt_course").touch()
     (tmp_path / f"events.out.tfevents.{now + 500}.host.99.0").touch()  # of another program
-    Board(tmp_path, from_step=1).writer.close()
+    Board(tmp_path, {}, from_step=1).close()
     *earlier, new = sorted(tmp_path.glob("*.torchopt_course"))
     assert [file.stat().st_size for file in earlier] == [0]
     assert new.stat().st_size > 0

@@ -181,13 +181,14 @@ def train_and_die(words: list[str], output: Path, moment: str) -> None:
             die()
 
     if moment == "logged":
-        log_epoch = run_folder.RunFolder.log_epoch
+        log = run_folder.RunFolder.log
 
-        def log_and_die(*arguments: Any) -> None:
-            log_epoch(*arguments)
-            die()
+        def log_and_die(folder: Any, training: Any, epoch: Any) -> None:
+            log(folder, training, epoch)
+            if epoch:
+                die()
 
-        run_folder.RunFolder.log_epoch = log_and_die  # type: ignore[method-assign]
+        run_folder.RunFolder.log = log_and_die  # type: ignore[method-assign]
     elif moment == "before the folder":
         run_folder.Board = die  # type: ignore[assignment, misc]
     elif moment == "draft":
