@@ -14,7 +14,8 @@ if not __package__:  # run by its path: Python looks for modules in recipes/, th
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from recipes.common.command_line import parse, plain_endings
-from recipes.common.folder import read_json
+from recipes.common.errors import UserError
+from recipes.common.folder import read_json, write_whole
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -61,12 +62,16 @@ def run(config: Config) -> None:
         (script, *options), folder = command.split(), config.logdir / name
         if config.fresh:
             options.append("--fresh")
-        subprocess.run([sys.executable, ROOT / script, *options, "--logdir", folder], check=True)
+        try:
+            subprocess.run([sys.executable, ROOT / script, *options, "--logdir", folder], check=True)
+        except subprocess.CalledProcessError as error:
+            again = "the same command (without --fresh) goes on from there"
+            raise UserError(f"{name} has ended with exit code {error.returncode}; {again}") from error
     docs = ROOT / "docs" if config.size == "gallery" else config.logdir
     images = docs / "images" / "recipes"
     for name in commands(config.size):
         keep(config.logdir / name, images / name)
-    (docs / "recipes.md").write_text(page(config.size, results_in(images)), encoding="utf-8")
+    write_whole(docs / "recipes.md", page(config.size, results_in(images)).encode())
     print(f"\nwrote {docs / 'recipes.md'}")
 
 

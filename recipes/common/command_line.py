@@ -9,6 +9,7 @@ import io
 import itertools
 import os
 import re
+import signal
 import sys
 import threading
 from collections.abc import Iterator
@@ -100,6 +101,10 @@ def plain_endings() -> Iterator[None]:
     print_error = threading.excepthook
     # A thread that writes for TensorBoard hands a full disk to whoever flushes it: once is enough.
     threading.excepthook = lambda e: None if isinstance(e.exc_value, OSError) else print_error(e)
+    on_sigterm = signal.getsignal(signal.SIGTERM)
+    if in_main := threading.current_thread() is threading.main_thread():  # no other gets signals
+        # Not at once, as it would be by default: processes of its own are ended first, and files closed.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         yield
     except AlreadyFinished as outcome:
@@ -120,6 +125,8 @@ def plain_endings() -> Iterator[None]:
         raise
     finally:
         threading.excepthook = print_error
+        if in_main:
+            signal.signal(signal.SIGTERM, on_sigterm)
 
 
 def first_line(error: BaseException) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from torch.optim import Optimizer
 
 from recipes.common.command_line import parse, plain_endings
 from recipes.common.errors import OptionError
+from recipes.common.folder import write_whole
 
 from . import ZOO
 from .lines import lines_of, lines_of_body
@@ -63,6 +65,8 @@ class Options:
         """Refuse what cannot be measured."""
         if self.rounds < 0:
             raise OptionError(f"--rounds must be at least 0, not {self.rounds}")
+        if self.page.is_dir() or not os.access(self.page.parent, os.W_OK):
+            raise OptionError(f"--page must be a file in a folder that can be written to, not {self.page}")
         names = [cls.__name__ for cls in ZOO]
         if unknown := [name for name in self.only if name not in names]:
             raise OptionError(f"--only {unknown[0]}: expected some of {', '.join(names)}")
@@ -201,7 +205,7 @@ def main() -> None:
                 measured = ratio(row.name, cls, options.rounds)
             ratios[row.name] = measured or ratios.get(row.name, NOT_MEASURED)
             print(f"{row.name:18} {row.lines:3} lines  {row.engine:20} {ratios[row.name]}", flush=True)
-        options.page.write_text(page_of(rows, [ratios[row.name] for row in rows]), encoding="utf-8")
+        write_whole(options.page, page_of(rows, [ratios[row.name] for row in rows]).encode())
 
 
 if __name__ == "__main__":

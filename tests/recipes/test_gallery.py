@@ -13,7 +13,9 @@ import pytest
 from PIL import Image
 
 from recipes import gallery
+from recipes.common.errors import OptionError, UserError
 from recipes.gallery import RECIPES, ROOT, Config, commands, page, results_in
+from recipes.zoo.__main__ import Options
 
 from .conftest import call_main
 
@@ -81,6 +83,17 @@ def test_the_gallery_has_one_recipe_at_its_full_size_too(
     assert "## optimizers_full\n\n`python recipes/optimizers.py --size full`\n" in written
 
 
+def test_a_recipe_that_fails_ends_the_gallery_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(words: list[Any], check: bool) -> None:
+        raise gallery.subprocess.CalledProcessError(2, words)
+
+    monkeypatch.setattr(gallery.subprocess, "run", fail)
+    with pytest.raises(UserError, match=f"{RECIPES[0]} has ended with exit code 2; the same command"):
+        gallery.run(Config(size="smoke", logdir=tmp_path))
+
+
 def test_the_recipes_are_all_there_is() -> None:
     scripts = {path.stem for path in (ROOT / "recipes").glob("*.py")}
     others = {
@@ -146,3 +159,9 @@ def assert_close(mine: Any, theirs: Any) -> None:
             assert_close(one, other)
     else:
         assert mine == (pytest.approx(theirs, rel=0.02, abs=1e-6) if isinstance(theirs, float) else theirs)
+
+
+def test_the_zoo_refuses_a_page_that_cannot_be_written_before_it_measures(tmp_path: Path) -> None:
+    for path in (tmp_path, tmp_path / "no such folder" / "zoo.md"):
+        with pytest.raises(OptionError, match="--page must be a file in a folder that can be written to"):
+            Options(page=path).check()

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
-from recipes.common.parallel import done_jobs
+from recipes.common.parallel import done_jobs, each_core
+
+from .conftest import ROOT
 
 
 @dataclass
@@ -36,3 +43,50 @@ def test_processes_give_the_outcome_of_every_job_and_none_is_computed_twice(tmp_
     assert {job: again[job] for job in ((2,), (3,))} == {job: first[job] for job in ((2,), (3,))}
     assert [*again] == [(2,), (3,), (4,)]
     assert again[4,].value == 16
+
+
+def test_a_single_job_is_done_though_joblib_starts_no_process_for_it() -> None:
+    (alone,) = each_core(square, [(5,)])
+    assert (alone.value, alone.process) == (25, os.getpid())
+
+
+ENDLESS = """
+import os, pathlib, sys, time
+from recipes.common.parallel import each_core
+
+def wait(number):
+    pathlib.Path(sys.argv[1], str(os.getpid())).touch()
+    time.sleep(100)
+
+list(each_core(wait, [(1,), (2,)]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.processes
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_no_process_goes_on_when_the_recipe_is_killed(number: signal.Signals, tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    script = ENDLESS.replace("sys.argv[1]", repr(str(tmp_path)))  # the worker has its own command line
+    recipe = subprocess.Popen([sys.executable, "-c", script], env=environment)
+    working = wait_for(lambda: [int(path.name) for path in tmp_path.iterdir()])
+    assert recipe.pid not in working
+    recipe.send_signal(number)
+    recipe.wait()
+    wait_for(lambda: not any(is_running(process) for process in working))
+
+
+def wait_for(found: Any) -> Any:
+    deadline = time.monotonic() + 60
+    while not (result := found()):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    return result
+
+
+def is_running(process: int) -> bool:
+    """Is it there, and more than a name that nobody has asked for?"""
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{process}/status").read_text()
+    except OSError:
+        return False
