@@ -99,8 +99,8 @@ script that reads from top to bottom; `--help` explains its options, `--size ful
 experiment. Every run can be looked at in TensorBoard, with all contenders of a claim in one chart: \
 `tensorboard --logdir runs`.
 
-| recipe | the lecture says | borne out by this run |
-|---|---|---|
+| recipe | the lecture says | borne out by this run | minutes (two cores, at times busy) |
+|---|---|---|---|
 {verdicts}
 
 {sections}
@@ -119,12 +119,15 @@ def page(size: str, results: dict[str, dict[str, Any]]) -> str:
     """recipes.md."""
     shown = {name: command for name, command in commands(size).items() if name in results}
     command = shown.pop("train")
-    verdicts = "\n".join(
-        f"| [{name}](#{name}) | {results[name]['claim'].rstrip('.')} | {HELD[results[name]['borne_out']]} |"
-        for name in shown
-    )
+    verdicts = "\n".join(verdict_row(name, results[name]) for name in shown)
     sections = "\n\n".join(section(name, command, results[name]) for name, command in shown.items())
     return PAGE.format(size=size, verdicts=verdicts, sections=sections, command=command, **results["train"])
+
+
+def verdict_row(name: str, result: dict[str, Any]) -> str:
+    """The outcome of one recipe in the page's table."""
+    cells = [f"[{name}](#{name})", result["claim"].rstrip("."), HELD[result["borne_out"]]]
+    return f"| {' | '.join(cells)} | {result['seconds'] / 60:.1f} |"
 
 
 def section(name: str, command: str, result: dict[str, Any]) -> str:

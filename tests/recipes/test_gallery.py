@@ -42,7 +42,8 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
             "table": ["a  b", f"{name}  1"],
             "pictures": ["picture.png"],
             "torch_version": "9.9",
-            **({"accuracy": 0.915, "epochs": 4, "seconds": 50.2} if name == "train" else {}),
+            "seconds": 50.2,
+            **({"accuracy": 0.915, "epochs": 4} if name == "train" else {}),
         }
         (folder / "result.json").write_text(json.dumps(result))
 
@@ -60,7 +61,7 @@ def test_every_recipe_is_run_and_shown(asked: list[list[str]], tmp_path: Path) -
     written = (tmp_path / "recipes.md").read_text()
     for name in RECIPES:
         held = "**no**" if name == "plateau" else "yes"
-        assert f"| [{name}](#{name}) | the claim of {name} | {held} |" in written
+        assert f"| [{name}](#{name}) | the claim of {name} | {held} | 0.8 |" in written
         assert f"the verdict on {name}\n" in written
         assert f"```text\na  b\n{name}  1\n```" in written
         assert (tmp_path / "images" / "recipes" / name / "picture.png").read_bytes() == name.encode()
@@ -79,7 +80,7 @@ def test_the_gallery_has_one_recipe_at_its_full_size_too(
         "optimizers_full": ("optimizers", "full"),
     }
     written = (tmp_path / "docs" / "recipes.md").read_text()
-    assert "| [optimizers_full](#optimizers_full) | the claim of optimizers | yes |" in written
+    assert "| [optimizers_full](#optimizers_full) | the claim of optimizers | yes | 0.8 |" in written
     assert "## optimizers_full\n\n`python recipes/optimizers.py --size full`\n" in written
 
 
