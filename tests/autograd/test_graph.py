@@ -258,7 +258,7 @@ def test_of_a_program_every_value_is_shown():
     }  # fmt: skip
     assert list(values) == list(expected)
     assert all(values[key] == pytest.approx(value, rel=1e-6) for key, value in expected.items())
-    assert type(variable.BASE) is variable.ReverseLevel  # nobody pays for it afterwards
+    assert type(variable.BASE) is variable.BaseLevel  # nobody pays for it afterwards
 
 
 def test_of_a_recorded_model_values_names_and_gradients_are_shown():

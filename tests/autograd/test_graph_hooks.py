@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
@@ -137,6 +138,47 @@ def test_what_is_saved_is_not_packed_without_a_word(pack: Callable[[Tensor], Ten
             pass
 
 
+@pytest.mark.parametrize("pack", [_packed, F.relu])
+def test_nor_is_it_for_variables_outside_of_any_block(pack: Callable[[Tensor], Tensor]):
+    x = ag.Variable([1.0, 2.0])
+    refused = pytest.raises(NotImplementedError, match="saved_tensors_hooks")
+    with graph.saved_tensors_hooks(pack, _unpacked):
+        with refused:
+            x * x
+        with refused:
+            ag.grad(lambda y: (y * y).sum())(torch.ones(2))
+        with torch.no_grad():  # where nothing is saved
+            assert (x * x).tolist() == [1, 4]
+        with graph.saved_tensors_hooks(lambda y: y, lambda y: y):
+            pass
+        with refused:
+            x + x
+    with graph.save_on_cpu():
+        (x * x).sum().backward()
+    assert x.grad.tolist() == [2, 4]
+
+    def within(y: Any) -> Any:
+        with graph.saved_tensors_hooks(pack, _unpacked):
+            return (y * y).sum()
+
+    with refused:
+        ag.grad(within)(torch.ones(2))
+
+
+def test_other_threads_have_no_hooks():
+    x, results = ag.Variable(3.0), []
+
+    def work() -> None:
+        (x * x).backward()
+        results.append(x.grad.item())
+
+    with graph.saved_tensors_hooks(_packed, _unpacked):
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join()
+    assert results == [6]
+
+
 @pytest.mark.parametrize(
     "block", [graph.save_on_cpu, lambda: graph.disable_saved_tensors_hooks("no"), nullcontext]
 )
@@ -159,3 +201,20 @@ def test_an_error_on_the_way_changes_no_gradient():
     with pytest.raises(ZeroDivisionError):
         loss.backward()
     assert all(p.grad is None for p in model.parameters())
+
+
+@pytest.mark.parametrize("several", [False, True])
+@pytest.mark.parametrize("inside", [True, False])
+@pytest.mark.parametrize("bad", range(3))
+def test_nor_does_one_of_a_leaf_s_hook_or_of_several_values(bad: int, inside: bool, several: bool):
+    leaves = [torch.ones(2, requires_grad=True) if inside else ag.Variable([1.0, 1.0]) for _ in range(3)]
+    with ag.record() if inside else nullcontext():
+        h = leaves[bad] * 2
+        loss = h.sum() + sum((x * x).sum() for x in leaves)
+    if several:
+        graph.register_multi_grad_hook([h, leaves[0]], lambda gs: 1 / 0)
+    else:
+        leaves[bad].register_hook(lambda g: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        loss.backward()
+    assert all(x.grad is None for x in leaves)

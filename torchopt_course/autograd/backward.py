@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from .accumulation import is_added_by_torch, let_torch_add
 from .dispatch import means
 from .foreign import TorchNode, gradients_by_torch, node_of
 from .graph_hooks import one_pass
-from .reverse import Leaf, Node, sweep
+from .reverse import Leaf, Node, sweep, ways_to
 from .traced import Traced, Value, raw
 from .variable import BASE, Variable, tracked_variable
 
@@ -50,50 +50,54 @@ def backward_all(
     """The same for several results, in one sweep."""
     only = None
     if inputs is not None:
-        only = {_node(v): v for v in ([inputs] if isinstance(inputs, Tensor) else inputs)}
-        if not only:
+        inputs = [inputs] if isinstance(inputs, Tensor) else list(inputs)
+        if not inputs:
             raise RuntimeError("backward(inputs=...) must be one or more tensors")
+        only = [_asked_for(x) for x in inputs]
     ends = [(_node(y), seed_for(y, seed)) for y, seed in zip(outputs, seeds, strict=True)]
     recording = torch.is_grad_enabled()
     torch._C._set_grad_enabled(create_graph)  # at once: as a context manager it takes longer
     try:
+        # Hooks first: when one of them raises, no gradient has been changed.
+        arrived: list[tuple[Leaf, Tensor | None, Value]] = []
+        left_to_torch: dict[Tensor, Value] = {}
         with one_pass():
-            results = [] if only is None else [node for node in only if not isinstance(node, Leaf)]
-            gradients = _sweep(ends, retain_graph, create_graph, keep=bool(results))
-            # The sweep may hand the same memory to several leaves (z = x + y); whoever writes into x.grad
-            # later must not change y.grad, nor what the caller passed in or a recorded sweep has saved.
-            taken = {
-                raw(seed).untyped_storage().data_ptr()
-                for (_, seed), given in zip(ends, seeds, strict=True)
-                if create_graph or given is not None
-            }
-            left_to_torch: dict[Tensor, Value] = {}
+            gradients = _sweep(ends, retain_graph, create_graph, inputs=only)
             for leaf, g in gradients.items():
-                if leaf.op is None and (only is None or leaf in only):
+                if leaf.op is None:
                     tensor = leaf.tensor  # type: ignore[attr-defined]
                     if is_added_by_torch(tensor):
                         left_to_torch[tensor] = g
-                        continue
-                    plain = raw(g)
-                    memory = plain.untyped_storage().data_ptr() if plain.layout is torch.strided else None
-                    leaf.accumulate(g.clone() if memory in taken else g, tensor)  # type: ignore[attr-defined]
-                    taken.add(memory)
+                    else:
+                        arrived.append((leaf, tensor, leaf.hooked(g, tensor)))  # type: ignore[attr-defined, arg-type]
             if left_to_torch:
                 let_torch_add(left_to_torch)
-            for node in results:
-                if node in gradients:
-                    _leave(only[node], gradients[node].clone())  # type: ignore[index]
+        # The sweep may hand the same memory to several leaves (z = x + y); whoever writes into x.grad
+        # later must not change y.grad, nor what the caller passed in or a recorded sweep has saved.
+        taken = {
+            raw(seed).untyped_storage().data_ptr()
+            for (_, seed), given in zip(ends, seeds, strict=True)
+            if create_graph or given is not None
+        }
+        for leaf, tensor, g in arrived:
+            plain = raw(g)
+            memory = plain.untyped_storage().data_ptr() if plain.layout is torch.strided else None
+            leaf.accumulate(g.clone() if memory in taken else g, tensor)
+            taken.add(memory)
     finally:
         torch._C._set_grad_enabled(recording)
 
 
-def _leave(x: Value, g: Value) -> None:
-    """Add to the ``grad`` of a result, for which nobody but ``backward(inputs=...)`` asks."""
-    if not isinstance(x, Variable):
-        raise NotImplementedError(
-            "backward(inputs=...) of a tensor that torch computed; use torch.autograd.grad"
-        )
-    x._grad = g if x._grad is None else x._grad + g
+def _asked_for(x: Value) -> Node:
+    """The node of one of ``backward(inputs=...)``; a result keeps its gradient from now on, as in torch."""
+    node = _node(x)
+    if not isinstance(node, Leaf):
+        if not isinstance(x, Variable):
+            raise NotImplementedError(
+                "backward(inputs=...) of a tensor that torch computed; use torch.autograd.grad"
+            )
+        x.retain_grad()
+    return node
 
 
 @means(torch.autograd.grad, checked=True)
@@ -121,16 +125,19 @@ def grad(
     with torch.set_grad_enabled(create_graph), one_pass():
         keep = not all(isinstance(node, Leaf) for node in nodes)
         by_torch = any(isinstance(node, TorchNode) for node in nodes)
-        gradients = _sweep(ends, True if by_torch else retain_graph, create_graph, keep)
+        gradients = (
+            _sweep(ends, True, create_graph, keep)
+            if by_torch
+            else _sweep(ends, retain_graph, create_graph, keep, inputs=nodes)
+        )
+        for node in {node for node in nodes if isinstance(node, Leaf) and node in gradients}:
+            gradients[node] = node.hooked(gradients[node], node.tensor)
         results: list[Value] = [
             _inside_of_torchs_graph(node, gradients, create_graph)
             if isinstance(node, TorchNode)
             else gradients.get(node)
             for node in nodes
         ]
-        for i, (g, node, x) in enumerate(zip(results, nodes, inputs, strict=True)):
-            if g is not None and isinstance(node, Leaf):
-                results[i] = node.hooked(g, x)
     for i, (g, x) in enumerate(zip(results, inputs, strict=True)):
         if g is None and materialize_grads:
             results[i] = torch.zeros_like(x)
@@ -157,16 +164,21 @@ def _node(value: Value) -> Node:
                 "backward() inside of a function that is being transformed; use autograd.grad there"
             )
         return value.node
-    if not isinstance(value, Tensor) or not value.requires_grad:
+    if not getattr(value, "requires_grad", isinstance(value, tuple)):  # a tuple: an edge of torch's graph
         raise RuntimeError("one of the differentiated tensors does not require a gradient")
     return node_of(value)
 
 
 def _sweep(
-    ends: list[tuple[Node, Value]], retain_graph: bool | None, create_graph: bool, keep: bool = False
+    ends: list[tuple[Node, Value]],
+    retain_graph: bool | None,
+    create_graph: bool,
+    keep: bool = False,
+    inputs: Iterable[Node] | None = None,
 ) -> dict[Node, Value]:
     retain = create_graph if retain_graph is None else retain_graph
-    return sweep(ends, retain, keep, rewrap if create_graph else None)
+    only = None if inputs is None else ways_to(inputs, [node for node, _ in ends])
+    return sweep(ends, retain, keep, rewrap if create_graph else None, only)
 
 
 def rewrap(node: Node, saved: Sequence[Value]) -> Sequence[Value]:
@@ -198,6 +210,8 @@ def seed_for(output: Value, gradient: Value) -> Value:
         return torch.ones_like(value)
     if not isinstance(gradient, Tensor):
         raise TypeError(f"gradients can be either Tensors or Nones, but got {type(gradient).__name__}")
+    if gradient.is_complex():
+        raise RuntimeError(f"gradient is {gradient.dtype}, but the result is real")
     if not isinstance(gradient, Traced) and not (torch.is_grad_enabled() and gradient.requires_grad):
         gradient = gradient.detach()
     if gradient.shape != output.shape:

@@ -8,7 +8,7 @@ torch computed from such ones is an operation whose derivative torch knows. For 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -28,6 +28,7 @@ _torch_nodes: weakref.WeakValueDictionary[tuple[Any, int], TorchNode] = weakref.
 _standing: dict[int, tuple[weakref.ref[Tensor], Node]] = {}
 
 
+_grad = torch.autograd.grad  # before functions.py puts a question before it
 functorch_is_on = torch._C._are_functorch_transforms_active
 
 
@@ -40,10 +41,10 @@ def node_of(tensor: Tensor) -> Node:
     """Where the gradient of a tensor that requires one is sent; one leaf for each plain one."""
     if type(tensor) not in UNTRACED and isinstance(tensor, Traced):  # met by torch's C++ code
         if tensor.level.depth > 0:
-            raise NotImplementedError(
-                "torch's C++ code has computed with a variable inside of a function that is being transformed"
-            )
+            raise past_the_table()
         return tensor.node  # type: ignore[attr-defined, no-any-return]
+    if isinstance(tensor, GradientEdge):
+        raise NotImplementedError("a GradientEdge of a graph that ends in variables; give the tensor itself")
     if tensor.grad_fn is not None:
         edge = tensor.grad_fn, tensor.output_nr
         node = _torch_nodes.get(edge)
@@ -103,12 +104,13 @@ class TorchNode(Node):
     def __init__(self, tensors: Sequence[Tensor]) -> None:
         first = tensors[0]
         assert first.grad_fn is not None
-        self.op, self.age = TorchOperation(f"torch's {first.grad_fn.name()}"), next(clock)
+        self.op = TorchOperation(f"torch's {first.grad_fn.name()}")
         self.shape, self.dtype = first.shape, first.dtype
         # Not the tensors themselves, whose memory may be written to.
         self.edges: list[GradientEdge] | None = [get_gradient_edge(tensor) for tensor in tensors]
         self.leaves = leaves_of(tensors)
         self.parents = [node_of(leaf) for leaf in self.leaves]
+        self.age = next(clock)  # later than theirs
 
     @property
     def variables(self) -> range:
@@ -146,7 +148,6 @@ class TorchNode(Node):
             )
         plain: Tensor = raw(g).detach().requires_grad_()
         stand_for(plain, g.node)  # type: ignore[attr-defined]
-        Suspicion.raised = True
         return plain
 
     @property
@@ -168,7 +169,7 @@ def gradients_by_torch(
             edges.append(node.edges[i])
             seeds.append(node._for_torch(each, rewrap))
     with torch._C.DisableTorchFunction():  # a leaf may be a variable, and record() open
-        gradients = torch.autograd.grad(
+        gradients = _grad(
             edges, inputs, seeds, retain_graph=True, create_graph=rewrap is not None, allow_unused=True
         )
         # A user's backward() may have kept what it returned; torch's zeros may have no memory (that of sgn).
@@ -215,37 +216,58 @@ class Parts:
         return Parts(self._node, total)
 
 
-class Suspicion:
-    """Whether torch's graph may end in variables, or in tensors that stand for them.
+def reaches_variables(ends: Iterable[Tensor | GradientEdge]) -> bool:
+    """Whether torch has computed these from a variable, so that the sweep must go on here.
 
-    That is so when a variable was computed with under no_grad, as in the forward pass of a Function whose
-    ``apply`` somebody had taken before this package was imported (see :mod:`.functions`), and when torch has
-    recorded a derivative along a variable. Then torch's ``backward()`` of a plain tensor has to look for
-    them, which would cost everybody some time.
+    So does code in C++, which does not ask whom it computes with: scripts, extensions, ``torch.as_tensor``.
     """
+    known = [end for end in ends if not isinstance(end, Traced)]
+    return any(isinstance(leaf, Traced) or id(leaf) in _standing for leaf in leaves_of(known))
 
-    raised = False
+
+def refuse_past_the_table(values: Iterable[Value]) -> None:
+    """What C++ code has computed from a value of a transform does not know of its derivative there."""
+    known = [x for x in values if isinstance(x, Tensor) and not isinstance(x, Traced) and x.requires_grad]
+    if any(isinstance(leaf, Traced) and leaf.level.depth > 0 for leaf in leaves_of(known)):
+        raise past_the_table()
 
 
-def reaches_variables(tensors: Sequence[Tensor]) -> bool:
-    """Whether torch has computed these from a variable, so that the sweep must go on here."""
-    known = [tensor for tensor in tensors if not isinstance(tensor, Traced) and tensor.grad_fn is not None]
-    return Suspicion.raised and any(
-        isinstance(leaf, Traced) or id(leaf) in _standing for leaf in leaves_of(known)
+def past_the_table() -> NotImplementedError:
+    return NotImplementedError(
+        "torch's C++ code (torch.jit, torch.func.vmap, torch.as_tensor, an extension) has computed with "
+        "a variable inside of a function that is being transformed, where nobody can differentiate it; use "
+        "Variable and backward(), or torch functions that are called from Python"
     )
 
 
-def leaves_of(tensors: Sequence[Tensor]) -> list[Tensor]:
-    """The tensors that require a gradient from which torch computed these."""
+_Accumulates: Any = torch._C._functions.AccumulateGrad
+
+
+def leaves_of(ends: Iterable[Tensor | GradientEdge]) -> list[Tensor]:
+    """The tensors that require a gradient from which torch computed these.
+
+    Each backward pass of torch's own asks for them, so this is short: it takes a twentieth of that pass.
+
+    Raises:
+        RuntimeError: one is a variable, and was written to since torch computed with it; torch's graph leads
+            to what it is now.
+    """
     leaves: dict[int, Tensor] = {}
-    seen: set[Any] = set()
-    stack: list[Any] = [tensor.grad_fn for tensor in tensors]
+    functions: list[Any] = [end.node if isinstance(end, GradientEdge) else end.grad_fn for end in ends]
+    seen: set[Any] = {None, *functions}
+    stack = [function for function in functions if function is not None]
     while stack:
         function = stack.pop()
-        if function is None or function in seen:
-            continue
-        seen.add(function)
-        if hasattr(function, "variable"):
-            leaves[id(function.variable)] = function.variable
-        stack += [each for each, _ in function.next_functions]
+        for each, _ in function.next_functions:
+            if type(each) is _Accumulates:
+                leaf = each.variable
+                leaves[id(leaf)] = leaf
+                if isinstance(leaf, Traced) and function._sequence_nr() < leaf.written_at:
+                    raise RuntimeError(
+                        f"a variable {tuple(leaf.shape)} was written to in place after torch's C++ code had "
+                        f"computed with it ({function.name()}); give that code x.clone()"
+                    )
+            elif each not in seen:
+                seen.add(each)
+                stack.append(each)
     return list(leaves.values())

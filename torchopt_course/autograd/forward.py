@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from .dispatch import means
+from .foreign import refuse_past_the_table
 from .memory import shares
 from .primitives.table import ELEMENTWISE, LINEAR, MULTILINEAR, Primitive
 from .reverse import Leaf, fit, sweep
@@ -73,6 +74,7 @@ class ForwardLevel(Level):
 
     def apply(self, op: Primitive, args: tuple[Value, ...]) -> Value:
         self.check_open(op)
+        refuse_past_the_table(args)
         mine = [isinstance(arg, Dual) and arg.level is self for arg in args]
         values = [arg._data if own else arg for arg, own in zip(args, mine, strict=True)]
         tangents = [arg.tangent if own else None for arg, own in zip(args, mine, strict=True)]
@@ -201,6 +203,7 @@ def jvp(
     if has_aux:
         output, extra = output
         aux = (pytree.tree_map(lambda x: _primal(x, level), extra),)
+    refuse_past_the_table(pytree.tree_leaves(output))
     if strict and not all(_is_of(x, level) for x in pytree.tree_leaves(output)):
         raise RuntimeError("jvp: strict=True, but an output does not depend on the primals")
     return (

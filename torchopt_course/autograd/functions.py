@@ -129,9 +129,7 @@ def backward(
     inputs: Any = None,
 ) -> None:
     outputs = [tensors] if isinstance(tensors, Tensor | GradientEdge) else list(tensors)
-    if not any(isinstance(tensor, Traced) for tensor in outputs) and not reaches_variables(
-        [each for each in outputs if isinstance(each, Tensor)]
-    ):
+    if not any(isinstance(tensor, Traced) for tensor in outputs) and not reaches_variables(outputs):
         return _torch_backward(tensors, grad_tensors, retain_graph, create_graph, grad_variables, inputs)
     seeds = seeds_of(grad_tensors, len(outputs))
     return backward_all(outputs, seeds, retain_graph, create_graph, inputs)
@@ -145,7 +143,7 @@ _torch_grad = torch.autograd.grad
 @functools.wraps(_torch_grad)
 def grad(outputs: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
     given = [outputs] if isinstance(outputs, Tensor | GradientEdge) else list(outputs)
-    if reaches_variables([each for each in given if isinstance(each, Tensor)]):
+    if reaches_variables(given):
         return grad_of_variables(outputs, inputs, *args, **kwargs)
     return _torch_grad(outputs, inputs, *args, **kwargs)
 

@@ -1,13 +1,9 @@
-"""What ``torch.autograd.graph`` has hooks for besides single values: several values, and what is saved.
-
-The first are called with what a sweep has found. The second could change numbers that are saved for a
-derivative, and nothing here goes through them: they are refused.
-"""
+"""Hooks of several values: ``torch.autograd.graph.register_multi_grad_hook`` of what a sweep has found."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -16,9 +12,7 @@ from torch.autograd import graph
 from torch.utils.hooks import RemovableHandle
 
 from .hooks import Hook, Hooked
-from .traced import Value, recording
-
-# -- of several values ---------------------------------------------------------------------------------------
+from .traced import Value
 
 
 class _Pass(threading.local):
@@ -88,31 +82,3 @@ def register_multi_grad_hook(tensors: Sequence[Tensor], fn: Hook, *, mode: Any =
 
 
 graph.register_multi_grad_hook = register_multi_grad_hook
-
-
-# -- of what is saved ----------------------------------------------------------------------------------------
-
-
-# Where torch's own are, which change no number. A user may take another function of torch's, such as F.relu.
-MOVING = ("torch.autograd.graph", "torch.utils.checkpoint", "torch.distributed.", "torch._functorch.")
-
-
-def refuse_packing(pack: Callable[..., Any] | None) -> None:
-    """Nothing saved here goes through these hooks; those of checkpoint and save_on_cpu change no number."""
-    if pack is not None and not (getattr(pack, "__module__", None) or "").startswith(MOVING):
-        raise NotImplementedError(
-            "torch.autograd.graph.saved_tensors_hooks with record(): what this autograd saves for its "
-            "derivatives is neither packed nor unpacked; use them outside of record()"
-        )
-
-
-_enter = graph.saved_tensors_hooks.__enter__
-
-
-def enter(hooks: graph.saved_tensors_hooks) -> None:
-    if recording.blocks:
-        refuse_packing(hooks.pack_hook)
-    _enter(hooks)
-
-
-graph.saved_tensors_hooks.__enter__ = enter  # type: ignore[method-assign]

@@ -20,7 +20,7 @@ from . import dispatch
 from .dispatch import DIFFERENTIABLE, TABLE
 from .distributed import refuse_sharded
 from .foreign import functorch_is_on
-from .graph_hooks import refuse_packing
+from .packing import refuse_packing
 from .traced import Traced, recording
 from .variable import Variable, is_recorded, lift
 
@@ -57,8 +57,7 @@ class record(TorchFunctionMode):
         self._names: dict[int, str] | None = None
 
     def __enter__(self) -> None:
-        packing = torch._C._autograd._top_saved_tensors_default_hooks(True)
-        refuse_packing(packing and packing[0])
+        refuse_packing()
         recording.blocks = (*recording.blocks, self)  # a new tuple: leaves keep theirs, for their names
         super().__enter__()  # type: ignore[no-untyped-call]
 

@@ -10,7 +10,7 @@ loop, so a graph may be as deep as memory allows.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from heapq import heapify, heappop, heappush
 from itertools import count
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
@@ -159,12 +159,9 @@ class Leaf(Node):
 
     def accumulate(self, g: Value, tensor: Tensor | None) -> None:
         """Add to ``.grad``, in place as in torch: whoever shares its memory, such as a buffer, sees it."""
-        is_plain = not isinstance(tensor, Traced)
-        if hooks.data or (is_plain and tensor is not None and tensor._backward_hooks):  # type: ignore[attr-defined]
-            g = self.hooked(g, tensor)
         if tensor is None or not tensor.requires_grad:  # it may have been frozen since
             return
-        old = tensor.grad
+        is_plain, old = not isinstance(tensor, Traced), tensor.grad
         if old is None:
             g = laid_out_like(tensor, g)
         elif torch.is_grad_enabled() or old.layout is not torch.strided:
@@ -180,7 +177,8 @@ class Leaf(Node):
             tensor.grad = g
         if functions := tensor._post_accumulate_grad_hooks:
             for function in list(functions.values()):
-                function(tensor)
+                if (result := function(tensor)) is not None:
+                    raise TypeError(f"a hook after accumulation gives nothing, not {type(result).__name__!r}")
 
 
 def version_of(tensor: Tensor) -> int:
@@ -205,6 +203,7 @@ def sweep(
     retain_graph: bool = True,
     keep: bool = False,
     rewrap: Rewrap | None = None,
+    only: Mapping[Node, bool] | None = None,
 ) -> dict[Node, Value]:
     """Backpropagation: from the results, each with its gradient, to the leaves.
 
@@ -213,13 +212,14 @@ def sweep(
         retain_graph: do not free what the nodes have saved.
         keep: the gradients on the way are results too.
         rewrap: makes variables of what was saved, so that the sweep itself is recorded.
+        only: the nodes on the ways to some inputs (see :func:`ways_to`); no others are visited or freed.
 
     Returns:
         The gradient of each leaf that one reaches, with ``keep`` of each node.
     """
     if autocast.is_on():  # the casts were recorded, so the gradients have their dtypes already
         with autocast.off():
-            return sweep(seeds, retain_graph, keep, rewrap)
+            return sweep(seeds, retain_graph, keep, rewrap, only)
     # Within torch.autograd.detect_anomaly().
     looks_for_nan = torch.is_anomaly_enabled() and torch.is_anomaly_check_nan_enabled()
     gradients: dict[Node, Value] = {}
@@ -231,9 +231,11 @@ def sweep(
         node = heappop(waiting)[1]
         if hooks.data:  # type: ignore[attr-defined]
             gradients[node] = hooked(gradients[node], hooks.get(node))
+        if only is not None and not only.get(node, False):
+            continue
         g = gradients[node] if keep else gradients.pop(node)
         for parent, share in zip(node.parents, node.pull(g, rewrap)):  # noqa: B905 (a plan gives as many)
-            if share is None:
+            if share is None or (only is not None and parent not in only):
                 continue
             if looks_for_nan and bool(torch.isnan(raw(share)).any()):
                 raise RuntimeError(f"{node.op} returned nan values in a gradient {_look(share)}")
@@ -248,6 +250,22 @@ def sweep(
         if not retain_graph:
             node.free()
     return gradients
+
+
+def ways_to(inputs: Iterable[Node], ends: Sequence[Node]) -> dict[Node, bool]:
+    """The nodes on the ways from the ends to these inputs, and whether such a way goes on behind them."""
+    ways = dict.fromkeys(inputs, False)
+    first = max(node.age for node in ways)  # what is older than all of them leads to none
+    found, stack = set(ends), list(ends)
+    while stack:
+        for parent in stack.pop().parents:
+            if parent.age <= first and parent not in found:
+                found.add(parent)
+                stack.append(parent)
+    for node in sorted(found, key=lambda node: node.age, reverse=True):  # the parents of each before it
+        if any(parent in ways for parent in node.parents):
+            ways[node] = True
+    return ways
 
 
 def fit(g: Value, node: Node, op: object) -> Value:

@@ -263,6 +263,7 @@ class Traced(InMemory):
     # -- memory, which in-place operations share ---------------------------------------------------------
 
     times_written: int = 0  # it, or a view of it
+    written_at: int = 0  # the last time, as torch counts what it records
     reshaped: int = 0  # what that of its base was when it got another shape
 
     def moved(self, memory: Tensor) -> Traced:

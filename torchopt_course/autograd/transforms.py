@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from .foreign import refuse_past_the_table
 from .graph_hooks import one_pass
+from .packing import refuse_packing
 from .reverse import Leaf, sweep
 from .traced import Level, Traced, Value, is_tensor, raw
 from .variable import ReverseLevel, Variable, lift, tracked_variable
@@ -34,6 +36,7 @@ def vjp(func: Callable[..., Any], *primals: Any, has_aux: bool = False) -> tuple
         TypeError: a primal that is not a floating-point tensor.
         RuntimeError: in ``vjp_fn``: g has another structure, shape or dtype than the output.
     """
+    refuse_packing()
     leaves, spec = pytree.tree_flatten(primals)
     leaves = check_tensors(leaves, "vjp: primals")
     if not torch.is_grad_enabled():
@@ -49,6 +52,7 @@ def vjp(func: Callable[..., Any], *primals: Any, has_aux: bool = False) -> tuple
         aux = (pytree.tree_map(lambda x: _value(x, level), extra),)
     outputs, out_spec = pytree.tree_flatten(output)
     outputs = check_tensors(outputs, "vjp: outputs", detach=False)
+    refuse_past_the_table(outputs)
     ends = [(x.node if _is_of(x, level) else None, Leaf(x)) for x in outputs]
 
     def vjp_fn(*cotangents: Any) -> Any:

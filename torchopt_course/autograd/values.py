@@ -11,7 +11,7 @@ from torch import Tensor
 from .primitives.table import ELEMENTWISE
 from .reverse import Leaf, Node, version_of
 from .traced import Operation, Value, raw
-from .variable import BASE, ReverseLevel, Variable
+from .variable import BASE, BaseLevel, Variable
 from .written import MOST_NUMBERS
 
 
@@ -22,7 +22,7 @@ class _Kept(threading.local):
         self.values: list[dict[Node, Tensor]] = []
 
 
-class KeepingLevel(ReverseLevel):
+class KeepingLevel(BaseLevel):
     """Records, and keeps each value that is small enough to be shown."""
 
     __slots__ = ()
@@ -52,7 +52,7 @@ def keep_values() -> Iterator[dict[Node, Tensor]]:
         with _lock:
             _users[0] -= 1
             if not _users[0]:
-                BASE.__class__ = ReverseLevel
+                BASE.__class__ = BaseLevel
 
 
 def known_values(order: Sequence[Node], variables: Iterable[Variable]) -> dict[Node, Tensor]:

@@ -12,9 +12,10 @@ from torch import Tensor
 from .copies import Copied
 from .devices import has_numbers_of_cpu, on_one_device
 from .dispatch import TABLE
-from .foreign import Suspicion, is_differentiating, node_of
+from .foreign import is_differentiating, node_of
 from .hooks import Hooked, hooks, move_retaining
 from .memory import as_taken_under_no_grad, no_plain_tensor, shares
+from .packing import CLOSED_BY_HOOKS, refuse_packing
 from .reverse import Leaf, Node, clock
 from .switched_off import CONSTANT
 from .traced import PLAIN, UNTRACED, Level, Operation, Traced, Value, highest_level, hold, in_memory, raw
@@ -245,7 +246,6 @@ class ReverseLevel(Level):
         if type(result) is not Tensor and not isinstance(result, Tensor):
             raise TypeError(f"{op} must return one tensor (and with aux= the extra values), not {result!r}")
         if not enabled:
-            Suspicion.raised = True
             if result is known[0]:  # nothing to do, as for x.contiguous(): the variable itself, as in torch
                 return args[0]
             return as_taken_under_no_grad(result, known[:1]) if op.views else result
@@ -268,8 +268,19 @@ def no_complex(op: Operation) -> NotImplementedError:
     return NotImplementedError(f"no derivative is known for {op} of complex numbers: variables are real")
 
 
-BASE = ReverseLevel()
+class BaseLevel(ReverseLevel):
+    """The level of ``Variable(...)``: always open, but for a closer look within hooks of what is saved."""
+
+    __slots__ = ()
+
+    def check_open(self, op: object) -> None:
+        if torch.is_grad_enabled():
+            refuse_packing()
+
+
+BASE = BaseLevel()
 BASE.open = True
+CLOSED_BY_HOOKS.append(BASE)
 
 
 def lift(tensor: Tensor) -> Value:

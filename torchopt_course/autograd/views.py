@@ -39,6 +39,10 @@ class Follows(Traced):
         self.above, self.step, self.level, self.seen = above, step, above.level, -1
 
     @property
+    def written_at(self) -> int:  # type: ignore[override]
+        return self.base.written_at
+
+    @property
     def steps(self) -> list[Step]:
         """The way from the base to this view."""
         steps: list[Step] = []

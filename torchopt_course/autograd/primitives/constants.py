@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..dispatch import means, named, register
-from ..traced import Traced, Value, is_tensor, raw
+from ..traced import Value, all_raw, is_tensor, raw
 from .table import primitive
 
 NAMES = [
@@ -57,7 +57,7 @@ NAMES = [
     "rand_like",
     "randn_like",
     "randint_like",
-    "new",
+    "tensor",  # a copy of numbers
     "new_zeros",
     "new_ones",
     "new_empty",
@@ -111,20 +111,22 @@ NAMES = [
 
 def _constant(function: Any) -> Any:
     def plainly(*args: Any, **kwargs: Any) -> Any:
-        return function(*[_plain(arg) for arg in args], **{key: _plain(arg) for key, arg in kwargs.items()})
+        return function(*all_raw(args), **{key: all_raw(arg) for key, arg in kwargs.items()})
 
     return plainly
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, list | tuple) and any(isinstance(each, Traced) for each in value):
-        return type(value)(_plain(each) for each in value)
-    return raw(value)
 
 
 for _name in NAMES:
     for _function in named(_name):
         register(_constant(_function), [_function])
+
+
+@means("new", checked=True)
+def _new(x: Value, *how: Any, **named: Any) -> Value:
+    """Of sizes or numbers a constant, of a tensor that tensor once more, as in torch."""
+    plain = raw(x).new(*all_raw(how), **named)
+    (other,) = [each for each in (*how, *named.values()) if is_tensor(each)] or [None]
+    return plain if other is None else other.view_as(other)
 
 
 def _refused(name: str) -> NoReturn:
