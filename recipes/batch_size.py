@@ -33,7 +33,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 from torch import nn
 from torch.nn import functional as F
@@ -46,10 +45,10 @@ from recipes.common.command_line import progress_bar
 from recipes.common.data import Data, DataName, load_data
 from recipes.common.loop import evaluate
 from recipes.common.model import make_model
-from recipes.common.pictures import Figure, decorate, figure, plain_log
+from recipes.common.pictures import Figure, decorate, panels, plain_log
 from recipes.common.report import Report, Verdict, main
 from recipes.common.table import table_of
-from recipes.parts.gradient_noise import Noise, noise, predicted_variance
+from recipes.parts.gradient_noise import Noise, noise
 from recipes.parts.trials import batches
 
 CLAIM = "The variance of the gradient falls as 1/B, and mini-batches are the compromise: in seconds they win"
@@ -99,7 +98,6 @@ class Descent:
     """Taken to the target; infinite if it was missed."""
     seconds: float
     """CPU time spent in training until then, likewise."""
-    rows_per_second: float
     looks: list[tuple[int, float, float]]
     """Steps, seconds and validation loss on the way."""
     model: nn.Module
@@ -124,21 +122,20 @@ def descend(data: Data, size: Size, batch_size: int, lr: float, seed: int) -> De
         if step % every == 0:
             validation_loss, _ = evaluate(model, data.eval_inputs, data.eval_targets)
             looks.append((step, seconds, validation_loss))
-            if validation_loss <= size.target or not math.isfinite(validation_loss):
+            if validation_loss <= size.target:
+                return Descent(step, seconds, looks, model)
+            if not math.isfinite(validation_loss):
                 break
-    speed = step * batch_size / seconds
-    reached = bool(looks) and looks[-1][2] <= size.target
-    return Descent(step if reached else math.inf, seconds if reached else math.inf, speed, looks, model)
+    return Descent(math.inf, math.inf, looks, model)
 
 
 def run(report: Report, size: Size, seed: int) -> None:
-    """Choose the rates, measure the noise, race, judge."""
+    """Choose the rates, race, measure the noise, judge."""
     data = load_data(size.data, "validation")
     sizes = [*size.batch_sizes, len(data.train_inputs)]
-
+    rates: dict[int, float] = {}
     races: dict[int, list[Descent]] = {batch_size: [] for batch_size in sizes}
     with progress_bar(len(sizes) * (len(size.rates) + size.seeds), "training") as bar:
-        rates = {}
         for batch_size in sizes:
             steps = {}
             for lr in size.rates:
@@ -152,42 +149,38 @@ def run(report: Report, size: Size, seed: int) -> None:
 
     trained = races[sizes[len(sizes) // 2]][0].model
     places = {"initial weights": make_model("mlp", data, seed), "trained weights": trained}
-    noises = [noise(place, model, data, size.draws, seed) for place, model in places.items()]
+    noises = {place: noise(model, data, size.draws, seed) for place, model in places.items()}
+    slopes = {place: found.slope for place, found in noises.items()}
 
-    for measured in noises:
+    for place, found in noises.items():
         words = "E|g_B - ∇f|² of batches drawn with replacement; the step is their size B."
-        curve = measured.with_replacement, measured.batch_sizes
-        report.curve(f"gradient_variance/{measured.place}", words, *curve)
+        report.curve(f"gradient_variance/{place}", words, found.measured[True], found.batch_sizes)
     for batch_size, descents in races.items():
         steps_seen, _, losses = zip(*descents[0].looks, strict=True)
         report.curve(f"validation_loss/batch_{batch_size}", "After the step; first seed.", losses, steps_seen)
-    report.picture("gradient_variance", draw_noise(noises, len(data.train_inputs)))
-    panels = {
-        f"steps to loss {size.target:g}": {b: [d.steps for d in races[b]] for b in races},
-        f"CPU seconds to loss {size.target:g}": {b: [d.seconds for d in races[b]] for b in races},
-        "rows per CPU second": {b: [d.rows_per_second for d in races[b]] for b in races},
+    report.picture("gradient_variance", draw_noise(noises))
+    report.picture("race", draw_race(races, size.target))
+    rows = [
+        {
+            "batch_size": batch_size,
+            "lr": rates[batch_size],
+            "rate_at_edge": rates[batch_size] in (size.rates[0], size.rates[-1]),
+            "median_steps": median(d.steps for d in descents),
+            "median_rows": median(d.steps for d in descents) * batch_size,
+            "median_seconds": median(d.seconds for d in descents),
+        }
+        for batch_size, descents in races.items()
+    ]
+    columns = {
+        "batch": "{batch_size:,}",
+        "rate": "{lr:.2g}{rate_at_edge}",
+        f"steps to\nloss {size.target:g}": "{median_steps:,.0f}",
+        "rows to\nthere": "{median_rows:,.0f}",
+        "CPU\nseconds": "{median_seconds:.3f}",
     }
-    report.picture("steps_and_seconds", draw_cost(panels))
-    shown = {b: races[b][0].looks for b in (sizes[0], fastest(races), sizes[-1])}
-    report.picture("race", draw_race(shown, size.target))
-    rows = [row(batch_size, rates[batch_size], descents, size) for batch_size, descents in races.items()]
-    slopes = {measured.place: measured.slope for measured in noises}
-    report.finish(text(rows, size, slopes), rows, verdict(races, slopes), slopes=slopes)
-
-
-def row(batch_size: int, lr: float, descents: Sequence[Descent], size: Size) -> dict[str, Any]:
-    """A line of the table as numbers; a missed target is infinite."""
-    steps, seconds = (median(getattr(d, what) for d in descents) for what in ("steps", "seconds"))
-    return {
-        "batch_size": batch_size,
-        "lr": lr,
-        "rate_at_edge": lr in (size.rates[0], size.rates[-1]),
-        "median_steps": steps,
-        "median_seconds": seconds,
-        "seconds": [d.seconds for d in descents],
-        "median_rows": steps * batch_size,
-        "rows_per_second": median(d.rows_per_second for d in descents),
-    }
+    note = f"medians of {size.seeds} seeds; the last batch is all rows; !: the end of the grid of rates"
+    text = f"{table_of(rows, columns, missing='missed')}\n\n{note}"
+    report.finish(text, rows, verdict(races, slopes), slopes=slopes)
 
 
 def fastest(races: Mapping[int, Sequence[Descent]]) -> int:
@@ -203,86 +196,58 @@ def verdict(races: Mapping[int, Sequence[Descent]], slopes: Mapping[str, float])
     seconds = {batch_size: [d.seconds for d in descents] for batch_size, descents in races.items()}
     falls = all(abs(slope + 1) <= 0.05 for slope in slopes.values())
     wins = max(seconds[mini]) < min(*seconds[single], *seconds[everything])
-    costs = {
-        size: f"{median(d.steps for d in races[size]):,.0f} steps and {median(seconds[size]):.2g} CPU s"
-        for size in (mini, everything, single)
-    }
-    evidence = (
+    took = {batch_size: f"{median(all_seeds):.2g}" for batch_size, all_seeds in seconds.items()}
+    return Verdict(
+        CLAIM,
+        falls and wins,
         f"the slope was {' and '.join(f'{slope:.3f} ({place})' for place, slope in slopes.items())}; to the "
-        f"target batches of {mini} took {costs[mini]}, gradient descent on all {everything:,} "
-        f"{costs[everything]}, single rows {costs[single]} on this machine (medians of {len(races[single])} "
-        f"seeds)"
+        f"target batches of {mini} took {took[mini]} CPU seconds, gradient descent on all {everything:,} "
+        f"{took[everything]}, single rows {took[single]} on this machine (medians of all seeds)",
     )
-    return Verdict(CLAIM, falls and wins, evidence)
-
-
-def text(rows: Sequence[Mapping[str, Any]], size: Size, slopes: Mapping[str, float]) -> str:
-    """The race as a table, and the slopes."""
-    columns = {
-        "batch": "{batch_size:,}",
-        "rate": "{lr:.2g}{rate_at_edge}",
-        f"steps to\nloss {size.target:g}": "{median_steps:,.0f}",
-        "rows to\nthere": "{median_rows:,.0f}",
-        "CPU\nseconds": "{median_seconds:.3f}",
-        "rows per\nCPU second": "{rows_per_second:,.0f}",
-    }
-    notes = [f"medians of {size.seeds} seeds; the last batch is all rows; !: the end of the grid of rates"]
-    notes += [f"slope of log variance against log B, {place}: {slope:.3f}" for place, slope in slopes.items()]
-    return "\n".join([table_of(rows, columns, missing="missed"), "", *notes])
 
 
 BLUE, ORANGE = "#0072B2", "#D55E00"
 
 
-def draw_noise(noises: Sequence[Noise], rows: int) -> Figure:
+def draw_noise(noises: Mapping[str, Noise]) -> Figure:
     """Theory as lines, measurements as dots."""
-    picture = figure(9, 4)
-    for axes, measured in zip(picture.subplots(1, len(noises), sharey=True), noises, strict=True):
-        sizes = measured.batch_sizes
-        for replacement, color, dots in (
-            (True, BLUE, measured.with_replacement),
-            (False, ORANGE, measured.without_replacement),
+    picture, both = panels(9, 4.2, columns=len(noises), sharey=True)
+    picture.suptitle("The gradient of a batch; lines: theory, dots: measured")
+    for axes, (place, found) in zip(both, noises.items(), strict=True):
+        for replacement, label, color in (
+            (True, "drawn with replacement: σ²/B", BLUE),
+            (False, "without: σ²/B · (N - B)/(N - 1)", ORANGE),
         ):
-            theory = [predicted_variance(measured.variance, b, rows, replacement=replacement) for b in sizes]
-            how = "with" if replacement else "without"
-            formula = "σ²/B" if replacement else "σ²/B · (N - B)/(N - 1)"
-            axes.loglog(sizes, theory, "-", color=color, label=formula)
-            axes.loglog(
-                sizes, dots, "o", color=color, markersize=5, label=f"measured, drawn {how} replacement"
-            )
-        decorate(axes, "batch size B", "", f"{measured.place}: slope {measured.slope:.3f}")
-        axes.legend(fontsize="small", frameon=False)
-    picture.axes[0].set_ylabel("variance of the gradient, E|g_B - ∇f|²")
+            axes.loglog(found.batch_sizes, found.predicted[replacement], color=color, label=label)
+            axes.loglog(found.batch_sizes, found.measured[replacement], "o", color=color)
+        title = f"{place}: slope {found.slope:.3f}"
+        decorate(axes, "batch size B", "its variance, E|g_B - ∇f|²", title)
+        axes.legend()
+        axes.label_outer()
     return picture
 
 
-def draw_cost(panels: Mapping[str, Mapping[int, Sequence[float]]]) -> Figure:
-    """A panel for each quantity: its median against the batch size, and a dot for each seed."""
-    picture = figure(11, 3.8)
-    for axes, (title, values) in zip(picture.subplots(1, len(panels)), panels.items(), strict=True):
-        axes.loglog(list(values), [median(seeds) for seeds in values.values()], color=BLUE)
-        for batch_size, seeds in values.items():
-            axes.loglog([batch_size] * len(seeds), seeds, "o", color=BLUE, alpha=0.4, markersize=4)
-        if "seconds" in title:
-            plain_log(axes.yaxis)
-        decorate(axes, "batch size", "", title)
-    return picture
-
-
-def draw_race(looks: Mapping[int, Sequence[tuple[int, float, float]]], target: float) -> Figure:
-    """The loss on the way against the clock and against the number of steps: one row, some, all of them."""
-    picture = figure(10, 4.4)
-    labels = {1: "CPU seconds of training", 0: "steps"}
-    names = ("single rows", "mini-batches of {:,}", "gradient descent on all {:,}")
-    for axes, (column, label) in zip(picture.subplots(1, 2, sharey=True), labels.items(), strict=True):
-        for name, color, (batch_size, seen) in zip(names, ("0.6", BLUE, ORANGE), looks.items(), strict=False):
-            x, losses = [look[column] for look in seen], [look[2] for look in seen]
-            axes.semilogx(x, losses, color=color, linewidth=1.8, label=name.format(batch_size))
-            axes.plot(x[-1], losses[-1], "o", color=color)
-        axes.axhline(target, color="0.4", linestyle=":", label="target")
-        decorate(axes, label, "")
-    picture.axes[0].set_ylabel("validation loss")
-    picture.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=4)
+def draw_race(races: Mapping[int, Sequence[Descent]], target: float) -> Figure:
+    """The loss on the way: one row, some, all of them; and how long every batch size took to the target."""
+    picture, (left, right) = panels(11, 4.4, columns=2)
+    single, *_, everything = races
+    for size, name, color in (
+        (single, "single rows", "0.6"),
+        (fastest(races), f"mini-batches of {fastest(races):,}", BLUE),
+        (everything, f"gradient descent on all {everything:,}", ORANGE),
+    ):
+        _, seconds, losses = zip(*races[size][0].looks, strict=True)
+        left.semilogx(seconds, losses, color=color, linewidth=1.8, label=name)
+        left.plot(seconds[-1], losses[-1], "o", color=color)
+    left.axhline(target, color="0.4", linestyle=":", label="target")
+    medians = [median(d.seconds for d in descents) for descents in races.values()]
+    right.loglog(races.keys(), medians, color=BLUE)
+    for size, descents in races.items():
+        right.loglog([size] * len(descents), [d.seconds for d in descents], "o", color=BLUE, alpha=0.4)
+    plain_log(right.yaxis)
+    decorate(left, "CPU seconds of training", "validation loss", "Three ways down")
+    decorate(right, "batch size", f"CPU seconds to loss {target:g}", "All batch sizes, a dot for each seed")
+    left.legend()
     return picture
 
 
