@@ -50,6 +50,11 @@ NUMBERS = (
     ("xp.where(({s} > {m}) & ({m} < 1e9), {s}, lr)", lambda s, m, lr: s),
     ("xp.where(({s} > {m}) ^ ({m} < {s}) | ~({s} > 0), {s}, {m})", lambda s, m, lr: m),
     ("xp.where(xp.isfinite({s} / ({m} - {m})), 1.0, 0.25)", lambda s, m, lr: 0.25),
+    (
+        "xp.abs(xp.where({s} < {m}, {s}, -0.5)) + xp.sqrt(xp.where({s} > {m}, 0.25, {s}))",
+        lambda s, m, lr: 1.0,
+    ),
+    ("xp.sqrt(xp.where({s} < {m}, lr, 4 * xp.full_like({s}, 0.25)))", lambda s, m, lr: 1.0),
     ("xp.exp(-{s}) + xp.tanh({m}) + xp.log({s})", lambda s, m, lr: math.exp(-s) + math.tanh(m) + math.log(s)),
 )
 

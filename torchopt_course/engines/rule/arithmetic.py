@@ -26,8 +26,8 @@ _NUMPYS: Mapping[str, Callable[..., Any]] = {
     "rsqrt": lambda x: 1.0 / np.sqrt(x),
     "sigmoid": lambda x: 1.0 / (1.0 + np.exp(-x)),
     "clamp": lambda x, low, high: np.minimum(np.maximum(x, low), high),
-    "where": lambda condition, x, y: x if condition else y,
-    "fill": lambda like, number: number,
+    "where": lambda condition, x, y: _as_numpys(x if condition else y),
+    "fill": lambda like, number: _as_numpys(number),
     "real": lambda truth, like: np.float64(truth),
 }
 
@@ -50,6 +50,11 @@ def _as_tensor(number: Any, like: Tensor) -> Tensor:
         return number
     dtype = torch.bool if isinstance(number, bool | np.bool_) else torch.float64
     return torch.full((), number, dtype=dtype, device=like.device)
+
+
+def _as_numpys(number: Any) -> Any:
+    """A number of the formula's text takes part in what is known of tensors: the next word finds numpy's."""
+    return np.bool_(number) if isinstance(number, bool | np.bool_) else np.float64(number)
 
 
 def plain(number: Any) -> Any:
