@@ -72,9 +72,9 @@ def download(root: Path) -> None:
     except (RuntimeError, OSError) as error:  # URLError is an OSError
         *_, reason = str(error).strip().splitlines() or [type(error).__name__]
         raise DataError(
-            f"Fashion-MNIST is not in {root} and could not be downloaded there ({reason}). Either install "
-            "Debian's package dataset-fashion-mnist and leave out --data-dir, or name the folder of its four "
-            f"files ({', '.join(SHA256)}, plain or .gz) with --data-dir, or run again with a network connection"
+            f"Fashion-MNIST is not in {root} and could not be downloaded there ({reason}). Either "
+            "install Debian's package dataset-fashion-mnist and leave out --data-dir, or name the folder of "
+            f"its four files ({', '.join(SHA256)}, plain or .gz) with it, or run again with a network connection"
         ) from error
 
 
