@@ -74,7 +74,8 @@ def download(root: Path) -> None:
         raise DataError(
             f"Fashion-MNIST is not in {root} and could not be downloaded there ({reason}). Either "
             "install Debian's package dataset-fashion-mnist and leave out --data-dir, or name the folder of "
-            f"its four files ({', '.join(SHA256)}, plain or .gz) with it, or run again with a network connection"
+            f"its four files ({', '.join(SHA256)}, plain or .gz) with it, or run again "
+            "with a network connection"
         ) from error
 
 
