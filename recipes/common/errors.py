@@ -24,7 +24,7 @@ class FolderError(UserError):
 
 
 class CheckpointError(UserError):
-    """A checkpoint could not be written, or none can be read."""
+    """There are checkpoints, and none can be gone on from."""
 
 
 class DataError(UserError):

@@ -2,9 +2,10 @@
 
 The four files are looked for in this order:
 
-1. `--data-dir`, if given: there, or in `FashionMNIST/raw/` below it as torchvision lays them, plain or .gz
-2. Debian's package `dataset-fashion-mnist`
-3. torchvision's place, `~/.cache/torchopt_course/data` or `--data-dir`: downloaded if they are not there
+1. Debian's package `dataset-fashion-mnist`, or instead `--data-dir` if given
+2. `FashionMNIST/raw/`, where torchvision lays them, in `--data-dir` or `~/.cache/torchopt_course/data`
+
+Plain or .gz; if they are in neither place, torchvision downloads them to the second.
 
 Wherever they come from, the decompressed bytes must have the SHA-256 below.
 """
@@ -43,12 +44,12 @@ def load_fashion_mnist(data_dir: Path | None = None) -> tuple[Tensor, Tensor]:
 
 
 def find(data_dir: Path | None) -> list[Path]:
-    """The four files; torchvision downloads them if they are nowhere."""
+    """The four files; a folder that was named is never left for others without a word."""
     cache = (
         data_dir or Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "torchopt_course/data"
     )
     raw = cache / "FashionMNIST" / "raw"
-    for place in [data_dir, raw, DEBIAN] if data_dir else [DEBIAN, raw]:
+    for place in (data_dir or DEBIAN, raw):
         if len(files := files_in(place)) == len(SHA256):
             return files
     download(cache)
@@ -71,9 +72,10 @@ def download(root: Path) -> None:
     except (RuntimeError, OSError) as error:  # URLError is an OSError
         *_, reason = str(error).strip().splitlines() or [type(error).__name__]
         raise DataError(
-            f"Fashion-MNIST is not on this machine and could not be downloaded to {root} ({reason}). Either "
-            "install Debian's package dataset-fashion-mnist, or name the folder of its four files "
-            f"({', '.join(SHA256)}, plain or .gz) with --data-dir, or run again with a network connection"
+            f"Fashion-MNIST is not in {root} and could not be downloaded there ({reason}). Either "
+            "install Debian's package dataset-fashion-mnist and leave out --data-dir, or name the folder of "
+            f"its four files ({', '.join(SHA256)}, plain or .gz) with it, or run again "
+            "with a network connection"
         ) from error
 
 

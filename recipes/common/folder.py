@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 from collections.abc import Container, Iterator
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 # How the recipes know their own files: nothing else in a folder is ever replaced or deleted.
 WRITTEN_BY = "torchopt_course/recipes"
 METRICS_FILE = "metrics.jsonl"
+# Errors of a disk that is full, and of one that takes nothing.
+FULL = {errno.ENOSPC, errno.EDQUOT}
+NOT_TAKEN = FULL | {errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.EIO}
 OR_FRESH = "choose another --logdir, or replace it with --fresh"
 
 
@@ -32,13 +36,17 @@ class Folder:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
-        try:
-            with told_where(self.path):
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: object
+    ) -> None:
+        with told_where(self.path):
+            try:
                 self._open.close()
-        except Exception:
-            if kind is None:  # else what ended the recipe is what the user must hear of
-                raise
+            except Exception:
+                if kind is None:  # else what ended the recipe is what the user must hear of
+                    raise
+            if isinstance(error, OSError) and error.errno in NOT_TAKEN:
+                raise error
 
     def claim(self) -> dict[str, Any] | None:
         """Keep other processes out; the settings of the run that lies there, None if there is none.
@@ -46,8 +54,9 @@ class Folder:
         Raises `FolderError` if another process has the folder, if there are files of another program, or the
         outcome of another recipe.
         """
-        self._earlier_settings()  # before a lock is laid into somebody else's folder
-        self._open.enter_context(locked(self.path))
+        earlier = self._earlier_settings()  # before a lock is laid into somebody else's folder
+        if earlier is None or os.access(self.path, os.W_OK):  # else an outcome can be looked at, not changed
+            self._open.enter_context(locked(self.path))
         return self._earlier_settings()
 
     def _earlier_settings(self) -> dict[str, Any] | None:
@@ -83,15 +92,12 @@ def locked(path: Path) -> AbstractContextManager[object]:
     """Create the folder and keep other processes out of it. Also a killed process lets go of it."""
     from filelock import FileLock, Timeout  # torch depends on it
 
-    try:
+    with told_where(path):
         path.mkdir(parents=True, exist_ok=True)
-        return FileLock(path / ".lock").acquire(timeout=0)
-    except Timeout as error:
-        raise FolderError(f"another process is using {path}; choose another --logdir") from error
-    except OSError as error:
-        what = "write to" if path.is_dir() else "create"
-        reason = f"cannot {what} the folder {path}: {error.strerror or error}"
-        raise FolderError(f"{reason}; choose another --logdir") from error
+        try:
+            return FileLock(path / ".lock").acquire(timeout=0)
+        except Timeout as error:
+            raise FolderError(f"another process is using {path}; choose another --logdir") from error
 
 
 def plain_settings(options: object) -> dict[str, Any]:
@@ -110,31 +116,36 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write an object that `read_json` reads. Raises `FolderError` if the disk does not take it."""
-    with told_where(path.parent):
-        write_whole(path, (json.dumps(content, indent=2) + "\n").encode())
+    """Write an object that `read_json` reads."""
+    write_whole(path, (json.dumps(content, indent=2) + "\n").encode())
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a file that is either complete or not there, also if the machine stops in the middle."""
+    """Write a file that is either complete or not there, also if the machine stops in the middle.
+
+    Raises `FolderError` if the disk does not take it.
+    """
     draft = path.with_name(path.name + ".draft")
-    try:
-        write_to_disk(draft, content)
-        os.replace(draft, path)
-        flush(path.parent)
-    except OSError:
-        with contextlib.suppress(OSError):
-            draft.unlink(missing_ok=True)
-        raise
+    with told_where(path.parent):
+        try:
+            write_to_disk(draft, content)
+            os.replace(draft, path)
+            flush(path.parent)
+        except OSError:
+            with contextlib.suppress(OSError):
+                draft.unlink(missing_ok=True)
+            raise
 
 
 @contextlib.contextmanager
-def told_where(folder: Path, consequence: str = "") -> Iterator[None]:
-    """Say which folder it was, if the disk does not take it, and what that means for what lies there."""
+def told_where(folder: Path) -> Iterator[None]:
+    """Say which folder it was, if the disk does not take it, and what can be done."""
     try:
         yield
     except OSError as error:
-        raise FolderError(f"cannot write to {folder}: {error.strerror or error}{consequence}") from error
+        go_on = "make room, and the same command (without --fresh) goes on"
+        cure = go_on if error.errno in FULL else "choose another folder"
+        raise FolderError(f"cannot write to {folder}: {error.strerror or error}; {cure}") from error
 
 
 def write_to_disk(path: Path, content: bytes) -> None:

@@ -15,7 +15,7 @@ import torch
 
 from recipes.common.command_line import check_seed, need, parse, plain_endings, progress_bar
 from recipes.common.errors import AlreadyFinished, StoppedError
-from recipes.common.folder import Folder, plain_settings, read_json, told_where, write_json
+from recipes.common.folder import Folder, plain_settings, read_json, write_json
 from recipes.common.loop import one_thread
 from recipes.common.parallel import Job, Outcome, done_jobs
 from recipes.common.pictures import Figure
@@ -122,13 +122,14 @@ class Report(Folder):
         self.tensorboard.add_text("config", as_code(json.dumps(self.settings, indent=2)))
 
     def _writer(self, folder: Path) -> SummaryWriter:
-        with told_where(self.path):
-            writer = summary_writer(folder)
+        writer = summary_writer(folder)
         self.on_close(writer.close)  # a writer that is never closed can leave nothing on disk
         return writer
 
-    def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
-        super().__exit__(kind, *exception)
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: object
+    ) -> None:
+        super().__exit__(kind, error, traceback)
         if kind is KeyboardInterrupt:
             kept = f"goes on: {self.kept} trainings are kept" if self.kept else "starts from the beginning"
             raise StoppedError(f"interrupted; the same command (without --fresh) {kept}") from None
@@ -170,8 +171,7 @@ class Report(Folder):
     def picture(self, name: str, figure: Figure, dpi: int = 100) -> None:
         """Save a figure as `name.png` and show it in TensorBoard's images."""
         png, pixels = rendered(figure, dpi)
-        with told_where(self.path):
-            (self.path / f"{name}.png").write_bytes(png)
+        (self.path / f"{name}.png").write_bytes(png)
         self.tensorboard.add_image(f"{self.recipe}/{name}", pixels, dataformats="HWC")
         self.pictures.append(f"{name}.png")
 
@@ -181,9 +181,8 @@ class Report(Folder):
             verdict = dataclasses.replace(verdict, borne_out=None)
         self.tensorboard.add_text("table", as_code(table))
         self.tensorboard.add_text("verdict", str(verdict))
-        with told_where(self.path):
-            for writer in (self.tensorboard, *self._writers.values()):
-                writer.flush()
+        for writer in (self.tensorboard, *self._writers.values()):
+            writer.flush()
         result = {
             "recipe": self.recipe,
             **dataclasses.asdict(verdict),

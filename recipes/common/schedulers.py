@@ -60,7 +60,9 @@ def stepped_every(scheduler: LRScheduler | None, optimizer: Optimizer) -> Every:
     name = type(scheduler).__name__
     if not isinstance(scheduler, LRScheduler):
         raise TypeError(f"a scheduler of torch.optim.lr_scheduler is needed, not {name}")
-    if getattr(scheduler, "optimizer", optimizer) is not optimizer:
+    scheduled = getattr(scheduler, "optimizer", optimizer).param_groups
+    # A wrapper, such as a Lookahead, may hold the very groups of the optimizer that is scheduled.
+    if not {id(group) for group in scheduled} <= {id(group) for group in optimizer.param_groups}:
         raise ValueError(f"{name} belongs to another optimizer than the one that is trained with")
     parts = getattr(scheduler, "_schedulers", [])
     if any(isinstance(part, ReduceLROnPlateau) for part in parts):

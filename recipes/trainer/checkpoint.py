@@ -39,15 +39,10 @@ class Checkpoints:
         """Write a checkpoint, all or nothing, and delete all but the newest two.
 
         `content` holds tensors, numbers, strings, None, lists and dicts; what `weights_only=True` loads.
-        Raises `CheckpointError` if the disk is full or the folder is read-only; older files stay as they are.
+        Raises `FolderError` if the disk is full or the folder is read-only; older files stay as they are.
         """
         path = self.folder / NAME.format(step)
-        try:
-            write_whole(path, serialised(content))
-        except OSError as error:
-            raise CheckpointError(
-                f"cannot write {path}: {error.strerror}; the checkpoints before it are intact"
-            ) from error
+        write_whole(path, serialised(content))
         for old in [*self.by_step().values()][:-KEPT]:
             old.unlink()
         return path

@@ -34,7 +34,6 @@ from recipes.common.folder import (
     Folder,
     flush,
     read_json,
-    told_where,
     write_json,
 )
 from recipes.common.model import make_model
@@ -51,7 +50,6 @@ PICTURES = {"predictions": sample_figure, "confusion": confusion_figure}
 MAY_CHANGE = {"epochs", "save_every", "data_dir", "logdir"}
 # These too, but then sums are taken in another order: the weights agree within rounding, not bit for bit.
 ROUNDS_OTHERWISE = {"threads", "processes", "device", "compile", "shard", "torch_version"}
-INTACT = "; its last checkpoint is intact"
 
 
 class RunFolder(Folder):
@@ -87,18 +85,17 @@ class RunFolder(Folder):
             if finished is None:
                 warn_of_rounding(self.path, earlier or {}, settings)
                 roll_back(self.path, content["logs"])
-        with told_where(self.path):
-            log, lines = self.path / METRICS_FILE, "".join(map(line_of, self.epochs)).encode()
-            if not log.is_file() or log.read_bytes() != lines:
-                log.write_bytes(lines)
-            if finished is None:
-                self.board = Board(self.path, settings, training["steps_done"] + 1 if training else 0)
-                self.on_close(self.board.close)
-            if training is None:
-                # A model of its own for the graph: tracing is nothing that the trained one should see.
-                twin = make_model(settings["model"], data, settings["seed"])
-                self.board.begin(settings, twin, data.eval_inputs[:1].cpu())
-                self.board.flush()
+        log, lines = self.path / METRICS_FILE, "".join(map(line_of, self.epochs)).encode()
+        if not log.is_file() or log.read_bytes() != lines:
+            log.write_bytes(lines)
+        if finished is None:
+            self.board = Board(self.path, settings, training["steps_done"] + 1 if training else 0)
+            self.on_close(self.board.close)
+        if training is None:
+            # A model of its own for the graph: tracing is nothing that the trained one should see.
+            twin = make_model(settings["model"], data, settings["seed"])
+            self.board.begin(settings, twin, data.eval_inputs[:1].cpu())
+            self.board.flush()
         return training, finished
 
     def _last_checkpoint(self, earlier: dict[str, Any] | None) -> dict[str, Any]:
@@ -118,29 +115,27 @@ class RunFolder(Folder):
 
     def log(self, training: Training, epoch: Epoch | None) -> None:
         """Write a step to the logs, and the epoch that it ended all the way to the disk."""
-        with told_where(self.path, INTACT):
-            self.board.step(training.steps_done, training.meter)
-            if epoch is None:
-                return
-            self.epochs.append(vars(epoch))
-            self.board.epoch(epoch, training.meter.histograms, self.settings["epochs"])
-            self.board.flush()
-            with open(self.path / METRICS_FILE, "a", encoding="utf-8") as file:
-                file.write(line_of(vars(epoch)))
-            if pictures_are_due(epoch.epoch, self.settings["epochs"]):
-                for name, draw in PICTURES.items():
-                    png, pixels = rendered(draw(training.data, training.answers.cpu()))
-                    (self.path / f"{name}.png").write_bytes(png)
-                    self.board.writer.add_image(name, pixels, epoch.epoch, dataformats="HWC")
+        self.board.step(training.steps_done, training.meter)
+        if epoch is None:
+            return
+        self.epochs.append(vars(epoch))
+        self.board.epoch(epoch, training.meter.histograms, self.settings["epochs"])
+        self.board.flush()
+        with open(self.path / METRICS_FILE, "a", encoding="utf-8") as file:
+            file.write(line_of(vars(epoch)))
+        if pictures_are_due(epoch.epoch, self.settings["epochs"]):
+            for name, draw in PICTURES.items():
+                png, pixels = rendered(draw(training.data, training.answers.cpu()))
+                (self.path / f"{name}.png").write_bytes(png)
+                self.board.writer.add_image(name, pixels, epoch.epoch, dataformats="HWC")
 
     def save(self, training: dict[str, Any]) -> None:
         """Write a checkpoint, and before it all that was logged."""
-        with told_where(self.path, INTACT):
-            self.board.flush()
-            logs = {}
-            for path in event_files(self.path):
-                flush(path)
-                logs[path.name] = path.stat().st_size
+        self.board.flush()
+        logs = {}
+        for path in event_files(self.path):
+            flush(path)
+            logs[path.name] = path.stat().st_size
         content = {"written_by": WRITTEN_BY, "epochs": self.epochs, "logs": logs, "training": training}
         self.checkpoints.save(training["steps_done"], content)
         self.write_settings(self.settings)  # not before there is a checkpoint: with it there is a run
@@ -156,10 +151,9 @@ class RunFolder(Folder):
             "weights_sha256": weights_sha256,
         }
         result = Result(**{part.name: known[part.name] for part in fields(Result) if part.name != "model"})
-        with told_where(self.path, INTACT):
-            self.board.end()
-            self.board.flush()
-            write_json(self.path / "result.json", result.summary())
+        self.board.end()
+        self.board.flush()
+        write_json(self.path / "result.json", result.summary())
         return result
 
     def _clear(self) -> None:

@@ -103,6 +103,30 @@ def test_what_cannot_be_stepped_rightly_is_refused(
         list(trained(how, data, optimizer, model, make(optimizer)))
 
 
+class Wrapper(torch.optim.Optimizer):
+    """As a Lookahead: the groups are those of the optimizer inside, in the same list or one of its own."""
+
+    def __init__(self, inner: torch.optim.Optimizer, own_list: bool) -> None:
+        super().__init__(inner.param_groups, inner.defaults)
+        self.inner = inner
+        if not own_list:
+            self.param_groups = inner.param_groups
+
+    def step(self, closure: Any = None) -> Any:
+        return self.inner.step(closure)
+
+
+@pytest.mark.parametrize("own_list", [False, True])
+@pytest.mark.parametrize("how", ["shared", "train.py"])
+def test_the_schedule_of_a_wrapped_optimizer_changes_the_rate(how: str, own_list: bool, data: Data) -> None:
+    model = mlp(8, 10)
+    inner = torch.optim.SGD(model.parameters(), lr=0.01)
+    schedule = lr_scheduler.ExponentialLR(inner, 0.5)
+    wrapper = Wrapper(inner, own_list)
+    list(trained(how, data, wrapper, model, schedule))
+    assert wrapper.param_groups[0]["lr"] == pytest.approx(0.01 * 0.5**EPOCHS)
+
+
 class Needs(torch.optim.SGD):
     """Its learning rate has no default."""
 

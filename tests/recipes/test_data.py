@@ -145,6 +145,7 @@ def test_missing_data_are_downloaded_by_torchvision(nowhere: Path, monkeypatch: 
         idx_files(Path(root) / "FashionMNIST" / "raw")
 
     monkeypatch.setattr("torchvision.datasets.FashionMNIST", pretend)
+    idx_files(nowhere / "debian")  # a folder that was named is not left for other files
     load_fashion_mnist(nowhere / "mine")
     assert asked == [(str(nowhere / "mine"), True)]
     load_fashion_mnist(nowhere / "mine")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import errno
 import io
 import json
 import os
@@ -23,7 +25,7 @@ from recipes.common.report import Report, SeededClaim, Verdict
 from recipes.parts.schedule_runs import Run
 from recipes.train import Config as TrainConfig
 from recipes.trainer.run import run as train_run
-from recipes.trainer.run_folder import warn_of_rounding
+from recipes.trainer.run_folder import RunFolder, warn_of_rounding
 
 
 class Config(SeededClaim):
@@ -172,13 +174,52 @@ def test_another_number_of_threads_is_kept_and_warned_of(
     assert capsys.readouterr().err == ""
 
 
+FULL_DISK = r"cannot write to {}: No space left on device; make room, and the same command .* goes on"
+
+
 def test_a_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(path: Path, content: bytes) -> None:
-        raise OSError(28, os.strerror(28))
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr("recipes.common.folder.write_to_disk", full)
-    with pytest.raises(FolderError, match=f"cannot write to {tmp_path}: No space left on device"):
+    with pytest.raises(FolderError, match=FULL_DISK.format(tmp_path)):
         tiny(Config(size="smoke", logdir=tmp_path))
+
+
+@pytest.mark.parametrize("folder", [Report, RunFolder])
+def test_whatever_finds_the_disk_full_the_folder_and_the_cure_are_named(folder: Any, tmp_path: Path) -> None:
+    arguments = (tmp_path, "tiny", Config()) if folder is Report else (tmp_path,)
+    for error, words in (
+        (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), FULL_DISK.format(tmp_path)),
+        (OSError(errno.EROFS, os.strerror(errno.EROFS)), f"{tmp_path}: Read-only .*; choose another folder"),
+    ):
+        with pytest.raises(FolderError, match=words), folder(*arguments):
+            raise error
+    with pytest.raises(BrokenPipeError), folder(*arguments):  # no disk's doing
+        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+
+
+def test_a_finished_outcome_is_shown_where_nothing_can_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claim, training = tmp_path / "claim", TrainConfig(epochs=1, batch_size=700, logdir=tmp_path / "train")
+    tiny(Config(size="smoke", logdir=claim))
+    digest = train_run(training).weights_sha256
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    # As on a read-only disk; permissions would not stop root.
+    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK)
+    monkeypatch.setattr("filelock.FileLock.acquire", refuse)
+    monkeypatch.setattr(Path, "unlink", refuse)
+    with pytest.raises(AlreadyFinished, match="finished; --fresh computes it anew"):
+        tiny(Config(size="smoke", logdir=claim))
+    assert train_run(training).weights_sha256 == digest
+    with pytest.raises(FolderError, match=f"cannot write to {claim}: Read-only"):
+        tiny(Config(size="smoke", logdir=claim, fresh=True))
+    with pytest.raises(FolderError, match=f"cannot write to {training.logdir}: Read-only"):
+        train_run(dataclasses.replace(training, fresh=True))
 
 
 def test_missing_matplotlib_is_said_before_anything_is_computed(

@@ -19,7 +19,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from recipes.common import folder as files
-from recipes.common.errors import CheckpointError, FolderError, StoppedError, TrainingDivergedError
+from recipes.common.errors import FolderError, StoppedError, TrainingDivergedError
 from recipes.train import Config
 from recipes.trainer import training as training_module
 from recipes.trainer.measure import Epoch
@@ -208,7 +208,7 @@ def test_signals_finish_the_step_and_save(
     wait_until(lambda: has_lines(folder / "metrics.jsonl", 1), process, output)
     os.kill(process.pid or 0, number)
     process.join(60)
-    assert process.exitcode == code, output.read_text()
+    assert process.exitcode == 2, output.read_text()
     last = output.read_text().splitlines()[-1]
     assert "the same command goes on from there" in last
     assert saved_steps(folder)[-1] >= 10
@@ -342,7 +342,7 @@ def test_a_full_disk_is_named_and_the_checkpoint_before_it_stays(
         write(path, content)
 
     monkeypatch.setattr(files, "write_to_disk", full)
-    with pytest.raises(CheckpointError, match=r"cannot write .*step-0000000003.*No space left on device"):
+    with pytest.raises(FolderError, match=r"cannot write to .*run: No space left on device; make room"):
         run(config)
     assert not list(config.logdir.glob("*.draft"))
     monkeypatch.undo()
@@ -352,18 +352,16 @@ def test_a_full_disk_is_named_and_the_checkpoint_before_it_stays(
 
 
 @pytest.mark.parametrize(
-    ("config", "limit", "code"),
-    [(CONFIG, 1_000, 2), (CONFIG, 20_000, 1), (replace(CONFIG, model="mlp", save_every=99.0), 41_000, 2)],
+    ("config", "limit"),
+    [(CONFIG, 1_000), (CONFIG, 20_000), (replace(CONFIG, model="mlp", save_every=99.0), 41_000)],
     ids=["events", "checkpoint", "later events"],
 )
-def test_a_file_size_limit_ends_the_command_with_one_line(
-    config: Config, limit: int, code: int, tmp_path: Path
-) -> None:
+def test_a_file_size_limit_ends_the_command_with_one_line(config: Config, limit: int, tmp_path: Path) -> None:
     # A real refusal by the kernel. TensorBoard's file is written by a thread of its own.
     output = tmp_path / "output"
     process = start(train_with_small_files, words_of(config, tmp_path / "run"), output, limit)
     process.join(60)
-    assert process.exitcode == code, output.read_text()
+    assert process.exitcode == 2, output.read_text()
     said = output.read_text()
     assert said.count("\n") == 1
     assert "File too large" in said
@@ -380,9 +378,9 @@ def train_with_small_files(words: list[str], output: Path, limit: int) -> None:
 @pytest.mark.skipif(not Path("/sys/kernel").exists(), reason="needs a folder that not even root can write in")
 def test_a_read_only_folder_is_named() -> None:
     folder = Path("/sys/kernel/run")
-    with pytest.raises(FolderError, match=f"cannot create the folder {folder}: .*; choose another --logdir"):
+    with pytest.raises(FolderError, match=f"cannot write to {folder}: .*; choose another folder"):
         run(replace(SMALL, logdir=folder))
-    with pytest.raises(FolderError, match=f"cannot write to the folder {folder.parent}: "):
+    with pytest.raises(FolderError, match=f"cannot write to {folder.parent}: "):
         run(replace(SMALL, logdir=folder.parent))
 
 
