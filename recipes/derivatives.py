@@ -18,7 +18,8 @@ program.
 
 The claim is borne out if all of this holds:
 
-1. All four ways agree with the hand: the exact ones within 1e-12, finite differences within 1e-8.
+1. All four ways agree with the derivatives by hand: the exact ones within 1e-12, finite differences within
+   1e-8.
 2. Of n inputs the reverse gradient costs less than 5 evaluations for every n (the bound of Baur and Strassen,
    1983), and for the largest n less than 10 % more than for the smallest.
 3. The cost of the forward gradient grows like n to the power of 1 ± 0.1. With n results the two modes change
@@ -163,10 +164,13 @@ def judge(off: dict[str, float], errors: Errors, measured: Costs) -> Verdict:
     linear = all(abs(power - 1) < 0.1 for power in powers)
     traded = all(abs(errors.slopes[name] - power) < WITHIN for name, power in POWERS.items())
     went = ", ".join(f"h^{errors.slopes[name]:.2f} ({name})" for name in POWERS)
+    same = (
+        "equal the derivatives by hand" if exact == 0 else f"are the derivatives by hand within {exact:.1g}"
+    )
     return Verdict(
         CLAIM,
         agree and flat and linear and traded,
-        f"symbolic, forward and reverse mode agree with the hand within {exact:.1g}, finite differences "
+        f"symbolic, forward and reverse mode {same}, finite differences agree "
         f"within {off['finite differences']:.0e}; of {counts[-1]:,} inputs and one result reverse mode costs "
         f"{cheap[0][-1]:.2f} evaluations and forward mode {dear[0][-1]:,.0f} (like n^{powers[0]:.2f}), "
         f"of one input and {counts[-1]:,} results {dear[1][-1]:,.0f} and {cheap[1][-1]:.2f}; the error of "

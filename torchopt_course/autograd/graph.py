@@ -69,8 +69,8 @@ class Edge:
     """``target`` was computed from ``source``, as its argument ``label``.
 
     Attributes:
-        factor: the chain rule's, the derivative of ``target`` by ``source``; of numbers, if gradients were
-            asked for.
+        factor: the chain rule's, the derivative of ``target`` with respect to ``source``; of numbers, if
+            gradients were asked for.
     """
 
     source: str
@@ -234,7 +234,7 @@ def graph(
 
 
 def _factors(node: Node, gradient: torch.Tensor | None) -> Sequence[torch.Tensor | None]:
-    """The derivatives of a number by each number that it was made from; its gradient says on which device."""
+    """The derivatives of a number with respect to each that it was made from, on its gradient's device."""
     if gradient is None or gradient.dim():
         return [None] * len(node.parents)
     with torch.no_grad(), autocast.off():

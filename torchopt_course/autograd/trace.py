@@ -1,7 +1,7 @@
 """Forward and reverse trace of a program of numbers, as tables (Baydin et al., 2018, tables 2 and 3).
 
 >>> print(trace(lambda x, y: x * y + torch.sin(x), x=2, y=3))
-forward: every value, and its derivative by each input
+forward: every value, and its derivative with respect to each input
 ...
 """
 
@@ -33,7 +33,7 @@ class Statement(NamedTuple):
         text: as it is computed, ``v1 = x * y``.
         value: what came out.
         tangent: how the derivative is computed, ``v̇1 = ẋ * y + ẏ * x``.
-        tangents: that derivative by each input.
+        tangents: that derivative with respect to each input.
     """
 
     name: str
@@ -77,7 +77,7 @@ class Trace:
 
     @property
     def gradient(self) -> dict[str, Tensor]:
-        """The result's derivative by each input, as the reverse trace ends."""
+        """The result's derivative with respect to each input, as the reverse trace ends."""
         found = {line.of: line.value for line in self.reverse}
         return {name: found.get(name, torch.zeros_like(x)) for name, x in self.inputs.items()}
 
@@ -100,9 +100,9 @@ class Trace:
         ]
         reverse = [[line.because, line.text, in_short(line.value)] for line in self.reverse]
         return [
-            ("Forward: each value, and its derivative by each input", (head, forward)),
+            ("Forward: each value, and its derivative with respect to each input", (head, forward)),
             (
-                "Reverse: the result's derivative by each value",
+                "Reverse: the result's derivative with respect to each value",
                 (["through", "adjoint", "value"], reverse),
             ),
         ]
@@ -145,9 +145,9 @@ class _Program(WritingLevel):
 def trace(program: Callable[..., Any], /, *args: float | Tensor, **inputs: float | Tensor) -> Trace:
     """Run a program of numbers and write down every step, its value and its derivatives.
 
-    The forward trace has the tangent of each value by each input (one run of forward mode for each of them);
-    the reverse trace has the adjoint of each value, dz/dv, from the result back to the inputs. The formulas
-    are those that the rules in the table of primitives really compute.
+    The forward trace has the tangent of each value with respect to each input (one run of forward mode for
+    each of them); the reverse trace has the adjoint of each value, dz/dv, from the result back to the inputs.
+    The formulas are those that the rules in the table of primitives really compute.
 
     Args:
         program: takes numbers (0-d tensors), uses torch's functions, and returns one.

@@ -194,7 +194,7 @@ class Comparison:
         return None
 
     def _singularity(self, i: int, element: int | None, j: int) -> str | None:
-        """Why result j has no derivative by that element, if it has none."""
+        """Why result j has no derivative with respect to that element, if it has none."""
         t = self.only(i, self._mask(i, [element] if element is not None else slice(None)))
         moved = torch.cat([y.double().flatten() for y in self.problem.by_forward(self.k, t)])
         return singularity(self.differences(t).sides, j, float(moved[j]), self._step(i, element))
