@@ -130,3 +130,8 @@ def test_one_number_is_scattered():
         (torch.scatter(torch.zeros(3), 0, INDEX, v) ** 2).sum().backward()
         gradients.append(v.grad)
     torch.testing.assert_close(gradients[1], gradients[0])
+
+
+def test_a_complex_sum_is_no_constant():
+    with pytest.raises(NotImplementedError, match="complex"):
+        Variable(torch.ones(3)).sum(dtype=torch.complex64)

@@ -143,7 +143,7 @@ def _cast(x: Value, dtype: torch.dtype | None) -> Value:
 
 @means("sum", checked=True)
 def _sum(x: Value, dim: Any = None, keepdim: bool = False, *, dtype: Any = None, **named: Any) -> Value:
-    if dtype is not None and not dtype.is_floating_point:
+    if dtype is not None and not (dtype.is_floating_point or dtype.is_complex):
         ask(Tensor.sum, (x,), {"dtype": dtype})  # raises if x requires a gradient
         return raw(x).sum(_axis(dim, named), keepdim, dtype=dtype)
     return sum(_cast(x, dtype), _axis(dim, named), keepdim)
