@@ -9,7 +9,7 @@ plain tensor that a variable is written into becomes a variable, as a tensor doe
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -20,7 +20,8 @@ from . import decompose, dispatch
 from .dispatch import TABLE, means, named
 from .forward import Dual, DualView
 from .primitives.indexing import is_basic
-from .primitives.writing import overwrite, put_items, strided_view, view_by_strides, write_view
+from .primitives.writing import overwrite, put_items, strided_view, write_view
+from .refusals import ask, is_of_integers
 from .switched_off import is_constant
 from .traced import Traced, Value, all_raw, in_memory, raw
 from .variable import Variable, View, lift
@@ -175,8 +176,10 @@ def in_place(func: Any) -> Callable[..., Any] | None:
 
     def compute_and_write(x: Any, *args: Any, **kwargs: Any) -> Any:
         if not records(x, *args, *kwargs.values()):
-            func(raw(x), *[all_raw(arg) for arg in args], **{key: all_raw(v) for key, v in kwargs.items()})
+            _plainly(func, raw(x), args, kwargs)
             return x
+        if is_of_integers(x):
+            ask(func, (x, *args), kwargs)  # before anything is written
         return write(x, dispatch.call(function, before(x), *args, **kwargs), name)
 
     return compute_and_write
@@ -212,9 +215,15 @@ def _reshape(func: Any, x: Value, *args: Any, **kwargs: Any) -> Value:
 
 def _fill_at_random(func: Any, x: Value, *args: Any, **kwargs: Any) -> Value:
     if not records(x):
-        func(raw(x), *args, **kwargs)
+        _plainly(func, raw(x), args, kwargs)
         return x
-    return write(x, func(raw(x).clone(), *args, **kwargs), func.__name__)
+    if is_of_integers(x):
+        ask(func, (x, *args), kwargs)
+    return write(x, _plainly(func, raw(x).clone(), args, kwargs), func.__name__)
+
+
+def _plainly(func: Any, x: Tensor, args: Any, kwargs: Any) -> Any:
+    return func(x, *map(all_raw, args), **{key: all_raw(arg) for key, arg in kwargs.items()})
 
 
 @means("zero_", checked=True)
@@ -241,17 +250,6 @@ def _copy(x: Value, src: Value, non_blocking: bool = False) -> Value:
     return write(x, overwrite(x, src.to(raw(x).device, x.dtype).expand(x.shape)), "copy_")
 
 
-@means("as_strided", checked=True)
-def _as_strided(
-    input: Value, size: Sequence[int], stride: Sequence[int], storage_offset: int | None = None
-) -> Value:
-    """A view by distances in memory, so of the base."""
-    base = input.base if isinstance(input, Follows) else input
-    if storage_offset is None:
-        storage_offset = raw(input).storage_offset()
-    return view_by_strides(base, size, stride, storage_offset - raw(base).storage_offset())
-
-
 @means(Tensor.__setitem__, checked=True)
 def _set_item(x: Value, index: Any, value: Value) -> None:
     """``x[index] = value``: written through a view where the index takes one."""
@@ -259,6 +257,8 @@ def _set_item(x: Value, index: Any, value: Value) -> None:
     if not records(x, value):
         raw(x)[index] = raw(value)
         return
+    if is_of_integers(x):
+        ask(Tensor.__setitem__, (x, index, value), {})
     if not isinstance(value, Tensor):
         value = torch.full((), value, dtype=x.dtype, device=raw(x).device)
     if is_basic(index):
@@ -272,8 +272,8 @@ def _set_item(x: Value, index: Any, value: Value) -> None:
 
 def _operator(operator: Any, name: str) -> Callable[..., Any]:
     """``x.mul_(y)``: compute ``x * y`` and write it into x."""
-    if name in RESHAPES:  # the stand-in would have to change with it
-        return decompose.refused(name)
+    if name in RESHAPES:
+        return decompose.refused(name)  # the stand-in would have to change with it
     function = getattr(torch.ops.aten, name[:-1], None) if name.endswith("_") else None
     method = getattr(Tensor, name, None)
     names = [argument.name for argument in operator._schema.arguments]

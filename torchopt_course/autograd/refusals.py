@@ -3,7 +3,8 @@
 A primitive computes by a kernel of torch's, which looks at its arguments. A function that is written in terms
 of primitives would go further than torch does: group norm, as means and products, takes three groups of seven
 channels, and gives some number. So torch itself is asked, once for each form of arguments, with copies. It
-also says of which dtype the result is, where that is not certain.
+also says of which dtype the result is, where that is not certain, and whether integers were made of a value
+that requires a gradient in a way that torch has a derivative for: then the gradient would be lost.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ KNOWN_BY_VALUE = frozenset({int, str, type(None)})  # 1.0 and True are equal to 
 
 def ask(func: Any, args: Any, kwargs: Any) -> Dtypes:
     """Raise what torch raises of such arguments: shapes, dtypes, and all that is no tensor."""
-    form = (func, *map(_form, args), *kwargs, *map(_form, kwargs.values()))
+    form = (func, torch.is_grad_enabled(), *map(_form, args), *kwargs, *map(_form, kwargs.values()))
     try:
         if form in _taken:
             return _taken[form]
@@ -50,14 +51,40 @@ def try_by_torch(func: Any, args: Any, kwargs: Any) -> Dtypes:
     plain = all(type(x) is Tensor and x.layout == torch.strided for x in tensors)
     if not plain or any(isinstance(x, torch.Generator) for x in given):
         return None
-    with torch.no_grad(), same_random_numbers(tensors):
-        args, kwargs = pytree.tree_unflatten(
-            [x.clone() if isinstance(x, Tensor) else x for x in given], structure
-        )
-        results = pytree.tree_leaves(func(*args, **kwargs))
+
+    def results_of(given: list[Any]) -> list[Any]:
+        """And the first argument, which may have been written to."""
+        copies = [x.clone() if isinstance(x, Tensor) else x for x in given]
+        args, kwargs = pytree.tree_unflatten(copies, structure)
+        with same_random_numbers(tensors):
+            return [*pytree.tree_leaves(func(*args, **kwargs)), copies[0]]
+
+    with torch.no_grad():
+        *results, first = results_of(given)
+    if torch.is_grad_enabled() and any(map(is_of_integers, [*results, first])):
+        tracked = [
+            x.requires_grad_() if isinstance(x, Tensor) and asked.requires_grad else x
+            for asked, x in zip(flat, given, strict=True)
+        ]
+        refuse_integers(results_of(tracked))
     if len({x.dtype for x in tensors}) < 2:
         return None
     return [y.dtype for y in results if isinstance(y, Tensor)]
+
+
+def is_of_integers(x: Any) -> bool:
+    """Or of booleans: a tensor that has no gradient."""
+    return isinstance(x, Tensor) and not (x.is_floating_point() or x.is_complex())
+
+
+def refuse_integers(results: Iterable[Any]) -> None:
+    """What torch raises, at the latest when it computes with them, of integers that require a gradient."""
+    for y in results:
+        if is_of_integers(y) and y.requires_grad:
+            raise RuntimeError(
+                f"Autograd not support dtype: {y.dtype}, which a value that requires a gradient is written "
+                "to; write its x.detach(), or to a tensor of floating-point numbers"
+            )
 
 
 def same_random_numbers(tensors: Iterable[Tensor]) -> AbstractContextManager[None]:
@@ -90,8 +117,10 @@ def _form(x: Any) -> Any:
     if kind in KNOWN_BY_VALUE:
         return x
     if isinstance(x, Tensor):
-        x = held(x)
-        return x.shape, x.dtype, x.device
+        requires_grad, x = x.requires_grad, held(x)
+        return x.shape, x.dtype, x.device, requires_grad
     if kind in (tuple, list):
         return tuple(map(_form, x))
+    if kind is slice:
+        return kind, x.start, x.stop, x.step
     return kind, x

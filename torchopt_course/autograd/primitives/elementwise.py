@@ -249,6 +249,10 @@ def _promoted(*values: Value) -> list[Value]:
     """In one dtype before anything is computed, or the product would be rounded to its factors'."""
     if len({x.dtype for x in values}) == 1:
         return list(values)
-    counting = [x for x in values if x.shape] or values  # for torch tensors with dimensions decide
-    common = functools.reduce(torch.promote_types, [x.dtype for x in counting])
+    # For torch tensors with dimensions decide, but between integers and a number with a fraction.
+    looks: list[Tensor] = []
+    for same in ([x.dtype for x in values if x.shape], [x.dtype for x in values if not x.shape]):
+        if same:
+            looks.append(torch.empty((0,) * (not looks), dtype=functools.reduce(torch.promote_types, same)))
+    common = torch.result_type(looks[0], looks[-1])
     return [x.to(common) for x in values]

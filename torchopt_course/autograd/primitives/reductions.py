@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..decompose import stands_for
 from ..dispatch import BadArguments, means
+from ..refusals import ask
 from ..traced import Value, raw
 from .table import LINEAR, primitive
 
@@ -142,6 +143,9 @@ def _cast(x: Value, dtype: torch.dtype | None) -> Value:
 
 @means("sum", checked=True)
 def _sum(x: Value, dim: Any = None, keepdim: bool = False, *, dtype: Any = None, **named: Any) -> Value:
+    if dtype is not None and not (dtype.is_floating_point or dtype.is_complex):
+        ask(Tensor.sum, (x,), {"dtype": dtype})  # raises if x requires a gradient
+        return raw(x).sum(_axis(dim, named), keepdim, dtype=dtype)
     return sum(_cast(x, dtype), _axis(dim, named), keepdim)
 
 

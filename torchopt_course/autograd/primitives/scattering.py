@@ -26,6 +26,8 @@ def scatter(x: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor:
 
 def _at_start(g: Value, shape: Sequence[int]) -> Value:
     """Torch reads only as much of src as the index is large; the rest counts for nothing."""
+    if not shape:  # a number is one element of one dimension
+        return g.reshape(())
     padding = [
         n for size, whole in zip(reversed(g.shape), reversed(shape), strict=True) for n in (0, whole - size)
     ]

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..dispatch import means
 from ..traced import Value, raw
-from ..views import Step, memory_of, replay
+from ..views import Follows, Step, memory_of, replay
 from .indexing import unpick
 from .table import LINEAR, primitive
 
@@ -57,6 +58,17 @@ def view_by_strides(x: Value, size: Sequence[int], stride: Sequence[int], offset
             "as_strided beyond the tensor's own elements, or of one with gaps in memory"
         )
     return strided_view(x, tuple(size), tuple(stride), offset, memory_of(x))
+
+
+@means("as_strided", checked=True)
+def _as_strided(
+    input: Value, size: Sequence[int], stride: Sequence[int], storage_offset: int | None = None
+) -> Value:
+    """A view by distances in memory, so of the base."""
+    base = input.base if isinstance(input, Follows) else input
+    if storage_offset is None:
+        storage_offset = raw(input).storage_offset()
+    return view_by_strides(base, size, stride, storage_offset - raw(base).storage_offset())
 
 
 def _part(g: Value, steps: Sequence[Step], memory: tuple[Any, Any]) -> Value:
