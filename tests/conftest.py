@@ -32,7 +32,10 @@ settings.load_profile("suite")
 
 
 # Files that share what costs seconds in each process that needs it: with -n they all go to one.
-FORKS = {"distributed/test_distributed", "recipes/test_distributed", "recipes/test_unkillable"}
+FORKS = {
+    "distributed/test_distributed",
+    *(f"recipes/test_{name}" for name in ("distributed", "killed", "broken_disks")),
+}
 TORCHS_DATA_BASES = {f"autograd/test_{name}" for name in ("extremes", "judge", "keywords", "refusals")}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import fcntl
 import importlib
 import io
@@ -21,7 +22,12 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
+pytest.register_assert_rewrite("tests.recipes.interrupted")
+
 from recipes.gallery import RECIPES  # noqa: E402
+from recipes.trainer.run import run  # noqa: E402
+
+from .tensorboard_of_runs import RUNS  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
@@ -65,13 +71,22 @@ def smoke(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], SmokeRun]
     return of
 
 
+@pytest.fixture(scope="session")
+def logdir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with two finished runs."""
+    folder = tmp_path_factory.mktemp("logs")
+    for name, config in RUNS.items():
+        run(dataclasses.replace(config, logdir=folder / name))
+    return folder
+
+
 def curves_of(folder: Path) -> dict[str, list[Any]]:
     """The points of every curve of a recipe, by chart and contender: "chart/contender"."""
     curves = {}
-    for run in (folder / "curves").iterdir():
-        events = EventAccumulator(str(run), size_guidance={"scalars": 0}).Reload()
+    for contender in (folder / "curves").iterdir():
+        events = EventAccumulator(str(contender), size_guidance={"scalars": 0}).Reload()
         for tag in events.Tags()["scalars"]:
-            curves[f"{tag.partition('/')[2]}/{run.name}"] = events.Scalars(tag)
+            curves[f"{tag.partition('/')[2]}/{contender.name}"] = events.Scalars(tag)
     return curves
 
 

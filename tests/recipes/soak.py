@@ -8,9 +8,9 @@ import tempfile
 from pathlib import Path
 
 from ..processes import start
+from .interrupted import CONFIG, assert_same_run, kill_at_random, words_of
 from .processes import train_by_command
 from .test_checkpoint import corrupt_and_open
-from .test_unkillable import CONFIG, assert_same_run, kill_at_random, words_of
 
 KILLS_A_RUN = 10
 
