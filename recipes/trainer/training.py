@@ -27,7 +27,6 @@ from recipes.common.optimizers import needs_closure, set_mode
 from recipes.common.schedulers import step_after_epoch, stepped_every
 from recipes.trainer.measure import Epoch, Meter
 from recipes.trainer.processes import ALONE, World, load_whole_state, whole
-from torchopt_course.autograd import record
 
 AutogradName = Literal["torch", "mini"]
 
@@ -87,8 +86,7 @@ class Training:
         # bfloat16 where torch thinks it safe: it has float32's range, so no gradient needs scaling.
         mixed_precision = torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.amp)
         # torch records by itself, ours wants to be asked; either way `backward` writes the gradients.
-        recording = record(self.model) if self.autograd == "mini" else contextlib.nullcontext()
-        with recording, mixed_precision:
+        with recorded_by(self.autograd, self.model), mixed_precision:
             scores = self.forward(self.data.train_inputs[mine])
             loss = F.cross_entropy(scores, self.data.train_targets[mine], reduction="sum")
             loss = loss * (self.world.size / len(rows))  # shares may differ by a row
@@ -165,3 +163,12 @@ class Training:
 def dice_seed(*place: object) -> int:
     """A number that belongs to a place in the training, and has nothing to do with that of its neighbours."""
     return int.from_bytes(hashlib.sha256(repr(place).encode()).digest()[:8], "big") >> 1
+
+
+def recorded_by(autograd: AutogradName, model: nn.Module) -> contextlib.AbstractContextManager[None]:
+    if autograd == "torch":
+        return contextlib.nullcontext()
+    # Only here: once it is imported, each backward pass of torch's own looks for our variables first.
+    from torchopt_course.autograd import record
+
+    return record(model)
