@@ -284,11 +284,8 @@ def jacfwd(func: Callable[..., Any], argnums: Argnums = 0, has_aux: bool = False
 def hessian(func: Callable[..., Any], argnums: Argnums = 0) -> Callable[..., Any]:
     """A function that gives all second derivatives of ``func``: forward over reverse, as in torch.func.
 
-    Arguments as of :func:`jacfwd`.
-
-    Returns:
-        For one argument a tensor of shape ``(*output.shape, *argument.shape, *argument.shape)``; for a tuple
-        of several a tuple of tuples of them.
+    Arguments as of :func:`jacfwd`. Of one argument the result has the shape
+    ``(*output.shape, *argument.shape, *argument.shape)``; of a tuple it is a tuple of tuples of such.
     """
     return jacfwd(jacrev(func, argnums), argnums)
 
