@@ -99,7 +99,7 @@ script that reads from top to bottom; `--help` explains its options, `--size ful
 experiment. Every run can be looked at in TensorBoard, with all contenders of a claim in one chart: \
 `tensorboard --logdir runs`.
 
-| recipe | the lecture says | borne out by this run | minutes (two cores, at times busy) |
+| recipe | the lecture says | borne out by this run | took (two cores, at times busy) |
 |---|---|---|---|
 {verdicts}
 
@@ -126,8 +126,10 @@ def page(size: str, results: dict[str, dict[str, Any]]) -> str:
 
 def verdict_row(name: str, result: dict[str, Any]) -> str:
     """The outcome of one recipe in the page's table."""
-    cells = [f"[{name}](#{name})", result["claim"].rstrip("."), HELD[result["borne_out"]]]
-    return f"| {' | '.join(cells)} | {result['seconds'] / 60:.1f} |"
+    seconds = result["seconds"]
+    took = f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
+    cells = [f"[{name}](#{name})", result["claim"].rstrip("."), HELD[result["borne_out"]], took]
+    return f"| {' | '.join(cells)} |"
 
 
 def section(name: str, command: str, result: dict[str, Any]) -> str:

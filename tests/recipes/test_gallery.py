@@ -61,7 +61,7 @@ def test_every_recipe_is_run_and_shown(asked: list[list[str]], tmp_path: Path) -
     written = (tmp_path / "recipes.md").read_text()
     for name in RECIPES:
         held = "**no**" if name == "plateau" else "yes"
-        assert f"| [{name}](#{name}) | the claim of {name} | {held} | 0.8 |" in written
+        assert f"| [{name}](#{name}) | the claim of {name} | {held} | 50 s |" in written
         assert f"the verdict on {name}\n" in written
         assert f"```text\na  b\n{name}  1\n```" in written
         assert (tmp_path / "images" / "recipes" / name / "picture.png").read_bytes() == name.encode()
@@ -80,7 +80,7 @@ def test_the_gallery_has_one_recipe_at_its_full_size_too(
         "optimizers_full": ("optimizers", "full"),
     }
     written = (tmp_path / "docs" / "recipes.md").read_text()
-    assert "| [optimizers_full](#optimizers_full) | the claim of optimizers | yes | 0.8 |" in written
+    assert "| [optimizers_full](#optimizers_full) | the claim of optimizers | yes | 50 s |" in written
     assert "## optimizers_full\n\n`python recipes/optimizers.py --size full`\n" in written
 
 
