@@ -54,7 +54,7 @@ def write(x: Value, new: Value, name: str) -> Value:
     whole = write_view(base, new, tuple(steps), memory_of(base)) if steps else new
     if not isinstance(base, Traced):
         _become(base, Variable if isinstance(whole, Variable) else Dual)
-    base.times_written, base.written_at = base.times_written + 1, torch._C._autograd._get_sequence_nr()
+    base.note_write()
     base.adopt(whole)
     if not isinstance(x, Traced):
         _become(x, View if isinstance(whole, Variable) else DualView)
@@ -206,7 +206,7 @@ def _reshape(func: Any, x: Value, *args: Any, **kwargs: Any) -> Value:
         view = TABLE[getattr(Tensor, name[:-1])](x, *args, **kwargs)
     x.data = view._data
     x.adopt(view)
-    base.times_written, base.written_at = base.times_written + 1, torch._C._autograd._get_sequence_nr()
+    base.note_write()
     x.reshaped = base.times_written
     if isinstance(x, Follows):
         x.seen = base.times_written

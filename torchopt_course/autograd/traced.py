@@ -266,6 +266,9 @@ class Traced(InMemory):
     written_at: int = 0  # the last time, as torch counts what it records
     reshaped: int = 0  # what that of its base was when it got another shape
 
+    def note_write(self) -> None:
+        self.times_written, self.written_at = self.times_written + 1, torch._C._autograd._get_sequence_nr()
+
     def moved(self, memory: Tensor) -> Traced:
         """The same value with the same past, but held by this tensor."""
         raise NotImplementedError
