@@ -29,18 +29,9 @@ if not __package__:  # run by its path: Python looks for modules in recipes/, th
 
 from recipes.common.command_line import progress_bar
 from recipes.common.report import Report, Verdict, main
-from recipes.common.table import table, table_of
+from recipes.common.table import table
 from recipes.parts import landscape_pictures as pictures
-from recipes.parts.ground import (
-    LANDSCAPES,
-    OPTIMIZERS,
-    Walk,
-    minima_found,
-    quality,
-    symptoms,
-    turned,
-    walk,
-)
+from recipes.parts.ground import LANDSCAPES, OPTIMIZERS, TURNED, Walk, quality, walk
 from recipes.parts.quadratic import draw_quadratic, speeds_at
 
 
@@ -60,13 +51,6 @@ SIZES = {
     "smoke": Size(steps=100, rates=6, kappas=(10, 100), frames=4),
     "gallery": Size(steps=300, rates=16, kappas=(3, 10, 30, 100, 300, 1000), frames=40),
     "full": Size(steps=2000, rates=31, kappas=(3, 10, 30, 100, 300, 1000, 3000, 10_000), frames=80),
-}
-SUFFERED = {
-    "": "{landscape}",
-    "steps that\nturn back": "{turned_back:.0%}",
-    "longest step\nover shortest": "{longest_over_shortest_step:,.0f}",
-    "minima found\nby all rates": "{found} of {of}",
-    "failure": "{failure}",
 }
 
 
@@ -90,32 +74,19 @@ def judge(walks: Mapping[str, Mapping[str, Walk]], speeds: Sequence[Mapping[str,
 def run(report: Report, size: Size) -> None:
     """Walk, draw, judge."""
     lrs = torch.logspace(-4, 1, size.rates, dtype=torch.float64).tolist()
-    grounds = {**LANDSCAPES, "turned ravine": turned(LANDSCAPES["ravine"], 30, view=(-10, 4, -7, 4))}
+    grounds = {**LANDSCAPES, TURNED.name: TURNED}
     walks: dict[str, dict[str, Walk]] = {name: {} for name in grounds}
-    suffered: list[dict[str, Any]] = []
     rows: list[dict[str, Any]] = []
     with progress_bar(len(grounds) * len(OPTIMIZERS), "walk") as bar:
         for (name, landscape), other in product(grounds.items(), OPTIMIZERS):
             # The turned ravine is no new chance to choose: it is walked with the straight one's rate.
-            rates = lrs if name in LANDSCAPES else [walks["ravine"][other].lr]
+            rates = lrs if name in LANDSCAPES else [walks["Ravine"][other].lr]
             attempts = walk(landscape, OPTIMIZERS[other], rates, size.steps)
             walks[name][other] = best = min(attempts, key=quality)
             words = "Height above the lowest point, with the best learning rate."
             report.curve(f"{name}/{other}", words, best.heights.tolist(), range(size.steps + 1))
             numbers = {"steps_to_target": best.steps_to_target, "height_left": best.heights[-1].item()}
             rows.append({"landscape": name, "optimizer": other, "lr": best.lr, **numbers})
-            if other == "Gradient descent" and name in LANDSCAPES:
-                turned_back, ratio = symptoms(best)
-                suffered.append(
-                    {
-                        "landscape": name,
-                        "turned_back": turned_back,
-                        "longest_over_shortest_step": ratio,
-                        "found": minima_found(attempts, landscape),
-                        "of": len(landscape.minima),
-                        "failure": landscape.lesson.replace("\n", " "),
-                    }
-                )
             bar.update()
     speeds = speeds_at(size.kappas)
 
@@ -123,21 +94,15 @@ def run(report: Report, size: Size) -> None:
     paths, moving = pictures.draw_paths(LANDSCAPES, walks, rows=2)
     report.picture("paths", paths)
     pictures.animate(paths, moving, report.path / "paths.gif", size.frames)
-    pictures.show_gif(report.tensorboard, "landscapes/animation", report.path / "paths.gif")
-    report.picture("velocity", pictures.draw_velocity())
-    ravines = {name: grounds[name] for name in ("ravine", "turned ravine")}
+    ravines = {name: grounds[name] for name in ("Ravine", TURNED.name)}
     report.picture("turned", pictures.draw_paths(ravines, walks, rows=1)[0])
     report.picture("quadratic", draw_quadratic(speeds))
     steps = [
         [name, *(f"{way.steps_to_target:.0f} ({way.lr:.2g})".replace("inf", "-") for way in ways.values())]
         for name, ways in walks.items()
     ]
-    text = "\n\n".join([
-        "Steps to a thousandth of the height at the start (best learning rate); - is never:",
-        table(("", *OPTIMIZERS), steps),
-        "What gradient descent suffers on the way:",
-        table_of(suffered, SUFFERED, missing="inf"),
-    ])  # fmt: skip
+    head = "Steps to a thousandth of the height at the start (best learning rate); - is never:"
+    text = f"{head}\n\n{table(('', *OPTIMIZERS), steps)}"
     report.finish(text, rows, judge(walks, speeds), quadratic=speeds)
 
 

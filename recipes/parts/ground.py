@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cmath
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -16,51 +17,26 @@ from torchopt_course.playground.landscapes import LANDSCAPES as PLAYGROUND
 from torchopt_course.playground.landscapes import Landscape
 
 KNOWN = {one.name: one for one in PLAYGROUND}
-# From a start and in a frame that suit a picture, and with what plain gradient descent suffers there.
-LANDSCAPES = {
-    "ravine": Landscape(
-        "Ravine", lambda x, y: (x**2 + 40 * y**2) / 2,
-        (-9.0, 1.5), (-10, 3, -3.4, 2.4), [(0, 0)],
-        "zigzag: the steep walls forbid\nthe rate that the flat floor needs",
-    ),
-    "saddle": replace(
-        KNOWN["Saddle"], start=(-1.0, 1e-4), view=(-1.2, 1.2, -0.6, 1.4),
-        lesson="stall: next to the saddle there is\nhardly a slope to leave it by",
-    ),
-    "plateau": replace(
-        KNOWN["Plateau"], start=(-3.0, 1.4), view=(-4, 2, -2, 2), lesson="standstill:\nno slope, no step",
-    ),
-    "Rosenbrock": replace(
-        KNOWN["Rosenbrock"], view=(-1.8, 1.6, -0.8, 2.2),
-        lesson="crawl: the narrow valley bends,\nand its floor is almost flat",
-    ),
-    "Beale": replace(
-        KNOWN["Beale"], view=(-0.5, 4, -1.5, 2),
-        lesson="cliff: a rate that survives the wall\nis too small behind it",
-    ),
-    "Himmelblau": replace(
-        KNOWN["Himmelblau"], view=(-5.5, 5.5, -5.5, 5.5),
-        lesson="blindness: it finds the minimum that\nits start leads to, of four",
-    ),
-}  # fmt: skip
+# Harder starts than the playground's: farther from the ridge, and on the plateau.
+STARTS = {"Ravine": (-9.0, 1.5), "Saddle": (-1.0, 1e-4), "Plateau": (-3.0, 1.4)}
+NAMES = ("Ravine", "Saddle", "Plateau", "Rosenbrock", "Beale", "Himmelblau")
 
 
-def turned(landscape: Landscape, degrees: float, view: tuple[float, float, float, float]) -> Landscape:
-    """The same landscape, turned about the origin, start and all: to gradient descent nothing has changed."""
-    cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+def ravine(degrees: float) -> Landscape:
+    """Turned about the minimum, start and all: to gradient descent nothing has changed."""
+    known = KNOWN["Ravine"]
+    condition, turn = torch.tensor([known.parameters["condition"][-1], degrees], dtype=torch.float64)
+    start = complex(*STARTS["Ravine"]) * cmath.rect(1, math.radians(degrees))
+    height = partial(known.height, condition=condition, turn=turn)
+    return replace(known, height=height, start=(start.real, start.imag))
 
-    def turn(x: float, y: float) -> tuple[float, float]:
-        return cos * x - sin * y, sin * x + cos * y
 
-    return replace(
-        landscape,
-        name=f"{landscape.name}, turned",
-        height=lambda x, y: landscape.height(cos * x + sin * y, cos * y - sin * x),
-        start=turn(*landscape.start),
-        minima=[turn(*place) for place in landscape.minima],
-        view=view,
-        lesson="the same rates: what scales each\ncoordinate by itself notices the turn",
-    )
+LANDSCAPES = {name: replace(KNOWN[name], start=STARTS.get(name, KNOWN[name].start)) for name in NAMES}
+LANDSCAPES["Ravine"] = ravine(0)
+TURNED = replace(
+    ravine(30), name="Ravine, turned", view=(-10, 4, -7, 4),
+    lesson="The same rates: what scales each coordinate by itself notices the turn.",
+)  # fmt: skip
 
 
 MakeOptimizer: TypeAlias = Callable[[Any], torch.optim.Optimizer]
@@ -124,19 +100,3 @@ def quality(walk: Walk) -> tuple[float, bool, float]:
     """Fewest steps first; among those that miss the target, those that stay in sight, then the lowest end."""
     end = walk.heights[-1].item()
     return walk.steps_to_target, not walk.inside, end if math.isfinite(end) else math.inf  # NaN is the worst
-
-
-def symptoms(walk: Walk) -> tuple[float, float]:
-    """Share of steps that turn by more than 90°, and the longest step over the shortest, up to the target."""
-    last = min(walk.steps_to_target, len(walk.path) - 1)
-    moves = walk.path[: int(last) + 1].diff(dim=0)
-    lengths = moves.norm(dim=1)
-    back = (moves[1:] * moves[:-1]).sum(dim=1) < 0
-    return back.double().mean().item(), (lengths.max() / lengths.min()).item()
-
-
-def minima_found(attempts: Sequence[Walk], landscape: Landscape) -> int:
-    """At how many of the minima some learning rate ended."""
-    ends = torch.stack([attempt.path[-1] for attempt in attempts])
-    minima = torch.tensor(landscape.minima, dtype=torch.float64)
-    return int((torch.cdist(minima, ends.nan_to_num(math.inf)) < 0.1).any(dim=1).sum())

@@ -1,23 +1,19 @@
-"""Pictures of landscapes: the ground, the paths on it, their animation, and velocity as arrows."""
+"""Pictures of landscapes: the ground, the paths on it, and their animation."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from textwrap import fill
+from typing import Any
 
 import torch
 
-import torchopt_course as optim
 from recipes.common.pictures import COLORS as OPTIMIZER_COLORS
 from recipes.common.pictures import Axes, Figure, panels, stars
 from recipes.common.tensorboard import rendered
-from recipes.parts.ground import LANDSCAPES, Walk, walk
+from recipes.parts.ground import Walk
 from torchopt_course.playground.landscapes import Landscape
-
-if TYPE_CHECKING:
-    from torch.utils.tensorboard import SummaryWriter
 
 COLORS = {**OPTIMIZER_COLORS, "Gradient descent": OPTIMIZER_COLORS["SGD"]}
 
@@ -54,7 +50,8 @@ def draw_paths(
             (head,) = axes.plot(*points[-1:].T, "o", color=color, markeredgecolor="white", markersize=8)
             moving.append((line, head, points))
         axes.set_title(landscape.name, fontweight="bold", loc="left")
-        axes.set_title(landscape.lesson, fontsize=9.5, loc="right")
+        lesson = fill(landscape.lesson.partition(". ")[0].rstrip("."), 46)
+        axes.set_title(lesson, fontsize=9.5, loc="right")
     handles, labels = axes.get_legend_handles_labels()
     picture.legend(handles, labels, loc="outside lower center", ncols=len(labels), fontsize=12)
     return picture, moving
@@ -79,38 +76,3 @@ def animate(picture: Figure, moving: list[tuple[Any, Any, Any]], path: Path, fra
     small = [image.quantize(palette=palette, dither=Image.Dither.NONE) for image in images]
     lasting = [120] * (frames - 1) + [2000]  # milliseconds
     small[0].save(path, save_all=True, append_images=small[1:], duration=lasting, loop=0, optimize=True)
-
-
-def show_gif(writer: SummaryWriter, tag: str, path: Path) -> None:
-    """TensorBoard shows a GIF as an image; `add_video` would want another package to make one."""
-    from PIL import Image
-    from tensorboard.compat.proto.summary_pb2 import Summary
-
-    with Image.open(path) as image:
-        width, height = image.size
-    image = Summary.Image(encoded_image_string=path.read_bytes(), width=width, height=height, colorspace=3)
-    writer._get_file_writer().add_summary(Summary(value=[Summary.Value(tag=tag, image=image)]), 0)
-
-
-def draw_velocity(lr: float = 0.04, steps: int = 14) -> Figure:
-    """Gradient descent and momentum at one learning rate, each step as the sum of its arrows."""
-    ravine = LANDSCAPES["ravine"]
-    picture, (plain, rolling) = panels(12, 5, columns=2)
-    picture.suptitle(
-        f"{steps} steps at the learning rate η = {lr}: along the floor velocity adds up, across it cancels"
-    )
-    for axes, beta in (plain, 0.0), (rolling, 0.8):
-        draw_ground(axes, ravine)
-        path = walk(ravine, partial(optim.SGD, momentum=beta), [lr], steps)[0].path
-        moves = path.diff(dim=0)
-        kept = beta * torch.cat([torch.zeros(1, 2), moves[:-1]])  # a step is -η v = -η β v_before - η g
-        arrows = {"angles": "xy", "scale_units": "xy", "scale": 1, "width": 0.005}
-        axes.plot(*path.T, ".", color="black", markersize=7)
-        if beta:
-            color = COLORS["Momentum"]
-            axes.quiver(*path[:-1].T, *kept.T, color=color, label="velocity kept, -ηβv", **arrows)
-        turn = path[:-1] + kept
-        axes.quiver(*turn.T, *(moves - kept).T, color=COLORS["Adam"], label="gradient, -ηg", **arrows)
-        axes.set_title(f"Momentum, β = {beta}" if beta else "Gradient descent")
-        axes.legend(loc="lower right")
-    return picture

@@ -50,7 +50,7 @@ LANDSCAPES = (
     ),
     Landscape(
         "Saddle", lambda x, y: 5 * x**2 + y**4 / 4 - y**2 / 2,
-        (-1.0, 1e-3), (-1.6, 1.6, -1.0, 1.6), [(0, -1), (0, 1)],
+        (-1.0, 1e-3), (-1.6, 1.6, -1.3, 1.6), [(0, -1), (0, 1)],
         "Beside the saddle there is hardly a slope to leave it by: gradient descent waits there.",
         lowest=-0.25,
     ),
