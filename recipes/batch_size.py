@@ -30,12 +30,12 @@ import math
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
 from torch import nn
-from torch.nn import functional as F
 
 if not __package__:  # run by its path: Python looks for modules in recipes/, the package lies one higher
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -43,13 +43,13 @@ if not __package__:  # run by its path: Python looks for modules in recipes/, th
 import torchopt_course as optim
 from recipes.common.command_line import progress_bar
 from recipes.common.data import Data, DataName, load_data
-from recipes.common.loop import evaluate
+from recipes.common.errors import TrainingDivergedError
+from recipes.common.loop import evaluate, steps
 from recipes.common.model import make_model
 from recipes.common.pictures import Figure, decorate, panels, plain_log
 from recipes.common.report import Report, Verdict, main
 from recipes.common.table import table_of
 from recipes.parts.gradient_noise import Noise, noise
-from recipes.parts.trials import batches
 
 CLAIM = "The variance of the gradient falls as 1/B, and mini-batches are the compromise: in seconds they win"
 
@@ -106,26 +106,21 @@ class Descent:
 def descend(data: Data, size: Size, batch_size: int, lr: float, seed: int) -> Descent:
     """θ -= η g until the target, the limit, or a loss that is not finite."""
     model = make_model("mlp", data, seed)
-    optimizer = optim.SGD(model.parameters(), lr=lr)
-    rows_there = len(data.train_inputs)
-    limit = min(size.max_steps, size.max_epochs * math.ceil(rows_there / batch_size))
+    training = steps(model, optim.SGD(model.parameters(), lr=lr), data, batch_size, seed)
+    limit = min(size.max_steps, size.max_epochs * math.ceil(len(data.train_inputs) / batch_size))
     every = max(1, size.look_rows // batch_size)
     looks: list[tuple[int, float, float]] = []
-    seconds = 0.0
-    for step, rows in batches(rows_there, batch_size, limit, seed):
-        started = time.process_time()
-        optimizer.zero_grad()
-        loss = F.cross_entropy(model(data.train_inputs[rows]), data.train_targets[rows])
-        loss.backward()
-        optimizer.step()
-        seconds += time.process_time() - started
-        if step % every == 0:
-            validation_loss, _ = evaluate(model, data.eval_inputs, data.eval_targets)
-            looks.append((step, seconds, validation_loss))
+    seconds, validation_loss = 0.0, math.inf
+    with suppress(TrainingDivergedError):
+        for step in range(1, limit + 1):
+            started = time.process_time()
+            next(training)
+            seconds += time.process_time() - started
+            if step % every == 0:
+                validation_loss, _ = evaluate(model, data.eval_inputs, data.eval_targets)
+                looks.append((step, seconds, validation_loss))
             if validation_loss <= size.target:
                 return Descent(step, seconds, looks, model)
-            if not math.isfinite(validation_loss):
-                break
     return Descent(math.inf, math.inf, looks, model)
 
 
@@ -137,11 +132,11 @@ def run(report: Report, size: Size, seed: int) -> None:
     races: dict[int, list[Descent]] = {batch_size: [] for batch_size in sizes}
     with progress_bar(len(sizes) * (len(size.rates) + size.seeds), "training") as bar:
         for batch_size in sizes:
-            steps = {}
+            taken = {}
             for lr in size.rates:
-                steps[lr] = descend(data, size, batch_size, lr, seed).steps
+                taken[lr] = descend(data, size, batch_size, lr, seed).steps
                 bar.update()
-            rates[batch_size] = min(steps, key=steps.__getitem__)  # of equals the smaller
+            rates[batch_size] = min(taken, key=taken.__getitem__)  # of equals the smaller
         for fresh in range(seed + 1, seed + 1 + size.seeds):
             for batch_size in sizes:  # in turns: a busy moment of the machine hits all alike
                 races[batch_size].append(descend(data, size, batch_size, rates[batch_size], fresh))

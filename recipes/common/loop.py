@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import count, islice
 
 import torch
 from torch import Tensor, nn
@@ -40,6 +41,17 @@ class Measured:
 
 
 @dataclass(frozen=True)
+class Step:
+    """What one step showed before it was taken."""
+
+    loss: float
+    """Mean over the batch."""
+    lr: float
+    rows: Tensor
+    """The numbers of the batch's rows."""
+
+
+@dataclass(frozen=True)
 class Epoch(Measured):
     """The same, with every step."""
 
@@ -66,30 +78,44 @@ def train(
     Raises `TrainingDivergedError` if a loss is not finite, before a step is taken with it.
     """
     every = every or stepped_every(scheduler, optimizer)
-    with_closure = needs_closure(optimizer)  # LBFGS looks at several places before it goes to one
-    shuffler = torch.Generator().manual_seed(seed)
+    forever = steps(model, optimizer, data, batch_size, seed, scheduler if every == "batch" else None)
     rows = len(data.train_inputs)
     for epoch in range(1, epochs + 1):
-        losses, lrs, total = [], [], 0.0
-        set_mode(model, optimizer, training=True)
-        for batch in torch.randperm(rows, generator=shuffler).to(data.train_inputs.device).split(batch_size):
-            compute_loss = partial(loss_with_gradient, model, optimizer, data, batch)
-            loss = compute_loss()
-            losses.append(loss.item())
-            lrs.append(float(optimizer.param_groups[0]["lr"]))
-            if not math.isfinite(losses[-1]):
-                raise TrainingDivergedError(f"the loss is {losses[-1]} in epoch {epoch}, step {len(losses)}")
-            optimizer.step(*([compute_loss] if with_closure else []))  # type: ignore[arg-type]  # a float
-            if scheduler is not None and every == "batch":
-                scheduler.step()
-            total += losses[-1] * len(batch)
+        taken = list(islice(forever, math.ceil(rows / batch_size)))
+        train_loss = sum(step.loss * len(step.rows) for step in taken) / rows
         set_mode(model, optimizer, training=False)
-        loss_after, accuracy = evaluate(model, data.eval_inputs, data.eval_targets)
-        if not math.isfinite(loss_after):  # the last step may have broken the weights
-            raise TrainingDivergedError(f"loss is {loss_after} in epoch {epoch}, after step {len(losses)}")
+        loss, accuracy = evaluate(model, data.eval_inputs, data.eval_targets)
+        if not math.isfinite(loss):  # the last step may have broken the weights
+            raise TrainingDivergedError(f"loss is {loss} in epoch {epoch}, after step {len(taken)}")
         if scheduler is not None and every == "epoch":
-            step_after_epoch(scheduler, total / rows)
-        yield Epoch(epoch, total / rows, loss_after, accuracy, losses, lrs)
+            step_after_epoch(scheduler, train_loss)
+        losses, lrs = [step.loss for step in taken], [step.lr for step in taken]
+        yield Epoch(epoch, train_loss, loss, accuracy, losses, lrs)
+
+
+def steps(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    data: Data,
+    batch_size: int,
+    seed: int,
+    scheduler: LRScheduler | None = None,
+) -> Iterator[Step]:
+    """Step after step without end, every epoch in a new order; the schedule goes on after each of them."""
+    with_closure = needs_closure(optimizer)  # LBFGS looks at several places before it goes to one
+    shuffler = torch.Generator().manual_seed(seed)
+    for epoch in count(1):
+        order = torch.randperm(len(data.train_inputs), generator=shuffler).to(data.train_inputs.device)
+        for number, rows in enumerate(order.split(batch_size), start=1):
+            set_mode(model, optimizer, training=True)  # the caller may have measured
+            compute_loss = partial(loss_with_gradient, model, optimizer, data, rows)
+            step = Step(compute_loss().item(), float(optimizer.param_groups[0]["lr"]), rows)
+            if not math.isfinite(step.loss):
+                raise TrainingDivergedError(f"the loss is {step.loss} in epoch {epoch}, step {number}")
+            optimizer.step(*([compute_loss] if with_closure else []))  # type: ignore[arg-type]  # a float
+            if scheduler is not None:
+                scheduler.step()
+            yield step
 
 
 def loss_with_gradient(
@@ -103,9 +129,9 @@ def loss_with_gradient(
 
 
 def evaluate(model: nn.Module, inputs: Tensor, targets: Tensor) -> tuple[float, float]:
-    """Mean loss and share of right answers; a row of a text has many."""
+    """Mean loss and share of right answers, 0 of scores that are no numbers; a row of a text has many."""
     loss, answers = answers_to(model, inputs, targets)
-    return loss, share_of_right(answers, targets)
+    return loss, share_of_right(answers, targets) if math.isfinite(loss) else 0.0
 
 
 @torch.no_grad()

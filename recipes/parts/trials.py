@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 from statistics import median
 from typing import Literal
 
 import torch
-from torch import Tensor
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
 import torchopt_course as optim
 from recipes.common.data import Data, DataName, Split, load_data
-from recipes.common.loop import evaluate, loss_with_gradient
+from recipes.common.errors import TrainingDivergedError
+from recipes.common.loop import evaluate, steps
 from recipes.common.model import ModelName, make_model
 from recipes.parts.statistics import mean_curve
 
@@ -141,35 +143,15 @@ def run_trial(task: Task, trial: Trial, seed: int, looks: int = 1, test: bool = 
     optimizer = CONTENDERS[trial.optimizer](model.parameters(), lr=trial.lr)
     total = trial.epochs * math.ceil(len(data.train_rows) / task.batch_size)
     scheduler = CosineAnnealingLR(optimizer, total) if trial.schedule == "cosine" else None
-    steps = [round(total * look / looks) for look in range(1, looks + 1)]
-    accuracy = dict.fromkeys(steps, 0.0)
-
-    for step, rows in batches(len(data.train_rows), task.batch_size, total, seed):
-        if not math.isfinite(loss_with_gradient(model, optimizer, data, rows).item()):
-            break
-        optimizer.step()
-        if scheduler is not None:
-            scheduler.step()
-        if step in accuracy:
-            accuracy[step] = right_answers(model, data)
-            model.train()
-    test_accuracy = right_answers(model, task.load("test")) if test else math.nan
-    return Outcome(steps, list(accuracy.values()), test_accuracy)
-
-
-def batches(rows: int, batch_size: int, steps: int, seed: int) -> Iterator[tuple[int, Tensor]]:
-    """Step by step the numbers of a batch's rows, every epoch in a new order."""
-    shuffler = torch.Generator().manual_seed(seed)
-    step = 0
-    while True:
-        for batch in torch.randperm(rows, generator=shuffler).split(batch_size):
-            step += 1
-            if step > steps:
-                return
-            yield step, batch
-
-
-def right_answers(model: torch.nn.Module, data: Data) -> float:
-    """Share of right answers; 0 if the scores are not numbers any more, whatever is then the largest."""
-    loss, accuracy = evaluate(model, data.eval_inputs, data.eval_targets)
-    return accuracy if math.isfinite(loss) else 0.0
+    steps_looked = [round(total * look / looks) for look in range(1, looks + 1)]
+    accuracy = dict.fromkeys(steps_looked, 0.0)
+    training = steps(model, optimizer, data, task.batch_size, seed, scheduler)
+    with suppress(TrainingDivergedError):
+        for step, _ in enumerate(islice(training, total), start=1):
+            if step in accuracy:
+                _, accuracy[step] = evaluate(model, data.eval_inputs, data.eval_targets)
+    test_accuracy = math.nan
+    if test:
+        kept = task.load("test")
+        _, test_accuracy = evaluate(model, kept.eval_inputs, kept.eval_targets)
+    return Outcome(steps_looked, list(accuracy.values()), test_accuracy)

@@ -17,6 +17,7 @@ import torch
 from scipy.stats import ttest_ind
 from torch.nn import functional as F
 
+from recipes.common.loop import steps
 from recipes.common.model import make_model
 from recipes.common.pictures import COLORS
 from recipes.optimizers import CLAIM, SIZES, choice, default_rate, final_jobs, tuning_trials, verdict
@@ -29,7 +30,6 @@ from recipes.parts.trials import (
     Result,
     Task,
     Trial,
-    batches,
     run_trial,
 )  # fmt: skip
 
@@ -146,10 +146,10 @@ def test_the_rows_are_apart() -> None:
 
 
 def test_an_epoch_sees_every_row_once() -> None:
-    seen = list(batches(rows=10, batch_size=4, steps=7, seed=0))
-    assert [step for step, _ in seen] == [1, 2, 3, 4, 5, 6, 7]
-    epochs = [torch.cat([rows for _, rows in seen[start : start + 3]]).tolist() for start in (0, 3)]
-    assert [sorted(epoch) for epoch in epochs] == [list(range(10))] * 2
+    model = torch.nn.Linear(64, 10)
+    training = steps(model, torch.optim.SGD(model.parameters()), TASK.load("validation"), 32, seed=0)
+    epochs = [torch.cat([step.rows for step in itertools.islice(training, 4)]).tolist() for _ in range(2)]
+    assert [sorted(epoch) for epoch in epochs] == [list(range(100))] * 2
     assert epochs[0] != epochs[1]
 
 
@@ -161,7 +161,9 @@ def test_a_trial_is_the_plain_loop_with_torchs_optimizer_and_schedule() -> None:
     optimizer = torch.optim.SGD(model.parameters(), lr=0.3, momentum=0.9, nesterov=True)
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=24)
     expected = []
-    for step, rows in batches(100, 32, 24, seed=4):
+    dice = torch.Generator().manual_seed(4)
+    batches = [rows for _ in range(6) for rows in torch.randperm(100, generator=dice).split(32)]
+    for step, rows in enumerate(batches, start=1):
         optimizer.zero_grad()
         F.cross_entropy(model(data.train_inputs[rows]), data.train_targets[rows]).backward()
         optimizer.step()
