@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from torch.optim import lr_scheduler as torch_schedulers
 
 from torchopt_course import CyclicLR
-from torchopt_course.lr_scheduler.cyclic import triangular_wave
+from torchopt_course.lr_scheduler.triangular import triangular_wave
 
 from .twins import (
     OPTIMIZERS,

@@ -70,13 +70,16 @@ def assert_refused(optimizer: Any, wrong: Any, error: type[Exception], *words: s
     optimizer.step()  # and it goes on
 
 
-def change(state_dict: StateDict, *path: Any, to: Any = None) -> StateDict:
+LEFT_OUT = object()
+
+
+def change(state_dict: StateDict, *path: Any, to: Any = LEFT_OUT) -> StateDict:
     """A copy of a checkpoint with one thing in it replaced, or left out."""
     changed = copy.deepcopy(state_dict)
     inner: Any = changed
     for key in path[:-1]:
         inner = inner[key]
-    if to is None:
+    if to is LEFT_OUT:
         del inner[path[-1]]
     else:
         inner[path[-1]] = to

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 from torch import Tensor
 from torch.optim import Optimizer
@@ -26,50 +26,7 @@ from .groups import (
     set_lr,
     set_momentum,
 )
-
-Mode: TypeAlias = Literal["triangular", "triangular2", "exp_range"]
-ScaleMode: TypeAlias = Literal["cycle", "iterations"]
-# What each mode's scale is a function of: the number of the cycle or that of the iteration.
-SCALED_BY: dict[str, ScaleMode] = {
-    "triangular": "cycle",
-    "triangular2": "cycle",
-    "exp_range": "iterations",
-}
-
-
-def triangular_wave(iteration: float, total_size: float, step_ratio: float) -> tuple[int, float]:
-    """The number of the cycle, from 1, and the height in it: 0 at its two ends and 1 at its peak.
-
-    Args:
-        iteration: batches seen so far.
-        total_size: iterations in a cycle.
-        step_ratio: the share of them that goes up.
-    """
-    cycle = int(iteration // total_size) + 1
-    x = iteration % total_size / total_size
-    height = x / step_ratio if x <= step_ratio else (1 - x) / (1 - step_ratio)
-    return cycle, height
-
-
-def exp_range_scale(gamma: float, iteration: float) -> float:
-    """A little less each iteration: γ^t."""
-    return float(gamma**iteration)
-
-
-def triangular_scale(cycle: float) -> float:
-    """The same amplitude in every cycle: 1."""
-    return 1.0
-
-
-def triangular2_scale(cycle: float) -> float:
-    """Half the amplitude in each cycle: 1 / 2^(cycle - 1)."""
-    return float(0.5 ** (cycle - 1))
-
-
-SCALES: dict[str, Callable[[float], float]] = {
-    "triangular": triangular_scale,
-    "triangular2": triangular2_scale,
-}
+from .triangular import SCALED_BY, SCALES, Mode, ScaleMode, exp_range_scale, saved_attributes, triangular_wave
 
 
 class CyclicLR(torch_schedulers.CyclicLR):
@@ -272,27 +229,12 @@ class CyclicLR(torch_schedulers.CyclicLR):
         """
         not_saved = ("optimizer", "_given", "_scale_fn_custom")
         state = copied({name: value for name, value in vars(self).items() if name not in not_saved})
-        state["_scale_fn_custom"] = self._saved_scale_fn()
+        state["_scale_fn_custom"] = saved_attributes(self._scale_fn_custom)
         # The rates as they are now: a scheduler that is chained with this one may have changed them.
         # Torch's class would hand them on for ever, so they say when they were taken.
         rates = [rates_of(group) for group in self.optimizer.param_groups]
         state["_applied"] = (self.last_epoch, rates)
         return state
-
-    def _saved_scale_fn(self) -> dict[str, Any] | None:
-        function = self._scale_fn_custom
-        if function is None:
-            return None
-        is_function = hasattr(function, "__name__") or isinstance(function, partial)
-        if hasattr(function, "__dict__") and not is_function:
-            return dict(vars(function))
-        warnings.warn(
-            f"scale_fn={getattr(function, '__name__', function)!r} is a function and is not saved in the "
-            "state of CyclicLR: give the same to the constructor when you resume",
-            UserWarning,
-            stacklevel=3,
-        )
-        return None
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from a :meth:`state_dict` of this class or of torch's, which is left as it is.
