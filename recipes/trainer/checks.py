@@ -61,13 +61,19 @@ def require(config: Config, option: str, fits: Callable[[Any], object], expected
 
 def check_combinations(config: Config, processes: int) -> None:
     """Options that cannot go together."""
-    mini = config.autograd == "mini"
-    if config.offload and config.device == "cpu":
-        raise OptionError("--offload keeps on the host what a GPU computes with, and --device is cpu")
-    if mini and processes > 1:
-        raise OptionError("--autograd mini trains on one process: torch's backward pass averages gradients")
-    if mini and config.compile:
-        raise OptionError("--compile compiles torch's backward pass, not that of --autograd mini")
+    mini, cpu, still = config.autograd == "mini", config.device == "cpu", config.lr == 0
+    for clash, why in (
+        (cpu and config.offload, "--offload keeps on the host what a GPU computes with, and --device is cpu"),
+        (
+            mini and processes > 1,
+            "--autograd mini trains on one process: torch's backward averages gradients",
+        ),
+        (mini and config.compile, "--compile compiles torch's backward pass, not that of --autograd mini"),
+        (still and config.scheduler == "plateau", "--scheduler plateau lowers --lr, and 0 is lowest"),
+        (still and config.scheduler == "cyclic" and not config.max_lr, "--lr 0 needs --max-lr for a cycle"),
+    ):
+        if clash:
+            raise OptionError(why)
 
 
 def check_effects(config: Config, processes: int) -> None:

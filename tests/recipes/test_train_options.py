@@ -48,6 +48,8 @@ from recipes.trainer.run import run, set_up
         ({"device": "cpu:1"}, "--device must be cpu, cuda or cuda:N, not 'cpu:1'"),
         ({"device": "cuda:99"}, "this machine has . CUDA devices; --device cpu needs none"),
         ({"offload": True}, "--offload keeps on the host what a GPU computes with, and --device is cpu"),
+        ({"lr": 0.0, "scheduler": "cyclic"}, "--lr 0 needs --max-lr for a cycle"),
+        ({"lr": 0.0, "scheduler": "plateau"}, "--scheduler plateau lowers --lr, and 0 is lowest"),
     ],
 )
 def test_what_has_no_effect_or_cannot_work_is_refused(change: dict[str, Any], words: str) -> None:
