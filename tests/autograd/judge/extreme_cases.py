@@ -56,7 +56,7 @@ UNDEFINED_OF_NOTHING = {
 UNDEFINED_OF_NUMBERS = {"grid_sampler_2d", "grid_sampler_3d", "nn.functional.grid_sample"}
 
 
-# Of equal rows in one memory: which rank they have is rounding, and median(dim) reads what nobody has written.
+# Of equal rows in one memory: which rank they have is rounding, median(dim) reads what nobody has written.
 UNDEFINED_EXPANDED = {
     *("linalg.lstsq", "linalg.lstsq.grad_oriented", "linalg.solve_ex"),
     *("median", "nanmedian", "masked.median"),
