@@ -39,6 +39,7 @@ ONCE_WRONG_ELSEWHERE = [
     ("to", {"layout": "transposed"}),
     ("view_copy", {"layout": "transposed"}),
     ("as_strided.partial_views", {"layout": "with gaps"}),
+    ("logit", {"layout": "expanded"}),
     *((name, {"dtype": torch.float16}) for name in ("baddbmm", "addr", "native_group_norm")),
 ]
 

@@ -218,3 +218,11 @@ def test_nor_does_one_of_a_leaf_s_hook_or_of_several_values(bad: int, inside: bo
     with pytest.raises(ZeroDivisionError):
         loss.backward()
     assert all(x.grad is None for x in leaves)
+
+
+def test_an_edge_of_torchs_graph_is_torchs():
+    p = torch.tensor([1.0, 2.0], requires_grad=True)
+    with ag.record():
+        assert graph.get_gradient_edge(p) == graph.get_gradient_edge(p)
+        with pytest.raises(NotImplementedError, match=r"get_gradient_edge.* of a variable"):
+            graph.get_gradient_edge(p * 2)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.nn import functional as F
 
 from torchopt_course.autograd import Variable
 
@@ -112,3 +113,17 @@ def test_a_plain_tensor_whose_views_could_not_follow_is_refused():
     y.unsqueeze_(0)
     with pytest.raises(RuntimeError, match="got another shape in place"):
         _ = view * 2
+
+
+def test_logits_of_a_loss_may_change_until_a_second_derivative_needs_them():
+    gradients = []
+    for make in (lambda t: t.requires_grad_(), Variable):
+        x, target = make(torch.tensor(DATA).double()), torch.tensor([0, 2])
+        h = x * 2
+        loss = F.cross_entropy(h, target) + F.cross_entropy(h[0], target[1])
+        h.mul_(3)
+        loss.backward(retain_graph=True)
+        gradients.append(x.grad)
+    torch.testing.assert_close(gradients[1], gradients[0])
+    with pytest.raises(RuntimeError, match=r"cross_entropy needs its argument 'x'.*changed in place"):
+        loss.backward(create_graph=True)

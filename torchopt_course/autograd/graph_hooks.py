@@ -82,3 +82,24 @@ def register_multi_grad_hook(tensors: Sequence[Tensor], fn: Hook, *, mode: Any =
 
 
 graph.register_multi_grad_hook = register_multi_grad_hook
+
+
+_edge_by_torch = graph.get_gradient_edge
+
+
+def get_gradient_edge(tensor: Tensor) -> graph.GradientEdge:
+    """Torch's, of a tensor that torch's graph has.
+
+    Raises:
+        NotImplementedError: of a variable.
+    """
+    if isinstance(tensor, Hooked):
+        raise NotImplementedError(
+            "get_gradient_edge() of a variable, which torch's graph does not have: torch.autograd.grad and "
+            "backward take the variable itself; detach() what else would keep its memory"
+        )
+    with torch._C.DisableTorchFunction():  # it takes a view of a leaf, also within record()
+        return _edge_by_torch(tensor)
+
+
+graph.get_gradient_edge = get_gradient_edge

@@ -19,7 +19,8 @@ from torch.utils import _pytree as pytree
 from . import decompose, dispatch
 from .dispatch import TABLE, means, named
 from .forward import Dual, DualView
-from .primitives.indexing import is_basic
+from .primitives.flat import unmoved_by
+from .primitives.indexing import is_basic, plain_index
 from .primitives.writing import overwrite, put_items, strided_view, write_view
 from .refusals import ask, is_of_integers
 from .switched_off import is_constant
@@ -180,7 +181,10 @@ def in_place(func: Any) -> Callable[..., Any] | None:
             return x
         if is_of_integers(x):
             ask(func, (x, *args), kwargs)  # before anything is written
-        return write(x, dispatch.call(function, before(x), *args, **kwargs), name)
+        new = dispatch.call(function, before(x), *args, **kwargs)
+        if type(new) is Tensor and x.is_floating_point() and "logical" not in name:  # eq_, gt_, ...
+            new = unmoved_by(new.to(x.dtype), (x, *args, *kwargs.values()))
+        return write(x, new, name)
 
     return compute_and_write
 
@@ -219,7 +223,8 @@ def _fill_at_random(func: Any, x: Value, *args: Any, **kwargs: Any) -> Value:
         return x
     if is_of_integers(x):
         ask(func, (x, *args), kwargs)
-    return write(x, _plainly(func, raw(x).clone(), args, kwargs), func.__name__)
+    new = _plainly(func, raw(x).clone(), args, kwargs)
+    return write(x, unmoved_by(new, (x, *args, *kwargs.values())), func.__name__)
 
 
 def _plainly(func: Any, x: Tensor, args: Any, kwargs: Any) -> Any:
@@ -253,7 +258,7 @@ def _copy(x: Value, src: Value, non_blocking: bool = False) -> Value:
 @means(Tensor.__setitem__, checked=True)
 def _set_item(x: Value, index: Any, value: Value) -> None:
     """``x[index] = value``: written through a view where the index takes one."""
-    index = all_raw(index)
+    index = plain_index(index)
     if not records(x, value):
         raw(x)[index] = raw(value)
         return

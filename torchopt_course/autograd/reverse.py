@@ -82,7 +82,7 @@ class Node:
                 "saved. Say backward(retain_graph=True) the first time"
             )
         for tensor, version in self.versions:
-            if tensor._version != version:
+            if tensor._version != version and (rewrap is not None or not self._does_without(tensor, g)):
                 raise RuntimeError(
                     f"{self.op} needs {self._name(tensor)} ({_look(tensor)}) for its derivative, but that "
                     f"was changed in place: it was saved at version {version} and is at version "
@@ -93,6 +93,11 @@ class Node:
         if self.plain and (type(g) is Tensor or not isinstance(g, Traced)):
             return self.plan.pull_plain(g, saved)
         return self.plan.pull(g, saved)
+
+    def _does_without(self, tensor: Tensor, g: Value) -> bool:
+        """Whether the kernel that comes next does not ask for a saved tensor."""
+        is_next = self.plain and not isinstance(g, Traced)
+        return is_next and all(i in self.plan.unneeded for i, x in enumerate(self.saved or ()) if x is tensor)
 
     def _name(self, tensor: Tensor) -> str:
         assert self.saved is not None

@@ -56,6 +56,13 @@ UNDEFINED_OF_NOTHING = {
 UNDEFINED_OF_NUMBERS = {"grid_sampler_2d", "grid_sampler_3d", "nn.functional.grid_sample"}
 
 
+# Of equal rows in one memory: which rank they have is rounding, median(dim) reads what nobody has written.
+UNDEFINED_EXPANDED = {
+    *("linalg.lstsq", "linalg.lstsq.grad_oriented", "linalg.solve_ex"),
+    *("median", "nanmedian", "masked.median"),
+}
+
+
 def cases_at_extremes(name: str, how: How) -> Iterator[tuple[str, Case]]:
     """A few samples of an operator, with other numbers; without elements; with one element.
 
@@ -63,6 +70,8 @@ def cases_at_extremes(name: str, how: How) -> Iterator[tuple[str, Case]]:
     """
     op = OPERATORS[name]
     if how.dtype not in op.supported_backward_dtypes("cpu") or (name, how.dtype) in TORCH_DIES:
+        return
+    if how.layout == "expanded" and name in UNDEFINED_EXPANDED:
         return
     lay_out = LAYOUTS[how.layout]
     small = [

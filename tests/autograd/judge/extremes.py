@@ -110,7 +110,7 @@ def _torch(case: Case, along: Truth | None = None) -> Truth | None:
         return truth
     for jvp in (torch.func.jvp, torch.autograd.functional.jvp):
         try:
-            inputs = tuple(x.detach() for x in case.inputs)
+            inputs = tuple(x.detach().clone() for x in case.inputs)  # torch.func takes no expanded ones
             truth.tangents.append(jvp(_function(case, chosen, False), inputs, tuple(truth.directions))[1])  # type: ignore[operator]
         except Exception:
             continue

@@ -50,6 +50,7 @@ JUDGED = {
     "median": "median",
     "mish": "nn.functional.mish",
     "mvlgamma": "mvlgamma.mvlgamma_p_3",
+    "nextafter": "nextafter",
     "pdist": "nn.functional.pdist",
     "polygamma": "polygamma.polygamma_n_1",
     "pseudoinverse": "linalg.pinv",

@@ -1,19 +1,11 @@
-"""Functions without a derivative: they are given plain tensors and give plain tensors.
-
-A few give numbers of which torch says at the backward pass that it knows no derivative. So it is here.
-"""
+"""Functions without a derivative: they are given plain tensors and give plain tensors."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, NoReturn
-
-import torch
-from torch import Tensor
+from typing import Any
 
 from ..dispatch import means, named, register
 from ..traced import Value, all_raw, is_tensor, raw
-from .table import primitive
 
 NAMES = [
     "eq",
@@ -48,6 +40,8 @@ NAMES = [
     "argsort",
     "nonzero",
     "count_nonzero",
+    "histc",
+    "hash_tensor",
     "searchsorted",
     "bucketize",
     "zeros_like",
@@ -63,7 +57,6 @@ NAMES = [
     "new_empty",
     "new_full",
     "new_tensor",
-    "bernoulli",
     "multinomial",
     "is_floating_point",
     "is_complex",
@@ -127,38 +120,3 @@ def _new(x: Value, *how: Any, **named: Any) -> Value:
     plain = raw(x).new(*all_raw(how), **named)
     (other,) = [each for each in (*how, *named.values()) if is_tensor(each)] or [None]
     return plain if other is None else other.view_as(other)
-
-
-def _refused(name: str) -> NoReturn:
-    raise NotImplementedError(f"the derivative for {name} is not implemented, in torch neither")
-
-
-@primitive(x=lambda g, name: _refused(name))
-def underivable(x: Tensor, value: Tensor, name: str) -> Tensor:
-    """A value that was made of x in a way that has no derivative: an error, once one is asked for."""
-    return value.clone()
-
-
-def _made(function: Any, of: Sequence[Value], *how: Any, **named: Any) -> Any:
-    """What a function makes of tensors, some of which have a past."""
-    result = function(*[x.detach() if is_tensor(x) else x for x in of], *how, **named)
-    sources = [x for x in of if is_tensor(x) and x.requires_grad]
-    first, *rest = [result] if is_tensor(result) else result
-    if sources and first.is_floating_point():
-        first = underivable(sum(sources[1:], sources[0]), first, function.__name__)
-    return first if is_tensor(result) else (first, *rest)
-
-
-@means("unique", checked=True)
-def _unique(input: Value, *how: Any, **named: Any) -> Any:
-    return _made(torch.Tensor.unique, [input], *how, **named)
-
-
-@means("bincount", checked=True)
-def _bincount(input: Tensor, weights: Value = None, minlength: int = 0) -> Value:
-    return _made(torch.bincount, [input, weights], minlength)
-
-
-@means("heaviside", checked=True)
-def _heaviside(input: Value, values: Value) -> Value:
-    return _made(torch.heaviside, [input, values])

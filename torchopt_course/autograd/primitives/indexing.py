@@ -10,14 +10,24 @@ import torch
 from torch import Tensor
 
 from ..dispatch import means
-from ..traced import Value, is_tensor, raw
+from ..traced import Value, all_raw, is_tensor, raw
 from .table import LINEAR, primitive
 
 
 def is_basic(index: Any) -> bool:
     """Integers, slices, None and ... choose each element at most once; tensors may repeat."""
     parts = index if isinstance(index, tuple) else (index,)
-    return all(isinstance(part, int | slice | type(None) | type(...)) and part is not True for part in parts)
+    basic = int | slice | type(None) | type(...)
+    return all(isinstance(part, basic) and not isinstance(part, bool) for part in parts)
+
+
+def plain_index(index: Any) -> Any:
+    """Without what is traced. A single boolean is read at once, as in torch: it may be written to later."""
+    if isinstance(index, tuple):
+        return tuple(map(plain_index, index))
+    index = all_raw(index)
+    is_boolean = isinstance(index, Tensor) and index.dtype == torch.bool and not index.shape
+    return bool(index) if is_boolean else index
 
 
 @primitive(g=lambda v, index: v[index], jvp=LINEAR)
@@ -93,12 +103,7 @@ def embedding(weight: Tensor, indices: Tensor, padding_idx: int = -1, by_frequen
 
 @means(Tensor.__getitem__, checked=True)
 def _getitem(x: Value, index: Any) -> Value:
-    def constant(part: Any) -> Any:
-        if isinstance(part, list | tuple):
-            return type(part)(constant(each) for each in part)
-        return raw(part)
-
-    return getitem(x, constant(index))
+    return getitem(x, plain_index(index))
 
 
 @means("select")

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..decompose import stands_for
 from ..traced import Value, raw
+from .flat import unmoved
 from .table import primitive
 
 
@@ -215,7 +216,7 @@ def _det(a: Value) -> tuple[Value, Any, Any]:
 @stands_for("_linalg_slogdet")
 def _slogdet(a: Value) -> tuple[Any, ...]:
     sign, _, *factors = torch.ops.aten._linalg_slogdet(raw(a))
-    return sign, log_determinant(a), *factors
+    return unmoved(sign, a), log_determinant(a), *factors
 
 
 @stands_for("linalg_cholesky_ex")

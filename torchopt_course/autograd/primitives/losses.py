@@ -75,13 +75,14 @@ def _cross_entropy_vjp(
 
 
 def _cross_entropy_kernel(
-    g: Tensor, x: Tensor, target: Tensor, weight: Tensor | None, reduction: str, ignore_index: int,
+    g: Tensor, target: Tensor, weight: Tensor | None, reduction: str, ignore_index: int,
     log_probs: Tensor, total: Tensor | None,
 ) -> Tensor:  # fmt: skip
     if total is None:
-        return _cross_entropy_vjp(g, x, target, weight, reduction, ignore_index)  # type: ignore[no-any-return]
-    g = _nll_kernel(g, log_probs, target, weight, reduction, ignore_index, total)
-    return torch._log_softmax_backward_data(g, log_probs, 1, log_probs.dtype)
+        g = _nll_vjp(g, log_probs.shape, target, weight, reduction, ignore_index)
+    else:
+        g = _nll_kernel(g, log_probs, target, weight, reduction, ignore_index, total)
+    return torch._log_softmax_backward_data(g, log_probs, _classes(log_probs), log_probs.dtype)
 
 
 def _cross_entropy_jvp(

@@ -59,16 +59,6 @@ def _copy(x: Value, source: Value, non_blocking: bool = False) -> Value:
     return shapes.expand(_to(source, x.dtype), x.shape)
 
 
-@stands_for("fill")
-def _fill(x: Value, value: Value) -> Value:
-    return torch.zeros_like(raw(x)) + value
-
-
-@stands_for("zero")
-def _zero(x: Value) -> Value:
-    return torch.zeros_like(raw(x))
-
-
 @stands_for("sort")
 def _sort(x: Value, *how: Any, **named: Any) -> Any:
     """``(dim, descending)``, or with stable in front of these."""

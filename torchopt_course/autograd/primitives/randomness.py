@@ -1,7 +1,7 @@
 """Random numbers whose distribution depends on a variable.
 
 A sample of a gamma distribution moves when its shape parameter moves: by torch's kernels, which solve for the
-slope at a fixed quantile. What has no such derivative is a constant, as in torch.
+slope at a fixed quantile. Samples without such a derivative stand in `flat.py`.
 
 Source: Figurnov, Mohamed, Mnih, *Implicit reparameterization gradients*, NeurIPS 2018.
 """
@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from ..decompose import stands_for
-from ..dispatch import means
 from ..traced import Value, raw
 from .table import primitive
 
@@ -36,19 +35,6 @@ def _dirichlet_vjp(g: Value, alpha: Value, ans: Value) -> Value:
     total = alpha.sum(-1, True).expand(alpha.shape)
     slope = torch._dirichlet_grad(ans, alpha, total)
     return slope * (g - (ans * g).sum(-1, True))
-
-
-def _sampler(name: str) -> None:
-    function = getattr(torch, name)
-
-    @means(name)
-    def sample(*args: Any, **kwargs: Any) -> Tensor:
-        plain = {key: raw(arg) for key, arg in kwargs.items()}
-        return function(*[raw(arg) for arg in args], **plain)  # type: ignore[no-any-return]
-
-
-for _name in ("normal", "poisson", "binomial"):
-    _sampler(_name)
 
 
 @stands_for("rrelu_with_noise", "rrelu_with_noise_functional")

@@ -93,6 +93,7 @@ class Plan:
     Attributes:
         variables: the positions of those arguments.
         slots: what is saved, whole values first.
+        unneeded: which of these no kernel asks for, so that they may change until recording does.
         pasts: whose value each of them is: the number of a variable among the parents, -1 for the result,
             ``None`` for a constant.
         pullers: for each variable the function (g, saved) -> its gradient; a joint rule is a single one.
@@ -102,7 +103,7 @@ class Plan:
 
     __slots__ = (
         *("_kept", "_looks", "_op", "pasts", "pull"),
-        *("pull_plain", "pullers", "slots", "variables"),
+        *("pull_plain", "pullers", "slots", "unneeded", "variables"),
     )
 
     def __init__(self, op: Ruled, wanted: tuple[bool, ...]) -> None:
@@ -120,6 +121,8 @@ class Plan:
         if any(rule.takes_rest for rule in rules):
             slots += [Slot(i) for i in range(len(op.parameters) - 1, len(wanted))]
         self.slots = tuple(sorted(dict.fromkeys(slots), key=lambda slot: slot.attribute is not None))
+        needed = {slot for kernel in kernels for slot in kernel.slots} if not op.variadic else self.slots
+        self.unneeded = {i for i, slot in enumerate(self.slots) if slot not in needed}
         self._kept = [slot.place for slot in self.slots if slot.attribute is None]
         self._looks = [(slot.place, slot.attribute) for slot in self.slots if slot.attribute is not None]
         pasts = {Slot(i): n for n, i in enumerate(variables)} | {Slot(len(wanted)): -1}

@@ -60,6 +60,12 @@ def gammaincc(a: Tensor, x: Tensor) -> Tensor:
     return torch.special.gammaincc(a, x)  # type: ignore[no-any-return]
 
 
+@primitive("zeta", q=lambda g, s, q: -g * s * torch.special.zeta(s + 1, q), jvp=ELEMENTWISE)
+def zeta(s: Tensor | float, q: Tensor | float) -> Tensor:
+    """Hurwitz's; no derivative with respect to s, as in torch."""
+    return torch.special.zeta(s, q)  # type: ignore[no-any-return]
+
+
 # -- the normal distribution ---------------------------------------------------------------------------------
 
 erfc = elementwise(

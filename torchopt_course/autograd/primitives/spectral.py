@@ -169,6 +169,27 @@ def _linalg_qr(a: Value, mode: str = "reduced") -> tuple[Value, Value]:
     return joint[..., :rows, :], _t(joint[..., rows:, :])
 
 
+def _reflected(a: Value, tau: Value, x: Value, transpose: bool = False) -> Value:
+    """H₁ H₂ ... X (transposed: ... H₂ H₁ X) with Hᵢ = 1 - τᵢ vᵢ vᵢᵀ; vᵢ is 1, then what a has below."""
+    below = torch.tril(a, -1) + torch.eye(*a.shape[-2:], dtype=a.dtype, device=raw(a).device)
+    order = range(tau.shape[-1])
+    for i in order if transpose else reversed(order):
+        v = below[..., i : i + 1]
+        x = x - tau[..., i, None, None] * v @ (_t(v) @ x)
+    return x
+
+
+@stands_for("linalg_householder_product", "orgqr")
+def _householder_product(a: Value, tau: Value) -> Value:
+    identity = torch.eye(*a.shape[-2:], dtype=a.dtype, device=raw(a).device)
+    return _reflected(a, tau, identity.expand(a.shape))
+
+
+@stands_for("ormqr")
+def _ormqr(a: Value, tau: Value, x: Value, left: bool = True, transpose: bool = False) -> Value:
+    return _reflected(a, tau, x, transpose) if left else _t(_reflected(a, tau, _t(x), not transpose))
+
+
 # -- LU ------------------------------------------------------------------------------------------------------
 
 

@@ -30,6 +30,10 @@ copysign = elementwise(
     b=lambda g: torch.zeros_like(g),
 )
 
+nextafter = elementwise(
+    torch.nextafter, a=lambda g, a, b: torch.where(a == b, 0.0, g), b=lambda g: torch.zeros_like(g)
+)
+
 
 # Zero also where the quotient is infinite.
 @primitive(
