@@ -20,17 +20,17 @@ plays its Figure 1, a million rounds with betas like those of practice, which ta
 from __future__ import annotations
 
 import math
-import sys
+import runpy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+if not __package__:  # run by its path, before which Python does not run the file of the package
+    runpy.run_path(str(Path(__file__).resolve().with_name("__init__.py")))
+
 import torch
 from torch import Tensor
-
-if not __package__:  # run by its path: Python looks for modules in recipes/, the package lies one higher
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torchopt_course as optim
 from recipes.common.command_line import progress_bar

@@ -27,7 +27,7 @@ The second is about this machine: on another, a large step may cost more or less
 from __future__ import annotations
 
 import math
-import sys
+import runpy
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -35,10 +35,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from torch import nn
+if not __package__:  # run by its path, before which Python does not run the file of the package
+    runpy.run_path(str(Path(__file__).resolve().with_name("__init__.py")))
 
-if not __package__:  # run by its path: Python looks for modules in recipes/, the package lies one higher
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from torch import nn
 
 import torchopt_course as optim
 from recipes.common.command_line import progress_bar

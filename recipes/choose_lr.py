@@ -12,14 +12,14 @@ end; in the mean they do well, but a run that ends on the wrong epoch does not.
 from __future__ import annotations
 
 import math
-import sys
+import runpy
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 
-if not __package__:  # run by its path: Python looks for modules in recipes/, the package lies one higher
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+if not __package__:  # run by its path, before which Python does not run the file of the package
+    runpy.run_path(str(Path(__file__).resolve().with_name("__init__.py")))
 
 from recipes.common.command_line import parse, plain_endings, progress_bar
 from recipes.common.errors import TrainingDivergedError

@@ -33,7 +33,7 @@ graph.dot and graph.txt.
 
 from __future__ import annotations
 
-import sys
+import runpy
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -41,11 +41,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+if not __package__:  # run by its path, before which Python does not run the file of the package
+    runpy.run_path(str(Path(__file__).resolve().with_name("__init__.py")))
+
 import torch
 from torch import Tensor
-
-if not __package__:  # run by its path: Python looks for modules in recipes/, the package lies one higher
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from recipes.common.pictures import Figure, decorate, panels
 from recipes.common.report import Report, Verdict, main

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import runpy
 import shutil
 import subprocess
 import sys
@@ -10,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-if not __package__:  # run by its path: Python looks for modules in recipes/, the package lies one higher
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+if not __package__:  # run by its path, before which Python does not run the file of the package
+    runpy.run_path(str(Path(__file__).resolve().with_name("__init__.py")))
 
 from recipes.common.command_line import parse, plain_endings
 from recipes.common.errors import UserError

@@ -15,17 +15,17 @@ landscapes, and if all measured speeds on the quadratic are within 2 % of the th
 from __future__ import annotations
 
 import math
-import sys
+import runpy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
 
-import torch
+if not __package__:  # run by its path, before which Python does not run the file of the package
+    runpy.run_path(str(Path(__file__).resolve().with_name("__init__.py")))
 
-if not __package__:  # run by its path: Python looks for modules in recipes/, the package lies one higher
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+import torch
 
 from recipes.common.command_line import progress_bar
 from recipes.common.report import Report, Verdict, main

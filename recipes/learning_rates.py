@@ -17,14 +17,14 @@ The verdict, written before the run. The claim is borne out if
 from __future__ import annotations
 
 import math
-import sys
+import runpy
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from statistics import median
 
-if not __package__:  # run by its path: Python looks for modules in recipes/, the package lies one higher
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+if not __package__:  # run by its path, before which Python does not run the file of the package
+    runpy.run_path(str(Path(__file__).resolve().with_name("__init__.py")))
 
 import torch
 

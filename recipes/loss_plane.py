@@ -13,12 +13,12 @@ loss rises above ten times that of the higher one: a convex function cannot do t
 
 from __future__ import annotations
 
-import sys
+import runpy
 from dataclasses import dataclass
 from pathlib import Path
 
-if not __package__:  # run by its path: Python looks for modules in recipes/, the package lies one higher
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+if not __package__:  # run by its path, before which Python does not run the file of the package
+    runpy.run_path(str(Path(__file__).resolve().with_name("__init__.py")))
 
 import torch
 from torch import Tensor, nn

@@ -26,7 +26,7 @@ gallery takes some ten minutes, full hours.
 from __future__ import annotations
 
 import math
-import sys
+import runpy
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
@@ -34,8 +34,8 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-if not __package__:  # run by its path: Python looks for modules in recipes/, the package lies one higher
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+if not __package__:  # run by its path, before which Python does not run the file of the package
+    runpy.run_path(str(Path(__file__).resolve().with_name("__init__.py")))
 
 import torch
 from torch import Tensor, nn

@@ -10,11 +10,11 @@ gallery takes ten minutes of one core, full some two hours.
 
 from __future__ import annotations
 
-import sys
+import runpy
 from pathlib import Path
 
-if not __package__:  # run by its path: Python looks for modules in recipes/, the package lies one higher
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+if not __package__:  # run by its path, before which Python does not run the file of the package
+    runpy.run_path(str(Path(__file__).resolve().with_name("__init__.py")))
 
 from recipes.common.report import Report, main
 from recipes.low_precision import Outcome, Size, compare, learn_in

@@ -23,7 +23,7 @@ over the seeds. The advice is borne out if
 
 from __future__ import annotations
 
-import sys
+import runpy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -31,10 +31,10 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-import torch
+if not __package__:  # run by its path, before which Python does not run the file of the package
+    runpy.run_path(str(Path(__file__).resolve().with_name("__init__.py")))
 
-if not __package__:  # run by its path: Python looks for modules in recipes/, the package lies one higher
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+import torch
 
 from recipes.common.pictures import COLORS, Figure, decorate, figure
 from recipes.common.report import Report, Verdict, main

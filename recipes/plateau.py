@@ -28,15 +28,15 @@ hours.
 from __future__ import annotations
 
 import math
-import sys
+import runpy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Literal
 
-if not __package__:  # run by its path: Python looks for modules in recipes/, the package lies one higher
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+if not __package__:  # run by its path, before which Python does not run the file of the package
+    runpy.run_path(str(Path(__file__).resolve().with_name("__init__.py")))
 
 from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler, StepLR

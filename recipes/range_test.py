@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import sys
+import runpy
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+if not __package__:  # run by its path, before which Python does not run the file of the package
+    runpy.run_path(str(Path(__file__).resolve().with_name("__init__.py")))
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
-
-if not __package__:  # run by its path: Python looks for modules in recipes/, the package lies one higher
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torchopt_course as optim
 from recipes.common.command_line import check_seed, need, parse, plain_endings, progress_bar

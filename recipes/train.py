@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import sys
+import runpy
 from pathlib import Path
 from typing import Annotated
 
-if not __package__:  # run by its path: Python looks for modules in recipes/, the package lies one higher
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+if not __package__:  # run by its path, before which Python does not run the file of the package
+    runpy.run_path(str(Path(__file__).resolve().with_name("__init__.py")))
 
 from recipes.common.command_line import is_first_process, option, parse, plain_endings, progress_bar
 from recipes.common.data import DataName, Split

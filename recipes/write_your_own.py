@@ -8,17 +8,17 @@ the formula.
 from __future__ import annotations
 
 import math
-import sys
+import runpy
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+if not __package__:  # run by its path, before which Python does not run the file of the package
+    runpy.run_path(str(Path(__file__).resolve().with_name("__init__.py")))
+
 import torch
 import torch as xp
-
-if not __package__:  # run by its path: Python looks for modules in recipes/, the package lies one higher
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from recipes.common.command_line import parse, plain_endings
 from recipes.common.errors import UserError

@@ -47,8 +47,6 @@ def parse(options: type[Options], **how: Any) -> Options:
         if stop.code == 0:  # --help
             raise
         fail(f"{in_one_line(complaint.getvalue())} (--help lists all options)", 2)
-    except KeyboardInterrupt:  # to read a long docstring takes a moment
-        fail("interrupted", 130)
 
 
 def option(metavar: str, default: str) -> Any:
@@ -95,38 +93,42 @@ def progress_bar(total: int, unit: str, name: str = "") -> Any:
     return tqdm(total=total, unit=unit, desc=name, disable=None if is_first_process() else True)
 
 
+def answer(number: int, handler: Any, before: contextlib.ExitStack) -> None:
+    """Call `handler` at a signal until `before` is closed; but in a script's background some are ignored."""
+    # Only the main thread gets signals.
+    if threading.current_thread() is threading.main_thread() and signal.getsignal(number) != signal.SIG_IGN:
+        before.callback(signal.signal, number, signal.signal(number, handler))
+
+
 @contextlib.contextmanager
 def plain_endings() -> Iterator[None]:
     """End the program with one clear line for everything that is the user's or the machine's doing."""
     print_error = threading.excepthook
-    # A thread that writes for TensorBoard hands a full disk to whoever flushes it: once is enough.
-    threading.excepthook = lambda e: None if isinstance(e.exc_value, OSError) else print_error(e)
-    on_sigterm = signal.getsignal(signal.SIGTERM)
-    if in_main := threading.current_thread() is threading.main_thread():  # no other gets signals
-        # Not at once, as it would be by default: processes of its own are ended first, and files closed.
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    try:
-        yield
-    except AlreadyFinished as outcome:
-        print(outcome)
-    except UserError as error:
-        fail(str(error), error.exit_code)
-    except ImportError as error:
-        if error.name is None or error.name.partition(".")[0] in ("recipes", "torch", "torchopt_course"):
+    with contextlib.ExitStack() as before:
+        before.callback(setattr, threading, "excepthook", print_error)
+        # A thread that writes for TensorBoard hands a full disk to whoever flushes it: once is enough.
+        threading.excepthook = lambda e: None if isinstance(e.exc_value, OSError) else print_error(e)
+        # Not at once, as while modules are imported: processes of its own are ended first, and files closed.
+        answer(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM), before)
+        answer(signal.SIGINT, signal.default_int_handler, before)
+        try:
+            yield
+        except AlreadyFinished as outcome:
+            print(outcome)
+        except UserError as error:
+            fail(str(error), error.exit_code)
+        except ImportError as error:
+            if error.name is None or error.name.partition(".")[0] in ("recipes", "torch", "torchopt_course"):
+                raise
+            fail(f"{error.name} cannot be imported; {INSTALL}", 1)
+        except OSError as error:
+            fail(str(error), 1)
+        except KeyboardInterrupt:
+            fail("interrupted", 130)
+        except RuntimeError as error:
+            if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):  # --compile
+                fail(f"torch.compile failed: {first_line(error)}; without --compile no compiler is needed", 1)
             raise
-        fail(f"{error.name} cannot be imported; {INSTALL}", 1)
-    except OSError as error:
-        fail(str(error), 1)
-    except KeyboardInterrupt:
-        fail("interrupted", 130)
-    except RuntimeError as error:
-        if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):  # --compile
-            fail(f"torch.compile failed: {first_line(error)}; without --compile no compiler is needed", 1)
-        raise
-    finally:
-        threading.excepthook = print_error
-        if in_main:
-            signal.signal(signal.SIGTERM, on_sigterm)
 
 
 def first_line(error: BaseException) -> str:

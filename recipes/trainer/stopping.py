@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import signal
-import threading
 from collections.abc import Iterator
 from types import FrameType
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+from recipes.common.command_line import answer
 
 
 class StopRequest:
@@ -27,7 +26,6 @@ def stop_requests() -> Iterator[StopRequest]:
             request.number = number
             handlers_before.close()
 
-        if threading.current_thread() is threading.main_thread():  # no other gets signals
-            for number in SIGNALS:
-                handlers_before.callback(signal.signal, number, signal.signal(number, note))
+        for number in (signal.SIGINT, signal.SIGTERM):
+            answer(number, note, handlers_before)
         yield request
