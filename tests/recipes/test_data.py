@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import io
 import sys
 import tempfile
+import time
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -137,28 +141,56 @@ def test_a_file_with_another_content_is_refused(nowhere: Path) -> None:
         load_fashion_mnist(nowhere / "mine")
 
 
-def test_missing_data_are_downloaded_by_torchvision(nowhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
+@pytest.fixture
+def network(nowhere: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
+    """What the network has, by name; of what was asked for, "asked" has the names."""
+    idx_files(nowhere / "model", compressed=True)
+    answers = {path.name: path.read_bytes() for path in (nowhere / "model").glob("*.gz")}
 
-    def pretend(root: str, download: bool) -> None:
-        asked.append((root, download))
-        idx_files(Path(root) / "FashionMNIST" / "raw")
+    def urlopen(address: str, timeout: float) -> io.BytesIO:
+        time.sleep(0.01)  # others come meanwhile
+        return io.BytesIO(answers[address.rpartition("/")[2]])
 
-    monkeypatch.setattr("torchvision.datasets.FashionMNIST", pretend)
+    monkeypatch.setattr(urllib.request, "urlopen", urlopen)
+    return answers
+
+
+def test_missing_data_are_downloaded_once(
+    nowhere: Path, network: dict[str, bytes], capsys: pytest.CaptureFixture[str]
+) -> None:
     idx_files(nowhere / "debian")  # a folder that was named is not left for other files
+    with ThreadPoolExecutor(4) as several:  # torchrun's processes all load the data
+        targets = [*several.map(lambda _: load_fashion_mnist(nowhere / "mine")[1].tolist(), range(4))]
+    assert targets == [[*range(60), *range(10)]] * 4
+    assert capsys.readouterr().err.count("downloading") == 4
+    network.clear()
     load_fashion_mnist(nowhere / "mine")
-    assert asked == [(str(nowhere / "mine"), True)]
-    load_fashion_mnist(nowhere / "mine")
-    assert len(asked) == 1  # found the second time
+
+
+@pytest.mark.parametrize("content", [b"", b"<html>please log in</html>", gzip.compress(bytes(9)), None])
+def test_a_download_that_is_not_whole_leaves_nothing_behind(
+    content: bytes | None, nowhere: Path, network: dict[str, bytes]
+) -> None:
+    name = "t10k-images-idx3-ubyte.gz"
+    right = network[name]
+    network[name] = right[:-9] if content is None else content
+    with pytest.raises(DataError, match=f"could not be downloaded .*{name} "):
+        load_fashion_mnist()
+    for damaged in (None, b"", right[:-9]):  # a file from elsewhere is not overwritten without being asked
+        network[name] = right
+        if damaged is not None:
+            [path] = (nowhere / "cache").rglob(name)
+            path.write_bytes(damaged)
+            with pytest.raises(DataError, match=f"{path}.*if you move it away, it is downloaded"):
+                load_fashion_mnist()
+            path.unlink()
+        assert len(load_fashion_mnist()[1]) == 70
 
 
 def test_without_a_network_the_three_ways_are_named(
     nowhere: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from torchvision.datasets import FashionMNIST
-
-    # Addresses of this machine where nobody listens: torchvision's real downloader, and its real error.
-    monkeypatch.setattr(FashionMNIST, "mirrors", ["http://127.0.0.1:9/"])
+    monkeypatch.setattr(fashion_mnist, "SOURCE", "http://127.0.0.1:9")  # where nobody listens
     monkeypatch.setattr(
         sys, "argv", ["train.py", "--data", "fashion-mnist", "--logdir", str(nowhere / "run")]
     )
