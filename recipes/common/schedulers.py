@@ -60,9 +60,9 @@ def stepped_every(scheduler: LRScheduler | None, optimizer: Optimizer) -> Every:
     name = type(scheduler).__name__
     if not isinstance(scheduler, LRScheduler):
         raise TypeError(f"a scheduler of torch.optim.lr_scheduler is needed, not {name}")
-    scheduled = getattr(scheduler, "optimizer", optimizer).param_groups
-    # A wrapper, such as a Lookahead, may hold the very groups of the optimizer that is scheduled.
-    if not {id(group) for group in scheduled} <= {id(group) for group in optimizer.param_groups}:
+    scheduled = getattr(scheduler, "optimizer", optimizer)
+    # A wrapper, such as a Lookahead or `as_lr`, shows the groups of the optimizer that is scheduled.
+    if not lists_of_params(scheduled) <= lists_of_params(optimizer):
         raise ValueError(f"{name} belongs to another optimizer than the one that is trained with")
     parts = getattr(scheduler, "_schedulers", [])
     if any(isinstance(part, ReduceLROnPlateau) for part in parts):
@@ -72,6 +72,11 @@ def stepped_every(scheduler: LRScheduler | None, optimizer: Optimizer) -> Every:
         raise ValueError(f"{name} has parts that are stepped after every batch and parts after every epoch")
     itself: Every = "batch" if isinstance(scheduler, (CyclicLR, OneCycleLR)) else "epoch"
     return ways.pop() if ways else itself
+
+
+def lists_of_params(optimizer: Optimizer) -> set[int]:
+    """Which groups these are: each has a list of its own."""
+    return {id(group["params"]) for group in optimizer.param_groups}
 
 
 def step_after_epoch(scheduler: LRScheduler, train_loss: float) -> None:

@@ -115,12 +115,12 @@ class Meter:
             change = norm(weight - before[name] for name, weight in training.weights.items())
             self.update_ratio = change / norm(before.values())
             self.histograms = {}
-            for (name, weight), sizes in zip(training.weights.items(), step_sizes, strict=True):
+            for name, weight in training.weights.items():
                 gradient = torch.zeros_like(weight) if weight.grad is None else weight.grad
-                self.histograms[f"weights/{name}"] = whole(weight.detach())
-                self.histograms[f"gradients/{name}"] = whole(gradient)
-                if len(sizes):  # decades: they differ by factors
-                    self.histograms[f"log10_effective_step_size/{name}"] = sizes.log10()
+                self.histograms[f"weights/{name}"] = numbers(weight)
+                self.histograms[f"gradients/{name}"] = numbers(gradient)
+                if len(step_sizes[weight]):  # decades: they differ by factors
+                    self.histograms[f"log10_effective_step_size/{name}"] = step_sizes[weight].log10()
 
     def end_epoch(self, training: Training, loss: float, accuracy: float) -> Epoch:
         """Sum up."""
@@ -147,6 +147,11 @@ class Meter:
         return epoch
 
 
+def numbers(tensor: Tensor) -> Tensor:
+    """All of a tensor, where a process holds a part or a sparse gradient leaves out its zeros."""
+    return whole(tensor.detach()).to_dense()
+
+
 def gradient_norm(weights: dict[str, nn.Parameter], place: str) -> float:
     """Length of the whole gradient, which is finite."""
     gradients = {name: w.grad for name, w in weights.items() if w.grad is not None}
@@ -154,13 +159,13 @@ def gradient_norm(weights: dict[str, nn.Parameter], place: str) -> float:
     if math.isfinite(length):
         return length
     for name, gradient in gradients.items():
-        if not whole(gradient).isfinite().all():
+        if not numbers(gradient).isfinite().all():
             raise TrainingDivergedError(f"the gradient of {name} is not finite in {place}")
     return norm(gradients.values())  # finite, but too long for the squares of float32
 
 
-def effective_step_sizes(optimizer: torch.optim.Optimizer) -> list[Tensor]:
-    """How far each weight goes in the coming step for each unit of its gradient, a tensor for each parameter.
+def effective_step_sizes(optimizer: torch.optim.Optimizer) -> dict[Tensor, Tensor]:
+    """How far each weight goes in the coming step for each unit of its gradient, for each of its parameters.
 
     For each unit of the average gradient with the optimizers that follow one (Adam, momentum). Plain gradient
     descent has its learning rate everywhere; Adagrad, RMSprop and Adam give each weight its own.
@@ -177,26 +182,27 @@ def effective_step_sizes(optimizer: torch.optim.Optimizer) -> list[Tensor]:
         twin = copy.deepcopy(optimizer, {id(p): zero for p, zero in zip(params, zeros, strict=True)})
         for param, zero in zip(params, zeros, strict=True):
             zero.grad = param.grad
-        twin.step()
+        with torch.random.fork_rng([p.device for p in params if p.is_cuda]):  # of a step with noise
+            twin.step()
     except Exception:  # somebody else's optimizer may raise anything; the training itself does not need this
-        return [torch.empty(0) for _ in params]
-    sizes = []
+        return dict.fromkeys(params, torch.empty(0))
+    sizes = {}
     for param, zero in zip(params, zeros, strict=True):
         state = twin.state.get(zero, {})
         averages = [state[name] for name in ("exp_avg", "momentum_buffer") if state.get(name) is not None]
         direction = (averages or [param.grad])[0]
         if direction is None:
             direction = torch.zeros_like(zero)
-        step, direction = whole(zero.detach()).abs(), whole(direction).abs()
+        step, direction = numbers(zero).abs(), numbers(direction).abs()
         moved = (direction > 0) & (step > 0)
-        sizes.append(step[moved] / direction[moved])
+        sizes[param] = step[moved] / direction[moved]
     return sizes
 
 
 @torch.no_grad()
 def norm(tensors: Iterable[Tensor]) -> float:
     """Euclidean length of all tensors laid end to end; in float64, where no float32 square overflows."""
-    return float(torch.linalg.vector_norm(torch.cat([whole(t).detach().flatten().double() for t in tensors])))
+    return float(torch.linalg.vector_norm(torch.cat([numbers(t).flatten().double() for t in tensors])))
 
 
 def weights_sha256(model: nn.Module) -> str:

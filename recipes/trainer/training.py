@@ -54,7 +54,8 @@ class Training:
         self.forward = model if forward is None else forward
         self.world = world
         self.device = data.train_inputs.device
-        self.weights = dict(model.named_parameters())
+        trained = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        self.weights = {name: p for name, p in model.named_parameters() if id(p) in trained}
         self.with_closure = needs_closure(optimizer)  # LBFGS looks at several places before it goes to one
         self.schedule_goes_on_every = stepped_every(scheduler, optimizer)
         self.epochs_done = self.steps_done = 0
