@@ -26,8 +26,8 @@ DIFFERENT: dict[str, tuple[tuple[str, ...], str]] = {
         (("sign",), "of -0.0, to which 0.0 is added in one of both, in torch's cross in some layouts"),
     ),
     **dict.fromkeys(
-        ("__rdiv__", "div.no_rounding_mode", "true_divide", "ldexp", "frexp", "index_reduce.prod", "atan2", "hypot",
-         "nn.functional.bilinear"),
+        ("__rdiv__", "div.no_rounding_mode", "true_divide", "ldexp", "frexp", "index_reduce.prod", "atan2",
+         "hypot", "nn.functional.bilinear"),
         (("output", *DERIVATIVES), OTHER_ORDER),
     ),
     **dict.fromkeys(
