@@ -39,7 +39,7 @@ ONCE_WRONG_ELSEWHERE = [
     ("to", {"layout": "transposed"}),
     ("view_copy", {"layout": "transposed"}),
     ("as_strided.partial_views", {"layout": "with gaps"}),
-    ("logit", {"layout": "expanded"}),
+    *((name, {"layout": "expanded"}) for name in ("logit", "cartesian_prod")),
     *((name, {"dtype": torch.float16}) for name in ("baddbmm", "addr", "native_group_norm")),
 ]
 
@@ -71,3 +71,13 @@ def test_recorded_and_forward_derivatives_in_half_precision_are_those_of_float64
         assert ours.dtype == torch.float16
         close = 1e-3 * theirs.abs().max().item()
         torch.testing.assert_close(ours.double(), theirs, rtol=1e-3, atol=close)
+
+
+def test_a_gate_in_half_precision_does_not_overflow_on_the_way():
+    x, g = torch.tensor([300.0, 9.0, -20.0, -8.0]).half(), torch.tensor([1000.0, 20000.0]).half()
+    gradients = []
+    for each in (x.clone().requires_grad_(), ag.Variable(x)):
+        F.glu(each).backward(g)
+        gradients.append(each.grad)
+    torch.testing.assert_close(gradients[1], gradients[0])
+    assert gradients[1].isfinite().all()

@@ -153,6 +153,12 @@ def test_no_grad_inside_is_a_constant_and_outside_does_not_matter(x: Tensor):
         assert type(ag.grad(f)(ag.Variable(x))) is Tensor
 
 
+def test_a_direction_may_lie_otherwise_in_memory():
+    x, t = torch.randn(2, 3), torch.randn(3, 2).T
+    for f in (lambda x: x.view(6) ** 2, lambda x: x.exp().view(3, 2)[1:]):
+        torch.testing.assert_close(ag.jvp(f, (x,), (t,))[1], torch.func.jvp(f, (x,), (t,))[1])
+
+
 def test_functions_without_a_derivative_give_zeros(x: Tensor):
     constant = torch.tensor(2.0, dtype=torch.float64)
     same(ag.grad(lambda x: constant)(x), torch.zeros_like(x))

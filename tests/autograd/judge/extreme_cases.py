@@ -58,7 +58,8 @@ UNDEFINED_OF_NUMBERS = {"grid_sampler_2d", "grid_sampler_3d", "nn.functional.gri
 
 # Of equal rows in one memory: which rank they have is rounding, median(dim) reads what nobody has written.
 UNDEFINED_EXPANDED = {
-    *("linalg.lstsq", "linalg.lstsq.grad_oriented", "linalg.solve_ex"),
+    *("linalg.lstsq", "linalg.lstsq.grad_oriented", "linalg.solve_ex", "linalg.slogdet", "logdet"),
+    *("linalg.svd", "svd"),
     *("median", "nanmedian", "masked.median"),
 }
 

@@ -26,7 +26,8 @@ DIFFERENT: dict[str, tuple[tuple[str, ...], str]] = {
         (("sign",), "of -0.0, to which 0.0 is added in one of both, in torch's cross in some layouts"),
     ),
     **dict.fromkeys(
-        ("__rdiv__", "ldexp", "frexp", "index_reduce.prod"),
+        ("__rdiv__", "div.no_rounding_mode", "true_divide", "ldexp", "frexp", "index_reduce.prod", "atan2",
+         "hypot", "nn.functional.bilinear"),
         (("output", *DERIVATIVES), OTHER_ORDER),
     ),
     **dict.fromkeys(
@@ -43,6 +44,8 @@ DIFFERENT: dict[str, tuple[tuple[str, ...], str]] = {
         (DERIVATIVES, "the pole at -0.0 has the sign of 0.0 in one of both"),
     ),
     "special.log_ndtr": (DERIVATIVES, "torch squares x first: NaN where that is infinite, here the slope"),
+    **dict.fromkeys(("baddbmm", "addbmm"), (("forward",), OTHER_ORDER)),
+    "cholesky_inverse": (("sign",), "of -0.0, to which 0.0 is added in one of both"),
     "nn.functional.prelu": (("forward",), "torch's two modes take two sides of 0"),
     "logcumsumexp": (
         DERIVATIVES,

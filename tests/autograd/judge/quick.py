@@ -29,6 +29,7 @@ JUDGED = {
     "fmax": "fmax",
     "fmin": "fmin",
     "fmod": "fmod",
+    "glu": "nn.functional.glu",
     "grid_sample": "grid_sampler_2d",
     "hardshrink": "nn.functional.hardshrink",
     "hardsigmoid": "nn.functional.hardsigmoid",

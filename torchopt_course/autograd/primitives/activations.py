@@ -225,10 +225,16 @@ def _mish(input: Value) -> Value:
     return mish(input)
 
 
-@means("glu")
-def _glu(input: Value, dim: int = -1) -> Value:
-    value, gate = torch.chunk(input, 2, dim)
-    return value * torch.sigmoid(gate)
+def _glu_vjp(g: Value, x: Value, dim: int) -> Value:
+    value, gate = torch.chunk(x, 2, dim)
+    s = torch.sigmoid(gate)
+    return torch.cat([s * g, (1 - s) * s * value * g], dim)
+
+
+@primitive("glu", x=_glu_vjp, fast=lambda g, x, dim: aten.glu_backward(g, x, dim))
+def glu(x: Tensor, dim: int = -1) -> Tensor:
+    """The first half times the sigmoid of the second."""
+    return F.glu(x, dim)
 
 
 @means("prelu")

@@ -148,7 +148,7 @@ def _quantiles(name: str) -> None:
         place = q.reshape(-1) * last
         if not ignore_nan:  # NaN stands behind all numbers
             place = torch.where(number < rows.shape[-1], last.to(raw(q).dtype), place)
-        place = torch.clamp(place, min=0)
+        place = torch.where(raw(place) < 0, 0.0, place)
         low = raw(place).floor().long()
         if interpolation == "higher":
             low = raw(place).ceil().long()

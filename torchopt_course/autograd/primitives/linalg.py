@@ -115,7 +115,7 @@ def determinant(a: Tensor) -> Tensor:
     return torch.linalg.det(a)  # type: ignore[no-any-return]
 
 
-@primitive(a=lambda g, a: g.unsqueeze(-1).unsqueeze(-1) * _t(torch.linalg.inv(a)))
+@primitive(a=lambda g, a: g.unsqueeze(-1).unsqueeze(-1) * _t(inverse(a)))
 def log_determinant(a: Tensor) -> Tensor:
     """ln |det A|"""
     return torch.linalg.slogdet(a).logabsdet  # type: ignore[no-any-return]
