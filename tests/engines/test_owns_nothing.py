@@ -128,27 +128,20 @@ def test_a_step_that_failed_keeps_nothing(engine: dict[str, bool]) -> None:
 
 
 def test_another_tensor_under_the_same_id_is_noticed() -> None:
-    """Ids are given again as soon as a tensor is gone."""
-    params, optimizer = stepped("Adam", {})
-    twins = parameters(KINDS)
-    reference = torch.optim.Adam(twins, lr=0.01, amsgrad=True)
-    for step in range(2):
-        set_gradients(step, twins)
-        reference.step()
+    """Ids are given again as soon as a tensor is gone. This one nobody may write to, as in torch."""
     same = 0
-    for step in range(2, 40):
-        for own, optim in ((params, optimizer), (twins, reference)):
-            values, state = torch.full((5, 3), -0.5 - step), optim.state[own[1]]
-            before = id(state["exp_avg"])
-            del state["exp_avg"]
-            # Seen through a sign: the same memory would be other numbers.
-            state["exp_avg"] = torch._neg_view(values)
-            same += id(state["exp_avg"]) == before
-        set_gradients(step, params, twins)
-        optimizer.step()
-        reference.step()
+    for _ in range(20):
+        params, optimizer = stepped("Adam", {})
+        state = optimizer.state[params[1]]
+        before = id(state["exp_avg"])
+        del state["exp_avg"]
+        with torch.inference_mode():
+            state["exp_avg"] = torch.zeros(5, 3)
+        same += id(state["exp_avg"]) == before
+        set_gradients(2, params)
+        with pytest.raises(RuntimeError, match="inference mode"):
+            optimizer.step()
     assert same > 0
-    assert_same(params, twins, optimizer, reference)
 
 
 @pytest.mark.parametrize("name", NAMES)
