@@ -14,9 +14,11 @@ HERE = Path(__file__).resolve().parent
 
 def leave(number: int, frame: object) -> NoReturn:
     """End at Ctrl-C: an exception would be a traceback, or be swallowed by one of torch's imports."""
-    if os.environ.get("RANK", "0") == "0":
-        print(f"{Path(sys.argv[0]).name}: interrupted", file=sys.stderr, flush=True)
-    os._exit(128 + number)
+    try:
+        if os.environ.get("RANK", "0") == "0":  # one of torchrun's processes is enough
+            print(f"{Path(sys.argv[0]).name}: interrupted", file=sys.__stderr__, flush=True)
+    finally:
+        os._exit(128 + number)
 
 
 if __name__ != "recipes":  # Python looks for modules beside the script, and the package lies one higher

@@ -30,8 +30,12 @@ Options = TypeVar("Options")
 
 def parse(options: type[Options], **how: Any) -> Options:
     """Read the command line into a dataclass; its docstrings are the help text. `how` goes to tyro."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by >&-
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
     if isinstance(sys.stdout, io.TextIOWrapper):  # a pipe may have no character for ± or for a user's name
-        sys.stdout.reconfigure(errors="backslashreplace")
+        # Line by line, for when Python ends it is too late to say that nobody takes them.
+        sys.stdout.reconfigure(errors="backslashreplace", line_buffering=True)
     for before, word in itertools.pairwise(sys.argv):
         if re.fullmatch(r"(--[\w-]+=)?", word):
             fail(f"{(word or before).rstrip('=')} has an empty value; leave it out, or name one", 2)
@@ -47,6 +51,8 @@ def parse(options: type[Options], **how: Any) -> Options:
         if stop.code == 0:  # --help
             raise
         fail(f"{in_one_line(complaint.getvalue())} (--help lists all options)", 2)
+    except OSError as error:  # nobody reads the help to its end
+        fail(str(error), 1)
 
 
 def option(metavar: str, default: str) -> Any:
@@ -112,9 +118,10 @@ def plain_endings() -> Iterator[None]:
         answer(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM), before)
         answer(signal.SIGINT, signal.default_int_handler, before)
         try:
-            yield
-        except AlreadyFinished as outcome:
-            print(outcome)
+            try:
+                yield
+            except AlreadyFinished as outcome:
+                print(outcome)  # which may be an OSError
         except UserError as error:
             fail(str(error), error.exit_code)
         except ImportError as error:

@@ -51,7 +51,7 @@ def load_fashion_mnist(data_dir: Path | None = None) -> tuple[Tensor, Tensor]:
 def find(data_dir: Path | None) -> list[Path]:
     """The four files; a folder that was named is never left for others without a word."""
     cache = (
-        data_dir or Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "torchopt_course/data"
+        data_dir or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "torchopt_course/data"
     )
     raw = cache / "FashionMNIST" / "raw"
     for place in (data_dir or DEBIAN, raw):

@@ -100,6 +100,7 @@ class Report(Folder):
         self.pictures: list[str] = []
         self.started = time.perf_counter()
         self.kept = 0
+        self.outcome = ""
         self._writers: dict[str, SummaryWriter] = {}
 
     def open(self) -> None:
@@ -176,7 +177,7 @@ class Report(Folder):
         self.pictures.append(f"{name}.png")
 
     def finish(self, table: str, rows: Sequence[Mapping[str, Any]], verdict: Verdict, **more: Any) -> None:
-        """Write result.json and print the outcome. `rows` are the table's numbers, for programs."""
+        """Write result.json, the outcome. `rows` are the table's numbers, for programs."""
         if self.size == "smoke":
             verdict = dataclasses.replace(verdict, borne_out=None)
         self.tensorboard.add_text("table", as_code(table))
@@ -196,7 +197,7 @@ class Report(Folder):
         }
         write_json(self.path / "result.json", result)
         shutil.rmtree(self.path / TRAININGS, ignore_errors=True)
-        print(told(self.path, result))
+        self.outcome = told(self.path, result)
 
 
 def told(folder: Path, result: Mapping[str, Any]) -> str:
@@ -233,3 +234,6 @@ def main(text: str | None, sizes: Mapping[str, Size], run: Callable[..., None]) 
         with one_thread(), Report(config.logdir, recipe, config) as report:
             report.open()
             run(report, sizes[config.size], **seed)
+        print(
+            report.outcome
+        )  # not before the folder is closed: if nobody takes it, that is not the folder's fault

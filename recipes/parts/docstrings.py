@@ -21,6 +21,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from recipes.common.command_line import need
+
 LIBRARIES = ("torch", "numpy", "scipy", "sklearn", "matplotlib", "Python")
 # A library that is called by its name would be too easy.
 NAMES = frozenset({*LIBRARIES, "python", "pytorch", "scikit", "learn", "plt", "mpl"})
@@ -79,6 +81,7 @@ def home(library: str) -> Path:
     """Where the source lies."""
     if library == "Python":
         return Path(sysconfig.get_path("stdlib"))
+    need(library)
     spec = importlib.util.find_spec(library)
     assert spec is not None
     assert spec.origin is not None

@@ -187,6 +187,14 @@ def test_a_download_that_is_not_whole_leaves_nothing_behind(
         assert len(load_fashion_mnist()[1]) == 70
 
 
+def test_a_cache_without_a_name_is_the_usual_one(nowhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the XDG specification says, which `export XDG_CACHE_HOME=` relies on."""
+    monkeypatch.setenv("XDG_CACHE_HOME", "")
+    monkeypatch.setenv("HOME", str(nowhere))
+    idx_files(nowhere / ".cache/torchopt_course/data/FashionMNIST/raw")
+    assert len(load_fashion_mnist()[1]) == 70
+
+
 def test_without_a_network_the_three_ways_are_named(
     nowhere: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -261,16 +261,3 @@ def test_an_outcome_can_be_printed_where_an_encoding_has_no_plus_minus(
     parse(SeededClaim)
     print("87.8% ± 0.2%")
     assert written.getvalue() == b"87.8% \\xb1 0.2%\n"
-
-
-def test_ctrl_c_while_the_command_line_is_read_ends_in_one_line(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def press(*_: Any, **__: Any) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("tyro.cli", press)
-    monkeypatch.setattr(sys, "argv", ["recipe.py"])
-    with pytest.raises(SystemExit) as stop:
-        parse(SeededClaim)
-    assert (stop.value.code, capsys.readouterr().err) == (130, "recipe.py: interrupted\n")

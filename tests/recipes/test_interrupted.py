@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
@@ -44,6 +45,14 @@ def stubs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_ctrl_c_among_imports_is_one_line(script: str, shell: Shell, stubs: Path) -> None:
     end = shell(RECIPES / script, "--help", PYTHONPATH=str(stubs))
     assert (end.stderr, end.returncode) == (f"{script}: interrupted\n", 130)
+
+
+def test_ctrl_c_while_the_command_line_is_read_is_one_line(shell: Shell, tmp_path: Path) -> None:
+    """To read a long docstring takes a moment."""
+    reads = "class conf:\n FlagCreatePairsOff = None\ndef cli(*_, **__):\n"
+    (tmp_path / "tyro.py").write_text(reads + textwrap.indent(PRESSED, " "))
+    end = shell(RECIPES / "gallery.py", PYTHONPATH=str(tmp_path))
+    assert (end.stderr, end.returncode) == ("gallery.py: interrupted\n", 130)
 
 
 def test_also_of_a_module_that_is_run_by_its_name(shell: Shell, stubs: Path) -> None:

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 import torch
 
-from recipes.parts.docstrings import LIBRARIES, NAMES, load_documents, texts
+from recipes.common.errors import UserError
+from recipes.parts.docstrings import LIBRARIES, NAMES, home, load_documents, texts
 from recipes.sparse_features import (
     ALL,
     COMMON,
@@ -107,3 +108,8 @@ def test_the_rows_and_pictures_of_the_outcome(folder: Path) -> None:
     result = json.loads((folder / "result.json").read_text())
     assert [row["optimizer"] for row in result["rows"]] == list(OPTIMIZERS) * 2
     assert result["pictures"] == ["regret.png"]
+
+
+def test_a_library_that_is_not_installed_is_named() -> None:
+    with pytest.raises(UserError, match="scipie cannot be imported; pip install"):
+        home("scipie")
