@@ -77,7 +77,8 @@ def train(
     `every` says when the schedule is stepped: as torch documents it, if it is left out (`stepped_every`).
     Raises `TrainingDivergedError` if a loss is not finite, before a step is taken with it.
     """
-    every = every or stepped_every(scheduler, optimizer)
+    documented = stepped_every(scheduler, optimizer)  # refuses a schedule that would change nothing
+    every = every or documented
     forever = steps(model, optimizer, data, batch_size, seed, scheduler if every == "batch" else None)
     rows = len(data.train_inputs)
     for epoch in range(1, epochs + 1):

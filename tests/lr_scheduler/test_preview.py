@@ -11,6 +11,7 @@ from torch.optim import lr_scheduler as torch_schedulers
 
 import torchopt_course as oc
 from torchopt_course import preview_schedule
+from torchopt_course.lr_scheduler import as_lr
 
 from .twins import OPTIMIZERS, make_optimizer, rates, step_as_trained
 
@@ -142,3 +143,38 @@ def test_figure_leaves_out_what_is_not_there_and_shows_small_rates() -> None:
     assert falling.figure().axes[0].get_yscale() == "log"
     to_zero = preview_schedule(lambda o: torch_schedulers.LinearLR(o, 1.0, 0.0, 5), 40)
     assert to_zero.figure().axes[0].get_yscale() == "linear"
+
+
+def test_another_option_is_shown_in_the_place_of_the_rate() -> None:
+    optimizer = make_optimizer(lr=0.5, weight_decay=0.1)
+
+    def make(shown: Any) -> Any:
+        return torch_schedulers.ExponentialLR(shown, 0.5)
+
+    assert preview_schedule(make, 3, like=as_lr(optimizer, "weight_decay")).lrs == [[0.1], [0.05], [0.025]]
+    assert optimizer.param_groups[0]["weight_decay"] == 0.1
+    with pytest.raises(ValueError, match=r"is one like=as_lr\(optimizer, option\)"):
+        preview_schedule(lambda shown: make(as_lr(shown, "weight_decay")), 3, like=optimizer)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (
+            (torch_schedulers.StepLR(make_optimizer(), 1), 3),
+            "must be a function, as `lambda optimizer: StepLR",
+        ),
+        ((lambda optimizer: None, 3), "must return a scheduler, as `lambda .* does, not None"),
+        (
+            (lambda optimizer: [torch_schedulers.StepLR(optimizer, 1)], 3),
+            r"must return a scheduler, .* not \[",
+        ),
+        ((SCHEDULES["ours"], 2.5), r"steps: 2.5 \(expected a whole number\)"),
+        ((SCHEDULES["ours"], "3"), r"steps: '3' \(expected a whole number\)"),
+        ((SCHEDULES["ours"], 3, torch.nn.Linear(1, 1)), "like must be an Optimizer, got Linear"),
+    ],
+)
+def test_mistakes_are_named(arguments: tuple[Any, ...], words: str) -> None:
+    make, steps, *like = arguments
+    with pytest.raises(TypeError, match=words):
+        preview_schedule(make, steps, **({"like": like[0]} if like else {}))

@@ -103,6 +103,15 @@ def test_what_cannot_be_stepped_rightly_is_refused(
         list(trained(how, data, optimizer, model, make(optimizer)))
 
 
+def test_what_would_change_nothing_is_refused_also_where_the_caller_says_when(data: Data) -> None:
+    model = mlp(8, 10)
+    other = lr_scheduler.StepLR(torch.optim.SGD([torch.zeros(1)]), 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    how: Any = {"epochs": 1, "batch_size": BATCH, "seed": 0, "scheduler": other, "every": "batch"}
+    with pytest.raises(ValueError, match="another optimizer"):
+        list(train(model, optimizer, data, **how))
+
+
 class Wrapper(torch.optim.Optimizer):
     """As a Lookahead: the groups are those of the optimizer inside, in the same list or one of its own."""
 

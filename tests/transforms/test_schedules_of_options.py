@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from typing import Any
 
 import pytest
@@ -49,6 +51,22 @@ def test_any_option_follows_a_schedule() -> None:
                 each.load_state_dict(state)
         for each in (*running, reference):
             each.step()
+
+
+@pytest.mark.parametrize(
+    "copy_of", [copy.deepcopy, lambda both: pickle.loads(pickle.dumps(both))], ids=["deepcopy", "pickle"]
+)
+@pytest.mark.parametrize("kind", [oc.SGD, torch.optim.SGD])
+def test_a_copy_of_both_schedules_its_own_option(kind: Any, copy_of: Any) -> None:
+    optimizer = kind(parameters(["vector"]), lr=0.1, weight_decay=0.5)
+    schedule = LinearLR(as_lr(optimizer, "weight_decay"), 1.0, 0.0, 4)
+    schedule.step()
+    other, its_schedule = copy_of((optimizer, schedule))
+    its_schedule.step()
+    assert other.param_groups[0]["weight_decay"] == 0.25
+    assert optimizer.param_groups[0]["weight_decay"] == 0.375
+    with pytest.raises(RuntimeError, match="step the optimizer itself"):
+        its_schedule.optimizer.step()
 
 
 def test_an_option_that_is_no_number_follows_none() -> None:

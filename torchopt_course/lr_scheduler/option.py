@@ -60,6 +60,12 @@ class _Scheduled(Optimizer):
         self.defaults = dict(optimizer.defaults)
         self.state = optimizer.state
 
+    def __getstate__(self) -> dict[str, Any]:  # to be copied: Optimizer's has no attributes of subclasses
+        return vars(self).copy()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+
     @property
     def param_groups(self) -> list[Any]:  # type: ignore[override]
         return [_Group(group, self._option, self._index) for group in self._optimizer.param_groups]

@@ -72,21 +72,32 @@ def preview_schedule(
         make_scheduler: makes any scheduler of torch's or ours for the optimizer that it is given.
         steps: how many steps to show.
         like: an optimizer whose groups the stand-in copies (default: one group with learning rate 1 and
-            momentum 0.9).
+            momentum 0.9). With ``as_lr(optimizer, "weight_decay")`` the rates are those of this option.
         metrics: for :class:`ReduceLROnPlateau`, what it sees after each step.
 
     Raises:
         ValueError: negative ``steps``, fewer metrics than steps, a plateau scheduler without any, or a
             scheduler of another optimizer than the one given to ``make_scheduler``.
+        TypeError: an argument of another kind, or ``make_scheduler`` returns no scheduler.
     """
+    if not hasattr(steps, "__index__"):
+        raise TypeError(f"Invalid steps: {steps!r} (expected a whole number)")
     if steps < 0:
         raise ValueError(f"Invalid steps: {steps} (expected a number >= 0)")
+    if not (like is None or isinstance(like, Optimizer)):
+        raise TypeError(f"like must be an Optimizer, got {like!r}")
     optimizer = stand_in(like)
+    example = "`lambda optimizer: StepLR(optimizer, 30)`"
+    if not callable(make_scheduler):
+        raise TypeError(f"`make_scheduler` must be a function, as {example}, got {make_scheduler!r}")
     scheduler = make_scheduler(optimizer)
+    if not hasattr(scheduler, "step"):
+        raise TypeError(f"`make_scheduler` must return a scheduler, as {example} does, not {scheduler!r}")
     if (scheduled := getattr(scheduler, "optimizer", optimizer)) is not optimizer:
         raise ValueError(
             f"the {type(scheduler).__name__} belongs to an optimizer of its own, {type(scheduled).__name__}: "
-            "`make_scheduler` must make it for the one given, as `lambda optimizer: StepLR(optimizer, 30)`"
+            f"`make_scheduler` must make it for the one given, as {example}, which for another option "
+            "is one like=as_lr(optimizer, option)"
         )
     seen = None if metrics is None else list(metrics)
     needs_metrics = isinstance(scheduler, TorchPlateau)

@@ -29,7 +29,8 @@ def put_back_afterwards(
 
     - the model: parameters, buffers, gradients, which parameters need one, the training mode and the extra
       state of each module,
-    - the optimizer: its state and its parameter groups,
+    - the optimizer, and those that it wraps: state, parameter groups, and tensors, numbers, lists and
+      dictionaries that are their attributes, such as the slow weights of a Lookahead,
     - objects in ``also``, by their ``state_dict`` and ``load_state_dict``, such as a ``GradScaler``,
     - random numbers: of torch (CPU and CUDA), of Python, of numpy if it has been imported,
     - ``batches``: generators and counters of a loader and its samplers, see
@@ -50,8 +51,9 @@ def put_back_afterwards(
             restores.append(partial(module.set_extra_state, deepcopy(module.get_extra_state())))
         content.remember(module._parameters)
         content.remember(module._buffers)
-    content.remember(optimizer.state)
-    content.remember(optimizer.param_groups)
+    for one in wrapped_by(optimizer):
+        for attributes in (vars(one), one.state, one.param_groups):  # a wrapper's may be properties
+            content.remember(attributes)
     held = [param for group in optimizer.param_groups for param in group["params"]]
     for param in {id(param): param for param in [*model.parameters(), *held]}.values():
         content.remember(param.grad)
@@ -115,6 +117,15 @@ class Contents:
                 container.extend(items)
 
         return restore
+
+
+def wrapped_by(optimizer: Optimizer) -> Iterator[Optimizer]:
+    """The optimizer itself, and those among its attributes, as a Lookahead or :func:`as_lr` has one."""
+    yield optimizer
+    for value in vars(optimizer).values():
+        for inner in value if isinstance(value, list | tuple) else [value]:
+            if isinstance(inner, Optimizer):
+                yield from wrapped_by(inner)
 
 
 def random_states() -> list[Restore]:
