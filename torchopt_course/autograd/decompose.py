@@ -123,7 +123,8 @@ def perform(operator: Any, args: Any, kwargs: Any) -> Any:
     values, named = pytree.tree_map(_value, (args, kwargs))
     if args and type(args[0]) is Tensor and _writes_first(operator):  # into what torch has made on the way
         raise Unknown(str(operator))
-    dtypes = None if type(meaning) is MethodType else ask(operator, values, named)
+    by_kernel = type(meaning) is MethodType or "as_strided" in operator._schema.name  # which copies mislead
+    dtypes = None if by_kernel else ask(operator, values, named)
     if hasattr(meaning, "of_torch"):  # made of simpler operators in turn
         return in_dtypes(meaning(*args, **kwargs), dtypes)
     with torch._C._SetExcludeDispatchKeyGuard(NOTES_VIEWS, False):
