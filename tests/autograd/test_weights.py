@@ -49,6 +49,32 @@ LOSSES: dict[str, Callable[[Any, Any], Any]] = {
 }  # fmt: skip
 
 
+# A constant of no dimensions is a number to torch.
+ACTIVATIONS: dict[str, Callable[[Any, Any], Any]] = {
+    "leaky_relu": F.leaky_relu,
+    "elu": F.elu,
+    "celu": F.celu,
+    "softplus": lambda x, a: F.softplus(x, beta=a, threshold=a * 3),
+    "hardshrink": F.hardshrink,
+    "softshrink": F.softshrink,
+    "threshold": lambda x, a: F.threshold(x, a, a),
+    "hardtanh": lambda x, a: F.hardtanh(x, -a, a),
+    "label smoothing": lambda x, a: F.cross_entropy(x, CLASSES, label_smoothing=a),
+}
+
+
+@pytest.mark.parametrize("name", list(ACTIVATIONS))
+def test_a_constant_tensor_is_a_number(name: str):
+    gradients: list[Any] = []
+    for x in (X.clone().requires_grad_(), Variable(X)):
+        try:
+            ACTIVATIONS[name](x, torch.tensor(0.6)).sum().backward()
+        except TypeError:
+            gradients.append(None)
+        gradients.append(x.grad)
+    torch.testing.assert_close(gradients[len(gradients) // 2 :], gradients[: len(gradients) // 2])
+
+
 def outcome(loss: Callable[[Any, Any], Any], kind: str) -> list[Tensor | None] | str:
     make = Variable if kind == "variable" else lambda x: x.requires_grad_()
     x, w = make(X.clone()), make(torch.tensor(W, dtype=torch.float64))

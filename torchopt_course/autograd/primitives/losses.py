@@ -136,8 +136,9 @@ def _cross_entropy(
     input: Value, target: Value, weight: Any = None, size_average: Any = None, ignore_index: int = -100,
     reduce: Any = None, reduction: str = "mean", label_smoothing: float = 0.0,
 ) -> Value:  # fmt: skip
-    of_classes = type(target) is Tensor and not target.is_floating_point()
-    if not (of_classes and len(input.shape) == 2 and weight is None and type(ignore_index) is int):
+    of_classes = type(target) is Tensor and not target.is_floating_point() and weight is None
+    is_number = type(ignore_index) is int and type(label_smoothing) is float
+    if not (of_classes and is_number and len(input.shape) == 2):
         # Else the kernels look at all of it.
         how = (weight, size_average, ignore_index, reduce, reduction, label_smoothing)
         ask(F.cross_entropy, (input, target, *how), {})
