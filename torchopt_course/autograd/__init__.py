@@ -6,7 +6,7 @@ derivative on one line), ``reverse.py`` (backpropagation is one loop), ``forward
 
 from torch import enable_grad, no_grad
 
-from . import backward, functions, numerical, primitives, symbolic  # noqa: F401 (the first two answer torch)
+from . import backward, functions, gradcheck, numerical, primitives, symbolic  # noqa: F401 (three answer torch)
 from .forward import hessian, hvp, jacfwd, jvp
 from .graph import graph
 from .module import functional_call, record

@@ -114,8 +114,8 @@ def grad(
 ) -> tuple[Value, ...]:
     """What ``torch.autograd.grad`` does, of variables; nothing is added to any ``.grad``."""
     if is_grads_batched:
-        raise NotImplementedError(
-            "torch.autograd.grad(is_grads_batched=True) of variables; use autograd.jacrev"
+        return _one_by_one(
+            outputs, inputs, grad_outputs, retain_graph, create_graph, allow_unused, materialize_grads
         )
     outputs = [outputs] if isinstance(outputs, Tensor) else list(outputs)
     inputs = [inputs] if isinstance(inputs, Tensor) else list(inputs)
@@ -147,6 +147,31 @@ def grad(
                 "is desired"
             )
     return tuple(results)
+
+
+def _one_by_one(
+    outputs: Any, inputs: Any, grad_outputs: Any, retain_graph: bool | None, *how: Any
+) -> tuple[Value, ...]:
+    """A first dimension of ``grad_outputs`` counts vectors, and that of the result their products."""
+    several = [grad_outputs] if isinstance(grad_outputs, Tensor) else list(grad_outputs or ())
+    counts = {len(g) for g in several if g is not None and g.shape}
+    if len(counts) != 1:
+        raise RuntimeError(
+            f"is_grads_batched=True: as many gradients of each result are needed, not {counts}"
+        )
+    (count,) = counts
+    create_graph, allow_unused, materialize_grads = how
+    rows = [
+        grad(
+            outputs, inputs, [None if g is None else g[i] for g in several], i + 1 < count or retain_graph,
+            create_graph, True, allow_unused or materialize_grads,
+        )
+        for i in range(count)
+    ]  # fmt: skip
+    xs = [inputs] if isinstance(inputs, Tensor) else inputs
+    none = [torch.zeros_like(x) if materialize_grads else None for x in xs]  # one for all, as in torch
+    columns = zip(none, *rows, strict=True)
+    return tuple(zero if column[0] is None else torch.stack(column) for zero, *column in columns)
 
 
 def _inside_of_torchs_graph(node: TorchNode, gradients: Mapping[Node, Value], create_graph: bool) -> Value:

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from . import dispatch
-from .refusals import ask, in_dtypes, is_of_integers, try_by_torch
+from .refusals import ask, in_dtypes
 from .traced import Traced, Value, raw
 from .variable import lift
 
@@ -96,12 +96,10 @@ def through_torch(func: Any, args: Any, kwargs: Any) -> Any:
             stand_ins[id(x)] = StandIn(x if isinstance(x, Traced) or x is written else lift(x))
         return stand_ins[id(x)]
 
+    ask(func, args, kwargs)  # torch's steps are recorded by nobody
     given, named = pytree.tree_map(wrap, (args, kwargs))
     try:
-        result = pytree.tree_map(_value, func(*given, **named))
-        if args and isinstance(args[0], Tensor) and is_of_integers(args[0]):
-            try_by_torch(func, args, kwargs)  # its steps were recorded by nobody
-        return result
+        return pytree.tree_map(_value, func(*given, **named))
     except Unknown as unknown:
         raise NotImplementedError(dispatch.unknown(func, str(unknown))) from None
     except NotImplementedError as refusal:
@@ -123,7 +121,8 @@ def perform(operator: Any, args: Any, kwargs: Any) -> Any:
     values, named = pytree.tree_map(_value, (args, kwargs))
     if args and type(args[0]) is Tensor and _writes_first(operator):  # into what torch has made on the way
         raise Unknown(str(operator))
-    dtypes = None if type(meaning) is MethodType else ask(operator, values, named)
+    by_kernel = type(meaning) is MethodType or "as_strided" in operator._schema.name  # which copies mislead
+    dtypes = None if by_kernel else ask(operator, values, named)
     if hasattr(meaning, "of_torch"):  # made of simpler operators in turn
         return in_dtypes(meaning(*args, **kwargs), dtypes)
     with torch._C._SetExcludeDispatchKeyGuard(NOTES_VIEWS, False):

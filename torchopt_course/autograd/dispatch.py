@@ -127,6 +127,10 @@ def answer(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         except TypeError as error:
             if not did_not_bind(error):
                 raise
+        except RuntimeError as error:
+            if "NestedTensorImpl" in str(error):  # it has no shape
+                raise NotImplementedError(f"{path_of(func)} of a variable and a nested tensor") from None
+            raise
     return otherwise(func, args, kwargs)
 
 

@@ -19,12 +19,12 @@ from torch.utils import _pytree as pytree
 from . import decompose, dispatch
 from .dispatch import TABLE, means, named
 from .forward import Dual, DualView
-from .primitives.flat import unmoved_by
+from .primitives.flat import plainly, unmoved_by
 from .primitives.indexing import is_basic, plain_index
 from .primitives.writing import overwrite, put_items, strided_view, write_view
 from .refusals import ask, is_of_integers
 from .switched_off import is_constant
-from .traced import Traced, Value, all_raw, in_memory, raw
+from .traced import Traced, Value, in_memory, raw
 from .variable import Variable, View, lift
 from .views import Follows, Step, memory_of
 
@@ -43,6 +43,8 @@ def write(x: Value, new: Value, name: str) -> Value:
     """
     if not records(x, new) or (is_constant(x) and is_constant(new)):
         raw(x).copy_(raw(new))
+        if torch.is_grad_enabled() and isinstance(x, Traced):
+            x.note_write()  # views from before it was detached would have to follow
         return x
     base, steps = _base(x, name)
     if raw(x).is_inference() and not torch.is_inference_mode_enabled():
@@ -79,7 +81,7 @@ def _base(x: Value, name: str) -> tuple[Value, list[Step]]:
             )
         offset = x.storage_offset() - raw(base).storage_offset()
         steps = [(strided_view, (x.shape, x.stride(), offset, memory_of(base)))]
-    is_leaf = base.is_leaf and base.requires_grad if not isinstance(base, Dual) else False
+    is_leaf = base.is_leaf and x.requires_grad if not isinstance(base, Dual) else False
     if is_leaf:
         what = "a leaf Variable" if base is x else "a view of a leaf Variable"
         raise RuntimeError(
@@ -177,7 +179,7 @@ def in_place(func: Any) -> Callable[..., Any] | None:
 
     def compute_and_write(x: Any, *args: Any, **kwargs: Any) -> Any:
         if not records(x, *args, *kwargs.values()):
-            _plainly(func, raw(x), args, kwargs)
+            plainly(func, (raw(x), *args), kwargs)
             return x
         if is_of_integers(x):
             ask(func, (x, *args), kwargs)  # before anything is written
@@ -219,16 +221,12 @@ def _reshape(func: Any, x: Value, *args: Any, **kwargs: Any) -> Value:
 
 def _fill_at_random(func: Any, x: Value, *args: Any, **kwargs: Any) -> Value:
     if not records(x):
-        _plainly(func, raw(x), args, kwargs)
+        plainly(func, (raw(x), *args), kwargs)
         return x
     if is_of_integers(x):
         ask(func, (x, *args), kwargs)
-    new = _plainly(func, raw(x).clone(), args, kwargs)
+    new = plainly(func, (raw(x).clone(), *args), kwargs)
     return write(x, unmoved_by(new, (x, *args, *kwargs.values())), func.__name__)
-
-
-def _plainly(func: Any, x: Tensor, args: Any, kwargs: Any) -> Any:
-    return func(x, *map(all_raw, args), **{key: all_raw(arg) for key, arg in kwargs.items()})
 
 
 @means("zero_", checked=True)

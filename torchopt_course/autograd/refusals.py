@@ -3,8 +3,8 @@
 A primitive computes by a kernel of torch's, which looks at its arguments. A function that is written in terms
 of primitives would go further than torch does: group norm, as means and products, takes three groups of seven
 channels, and gives some number. So torch itself is asked, once for each form of arguments, with copies. It
-also says of which dtype the result is, where that is not certain, and whether integers were made of a value
-that requires a gradient in a way that torch has a derivative for: then the gradient would be lost.
+also says of which dtype the result is, where that is not certain, and which arguments it has no derivative
+for (class weights), or whether integers were made of a value that requires a gradient: it would be lost.
 """
 
 from __future__ import annotations
@@ -56,17 +56,15 @@ def try_by_torch(func: Any, args: Any, kwargs: Any) -> Dtypes:
         """And the first argument, which may have been written to."""
         copies = [x.clone() if isinstance(x, Tensor) else x for x in given]
         args, kwargs = pytree.tree_unflatten(copies, structure)
-        with same_random_numbers(tensors):
+        with same_random_numbers(tensors), torch._C.DisableTorchFunction():
             return [*pytree.tree_leaves(func(*args, **kwargs)), copies[0]]
 
-    with torch.no_grad():
-        *results, first = results_of(given)
-    if torch.is_grad_enabled() and any(map(is_of_integers, [*results, first])):
-        tracked = [
-            x.requires_grad_() if isinstance(x, Tensor) and asked.requires_grad else x
-            for asked, x in zip(flat, given, strict=True)
-        ]
-        refuse_integers(results_of(tracked))
+    if torch.is_grad_enabled():  # of some arguments torch has no derivative, and takes none that asks for one
+        for asked, x in zip(flat, given, strict=True):
+            if isinstance(x, Tensor) and asked.requires_grad:
+                x.requires_grad_()
+    *results, first = results_of(given)
+    refuse_integers([*results, first])
     if len({x.dtype for x in tensors}) < 2:
         return None
     return [y.dtype for y in results if isinstance(y, Tensor)]

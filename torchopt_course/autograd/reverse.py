@@ -134,10 +134,10 @@ class Leaf(Node):
         self, data: Value, owner: Tensor | weakref.ref[Tensor] | None = None, names: Sequence[Any] = ()
     ) -> None:
         tensor = data if type(data) in UNTRACED else raw(data)
-        if tensor.layout is not torch.strided:
+        if tensor.layout is not torch.strided or tensor.is_nested:
+            kind = "nested tensor" if tensor.is_nested else f"tensor of layout {tensor.layout}"
             raise NotImplementedError(
-                f"gradients here are dense: a tensor of layout {tensor.layout} cannot require one, "
-                "its values can"
+                f"gradients here are dense: a {kind} cannot require one, its values can"
             )
         self.op, self.parents, self.age = None, (), next(clock)
         self.shape, self.dtype = tensor.shape, tensor.dtype

@@ -97,7 +97,6 @@ class Variable(Hooked, Copied):
         if isinstance(self, Follows):
             raise RuntimeError("Can't detach views in-place. Use detach() instead")
         self._data = raw(self)
-        self.times_written += 1
         self._start_anew(False)
         return self
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
+from .switched_off import is_constant
 from .traced import Operation, Traced, Value, hold, raw
 
 # An operation that took a view, and its other arguments.
@@ -57,6 +58,8 @@ class Follows(Traced):
         base = self.base
         if self.seen == base.times_written:
             return
+        if is_constant(base):
+            raise RuntimeError("a view of a tensor that was detached in place, and written to afterwards")
         above: Traced = self
         while isinstance(above, Follows):
             above = above.above

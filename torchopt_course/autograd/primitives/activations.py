@@ -36,7 +36,7 @@ def relu(x: Tensor) -> Tensor:
 
 @primitive(
     x=lambda g, x, negative_slope: torch.where(x > 0, g, g * negative_slope),
-    fast=lambda g, x, negative_slope: aten.leaky_relu_backward(g, x, negative_slope, False),
+    fast=lambda g, x, negative_slope: aten.leaky_relu_backward(g, x, float(negative_slope), False),
     jvp=ELEMENTWISE,
     symbolic="Piecewise((x, x > 0), (negative_slope * x, True))",
 )
@@ -48,7 +48,9 @@ def leaky_relu(x: Tensor, negative_slope: float = 0.01) -> Tensor:
     x=lambda g, x, alpha, scale, rate: (
         g * torch.where(x <= 0, scale * alpha * rate * torch.exp(torch.where(x < 0, rate * x, 0.0)), scale)
     ),
-    fast=lambda g, x, alpha, scale, rate: aten.elu_backward(g, alpha, scale, rate, False, x),
+    fast=lambda g, x, alpha, scale, rate: aten.elu_backward(
+        g, float(alpha), float(scale), float(rate), False, x
+    ),
     jvp=ELEMENTWISE,
     symbolic="Piecewise((scale * x, x > 0), (scale * alpha * (exp(rate * x) - 1), True))",
 )
@@ -84,7 +86,7 @@ def silu(x: Tensor) -> Tensor:
 @primitive(
     "softplus",
     x=lambda g, x, beta, threshold: g * torch.where(x * beta > threshold, 1.0, torch.sigmoid(x * beta)),
-    fast=lambda g, x, beta, threshold: aten.softplus_backward(g, x, beta, threshold),
+    fast=lambda g, x, beta, threshold: aten.softplus_backward(g, x, float(beta), float(threshold)),
     jvp=ELEMENTWISE,
     symbolic="Piecewise((x, x * beta > threshold), (log(1 + exp(x * beta)) / beta, True))",
 )
@@ -144,13 +146,13 @@ def _outside(g: Value, x: Value, lambd: float) -> Value:
     return torch.where((x < -lambd) | (x > lambd), g, 0.0)
 
 
-@primitive("hardshrink", x=_outside, fast=lambda g, x, lambd: aten.hardshrink_backward(g, x, lambd),
+@primitive("hardshrink", x=_outside, fast=lambda g, x, lambd: aten.hardshrink_backward(g, x, float(lambd)),
            jvp=ELEMENTWISE, symbolic="Piecewise((x, (x < -lambd) | (x > lambd)), (0, True))")  # fmt: skip
 def hardshrink(x: Tensor, lambd: float = 0.5) -> Tensor:
     return F.hardshrink(x, lambd)
 
 
-@primitive("softshrink", x=_outside, fast=lambda g, x, lambd: aten.softshrink_backward(g, x, lambd),
+@primitive("softshrink", x=_outside, fast=lambda g, x, lambd: aten.softshrink_backward(g, x, float(lambd)),
            jvp=ELEMENTWISE,
            symbolic="Piecewise((x + lambd, x < -lambd), (x - lambd, x > lambd), (0, True))")  # fmt: skip
 def softshrink(x: Tensor, lambd: float = 0.5) -> Tensor:

@@ -6,6 +6,7 @@ from typing import Any
 
 from ..dispatch import means, named, register
 from ..traced import Value, all_raw, is_tensor, raw
+from .flat import plainly
 
 NAMES = [
     "eq",
@@ -102,16 +103,13 @@ NAMES = [
 ]
 
 
-def _constant(function: Any) -> Any:
-    def plainly(*args: Any, **kwargs: Any) -> Any:
-        return function(*all_raw(args), **{key: all_raw(arg) for key, arg in kwargs.items()})
-
-    return plainly
+def _constant_of(function: Any) -> Any:
+    return lambda *args, **kwargs: plainly(function, args, kwargs)
 
 
 for _name in NAMES:
     for _function in named(_name):
-        register(_constant(_function), [_function])
+        register(_constant_of(_function), [_function])
 
 
 @means("new", checked=True)

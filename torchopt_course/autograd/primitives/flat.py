@@ -7,7 +7,7 @@ pass that it knows no derivative.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, NoReturn
 
 import torch
@@ -41,6 +41,11 @@ def underivable(value: Tensor, x: Tensor, name: str) -> Tensor:
     return value.clone()
 
 
+def plainly(function: Any, args: Iterable[Any], kwargs: Mapping[str, Any]) -> Any:
+    """What a function makes of the numbers alone."""
+    return function(*map(all_raw, args), **{key: all_raw(arg) for key, arg in kwargs.items()})
+
+
 def unmoved_by(value: Value, others: Iterable[Any]) -> Value:
     """Numbers that were made of others, some of which may have a past."""
     for x in others:
@@ -51,15 +56,13 @@ def unmoved_by(value: Value, others: Iterable[Any]) -> Value:
 
 def _sampled(function: Any) -> Any:
     def sample(*args: Any, **kwargs: Any) -> Value:
-        result = function(*all_raw(args), **{key: all_raw(arg) for key, arg in kwargs.items()})
-        return unmoved_by(result, (*args, *kwargs.values()))
+        return unmoved_by(plainly(function, args, kwargs), (*args, *kwargs.values()))
 
     return sample
 
 
 def _without_derivative(function: Any) -> Any:
     def make(*args: Any, **kwargs: Any) -> Any:
-        result = function(*all_raw(args), **{key: all_raw(arg) for key, arg in kwargs.items()})
         sources = [x for x in pytree.tree_leaves((args, kwargs)) if is_tensor(x) and x.requires_grad]
 
         def known_to_be_made_of_them(y: Value) -> Value:
@@ -67,7 +70,7 @@ def _without_derivative(function: Any) -> Any:
                 y = underivable(y, x, function.__name__)
             return y
 
-        return pytree.tree_map_only(Tensor, known_to_be_made_of_them, result)
+        return pytree.tree_map_only(Tensor, known_to_be_made_of_them, plainly(function, args, kwargs))
 
     return make
 

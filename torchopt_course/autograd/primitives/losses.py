@@ -111,7 +111,7 @@ def cross_entropy(
 # -- made of primitives --------------------------------------------------------------------------------------
 
 
-def _reduction(reduction: str, size_average: Any, reduce: Any) -> str:
+def reduction_of(reduction: str, size_average: Any, reduce: Any) -> str:
     if size_average is not None or reduce is not None:
         return "none" if reduce is False else "sum" if size_average is False else "mean"
     if reduction not in ("none", "mean", "sum"):
@@ -119,7 +119,7 @@ def _reduction(reduction: str, size_average: Any, reduce: Any) -> str:
     return reduction
 
 
-def _reduced(loss: Value, reduction: str) -> Value:
+def reduced(loss: Value, reduction: str) -> Value:
     return loss.mean() if reduction == "mean" else loss.sum() if reduction == "sum" else loss
 
 
@@ -128,7 +128,7 @@ def _nll_loss(
     input: Value, target: Tensor, weight: Any = None, size_average: Any = None, ignore_index: int = -100,
     reduce: Any = None, reduction: str = "mean",
 ) -> Value:  # fmt: skip
-    return nll_loss(input, target, raw(weight), _reduction(reduction, size_average, reduce), ignore_index)
+    return nll_loss(input, target, raw(weight), reduction_of(reduction, size_average, reduce), ignore_index)
 
 
 @means(F.cross_entropy, checked=True)
@@ -136,22 +136,23 @@ def _cross_entropy(
     input: Value, target: Value, weight: Any = None, size_average: Any = None, ignore_index: int = -100,
     reduce: Any = None, reduction: str = "mean", label_smoothing: float = 0.0,
 ) -> Value:  # fmt: skip
-    of_classes = type(target) is Tensor and not target.is_floating_point()
-    if not (of_classes and len(input.shape) == 2 and weight is None and type(ignore_index) is int):
+    of_classes = type(target) is Tensor and not target.is_floating_point() and weight is None
+    is_number = type(ignore_index) is int and type(label_smoothing) is float
+    if not (of_classes and is_number and len(input.shape) == 2):
         # Else the kernels look at all of it.
         how = (weight, size_average, ignore_index, reduce, reduction, label_smoothing)
         ask(F.cross_entropy, (input, target, *how), {})
-    reduction, weight = _reduction(reduction, size_average, reduce), raw(weight)
+    reduction = reduction_of(reduction, size_average, reduce)
     if not 0 <= label_smoothing <= 1:
         raise RuntimeError(f"label_smoothing must be between 0.0 and 1.0. Got: {label_smoothing}")
     probabilities = target.dtype.is_floating_point and target.shape == input.shape
     if not (probabilities or label_smoothing):
-        return cross_entropy(input, raw(target), weight, reduction, ignore_index)
+        return cross_entropy(input, raw(target), raw(weight), reduction, ignore_index)
     classes = _classes(input)
     log_probs = torch.log_softmax(input, classes)
     if probabilities:
         return _soft_cross_entropy(log_probs, target, weight, reduction, label_smoothing, classes)
-    target = raw(target)
+    target, weight = raw(target), raw(weight)
     hard = nll_loss(log_probs, target, weight, reduction, ignore_index)
     # Smoothing mixes in the loss of guessing all classes alike.
     shape = [-1 if d == classes else 1 for d in range(len(input.shape))]
@@ -183,57 +184,6 @@ def _soft_cross_entropy(
     return -terms.sum()
 
 
-def _difference(input: Value, target: Value) -> Value:
-    if input.shape != target.shape:
-        torch.broadcast_shapes(input.shape, target.shape)
-    return input - (target.to(input.dtype) if target.dtype is torch.bool else target)
-
-
-@means(F.mse_loss)
-def _mse_loss(
-    input: Value, target: Value, size_average: Any = None, reduce: Any = None, reduction: str = "mean",
-    weight: Value = None,
-) -> Value:  # fmt: skip
-    loss = torch.square(_difference(input, target))
-    if weight is not None:
-        loss = loss * weight
-        if _reduction(reduction, size_average, reduce) == "mean":
-            return loss.sum() / weight.expand(loss.shape).sum()
-    return _reduced(loss, _reduction(reduction, size_average, reduce))
-
-
-@means(F.l1_loss)
-def _l1_loss(
-    input: Value, target: Value, size_average: Any = None, reduce: Any = None, reduction: str = "mean"
-) -> Value:
-    return _reduced(torch.abs(_difference(input, target)), _reduction(reduction, size_average, reduce))
-
-
-@means(F.smooth_l1_loss)
-def _smooth_l1_loss(
-    input: Value, target: Value, size_average: Any = None, reduce: Any = None, reduction: str = "mean",
-    beta: float = 1.0,
-) -> Value:  # fmt: skip
-    if beta == 0:
-        return _l1_loss(input, target, size_average, reduce, reduction)
-    far = torch.abs(_difference(input, target))
-    is_far = far > beta  # NaN is not
-    near = torch.where(is_far, 0.0, far)  # finite where far is not
-    loss = torch.where(is_far, far - 0.5 * beta, 0.5 * near * near / beta)
-    return _reduced(loss, _reduction(reduction, size_average, reduce))
-
-
-@means(F.huber_loss)
-def _huber_loss(
-    input: Value, target: Value, reduction: str = "mean", delta: float = 1.0, weight: Value = None
-) -> Value:
-    far = torch.abs(_difference(input, target))
-    is_far = far > delta
-    near = torch.where(is_far, 0.0, far)
-    loss = torch.where(is_far, delta * (far - 0.5 * delta), 0.5 * near * near)
-    return _reduced(loss if weight is None else loss * weight, reduction)
-
-
 @means(F.binary_cross_entropy_with_logits)
 def _bce_with_logits(
     input: Value, target: Value, weight: Any = None, size_average: Any = None, reduce: Any = None,
@@ -247,7 +197,7 @@ def _bce_with_logits(
     loss = loss if weight is None else loss * weight
     if loss.dtype != target.dtype:  # torch writes it into 1 - target
         loss = loss.to(target.dtype)
-    return _reduced(loss, _reduction(reduction, size_average, reduce))
+    return reduced(loss, reduction_of(reduction, size_average, reduce))
 
 
 # torch bounds the logarithms by -100, so that log 0 is a number, and p (1 - p) in the derivative by 1e-12.
@@ -272,7 +222,7 @@ def _binary_cross_entropy(
         if not bool(((x >= 0) & (x <= 1)).all()):
             raise RuntimeError(f"all elements of {name} should be between 0 and 1")
     loss = log_loss(input, target)
-    return _reduced(loss if weight is None else loss * weight, _reduction(reduction, size_average, reduce))
+    return reduced(loss if weight is None else loss * weight, reduction_of(reduction, size_average, reduce))
 
 
 @means(F.kl_div)
@@ -286,4 +236,4 @@ def _kl_div(
         loss = torch.xlogy(target, target) - target * input
     if reduction == "batchmean":
         return loss.sum() / input.shape[0] if input.shape else loss
-    return _reduced(loss, _reduction(reduction, size_average, reduce))
+    return reduced(loss, reduction_of(reduction, size_average, reduce))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, NoReturn
 
+import torch
+
 from ..dispatch import means
 from ..inplace import write
 from ..traced import Traced, Value, raw
@@ -34,7 +36,12 @@ for _name in ("resize_", "resize_as_"):
 
 @means("detach_", checked=True)
 def _detach_in_place(x: Value) -> Value:
-    return x.detach_() if isinstance(x, Variable) else write(x, x.detach(), "detach_")
+    if isinstance(x, Variable):
+        return x.detach_()
+    if isinstance(x, Traced):
+        return write(x, x.detach(), "detach_")
+    with torch._C.DisableTorchFunction():  # torch's own, within record()
+        return x.detach_()
 
 
 @means("share_memory_", checked=True)
