@@ -234,6 +234,4 @@ def main(text: str | None, sizes: Mapping[str, Size], run: Callable[..., None]) 
         with one_thread(), Report(config.logdir, recipe, config) as report:
             report.open()
             run(report, sizes[config.size], **seed)
-        print(
-            report.outcome
-        )  # not before the folder is closed: if nobody takes it, that is not the folder's fault
+        print(report.outcome)  # the folder is closed: that nobody takes this is not its fault
