@@ -39,6 +39,8 @@ def parse(options: type[Options], **how: Any) -> Options:
     for before, word in itertools.pairwise(sys.argv):
         if re.fullmatch(r"(--[\w-]+=)?", word):
             fail(f"{(word or before).rstrip('=')} has an empty value; leave it out, or name one", 2)
+        if re.search(r"[\ud800-\udfff]", word):  # TensorBoard opens no such folder
+            fail(f"{word!a} has bytes that are no characters in this locale; LC_ALL=C.UTF-8 may help", 2)
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):

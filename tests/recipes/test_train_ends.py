@@ -73,6 +73,7 @@ def test_a_bad_value_is_named_before_anything_is_written(
         (["--epochs"], "--epochs"),
         (["--lr", "-1"], "--lr must be"),
         (["--epochs", "0"], "--epochs must be"),
+        (["--logdir", "r\udce9n"], "no characters in this locale"),
         (["--device", "cuda:99"], "--device cuda:99"),
         (["--device", "cuda"], "0 CUDA devices"),
     ],

@@ -13,6 +13,7 @@ JUDGED = {
     "angle": "angle",
     "avg_pool3d": "nn.functional.avg_pool3d",
     "avg_pool3d_backward": "nn.functional.avg_pool3d",
+    "bounded_norm": "nn.functional.cosine_similarity",
     "cdist": "cdist",
     "cholesky": "linalg.cholesky",
     "clamp_between": "nn.functional.hardtanh",

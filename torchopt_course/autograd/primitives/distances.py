@@ -86,6 +86,12 @@ def _pdist(input: Value, p: float = 2.0) -> Value:
     return pdist(input, float(p))
 
 
+@primitive(norm=lambda g: g, jvp=lambda norm_dot: norm_dot)
+def bounded_norm(norm: Tensor, least: float) -> Tensor:
+    """Torch bounds it behind its autograd's back."""
+    return norm.clamp(min=least)
+
+
 @means("cosine_similarity")
 def _cosine_similarity(x1: Value, x2: Value, dim: int = 1, eps: float = 1e-8) -> Value:
     """Of two directions: x1 · x2 / (‖x1‖ ‖x2‖), each norm at least eps."""
@@ -93,7 +99,7 @@ def _cosine_similarity(x1: Value, x2: Value, dim: int = 1, eps: float = 1e-8) ->
     x1, x2 = torch.broadcast_tensors(x1.to(dtype), x2.to(dtype))
 
     def direction(x: Value) -> Value:
-        return x / torch.maximum(vector_norm(x, 2, dim, True), raw(x).new_full((), eps))
+        return x / bounded_norm(vector_norm(x, 2, dim, True), eps)
 
     return (direction(x1) * direction(x2)).sum(dim)
 

@@ -183,7 +183,7 @@ def _old_triangular_solve(
     b: Value, a: Value, upper: bool = True, transpose: bool = False, unitriangular: bool = False
 ) -> tuple[Value, Value]:
     x = solve_triangular(_t(a) if transpose else a, b, upper != transpose, unitriangular)
-    return x, a.clone()
+    return x, a.expand(*x.shape[:-2], *a.shape[-2:]).clone()
 
 
 @stands_for("linalg_pinv")
@@ -198,8 +198,7 @@ def _lstsq(a: Value, b: Value, rcond: Any = None, *, driver: str | None = None) 
     vector = len(b.shape) == len(a.shape) - 1
     right = b.unsqueeze(-1) if vector else b
     x = pseudoinverse(a, None, None, False) @ right
-    if residuals.numel():
-        residuals = torch.square(a @ x - right).sum(-2)
+    residuals = torch.square(a @ x - right).sum(-2) if residuals.numel() else unmoved(residuals, a)
     return x.squeeze(-1) if vector else x, residuals, *rest
 
 

@@ -113,7 +113,8 @@ def cross_entropy(
 
 def reduction_of(reduction: str, size_average: Any, reduce: Any) -> str:
     if size_average is not None or reduce is not None:
-        return "none" if reduce is False else "sum" if size_average is False else "mean"
+        size_average, reduce = (True if each is None else each for each in (size_average, reduce))
+        return "none" if not reduce else "mean" if size_average else "sum"
     if reduction not in ("none", "mean", "sum"):
         raise ValueError(f"{reduction} is not a valid value for reduction")
     return reduction

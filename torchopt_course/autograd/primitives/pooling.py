@@ -75,7 +75,7 @@ def _pair(value: Any) -> list[int]:
     return _each(value, 2)
 
 
-@means("max_pool2d", "max_pool2d_with_indices")
+@means("max_pool2d")
 def _max_pool2d(
     input: Value, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1,
     ceil_mode: bool = False, return_indices: bool = False,
@@ -87,7 +87,7 @@ def _max_pool2d(
     return (result, places) if return_indices else result
 
 
-@means("max_pool1d", "max_pool1d_with_indices")
+@means("max_pool1d")
 def _max_pool1d(
     input: Value, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1,
     ceil_mode: bool = False, return_indices: bool = False,
@@ -101,12 +101,23 @@ def _max_pool1d(
     return (result.squeeze(-2), places.squeeze(-2)) if return_indices else result.squeeze(-2)
 
 
-@means("adaptive_max_pool2d", "adaptive_max_pool2d_with_indices")
+@means("adaptive_max_pool2d")
 def _adaptive_max_pool2d(input: Value, output_size: Any, return_indices: bool = False) -> Any:
     size = [n or m for n, m in zip(_pair(output_size), input.shape[-2:], strict=True)]
     values, places = aten.adaptive_max_pool2d(raw(input), size)
     result = max_pool2d(input, places, values, ())
     return (result, places) if return_indices else result
+
+
+def _with_indices(name: str, pool: Any) -> None:
+    @means(f"{name}_with_indices")
+    def both(*args: Any, return_indices: bool = True, **named: Any) -> Any:
+        return pool(*args, **named, return_indices=True)
+
+
+_with_indices("max_pool1d", _max_pool1d)
+_with_indices("max_pool2d", _max_pool2d)
+_with_indices("adaptive_max_pool2d", _adaptive_max_pool2d)
 
 
 @means("avg_pool2d")

@@ -85,7 +85,7 @@ def _linear_weight(g: Value, input: Value) -> Value:
     "linear",
     input=lambda g, weight: g @ weight if len(weight.shape) == 2 else g.unsqueeze(-1) * weight,
     weight=_linear_weight,
-    bias=lambda g: g.sum(0) if len(g.shape) == 2 else g,
+    bias=lambda g, bias_shape: g.sum(0) if len(g.shape) == 2 and len(bias_shape) == 1 else g,
     jvp=_linear_jvp,
 )
 def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -188,11 +188,11 @@ def _outer(a: Value, b: Value) -> Value:
 
 @means(torch.dot, Tensor.dot, "inner", "vdot")
 def _inner(a: Value, b: Value) -> Value:
-    return (
-        a * b
-        if not a.shape or not b.shape
-        else torch.matmul(a, b.transpose(-2, -1) if len(b.shape) > 1 else b)
-    )
+    if not a.shape or not b.shape:
+        return a * b
+    if len(b.shape) > 2:  # each row of a with each of b; a matmul would pair stacks of them
+        return torch.tensordot(a, b, dims=([-1], [-1]))
+    return torch.matmul(a, b.mT if len(b.shape) > 1 else b)
 
 
 @means("__rmatmul__")

@@ -34,6 +34,16 @@ for _name in ("resize_", "resize_as_"):
     _resizes(_name)
 
 
+@means("resize")
+def _resize(x: Value, *sizes: int) -> Value:
+    return x.reshape(sizes)
+
+
+@means("resize_as")
+def _resize_as(x: Value, tensor: Value) -> Value:
+    return x.reshape(tensor.shape)
+
+
 @means("detach_", checked=True)
 def _detach_in_place(x: Value) -> Value:
     if isinstance(x, Variable):
