@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import runpy
 import shutil
 import subprocess
@@ -64,7 +65,8 @@ def run(config: Config) -> None:
         if config.fresh:
             options.append("--fresh")
         try:
-            subprocess.run([sys.executable, ROOT / script, *options, "--logdir", folder], check=True)
+            words = [sys.executable, ROOT / script, *options, "--logdir", folder]
+            subprocess.run(words, check=True, env={**os.environ, "RECIPES_GALLERY": str(os.getpid())})
         except subprocess.CalledProcessError as error:
             again = "the same command (without --fresh) goes on from there"
             raise UserError(f"{name} has ended with exit code {error.returncode}; {again}") from error

@@ -5,10 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import os
-import threading
-import time
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from functools import cache
 from hashlib import sha256
 from itertools import starmap
 from pathlib import Path
@@ -16,6 +13,7 @@ from typing import Any, TypeAlias, TypeVar, get_type_hints
 
 import torch
 
+from recipes.common.command_line import end_with
 from recipes.common.folder import read_json, write_json
 
 Job: TypeAlias = tuple[Hashable, ...]
@@ -60,15 +58,3 @@ def each_core(function: Callable[..., Outcome], jobs: Sequence[Job]) -> Iterable
 
     workers = min(len(jobs), os.cpu_count() or 1)
     return Parallel(n_jobs=workers, return_as="generator")(delayed(alone)(*job) for job in jobs)  # type: ignore[no-any-return]
-
-
-@cache  # once in each process
-def end_with(parent: int) -> None:
-    """End this process soon after its parent, also one that was killed: nobody could take its outcome."""
-
-    def watch() -> None:
-        while parent in (os.getpid(), os.getppid()):  # joblib calls a single job without another process
-            time.sleep(0.5)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()

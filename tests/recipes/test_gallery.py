@@ -27,7 +27,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """Instead of a recipe runs a program that leaves behind what a recipe does."""
     commands: list[list[str]] = []
 
-    def pretend(words: list[Any], check: bool) -> None:
+    def pretend(words: list[Any], check: bool, env: dict[str, str]) -> None:
         assert check
         command = [str(word) for word in words]
         commands.append(command)
@@ -87,7 +87,7 @@ def test_the_gallery_has_one_recipe_at_its_full_size_too(
 def test_a_recipe_that_fails_ends_the_gallery_in_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(words: list[Any], check: bool) -> None:
+    def fail(words: list[Any], check: bool, env: dict[str, str]) -> None:
         raise gallery.subprocess.CalledProcessError(2, words)
 
     monkeypatch.setattr(gallery.subprocess, "run", fail)

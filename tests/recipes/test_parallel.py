@@ -76,6 +76,38 @@ def test_no_process_goes_on_when_the_recipe_is_killed(number: signal.Signals, tm
     wait_for(lambda: not any(is_running(process) for process in working))
 
 
+GALLERY = """
+import pathlib, subprocess, sys
+from recipes import gallery
+
+gallery.RECIPES = ("endless",)
+gallery.ROOT = pathlib.Path(sys.argv[1])
+gallery.run(gallery.Config(size="smoke", logdir=gallery.ROOT))
+"""
+RECIPE = """
+import os, pathlib, time
+from recipes.common.command_line import plain_endings
+
+with plain_endings():
+    pathlib.Path(__file__).with_name(str(os.getpid())).touch()
+    time.sleep(100)
+"""
+
+
+def test_no_recipe_goes_on_when_the_gallery_is_killed(tmp_path: Path) -> None:
+    (tmp_path / "recipes").mkdir()
+    (tmp_path / "recipes" / "endless.py").write_text(RECIPE)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    whole = subprocess.Popen(
+        [sys.executable, "-c", GALLERY, tmp_path], env=environment, stdout=subprocess.DEVNULL
+    )
+    folder = tmp_path / "recipes"
+    [recipe] = wait_for(lambda: [int(path.name) for path in folder.iterdir() if path.name.isdecimal()])
+    whole.kill()
+    whole.wait()
+    wait_for(lambda: not is_running(recipe))
+
+
 def wait_for(found: Any) -> Any:
     deadline = time.monotonic() + 60
     while not (result := found()):
