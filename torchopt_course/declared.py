@@ -221,8 +221,10 @@ class DeclaredOptimizer(TransformedOptimizer):
 
     def _named_state(self, name: str, param: Tensor, group: Mapping[str, Any]) -> Tensor | None:
         """What ``initial_state`` makes; an error says for which parameter."""
+        # A state that begins as the parameter has its derivative.
+        followed = torch.is_grad_enabled() and bool(group["differentiable"])
         try:
-            with torch.no_grad():
+            with torch.set_grad_enabled(followed):
                 return self._begun_state(name, param, group)
         except Exception as error:
             say_where(error, f"{type(self).__name__}.initial_state({name!r}) of {self._place_of(param)}")

@@ -19,7 +19,7 @@ class MADGRAD(ElementwiseOptimizer):
         super().__init__(params, dict(lr=lr, momentum=momentum, eps=eps))
 
     def initial_state(self, name, param, group):
-        return param.detach().clone() if name == "start" else super().initial_state(name, param, group)
+        return param.clone() if name == "start" else super().initial_state(name, param, group)
 
     @staticmethod
     def coefficients(step, lr, momentum, eps):

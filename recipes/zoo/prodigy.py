@@ -28,7 +28,7 @@ class Prodigy(ElementwiseOptimizer):
         super().__init__(params, options | dict(d=d0, numerator=0.0))
 
     def initial_state(self, name, param, group):
-        return param.detach().clone() if name == "start" else super().initial_state(name, param, group)
+        return param.clone() if name == "start" else super().initial_state(name, param, group)
 
     @staticmethod
     def coefficients(lr, betas, eps, weight_decay, d0, d, numerator):

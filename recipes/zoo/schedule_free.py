@@ -29,7 +29,7 @@ class ScheduleFreeAdamW(ElementwiseOptimizer):
         super().__init__(params, options | dict(train_mode=True))
 
     def initial_state(self, name, param, group):
-        return param.detach().clone() if name == "z" else super().initial_state(name, param, group)
+        return param.clone() if name == "z" else super().initial_state(name, param, group)
 
     @staticmethod
     def coefficients(step, lr, betas, eps, weight_decay, warmup_steps, train_mode):

@@ -8,7 +8,14 @@ from typing import Any
 
 import pytest
 import torch
-from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LinearLR, SequentialLR
+from torch.optim.lr_scheduler import (
+    CosineAnnealingLR,
+    CyclicLR,
+    LambdaLR,
+    LinearLR,
+    OneCycleLR,
+    SequentialLR,
+)
 
 import torchopt_course as oc
 from torchopt_course.lr_scheduler import as_lr
@@ -67,6 +74,27 @@ def test_a_copy_of_both_schedules_its_own_option(kind: Any, copy_of: Any) -> Non
     assert optimizer.param_groups[0]["weight_decay"] == 0.375
     with pytest.raises(RuntimeError, match="step the optimizer itself"):
         its_schedule.optimizer.step()
+
+
+@pytest.mark.parametrize(
+    "cycle",
+    [
+        lambda decay, **how: oc.CyclicLR(decay, 0.0, 0.5, 2, **how),
+        lambda decay, **how: CyclicLR(decay, 0.0, 0.5, 2, **how),
+        lambda decay, **how: OneCycleLR(decay, 0.5, 9, **how),
+    ],
+)
+@pytest.mark.parametrize("options", [{"momentum": 0.9}, {"betas": (0.7, 0.9)}], ids=str)
+def test_a_schedule_of_another_option_leaves_the_momentum_alone(cycle: Any, options: dict[str, Any]) -> None:
+    kind = oc.SGD if "momentum" in options else oc.AdamW
+    optimizer = kind(parameters(["vector"]), weight_decay=0.1, **options)
+    with pytest.raises(ValueError, match="must support momentum or beta1"):
+        cycle(as_lr(optimizer, "weight_decay"))
+    schedule = cycle(as_lr(optimizer, "weight_decay"), cycle_momentum=False)
+    for _ in range(3):
+        schedule.step()
+    assert {name: optimizer.param_groups[0][name] for name in options} == options
+    assert optimizer.param_groups[0]["weight_decay"] != 0.1
 
 
 def test_an_option_that_is_no_number_follows_none() -> None:

@@ -20,7 +20,8 @@ def as_lr(optimizer: Optimizer, option: str, index: int | None = None) -> Optimi
 
     Every scheduler of torch's and ours takes it, multiplies or replaces the option as it would the rate, and
     saves and loads its state as ever. The values are in the optimizer's groups and its checkpoints, where
-    ``initial_lr`` is called ``initial_weight_decay``, and so on. Schedulers that refer to one another
+    ``initial_lr`` is called ``initial_weight_decay``, and so on. ``CyclicLR`` and ``OneCycleLR`` need
+    ``cycle_momentum=False``: two schedules would drive the momentum. Schedulers that refer to one another
     (``SequentialLR``, ``ChainedScheduler``) must be given one and the same result of this function.
 
     Args:
@@ -57,7 +58,8 @@ class _Scheduled(Optimizer):
     def __init__(self, optimizer: Optimizer, option: str, index: int | None) -> None:
         # Not super(): it has no groups of its own.
         self._optimizer, self._option, self._index = optimizer, option, index
-        self.defaults = dict(optimizer.defaults)
+        # A schedule of one option does not cycle the momentum besides: one that would is refused.
+        self.defaults = {k: v for k, v in optimizer.defaults.items() if k not in ("momentum", "betas")}
         self.state = optimizer.state
 
     def __getstate__(self) -> dict[str, Any]:  # to be copied: Optimizer's has no attributes of subclasses

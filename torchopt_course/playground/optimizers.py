@@ -191,6 +191,7 @@ class Optimizer:
             slider = replace(slider, low=good) if end == "low" else replace(slider, high=good)
         return slider
 
+    @torch.no_grad()
     def _start(self, state: str) -> float | str:
         """What a state is at first: a number, or "p", the parameter's value."""
         starts = []

@@ -88,5 +88,5 @@ class Transform:
 
 
 def copy_of(param: Tensor) -> Tensor:
-    """A state that begins as the parameter."""
-    return param.detach().clone(memory_format=torch.preserve_format)
+    """A state that begins as the parameter; in a differentiable step, with its history."""
+    return param.clone(memory_format=torch.preserve_format)
