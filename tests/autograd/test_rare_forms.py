@@ -44,3 +44,11 @@ def test_a_rare_form_is_torchs(name: str):
         sum((y**2).sum() for y in results if y.is_floating_point()).backward()
         found.append([*(y.detach() for y in results), b.grad, x.grad])
     torch.testing.assert_close(found[1], found[0])
+
+
+def test_equations_of_lower_rank_by_choice_are_refused():
+    x = Variable(MATRIX)
+    with pytest.raises(NotImplementedError, match=r"lstsq\(rcond=0.9\)"):
+        torch.linalg.lstsq(x, MATRIX, rcond=0.9)
+    solution = torch.linalg.lstsq(x, MATRIX, rcond=1e-9).solution
+    torch.testing.assert_close(solution.detach(), torch.linalg.lstsq(MATRIX, MATRIX, rcond=1e-9).solution)

@@ -93,7 +93,8 @@ CONDITIONS = {
 NEED_VALUES = frozenset({
     "equal", "isclose", "allclose", "isnan", "isinf", "isfinite", "isneginf", "isposinf", "isreal", "signbit",
     "logical_xor", "all", "any", "argmax", "argmin", "argsort", "nonzero", "count_nonzero", "unique",
-    "bincount", "searchsorted", "bucketize", "bernoulli", "multinomial", "is_nonzero", "one_hot",
+    "bincount", "histc", "searchsorted", "bucketize", "bernoulli", "poisson", "normal", "multinomial",
+    "is_nonzero", "one_hot",
 })  # fmt: skip
 
 

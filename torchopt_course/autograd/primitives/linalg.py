@@ -194,12 +194,14 @@ def _pinv(a: Value, *, atol: Any = None, rtol: Any = None, hermitian: bool = Fal
 @stands_for("linalg_lstsq")
 def _lstsq(a: Value, b: Value, rcond: Any = None, *, driver: str | None = None) -> tuple[Any, ...]:
     """A⁺ B is the solution with the smallest norm."""
-    _, residuals, *rest = torch.ops.aten.linalg_lstsq(raw(a), raw(b), rcond, driver=driver)
+    _, residuals, rank, values = torch.ops.aten.linalg_lstsq(raw(a), raw(b), rcond, driver=driver)
+    if rcond is not None and bool((rank < min(a.shape[-2:])).any()):
+        raise NotImplementedError(f"lstsq(rcond={rcond}), which takes the matrix for one of lower rank")
     vector = len(b.shape) == len(a.shape) - 1
     right = b.unsqueeze(-1) if vector else b
     x = pseudoinverse(a, None, None, False) @ right
     residuals = torch.square(a @ x - right).sum(-2) if residuals.numel() else unmoved(residuals, a)
-    return x.squeeze(-1) if vector else x, residuals, *rest
+    return x.squeeze(-1) if vector else x, residuals, rank, values
 
 
 @stands_for("linalg_matrix_exp")
