@@ -19,7 +19,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from recipes.common.data import Data
 from recipes.common.errors import TrainingDivergedError
-from recipes.common.optimizers import needs_closure, set_mode
+from recipes.common.optimizers import needs_closure, set_mode, weights_of
 from recipes.common.schedulers import Every, step_after_epoch, stepped_every
 
 # Rows of one forward pass that is only measured: many, but no more than the memory takes.
@@ -103,6 +103,7 @@ def steps(
     scheduler: LRScheduler | None = None,
 ) -> Iterator[Step]:
     """Step after step without end, every epoch in a new order; the schedule goes on after each of them."""
+    weights_of(model, optimizer)  # or those of another model would be trained
     with_closure = needs_closure(optimizer)  # LBFGS looks at several places before it goes to one
     shuffler = torch.Generator().manual_seed(seed)
     for epoch in count(1):

@@ -50,6 +50,15 @@ def options_of(name: OptimizerName) -> set[str]:
     return set(inspect.signature(OPTIMIZERS[name]).parameters)
 
 
+def weights_of(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.nn.Parameter]:
+    """The weights that the optimizer trains, by name. Raises `ValueError` if the model has none of them."""
+    trained = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    weights = {name: p for name, p in model.named_parameters() if id(p) in trained}
+    if not weights:
+        raise ValueError(f"{type(optimizer).__name__} trains none of the weights of this model")
+    return weights
+
+
 def needs_closure(optimizer: torch.optim.Optimizer) -> bool:
     """Does `step` ask for a function that computes the loss again, as LBFGS's and SAM's do?"""
     closure = inspect.signature(type(optimizer).step).parameters.get("closure")

@@ -23,7 +23,7 @@ from torch.utils._pytree import tree_map_only
 
 from recipes.common.data import Data
 from recipes.common.loop import answers_to, share_of_right
-from recipes.common.optimizers import needs_closure, set_mode
+from recipes.common.optimizers import needs_closure, set_mode, weights_of
 from recipes.common.schedulers import step_after_epoch, stepped_every
 from recipes.trainer.measure import Epoch, Meter
 from recipes.trainer.processes import ALONE, World, load_whole_state, whole
@@ -54,8 +54,7 @@ class Training:
         self.forward = model if forward is None else forward
         self.world = world
         self.device = data.train_inputs.device
-        trained = {id(p) for group in optimizer.param_groups for p in group["params"]}
-        self.weights = {name: p for name, p in model.named_parameters() if id(p) in trained}
+        self.weights = weights_of(model, optimizer)
         self.with_closure = needs_closure(optimizer)  # LBFGS looks at several places before it goes to one
         self.schedule_goes_on_every = stepped_every(scheduler, optimizer)
         self.epochs_done = self.steps_done = 0

@@ -103,6 +103,12 @@ def test_what_cannot_be_stepped_rightly_is_refused(
         list(trained(how, data, optimizer, model, make(optimizer)))
 
 
+@pytest.mark.parametrize("how", ["shared", "train.py"])
+def test_an_optimizer_of_another_model_is_refused(how: str, data: Data) -> None:
+    with pytest.raises(ValueError, match="SGD trains none of the weights of this model"):
+        list(trained(how, data, torch.optim.SGD(mlp(8, 10).parameters()), mlp(8, 10)))
+
+
 def test_what_would_change_nothing_is_refused_also_where_the_caller_says_when(data: Data) -> None:
     model = mlp(8, 10)
     other = lr_scheduler.StepLR(torch.optim.SGD([torch.zeros(1)]), 1)
