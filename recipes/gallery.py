@@ -65,7 +65,7 @@ def run(config: Config) -> None:
         if config.fresh:
             options.append("--fresh")
         try:
-            words = [sys.executable, ROOT / script, *options, "--logdir", folder]
+            words = [sys.executable, str(ROOT / script), *options, "--logdir", str(folder)]
             subprocess.run(words, check=True, env={**os.environ, "RECIPES_GALLERY": str(os.getpid())})
         except subprocess.CalledProcessError as error:
             again = "the same command (without --fresh) goes on from there"

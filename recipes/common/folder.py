@@ -107,11 +107,13 @@ def plain_settings(options: object) -> dict[str, Any]:
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """The object in a file; None if there is none, or something else."""
+    """The object in a file; None if there is none, or something else. `FolderError` if it cannot be read."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (FileNotFoundError, NotADirectoryError, ValueError):
         return None
+    except OSError as error:
+        raise FolderError(f"cannot read {path}: {error.strerror}") from error
     return content if isinstance(content, dict) else None
 
 

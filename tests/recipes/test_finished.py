@@ -70,6 +70,23 @@ def test_other_settings_are_refused_with_the_difference(
     assert contents(finished) == before
 
 
+@pytest.mark.parametrize("name", ["result.json", "config.json"])
+def test_an_outcome_that_cannot_be_read_is_not_computed_anew(
+    name: str, finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, read = contents(finished), Path.read_text
+
+    def denied(path: Path, encoding: str | None = None) -> str:
+        if path.name == name:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return read(path, encoding)
+
+    monkeypatch.setattr(Path, "read_text", denied)
+    with pytest.raises(FolderError, match=f"cannot read {finished / name}: Permission denied"):
+        tiny(Config(size="smoke", logdir=finished))
+    assert contents(finished) == before
+
+
 def test_fresh_replaces(finished: Path) -> None:
     theirs = [finished / name for name in ("curves/b/events.out.theirs", "curves/notes", "trainings/weights")]
     for path in theirs:
