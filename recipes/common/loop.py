@@ -60,6 +60,11 @@ class Epoch(Measured):
     lrs: list[float]
     """Learning rate of every step."""
 
+    @property
+    def lr(self) -> float:
+        """Of the last step."""
+        return self.lrs[-1]
+
 
 def train(
     model: nn.Module,
