@@ -221,8 +221,8 @@ class DeclaredOptimizer(TransformedOptimizer):
 
     def _named_state(self, name: str, param: Tensor, group: Mapping[str, Any]) -> Tensor | None:
         """What ``initial_state`` makes; an error says for which parameter."""
-        # A state that begins as the parameter has its derivative.
-        followed = torch.is_grad_enabled() and bool(group["differentiable"])
+        # A state that begins as the parameter has its derivative; a group that is loaded may lack the option.
+        followed = torch.is_grad_enabled() and bool(group.get("differentiable"))
         try:
             with torch.set_grad_enabled(followed):
                 return self._begun_state(name, param, group)
