@@ -154,7 +154,11 @@ def numbers(tensor: Tensor) -> Tensor:
 
 def gradient_norm(weights: dict[str, nn.Parameter], place: str) -> float:
     """Length of the whole gradient, which is finite."""
-    gradients = {name: w.grad for name, w in weights.items() if w.grad is not None}
+    gradients = {
+        name: w.grad.to_dense() if w.grad.is_sparse else w.grad  # of sparse ones torch 2.12 takes no norm
+        for name, w in weights.items()
+        if w.grad is not None
+    }
     length = float(whole(nn.utils.get_total_norm(gradients.values())))
     if math.isfinite(length):
         return length
