@@ -107,7 +107,7 @@ class RunFolder(Folder):
         self.refuse_other(earlier, self.settings, MAY_CHANGE | ROUNDS_OTHERWISE)
         content = self.checkpoints.newest()
         if content is None or content.get("written_by") != WRITTEN_BY or "epochs" not in content:
-            raise CheckpointError(f"the checkpoints in {self.path} are not of these recipes")
+            raise CheckpointError(f"the checkpoints in {self.path} are not of these recipes; {OR_FRESH}")
         if (done := content["training"]["epochs_done"]) > self.settings["epochs"]:
             reason = f"holds a run with {done} epochs, more than --epochs {self.settings['epochs']}"
             raise FolderError(f"{self.path} {reason}; {OR_FRESH}")
