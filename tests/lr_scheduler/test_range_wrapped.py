@@ -21,6 +21,7 @@ class Lookahead(torch.optim.Optimizer):
         self.param_groups = inner.param_groups
         self.inners = [inner] if in_list else inner
         self.inner_step = inner.step
+        inner.outer = self  # type: ignore[attr-defined]  # so that each holds the other
         self.steps = 0
         self.slow = [p.detach().clone() for group in self.param_groups for p in group["params"]]
 

@@ -119,13 +119,15 @@ class Contents:
         return restore
 
 
-def wrapped_by(optimizer: Optimizer) -> Iterator[Optimizer]:
+def wrapped_by(optimizer: Optimizer) -> list[Optimizer]:
     """The optimizer itself, and those among its attributes, as a Lookahead or :func:`as_lr` has one."""
-    yield optimizer
-    for value in vars(optimizer).values():
-        for inner in value if isinstance(value, list | tuple) else [value]:
-            if isinstance(inner, Optimizer):
-                yield from wrapped_by(inner)
+    found = [optimizer]
+    for one in found:  # which grows; two may hold one another
+        for value in vars(one).values():
+            for inner in value if isinstance(value, list | tuple) else [value]:
+                if isinstance(inner, Optimizer) and not any(inner is known for known in found):
+                    found.append(inner)
+    return found
 
 
 def random_states() -> list[Restore]:
